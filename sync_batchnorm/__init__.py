@@ -7,6 +7,7 @@
 - In eval mode, or with one device and no process group, they are `nn.BatchNorm*`: the same code runs.
 - In training mode, in the replicas of `DataParallelWithCallback`: mean and variance are those of all replicas' inputs
   together, gradients are those of the sum of the replicas' losses, and the original module's running statistics move once.
+  (Inside a process group, replicas still see only the replicas of their own process.)
 - In training mode, in the ranks of an initialised process group (`torchrun`): the same over all ranks of the default
   group, whose batches may differ in size. On CUDA PyTorch's own `nn.SyncBatchNorm` kernels do it; elsewhere (gloo on
   the CPU) it is done here. Gradients of inputs are those of the sum of the ranks' losses. Gradients of weights are each
