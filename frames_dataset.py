@@ -1,0 +1,352 @@
+"""Clips on disk → samples for training, clips for evaluation, pairs for animation.
+
+Layout. `root_dir` holds clips: folders of frames, strip images, or videos (`video.py` lists the formats). They lie in `train/`
+and `test/`, or directly in `root_dir`, which is then split 80/20 by seed. The identity of a clip is its name up to the first
+`#`.
+
+Randomness. A training sample is a function of (random_seed, seed, epoch, index) and of the files, never of which worker draws
+it, how many workers there are, or what was drawn before. So the number of workers may change, and an epoch can go on from its
+middle. The training loop calls `set_epoch(epoch, seed)` before it iterates; the values lie in shared memory, where workers
+that outlive an epoch see them. `DatasetRepeater` turns its index into (repeat, index), and each repeat has a stream of its own.
+
+Shapes: `T` frames, `H, W` size. Everything is RGB float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import random
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from augmentation import AllAugmentationTransform
+from modules.errors import DatasetError, MediaError
+from video import IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES, open_clip
+
+MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
+
+
+def read_video(name: str | Path, frame_shape: Sequence[int]) -> np.ndarray:
+    """A whole clip as float32 (T, H, W, 3) in [0, 1]; strips are cut into frames of `frame_shape` (H, W, 3)."""
+    frames = np.stack(list(open_clip(name, tuple(frame_shape))))  # (T, H, W, 3) uint8
+    return frames / np.float32(255)
+
+
+class LazyClip:
+    """A clip whose frames are decoded as they are asked for, so that its length costs no memory.
+
+    `for frame in clip` gives float32 tensors (3, H, W) in [0, 1], `len(clip)` counts them, and each loop starts anew.
+    `name` is the file name, `fps` the frames per second, `size` is (H, W).
+    """
+
+    def __init__(self, path: Path, frame_shape: Sequence[int]):
+        self._clip = open_clip(path, tuple(frame_shape))
+        self.name, self.fps, self.size = path.name, self._clip.fps, tuple(self._clip.size)
+
+    def __len__(self) -> int:
+        return len(self._clip)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return map(_to_tensor, self._clip)
+
+    def first_frame(self) -> torch.Tensor:
+        """The first frame (3, H, W); no other is decoded."""
+        return _to_tensor(self._clip.read([0])[0])
+
+
+def _to_tensor(frame):
+    """uint8 (H, W, 3) → float32 (3, H, W) in [0, 1]."""
+    return torch.from_numpy(frame.transpose(2, 0, 1) / np.float32(255))
+
+
+class FramesDataset(Dataset):
+    """The training or the test clips of `root_dir`.
+
+    Training samples are two frames of one clip, in order of time before augmentation:
+    `{"source": float32 (3, H, W), "driving": float32 (3, H, W), "name": str}`. Only those two frames are decoded.
+    Test samples are whole clips, `{"video": float32 (3, T, H, W), "name": str}`; `clip(index)` is the same clip frame by frame.
+
+    root_dir: folder with `train/` and `test/`, or with the clips themselves for a random split.
+    frame_shape: (H, W, 3) of every frame, and of the frames in a strip.
+    id_sampling: training draws an identity, then one of its clips; the length is the number of identities, and a random split
+        keeps each identity on one side.
+    random_seed: of the random split and of the samples.
+    pairs_list: CSV file for `PairedDataset`.
+    augmentation_params: parameters of `AllAugmentationTransform`, used in training only.
+
+    An unreadable clip is warned of once, and training draws another instead. `DatasetError` is raised when more than a tenth of
+    the clips are unreadable, when the folders are not as described, and for frames that are not of `frame_shape`, unless the
+    augmentation crops or resizes.
+    """
+
+    def __init__(
+        self, root_dir, frame_shape=(256, 256, 3), id_sampling=False, is_train=True, random_seed=0, pairs_list=None,
+        augmentation_params=None,
+    ):
+        self.root_dir = Path(root_dir)
+        self.frame_shape = tuple(frame_shape)
+        self.id_sampling, self.is_train, self.random_seed, self.pairs_list = id_sampling, is_train, random_seed, pairs_list
+        self.transform = AllAugmentationTransform.from_config(augmentation_params)
+
+        self.folder, self.clips = find_clips(self.root_dir, is_train, id_sampling, random_seed)
+        self._choices = {name: [name] for name in self.clips}  # what an entry of `videos` can draw
+        if is_train and id_sampling:
+            self._choices = _group_by_identity(self.clips)
+        self.videos = list(self._choices)
+
+        self._stream = torch.zeros(2, dtype=torch.int64).share_memory_()  # (seed, epoch)
+        self._unreadable = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()
+
+    def set_epoch(self, epoch: int, seed: int = 0):
+        """Choose the streams of random numbers of the samples that follow, in all workers.
+
+        seed: of the run, beside `random_seed`: another one gives other samples from the same split.
+        """
+        self._stream.copy_(torch.tensor([seed, epoch]))
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> dict:
+        if self.is_train:
+            return self.draw(index)
+        path = self.folder / self.clips[index]
+        video = read_video(path, self.frame_shape)  # (T, H, W, 3)
+        self._check_clip_size(path, video.shape[1:3])
+        return {"video": np.ascontiguousarray(video.transpose(3, 0, 1, 2)), "name": path.name}
+
+    def clip(self, index: int) -> LazyClip:
+        """The clip `clips[index]`, to be decoded frame by frame."""
+        path = self.folder / self.clips[index]
+        clip = LazyClip(path, self.frame_shape)
+        self._check_clip_size(path, clip.size)
+        return clip
+
+    def draw(self, index: int, repeat: int = 0) -> dict:
+        """Training sample number `index` in repetition number `repeat` of this epoch."""
+        index = range(len(self))[index]
+        for attempt in itertools.count():
+            rng = np.random.default_rng([self.random_seed, *self._stream.tolist(), index, repeat, attempt])
+            choices = self._choices[self.videos[index if attempt == 0 else rng.integers(len(self))]]
+            path = self.folder / choices[rng.integers(len(choices))]
+            try:
+                frames = self._two_frames(path, rng)  # (2, H, W, 3)
+            except MediaError as error:
+                self._note_unreadable(path, error)
+                continue
+            source, driving = self._augment(path, frames, rng)
+            return {"source": source, "driving": driving, "name": path.name}
+
+    def _two_frames(self, path, rng):
+        """Two random frames of a clip in order of time, perhaps the same one twice: uint8 (2, H, W, 3)."""
+        clip = open_clip(path, self.frame_shape)
+        self._check_clip_size(path, clip.size)
+        return clip.read(sorted(rng.integers(len(clip), size=2).tolist()))
+
+    def _augment(self, path, frames, rng):
+        """uint8 (2, H, W, 3) → float32 (2, 3, H, W) of the size in `frame_shape`."""
+        frames = self.transform(frames, rng)
+        height, width = self.frame_shape[:2]
+        if frames.shape[1:3] != (height, width):
+            raise DatasetError(
+                f"{path}: augmentation_params give frames of {frames.shape[1]}x{frames.shape[2]} (height x width), frame_shape "
+                f"is {height}x{width}; set augmentation_params.crop_param.size to [{height}, {width}]"
+            )
+        return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+
+    def _check_clip_size(self, path, size):
+        height, width = self.frame_shape[:2]
+        if tuple(size) != (height, width) and not self.transform.changes_size:
+            raise DatasetError(
+                f"{path}: its frames are {size[0]}x{size[1]} (height x width), frame_shape is {height}x{width}; resize the "
+                f"clip, set frame_shape to [{size[0]}, {size[1]}, 3] if all clips have this size, or set "
+                f"augmentation_params.crop_param.size to [{height}, {width}]"
+            )
+
+    def _note_unreadable(self, path, error):
+        """Warn of a clip once, and stop when there are too many. The list is in memory that all workers share."""
+        position = self.clips.index(path.name)
+        if self._unreadable[position]:
+            return
+        self._unreadable[position] = True
+        warnings.warn(f"{path.name} is unreadable, training draws another clip instead: {error}", stacklevel=2)
+        count = int(self._unreadable.sum())
+        if count > MAX_UNREADABLE * len(self.clips):
+            raise DatasetError(f"{self.folder}: {count} of {len(self.clips)} clips can't be read, the last because: {error}")
+
+
+class DatasetRepeater(Dataset):
+    """`num_repeats` passes over a dataset as one epoch; a `FramesDataset` gives other frames in each pass."""
+
+    def __init__(self, dataset, num_repeats=100):
+        self.dataset, self.num_repeats = dataset, num_repeats
+
+    def __len__(self) -> int:
+        return self.num_repeats * len(self.dataset)
+
+    def __getitem__(self, index: int):
+        repeat, index = divmod(range(len(self))[index], len(self.dataset))
+        if isinstance(self.dataset, FramesDataset) and self.dataset.is_train:
+            return self.dataset.draw(index, repeat)
+        return self.dataset[index]
+
+    def set_epoch(self, epoch: int, seed: int = 0):
+        """`FramesDataset.set_epoch` of the repeated dataset."""
+        self.dataset.set_epoch(epoch, seed)
+
+
+# ---- pairs for animation ----
+
+
+class ClipPair(NamedTuple):
+    """A driving clip and the clip whose first frame it animates."""
+
+    driving: LazyClip
+    source: LazyClip
+
+
+class PairedDataset(Dataset):
+    """At most `number_of_pairs` pairs of clips of a test dataset, from its `pairs_list` or else drawn from all pairs by `seed`.
+
+    Samples are whole clips: `driving_video`, `driving_name`, `source_video`, `source_name`. `pair(index)` decodes frame by
+    frame. `pairs` holds the indices (driving, source). Clips of a pairs list that the dataset lacks are warned of by name;
+    a list that can't be read, or of which no pair is left, raises `DatasetError`.
+    """
+
+    def __init__(self, initial_dataset: FramesDataset, number_of_pairs: int, seed: int = 0):
+        self.initial_dataset = initial_dataset
+        if initial_dataset.pairs_list is None:
+            self.pairs = _random_pairs(len(initial_dataset), number_of_pairs, seed)
+        else:
+            self.pairs = _listed_pairs(initial_dataset.pairs_list, initial_dataset.clips)[:number_of_pairs]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict:
+        driving, source = (self.initial_dataset[clip] for clip in self.pairs[index])
+        return {f"driving_{key}": value for key, value in driving.items()} | {
+            f"source_{key}": value for key, value in source.items()
+        }
+
+    def pair(self, index: int) -> ClipPair:
+        """The pair number `index`, to be decoded frame by frame."""
+        return ClipPair(*(self.initial_dataset.clip(clip) for clip in self.pairs[index]))
+
+
+def _random_pairs(clips, wanted, seed):
+    numbers = random.Random(seed).sample(range(clips * clips), min(wanted, clips * clips))
+    return [divmod(number, clips) for number in numbers]
+
+
+def _listed_pairs(pairs_list, clips):
+    """The pairs of a CSV file as indices into `clips`. A name also matches the clip in another format: `a.mp4` and `a`."""
+    by_name = {name: index for index, name in enumerate(clips)}
+    by_stem = {_stem(name): index for name, index in by_name.items()}
+    rows = _read_pairs_list(pairs_list)
+    index_of = {name: by_name.get(name, by_stem.get(_stem(name))) for row in rows for name in row}
+    pairs = [(index_of[driving], index_of[source]) for driving, source in rows]
+    known_pairs = [pair for pair in pairs if None not in pair]
+    unknown = sorted(name for name, index in index_of.items() if index is None)
+    if unknown:
+        text = f"{pairs_list}: {len(pairs) - len(known_pairs)} of {len(pairs)} pairs are left out, as {len(unknown)} of their "
+        text += f"names are no test clips: {', '.join(unknown)}"
+        if not known_pairs:
+            raise DatasetError(text)
+        warnings.warn(text, stacklevel=3)
+    return known_pairs
+
+
+def _read_pairs_list(path):
+    """The rows of a pairs list as (driving name, source name)."""
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, restval="", skipinitialspace=True)
+            missing = {"source", "driving"} - set(table.fieldnames or [])
+            if missing:
+                raise DatasetError(f"{path}: has no column {' or '.join(sorted(missing))}; it needs source,driving")
+            rows = [(row["driving"], row["source"]) for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(
+            f"{path}: can't be read ({error}); pairs_list names a CSV file with the columns source,driving, or is left out"
+        ) from error
+    if not rows:
+        raise DatasetError(f"{path}: holds no pairs")
+    return rows
+
+
+# ---- finding clips ----
+
+
+def find_clips(root: Path, is_train: bool, by_identity: bool, seed: int) -> tuple[Path, list[str]]:
+    """The folder and the sorted names of the training or the test clips under `root`."""
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder; dataset_params.root_dir names the folder that holds the clips")
+    train, test = root / "train", root / "test"
+    if not train.is_dir() and not test.is_dir():
+        return root, _random_split(root, is_train, by_identity, seed)
+    for folder, other in ((train, test), (test, train)):
+        if not folder.is_dir():
+            raise DatasetError(f"{folder}: no such folder beside {other.name}/; add it, or put all clips directly in {root}")
+    folder = train if is_train else test
+    return folder, _list_clips(folder)
+
+
+def _random_split(root, is_train, by_identity, seed):
+    """80% of the clips of `root` for training, the others for test; whole identities on one side if `by_identity`."""
+    names = _list_clips(root)
+    group = identity if by_identity else str
+    groups = sorted({group(name) for name in names})
+    if len(groups) < 2:
+        kind = "identity" if by_identity else "clip"
+        raise DatasetError(f"{root}: holds one {kind}, a random split needs two; add clips, or make train/ and test/")
+    test = set(random.Random(seed).sample(groups, max(1, round(0.2 * len(groups)))))
+    return [name for name in names if (group(name) in test) != is_train]
+
+
+def _list_clips(folder):
+    names = sorted(entry.name for entry in os.scandir(folder) if _is_clip(entry))
+    if not names:
+        raise DatasetError(
+            f"{folder}: holds no clips; looked for folders of {' '.join(IMAGE_SUFFIXES)}, strips {' '.join(STRIP_SUFFIXES)} "
+            f"and videos {' '.join(VIDEO_SUFFIXES)}"
+        )
+    return names
+
+
+def _is_clip(entry):
+    if entry.name.startswith("."):
+        return False
+    if entry.is_dir():
+        return any(_has_suffix(frame.name, IMAGE_SUFFIXES) for frame in os.scandir(entry.path))
+    return _has_suffix(entry.name, STRIP_SUFFIXES + VIDEO_SUFFIXES)
+
+
+def _has_suffix(name, suffixes):
+    return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
+
+
+def _group_by_identity(names):
+    groups = defaultdict(list)
+    for name in names:
+        groups[identity(name)].append(name)
+    return dict(groups)
+
+
+def identity(name: str) -> str:
+    """Who a clip shows: its name up to the first `#`, or else its whole name without suffix."""
+    return _stem(name).split("#")[0]
+
+
+def _stem(name):
+    """The name of a clip without the suffix of a clip format; other dots stay."""
+    return Path(name).stem if _has_suffix(name, STRIP_SUFFIXES + VIDEO_SUFFIXES) else name
