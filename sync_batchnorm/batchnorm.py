@@ -75,7 +75,7 @@ class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         pivot = full.detach().sum(dims, keepdim=True) / max(count, 1)  # (1, C, 1...), a constant near the mean
         centred = full - pivot  # (B, C, *)
 
-        pivot = pivot.flatten().double()  # (C,)
+        pivot = pivot.flatten()  # (C,)
         residue = centred.sum(dims).double() / max(count, 1)  # (C,), what rounding left out of the pivot
         m2 = centred.square().sum(dims).double() - count * residue.square()  # (C,)
         rows = self._gather(torch.cat([pivot + residue, m2, m2.new_full((1,), count)]))  # (R, 2C + 1)

@@ -208,6 +208,13 @@ def test_half_precision_inputs_have_float32_statistics(dtype):
     torch.testing.assert_close(ours[0].running_var, plain.running_var, rtol=1e-5, atol=1e-5)
 
 
+def test_only_the_first_replica_counts_the_batch():
+    copies = replicate_on_cpu(SynchronizedBatchNorm1d(3), 3)
+    inputs, _ = split_batch((0, 3), [2, 2, 2])
+    within(60, lambda: run_replicas(copies, *as_arguments(inputs)))
+    assert [int(layer.num_batches_tracked) for layer in copies] == [1, 0, 0]
+
+
 def test_channels_last_is_kept():
     inputs = [x.to(memory_format=torch.channels_last) for x in split_batch((0, 3, 5, 4), [3, 2])[0]]
     outputs = within(60, lambda: run_in_replicas(SynchronizedBatchNorm2d(3), inputs))
