@@ -41,7 +41,7 @@ class AllAugmentationTransform:
     @classmethod
     def from_config(cls, augmentation_params: Mapping | None) -> AllAugmentationTransform:
         """The transform of a config's `augmentation_params`; none at all (None) only converts to float."""
-        return _build("", cls, augmentation_params or {})
+        return _build("", cls, {} if augmentation_params is None else augmentation_params)
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Change a clip (T, H, W, 3), uint8 or floating point in [0, 1], into float32 (T, H', W', 3) in [0, 1].
