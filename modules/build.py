@@ -1,0 +1,272 @@
+"""A config file becomes checked values, the values become networks, and a checkpoint's weights go into them.
+
+This is the one factory: `run.py`, `demo.py`, `evaluate.py` and the tests all build through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from modules.discriminator import MultiScaleDiscriminator
+from modules.errors import CheckpointError, ConfigError
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
+from modules.model import RELU_X_1
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a config may hold. A leaf is (what is allowed, in words; the check); a key that ends in "?" may be left out.
+
+Leaf = tuple[str, Callable[[Any], bool]]
+
+
+def is_integer(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: Any, least: float = 0) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
+
+
+def is_scale(value: Any) -> bool:
+    return is_number(value) and 0 < value <= 1 and abs(round(1 / value) * value - 1) < 1e-6
+
+
+def list_of(check: Callable[[Any], bool], value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(check(item) for item in value)
+
+
+FLAG: Leaf = ("true or false", lambda value: isinstance(value, bool))
+TEXT: Leaf = ("a text", lambda value: isinstance(value, str))
+COUNT: Leaf = ("a whole number of at least 1", lambda value: is_integer(value, least=1))
+WHOLE: Leaf = ("a whole number of at least 0", is_integer)
+NUMBER: Leaf = ("a number of at least 0 (with a dot: 2.0e-4, not 2e-4)", is_number)
+POSITIVE: Leaf = ("a number above 0", lambda value: is_number(value) and value > 0)
+NUMBERS: Leaf = ("a list of numbers of at least 0", lambda value: list_of(is_number, value))
+WHOLES: Leaf = ("a list of whole numbers", lambda value: list_of(is_integer, value))
+SCALE: Leaf = ("1 divided by a whole number (1, 0.5, 0.25, …)", is_scale)
+SCALES: Leaf = ("a list of 1 divided by whole numbers ([1, 0.5, 0.25])", lambda value: list_of(is_scale, value))
+FRAME_SHAPE: Leaf = (
+    "[height, width, channels]",
+    lambda value: list_of(lambda item: is_integer(item, least=1), value) and len(value) == 3,
+)
+RANGE: Leaf = (
+    "[lowest, highest], both above 0",
+    lambda value: list_of(is_number, value) and len(value) == 2 and 0 < value[0] <= value[1],
+)
+ANGLE: Leaf = (
+    "degrees, or [lowest, highest]",
+    lambda value: is_number(value) or (list_of(lambda item: is_number(item, least=-360), value) and len(value) == 2),
+)
+SIZE: Leaf = (
+    "a whole number, or [height, width]",
+    lambda value: COUNT[1](value) or (list_of(COUNT[1], value) and len(value) == 2),
+)
+INTERPOLATION: Leaf = ("nearest or bilinear", lambda value: value in ("nearest", "bilinear"))
+COLORMAP: Leaf = ("the name of a matplotlib colormap", lambda value: isinstance(value, str))
+FORMAT: Leaf = (".mp4 or .gif", lambda value: value in (".mp4", ".gif"))
+
+HOURGLASS = {"block_expansion": COUNT, "max_features": COUNT, "num_blocks": COUNT}
+
+SCHEMA = {
+    "dataset_params": {
+        "root_dir": TEXT,
+        "frame_shape?": FRAME_SHAPE,
+        "id_sampling?": FLAG,
+        "pairs_list?": TEXT,
+        "random_seed?": WHOLE,
+        "augmentation_params?": {
+            "flip_param?": {"horizontal_flip?": FLAG, "time_flip?": FLAG},
+            "rotation_param?": {"degrees": ANGLE},
+            "resize_param?": {"ratio?": RANGE, "interpolation?": INTERPOLATION},
+            "crop_param?": {"size": SIZE},
+            "jitter_param?": {"brightness?": NUMBER, "contrast?": NUMBER, "saturation?": NUMBER, "hue?": NUMBER},
+        },
+    },
+    "model_params": {
+        "common_params": {"num_kp": COUNT, "num_channels": COUNT, "estimate_jacobian?": FLAG},
+        "kp_detector_params": HOURGLASS
+        | {"temperature": POSITIVE, "scale_factor?": SCALE, "single_jacobian_map?": FLAG, "pad?": WHOLE},
+        "generator_params": {
+            "block_expansion": COUNT,
+            "max_features": COUNT,
+            "num_down_blocks": WHOLE,
+            "num_bottleneck_blocks": WHOLE,
+            "estimate_occlusion_map?": FLAG,
+            "dense_motion_params?": HOURGLASS | {"scale_factor?": SCALE, "kp_variance?": POSITIVE},
+        },
+        "discriminator_params": {
+            "scales?": SCALES,
+            "block_expansion?": COUNT,
+            "max_features?": COUNT,
+            "num_blocks?": COUNT,
+            "sn?": FLAG,
+            "use_kp?": FLAG,
+            "kp_variance?": POSITIVE,
+        },
+    },
+    "train_params": {
+        "num_epochs": COUNT,
+        "num_repeats?": COUNT,
+        "epoch_milestones": WHOLES,
+        "lr_generator": NUMBER,
+        "lr_discriminator": NUMBER,
+        "lr_kp_detector": NUMBER,
+        "batch_size": COUNT,
+        "scales": SCALES,
+        "checkpoint_freq": COUNT,
+        "num_workers?": WHOLE,
+        "vgg_weights?": TEXT,
+        "channels_last?": FLAG,
+        "compile?": FLAG,
+        "transform_params": {"sigma_affine": NUMBER, "sigma_tps?": NUMBER, "points_tps?": COUNT},
+        "loss_weights": {
+            "generator_gan": NUMBER,
+            "discriminator_gan": NUMBER,
+            "feature_matching": NUMBERS,
+            "perceptual": NUMBERS,
+            "equivariance_value": NUMBER,
+            "equivariance_jacobian": NUMBER,
+        },
+    },
+    "reconstruction_params?": {"num_videos?": COUNT, "format?": FORMAT},
+    "animate_params?": {
+        "num_pairs?": COUNT,
+        "format?": FORMAT,
+        "normalization_params?": {
+            "adapt_movement_scale?": FLAG,
+            "use_relative_movement?": FLAG,
+            "use_relative_jacobian?": FLAG,
+        },
+    },
+    "visualizer_params?": {"kp_size?": COUNT, "draw_border?": FLAG, "colormap?": COLORMAP},
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading a config
+
+
+def read_config(path: str | Path) -> dict:
+    """The values of a YAML config, checked. Raises `ConfigError` naming the file, the key and what is allowed."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            config = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file; the published ones are in config/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read as a config ({error})") from error
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {problem}") from error
+    check_keys(config, SCHEMA, path, key="")
+    check_relations(config, path)
+    return config
+
+
+def check_keys(values: Any, schema: dict, path: str | Path, key: str) -> None:
+    """Hold one mapping of a config, found under the dotted `key`, and all below it against the schema."""
+    here = key or "the file"
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: {here} must hold the keys {', '.join(plain_names(schema))}; it is {values!r}")
+    for name in values:
+        if name not in plain_names(schema):
+            raise ConfigError(f"{path}: unknown key '{dotted(key, name)}'; {here} may hold {', '.join(plain_names(schema))}")
+    for entry, expected in schema.items():
+        name, full = entry.rstrip("?"), dotted(key, entry.rstrip("?"))
+        if values.get(name) is None:  # an empty value counts as left out
+            if not entry.endswith("?"):
+                raise ConfigError(f"{path}: missing key '{full}'{'' if isinstance(expected, dict) else ': ' + expected[0]}")
+        elif isinstance(expected, dict):
+            check_keys(values[name], expected, path, full)
+        elif not expected[1](values[name]):
+            raise ConfigError(f"{path}: '{full}' must be {expected[0]}; it is {values[name]!r}")
+
+
+def plain_names(schema: dict) -> list[str]:
+    return [entry.rstrip("?") for entry in schema]
+
+
+def dotted(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def check_relations(config: dict, path: str | Path) -> None:
+    """Values that are fine each by itself and can't go together."""
+    model, train = config["model_params"], config["train_params"]
+    weights, discriminator = train["loss_weights"], model["discriminator_params"]
+    adversarial = weights["generator_gan"] != 0
+    num_blocks = discriminator.get("num_blocks", 4)
+    rules = [
+        (
+            weights["equivariance_jacobian"] != 0 and not model["common_params"].get("estimate_jacobian", False),
+            "train_params.loss_weights.equivariance_jacobian must be 0 where common_params.estimate_jacobian is false",
+        ),
+        (
+            len(weights["perceptual"]) > len(RELU_X_1),
+            f"train_params.loss_weights.perceptual takes at most {len(RELU_X_1)} weights, one for each VGG-19 feature",
+        ),
+        (
+            adversarial and not set(discriminator.get("scales", [])) <= set(train["scales"]),
+            "model_params.discriminator_params.scales may only hold scales of train_params.scales",
+        ),
+        (
+            adversarial and any(weights["feature_matching"]) and len(weights["feature_matching"]) < num_blocks,
+            f"train_params.loss_weights.feature_matching needs {num_blocks} weights, one for each block of the discriminator",
+        ),
+        (
+            any(weights["perceptual"]) and model["common_params"]["num_channels"] != 3,
+            "train_params.loss_weights.perceptual must be all 0 where num_channels is not 3: VGG-19 takes colour pictures",
+        ),
+        (
+            frame_shape(config)[2] != model["common_params"]["num_channels"],
+            "dataset_params.frame_shape must end in model_params.common_params.num_channels",
+        ),
+    ]
+    for broken, message in rules:
+        if broken:
+            raise ConfigError(f"{path}: {message}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Networks
+
+
+def frame_shape(config: dict) -> tuple[int, int, int]:
+    """(height, width, channels) of the frames that the config's networks take; the published default is 256×256 colour."""
+    return tuple(config["dataset_params"].get("frame_shape", (256, 256, 3)))
+
+
+def build_generator(config: dict) -> OcclusionAwareGenerator:
+    params = config["model_params"]
+    return OcclusionAwareGenerator(**params["generator_params"], **params["common_params"])
+
+
+def build_kp_detector(config: dict) -> KPDetector:
+    params = config["model_params"]
+    return KPDetector(**params["kp_detector_params"], **params["common_params"])
+
+
+def build_discriminator(config: dict) -> MultiScaleDiscriminator:
+    params = config["model_params"]
+    return MultiScaleDiscriminator(**params["discriminator_params"], **params["common_params"])
+
+
+def load_weights(network: nn.Module, state: dict, name: str, path: str | Path, config_path: str | Path) -> None:
+    """Put `state`, the part `name` of the checkpoint `path`, into a network built from `config_path`.
+
+    Raises `CheckpointError` naming the keys that are missing, not known, or of another shape, and changes nothing then.
+    """
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state]
+    unknown = [key for key in state if key not in expected]
+    reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    if missing or unknown or reshaped:
+        found = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
+        told = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in found.items() if keys)
+        raise CheckpointError(f"{path}: its '{name}' does not fit {config_path}: {told}; use the config it was trained with")
+    network.load_state_dict(state)

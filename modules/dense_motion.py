@@ -1,0 +1,111 @@
+"""The dense-motion network: K local affine motions -> one dense backward flow and an occlusion map (paper Sec. 3.1-3.2).
+
+Attribute names are the published checkpoint format.
+Shapes: `B` batch, `K` keypoints, `C` image channels, `h, w` the size at which motion is estimated.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modules.util import (
+    AntiAliasInterpolation2d,
+    Hourglass,
+    Keypoints,
+    at_least_float32,
+    downsampling_stride,
+    full_precision,
+    inverse_2x2,
+    kp2gaussian,
+    make_coordinate_grid,
+    warp,
+)
+
+
+class DenseMotionNetwork(nn.Module):
+    """Source image (B, C, H, W) and the keypoints of source and driving frame -> where each driving pixel comes from.
+
+    Returns a dictionary:
+    "deformation" (B, h, w, 2), xy positions in the source; "mask" (B, K+1, h, w), which motion each pixel follows (background
+    first); "sparse_deformed" (B, K+1, C, h, w), the source under each motion; with `estimate_occlusion_map` also
+    "occlusion_map" (B, 1, h, w) in [0, 1], where 0 is what the source doesn't show.
+
+    `kp_variance`: variance of the Gaussians of Eq. 6. `scale_factor`: motion is estimated at this scale of the image.
+    """
+
+    def __init__(
+        self,
+        block_expansion: int,
+        num_blocks: int,
+        max_features: int,
+        num_kp: int,
+        num_channels: int,
+        estimate_occlusion_map: bool = False,
+        scale_factor: float = 1,
+        kp_variance: float = 0.01,
+    ):
+        super().__init__()
+        self.hourglass = Hourglass(block_expansion, (num_kp + 1) * (num_channels + 1), num_blocks, max_features)
+        self.mask = nn.Conv2d(self.hourglass.out_filters, num_kp + 1, kernel_size=7, padding=3)
+        self.occlusion = None
+        if estimate_occlusion_map:
+            self.occlusion = nn.Conv2d(self.hourglass.out_filters, 1, kernel_size=7, padding=3)
+        self.down = AntiAliasInterpolation2d(num_channels, scale_factor) if scale_factor != 1 else None
+        self.kp_variance = kp_variance
+        self.size_multiple = 2**num_blocks * downsampling_stride(scale_factor)
+
+    def forward(self, source_image: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
+        return self.motion(self.downsample(source_image), kp_driving, kp_source)
+
+    def downsample(self, source_image: Tensor) -> Tensor:
+        """The part that depends on the source alone: (B, C, H, W) -> (B, C, h, w)."""
+        return source_image if self.down is None else self.down(source_image)
+
+    def motion(self, source: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
+        """As `forward`, from the downsampled source (B, C, h, w)."""
+        heatmaps = difference_heatmaps(kp_driving, kp_source, source.shape[2:], self.kp_variance)  # (B, K+1, 1, h, w)
+        motions = sparse_motions(kp_driving, kp_source, source.shape[2:])  # (B, K+1, h, w, 2)
+        deformed = deform_by_each(source, motions)  # (B, K+1, C, h, w)
+        features = self.hourglass(torch.cat([heatmaps.to(source.dtype), deformed], dim=2).flatten(1, 2))
+        mask = at_least_float32(self.mask(features)).softmax(dim=1)  # (B, K+1, h, w)
+        out = {
+            "sparse_deformed": deformed,
+            "mask": mask,
+            "deformation": (motions * mask.unsqueeze(-1)).sum(dim=1),  # (B, h, w, 2)
+        }
+        if self.occlusion is not None:
+            out["occlusion_map"] = torch.sigmoid(self.occlusion(features))  # (B, 1, h, w)
+        return out
+
+
+def difference_heatmaps(kp_driving: Keypoints, kp_source: Keypoints, size: tuple[int, int], kp_variance: float) -> Tensor:
+    """Eq. 6: a Gaussian at the driving keypoint minus one at the source's, zeros for the background: (B, K+1, 1, h, w)."""
+    heatmaps = kp2gaussian(kp_driving, size, kp_variance) - kp2gaussian(kp_source, size, kp_variance)  # (B, K, h, w)
+    return F.pad(heatmaps, (0, 0, 0, 0, 1, 0)).unsqueeze(2)
+
+
+def sparse_motions(kp_driving: Keypoints, kp_source: Keypoints, size: tuple[int, int]) -> Tensor:
+    """Eq. 4: around each keypoint, T(z) = p_source + J_source J_driving⁻¹ (z - p_driving).
+
+    Returns (B, K+1, h, w, 2) in at least float32: for each driving pixel z the source position under each motion, the
+    background's (the identity) first. Without Jacobians the motion is a translation (zero order).
+    """
+    driving, source = at_least_float32(kp_driving["value"]), at_least_float32(kp_source["value"])  # (B, K, 2)
+    identity = make_coordinate_grid(size, like=driving)  # (h, w, 2)
+    offset = identity - driving[:, :, None, None, :]  # (B, K, h, w, 2)
+    if "jacobian" in kp_driving:
+        with full_precision(like=offset):
+            jacobian = at_least_float32(kp_source["jacobian"]) @ inverse_2x2(kp_driving["jacobian"])  # (B, K, 2, 2)
+            offset = (jacobian[:, :, None, None] @ offset.unsqueeze(-1)).squeeze(-1)
+    motion = source[:, :, None, None, :] + offset  # (B, K, h, w, 2)
+    background = identity.expand(motion.shape[0], 1, -1, -1, -1)
+    return torch.cat([background, motion], dim=1)
+
+
+def deform_by_each(source: Tensor, motions: Tensor) -> Tensor:
+    """Warp the source (B, C, h, w) by each of the motions (B, K+1, h, w, 2): (B, K+1, C, h, w)."""
+    batch, num_motions = motions.shape[:2]
+    copies = source.unsqueeze(1).expand(batch, num_motions, -1, -1, -1)
+    return warp(copies.flatten(0, 1), motions.flatten(0, 1)).unflatten(0, (batch, num_motions))

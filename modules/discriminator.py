@@ -1,0 +1,121 @@
+"""Patch discriminators at one or several scales, used when a config sets `generator_gan` (LSGAN with feature matching).
+
+Attribute names are the published checkpoint format.
+Shapes: `B` batch, `C` image channels, `K` keypoints, `H, W` image size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modules.util import Keypoints, features_at, kp2gaussian
+
+
+class DownBlock2d(nn.Module):
+    """4×4 convolution without padding, instance norm, leaky ReLU, 2×2 average pooling; norm and pooling can be left out.
+
+    (B, C, H, W) -> (B, C', H-3, W-3), halved if pooled. `sn` adds spectral normalisation.
+    """
+
+    def __init__(self, in_features: int, out_features: int, norm: bool = False, pool: bool = False, sn: bool = False):
+        super().__init__()
+        self.conv = maybe_spectral_norm(nn.Conv2d(in_features, out_features, kernel_size=4), sn)
+        self.norm = nn.InstanceNorm2d(out_features, affine=True) if norm else None
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv(x)
+        if self.norm is not None:
+            out = self.norm(out)
+        out = F.leaky_relu(out, 0.2)
+        return F.avg_pool2d(out, 2) if self.pool else out
+
+
+def maybe_spectral_norm(conv: nn.Conv2d, sn: bool) -> nn.Conv2d:
+    # Hook-based, not the newer parametrisation: published checkpoints hold its weight_orig, weight_u and weight_v.
+    return nn.utils.spectral_norm(conv) if sn else conv
+
+
+class Discriminator(nn.Module):
+    """Image (B, C, H, W) in [0, 1] -> (feature maps of every block, prediction map (B, 1, ., .)).
+
+    `use_kp`: the image is judged together with the Gaussians (of variance `kp_variance`) of the driving keypoints.
+    """
+
+    def __init__(
+        self,
+        num_channels: int = 3,
+        block_expansion: int = 64,
+        num_blocks: int = 4,
+        max_features: int = 512,
+        sn: bool = False,
+        use_kp: bool = False,
+        num_kp: int = 10,
+        kp_variance: float = 0.01,
+    ):
+        super().__init__()
+        widths = [num_channels + num_kp * use_kp]
+        widths += [features_at(i + 1, block_expansion, max_features) for i in range(num_blocks)]
+        self.down_blocks = nn.ModuleList(
+            DownBlock2d(widths[i], widths[i + 1], norm=i != 0, pool=i != num_blocks - 1, sn=sn) for i in range(num_blocks)
+        )
+        self.conv = maybe_spectral_norm(nn.Conv2d(widths[-1], 1, kernel_size=1), sn)
+        self.use_kp = use_kp
+        self.kp_variance = kp_variance
+
+    def forward(self, x: Tensor, kp: Keypoints | None = None) -> tuple[list[Tensor], Tensor]:
+        if self.use_kp:
+            x = torch.cat([x, kp2gaussian(kp, x.shape[2:], self.kp_variance).to(x.dtype)], dim=1)
+        feature_maps = []
+        for down_block in self.down_blocks:
+            x = down_block(x)
+            feature_maps.append(x)
+        return feature_maps, self.conv(x)
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """One `Discriminator` for each of `scales`, all with the same parameters.
+
+    Takes an image pyramid {"prediction_<scale>": (B, C, scale·H, scale·W)} and returns for each scale "feature_maps_<scale>"
+    (a list) and "prediction_map_<scale>" (B, 1, ., .).
+    `estimate_jacobian` belongs to the parameters that all networks share; discriminators look at keypoint values only.
+    """
+
+    def __init__(
+        self,
+        scales: list[float] = (),
+        num_channels: int = 3,
+        block_expansion: int = 64,
+        num_blocks: int = 4,
+        max_features: int = 512,
+        sn: bool = False,
+        use_kp: bool = False,
+        num_kp: int = 10,
+        kp_variance: float = 0.01,
+        estimate_jacobian: bool = False,
+    ):
+        super().__init__()
+        self.scales = scales
+        self.discs = nn.ModuleDict(
+            {
+                scale_key(scale): Discriminator(
+                    num_channels, block_expansion, num_blocks, max_features, sn, use_kp, num_kp, kp_variance
+                )
+                for scale in scales
+            }
+        )
+
+    def forward(self, x: dict[str, Tensor], kp: Keypoints | None = None) -> dict[str, Tensor | list[Tensor]]:
+        out = {}
+        for scale in self.scales:
+            feature_maps, prediction_map = self.discs[scale_key(scale)](x[f"prediction_{scale}"], kp)
+            out[f"feature_maps_{scale}"] = feature_maps
+            out[f"prediction_map_{scale}"] = prediction_map
+        return out
+
+
+def scale_key(scale: float) -> str:
+    """A scale as a module name, which can't hold a dot: 0.5 -> "0-5"."""
+    return str(scale).replace(".", "-")

@@ -1,0 +1,109 @@
+"""The occlusion-aware generator: encode the source, warp its features, hide what is occluded, decode (paper Sec. 3.2).
+
+Attribute names are the published checkpoint format.
+Shapes: `B` batch, `C` image channels, `F` features at the bottleneck, `H, W` image size, `h, w` bottleneck size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from modules.dense_motion import DenseMotionNetwork
+from modules.util import DownBlock2d, Keypoints, ResBlock2d, SameBlock2d, UpBlock2d, check_size, features_at, resize, warp
+
+
+class SourceEncoding(NamedTuple):
+    """Everything that depends on the source image alone, computed once for a whole driving video."""
+
+    image: Tensor  # (B, C, H, W) in [0, 1]
+    small: Tensor | None  # (B, C, ., .) what the dense-motion network sees of it
+    features: Tensor  # (B, F, h, w)
+
+
+class OcclusionAwareGenerator(nn.Module):
+    """Source image (B, C, H, W) in [0, 1] and keypoints of source and driving frame -> the source in the driving pose.
+
+    Returns a dictionary: "prediction" (B, C, H, W) in [0, 1]; with dense motion also "deformed" (B, C, H, W), the source image
+    under the flow alone, "mask" and "sparse_deformed", and "occlusion_map" where it is estimated (see `DenseMotionNetwork`).
+
+    `dense_motion_params`: arguments of the `DenseMotionNetwork`; None gives an auto-encoder without motion.
+    `estimate_jacobian` belongs to the parameters that all networks share; motion follows what the keypoints bring.
+
+    H and W must be multiples of 2**num_down_blocks and of what the dense-motion network needs, else a `UserError`.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        num_kp: int,
+        block_expansion: int,
+        max_features: int,
+        num_down_blocks: int,
+        num_bottleneck_blocks: int,
+        estimate_occlusion_map: bool = False,
+        dense_motion_params: dict | None = None,
+        estimate_jacobian: bool = False,
+    ):
+        super().__init__()
+        self.num_channels = num_channels
+        self.dense_motion_network = None
+        self.size_multiple = 2**num_down_blocks
+        if dense_motion_params is not None:
+            self.dense_motion_network = DenseMotionNetwork(
+                num_kp=num_kp, num_channels=num_channels, estimate_occlusion_map=estimate_occlusion_map, **dense_motion_params
+            )
+            self.size_multiple = max(self.size_multiple, self.dense_motion_network.size_multiple)
+
+        widths = [features_at(i, block_expansion, max_features) for i in range(num_down_blocks + 1)]
+        self.first = SameBlock2d(num_channels, widths[0], kernel_size=7, padding=3)
+        self.down_blocks = nn.ModuleList(DownBlock2d(widths[i], widths[i + 1]) for i in range(num_down_blocks))
+        self.up_blocks = nn.ModuleList(UpBlock2d(widths[i + 1], widths[i]) for i in reversed(range(num_down_blocks)))
+        self.bottleneck = nn.Sequential()
+        for i in range(num_bottleneck_blocks):
+            self.bottleneck.add_module(f"r{i}", ResBlock2d(widths[-1], kernel_size=3, padding=1))
+        self.final = nn.Conv2d(widths[0], num_channels, kernel_size=7, padding=3)
+
+    def forward(self, source_image: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
+        return self.generate(self.encode(source_image), kp_driving=kp_driving, kp_source=kp_source)
+
+    def encode(self, source_image: Tensor) -> SourceEncoding:
+        """The half that needs no driving frame."""
+        check_size(source_image, self.size_multiple)
+        features = self.first(source_image)
+        for down_block in self.down_blocks:
+            features = down_block(features)
+        small = None if self.dense_motion_network is None else self.dense_motion_network.downsample(source_image)
+        return SourceEncoding(source_image, small, features)
+
+    def generate(self, source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
+        """The half that is done for each driving frame; returns what `forward` returns."""
+        features, out = source.features, {}
+        if self.dense_motion_network is not None:
+            motion = self.dense_motion_network.motion(source.small, kp_driving=kp_driving, kp_source=kp_source)
+            deformation = motion.pop("deformation")
+            out = motion | {"deformed": deform(source.image, deformation)}
+            features = occlude(deform(features, deformation), motion.get("occlusion_map"))  # (B, F, h, w)
+        return out | {"prediction": self.decode(features)}
+
+    def decode(self, features: Tensor) -> Tensor:
+        """Warped and occluded features (B, F, h, w) -> image (B, C, H, W) in [0, 1]."""
+        features = self.bottleneck(features)
+        for up_block in self.up_blocks:
+            features = up_block(features)
+        return torch.sigmoid(self.final(features))
+
+
+def deform(maps: Tensor, deformation: Tensor) -> Tensor:
+    """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""
+    flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:]).permute(0, 2, 3, 1)  # (B, H, W, 2)
+    return warp(maps, flow)
+
+
+def occlude(features: Tensor, occlusion_map: Tensor | None) -> Tensor:
+    """Eq. 8: multiply the warped features (B, F, h, w) by the occlusion map (B, 1, ., .), if there is one."""
+    if occlusion_map is None:
+        return features
+    return features * resize(occlusion_map, features.shape[2:])

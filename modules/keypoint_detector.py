@@ -1,0 +1,84 @@
+"""The keypoint detector: K keypoints and their local Jacobians, learned without labels (paper Sec. 3.1).
+
+Attribute names are the published checkpoint format.
+Shapes: `B` batch, `K` keypoints, `h, w` the size of the heatmaps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modules.util import (
+    AntiAliasInterpolation2d,
+    Hourglass,
+    Keypoints,
+    at_least_float32,
+    check_size,
+    downsampling_stride,
+    make_coordinate_grid,
+)
+
+
+class KPDetector(nn.Module):
+    """Image (B, num_channels, H, W) in [0, 1] -> {"value": (B, K, 2) in [-1, 1], "jacobian": (B, K, 2, 2)}.
+
+    `temperature`: of the softmax over positions; smaller is sharper.
+    `estimate_jacobian`: False gives zero-order motion, without "jacobian" in the result.
+    `single_jacobian_map`: one Jacobian map shared by all keypoints instead of one each.
+    `scale_factor`: the detector sees the image at this scale (1, 0.5, 0.25, …).
+    `pad`: padding of the 7×7 heads; the published 0 keeps keypoints 3 pixels of the map away from the border.
+
+    H and W must be multiples of 2**num_blocks / scale_factor, else a `UserError`.
+    """
+
+    def __init__(
+        self,
+        block_expansion: int,
+        num_kp: int,
+        num_channels: int,
+        max_features: int,
+        num_blocks: int,
+        temperature: float,
+        estimate_jacobian: bool = False,
+        scale_factor: float = 1,
+        single_jacobian_map: bool = False,
+        pad: int = 0,
+    ):
+        super().__init__()
+        self.predictor = Hourglass(block_expansion, num_channels, num_blocks, max_features)
+        self.kp = nn.Conv2d(self.predictor.out_filters, num_kp, kernel_size=7, padding=pad)
+        self.jacobian = None
+        if estimate_jacobian:
+            num_maps = 1 if single_jacobian_map else num_kp
+            self.jacobian = nn.Conv2d(self.predictor.out_filters, 4 * num_maps, kernel_size=7, padding=pad)
+            nn.init.zeros_(self.jacobian.weight)
+            with torch.no_grad():
+                self.jacobian.bias.copy_(torch.eye(2).flatten().repeat(num_maps))
+        self.down = AntiAliasInterpolation2d(num_channels, scale_factor) if scale_factor != 1 else None
+        self.temperature = temperature
+        self.size_multiple = 2**num_blocks * downsampling_stride(scale_factor)
+
+    def forward(self, x: Tensor) -> Keypoints:
+        check_size(x, self.size_multiple)
+        if self.down is not None:
+            x = self.down(x)
+        features = self.predictor(x)
+        logits = at_least_float32(self.kp(features))  # (B, K, h, w)
+        heatmap = (logits.flatten(2) / self.temperature).softmax(dim=-1).view_as(logits)  # (B, K, h, w), sums to 1
+        kp = {"value": soft_argmax(heatmap)}
+        if self.jacobian is not None:
+            kp["jacobian"] = expected_jacobian(heatmap, self.jacobian(features))
+        return {name: tensor.to(x.dtype) for name, tensor in kp.items()}
+
+
+def soft_argmax(heatmap: Tensor) -> Tensor:
+    """The expected position under each heatmap (B, K, h, w) that sums to 1: (B, K, 2), xy in [-1, 1]."""
+    grid = make_coordinate_grid(heatmap.shape[2:], like=heatmap)  # (h, w, 2)
+    return (heatmap.unsqueeze(-1) * grid).sum(dim=(2, 3))
+
+
+def expected_jacobian(heatmap: Tensor, jacobian_maps: Tensor) -> Tensor:
+    """Jacobian maps (B, 4·K or 4, h, w) averaged under each keypoint's heatmap (B, K, h, w): (B, K, 2, 2)."""
+    maps = jacobian_maps.unflatten(1, (-1, 4))  # (B, K or 1, 4, h, w)
+    return (heatmap.unsqueeze(2) * maps).sum(dim=(3, 4)).unflatten(-1, (2, 2))

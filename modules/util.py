@@ -1,0 +1,268 @@
+"""Grids, Gaussians, warping and the convolutional blocks that every network is made of.
+
+Attribute names inside the blocks are the published checkpoint format: renaming one breaks every `.pth.tar`.
+
+Shapes: `B` batch, `K` keypoints, `C` channels, `H, W` map size, `xy` a point in [-1, 1]², x first; -1 and 1 are the centres of
+the corner pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modules.errors import UserError
+from sync_batchnorm import SynchronizedBatchNorm2d as BatchNorm2d
+
+Keypoints = dict[str, Tensor]  # "value" (B, K, 2) in [-1, 1] and, for first-order motion, "jacobian" (B, K, 2, 2)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Coordinates
+
+
+def make_coordinate_grid(spatial_size: tuple[int, int], like: Tensor) -> Tensor:
+    """The xy position of every pixel of an H×W map, (H, W, 2), with the device and dtype of `like`."""
+    height, width = spatial_size
+    y = torch.arange(height, device=like.device, dtype=like.dtype)
+    x = torch.arange(width, device=like.device, dtype=like.dtype)
+    yy, xx = torch.meshgrid(2 * (y / (height - 1)) - 1, 2 * (x / (width - 1)) - 1, indexing="ij")
+    return torch.stack([xx, yy], dim=-1)  # (H, W, 2)
+
+
+def kp2gaussian(kp: Keypoints, spatial_size: tuple[int, int], kp_variance: float) -> Tensor:
+    """A Gaussian bump of variance `kp_variance` at each keypoint, peak 1: (B, K, H, W)."""
+    mean = kp["value"][:, :, None, None, :]  # (B, K, 1, 1, 2)
+    grid = make_coordinate_grid(spatial_size, like=mean)  # (H, W, 2)
+    return torch.exp(-0.5 * (grid - mean).square().sum(dim=-1) / kp_variance)  # (B, K, H, W)
+
+
+def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros") -> Tensor:
+    """Sample `image` (B, C, H, W) bilinearly at the xy positions `grid` (B, h, w, 2): (B, C, h, w).
+
+    `align_corners=True`, because our grids put -1 and 1 on the centres of the corner pixels: only so does the identity grid
+    return the image itself. The published weights were trained under PyTorch 1.0, where this was the only behaviour.
+    Resizing (`resize`) is the opposite case: it was, and stays, `align_corners=False`.
+
+    Sampled in the wider dtype of the two, since half-precision coordinates are off by whole pixels; returned in the image's.
+    An image of batch size 1 serves all grids.
+    """
+    image = image.expand(grid.shape[0], -1, -1, -1)
+    dtype = torch.promote_types(image.dtype, grid.dtype)
+    sampled = F.grid_sample(image.to(dtype), grid.to(dtype), mode="bilinear", padding_mode=padding_mode, align_corners=True)
+    return sampled.to(image.dtype)
+
+
+def resize(maps: Tensor, spatial_size: tuple[int, int]) -> Tensor:
+    """Bilinear resizing of (B, C, h, w) to (B, C, H, W); a map that has the size already is returned as it is."""
+    if maps.shape[2:] == spatial_size:
+        return maps
+    return F.interpolate(maps, size=spatial_size, mode="bilinear", align_corners=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numerics
+
+SMALLEST_DETERMINANT = 1e-6
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision widened to float32; float32 and float64 as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def full_precision(like: Tensor) -> contextlib.AbstractContextManager:
+    """A region without autocast, for matrix products of coordinates: 8 bits of mantissa would move them by pixels."""
+    return torch.autocast(device_type=like.device.type, enabled=False)
+
+
+def inverse_2x2(matrix: Tensor) -> Tensor:
+    """Closed-form inverse of (..., 2, 2) in at least float32.
+
+    A determinant smaller than 1e-6 in magnitude is replaced by ±1e-6 and gets no gradient, so that a keypoint whose Jacobian
+    collapses during training gives large but finite values and gradients instead of NaN.
+    """
+    a, b, c, d = at_least_float32(matrix).flatten(-2).unbind(-1)
+    determinant = a * d - b * c
+    bound = torch.copysign(torch.full_like(determinant, SMALLEST_DETERMINANT), determinant.detach())
+    determinant = torch.where(determinant.abs() < SMALLEST_DETERMINANT, bound, determinant)
+    adjugate = torch.stack([d, -b, -c, a], dim=-1).unflatten(-1, (2, 2))
+    return adjugate / determinant[..., None, None]  # (..., 2, 2)
+
+
+@contextlib.contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within the block the module's weights are constants of the graph: gradients pass through it, none are made for it."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def check_size(image: Tensor, multiple: int) -> None:
+    """Raise a `UserError` unless height and width of `image` (B, C, H, W) are multiples of `multiple`."""
+    height, width = image.shape[2:]
+    if height % multiple or width % multiple:
+        below = [max(size // multiple, 1) * multiple for size in (height, width)]
+        raise UserError(
+            f"images of {height}x{width} (height x width) don't fit this model: both must be multiples of {multiple}, "
+            f"for example {below[0]}x{below[1]}; resize them or change the config's frame_shape"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Blocks
+
+
+class ResBlock2d(nn.Module):
+    """Pre-activation residual block that keeps size and channels: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, in_features: int, kernel_size: int, padding: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_features, in_features, kernel_size, padding=padding)
+        self.conv2 = nn.Conv2d(in_features, in_features, kernel_size, padding=padding)
+        self.norm1 = BatchNorm2d(in_features, affine=True)
+        self.norm2 = BatchNorm2d(in_features, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(F.relu(self.norm1(x)))
+        out = self.conv2(F.relu(self.norm2(out)))
+        return out + x
+
+
+class UpBlock2d(nn.Module):
+    """Nearest upsampling, convolution, batch norm, ReLU: (B, C, H, W) -> (B, C', 2H, 2W)."""
+
+    def __init__(self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
+        self.norm = BatchNorm2d(out_features, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))))
+
+
+class DownBlock2d(nn.Module):
+    """Convolution, batch norm, ReLU, 2×2 average pooling: (B, C, H, W) -> (B, C', H/2, W/2)."""
+
+    def __init__(self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
+        self.norm = BatchNorm2d(out_features, affine=True)
+        self.pool = nn.AvgPool2d(kernel_size=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(F.relu(self.norm(self.conv(x))))
+
+
+class SameBlock2d(nn.Module):
+    """Convolution, batch norm, ReLU at the same size: (B, C, H, W) -> (B, C', H, W)."""
+
+    def __init__(self, in_features: int, out_features: int, groups: int = 1, kernel_size: int = 3, padding: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
+        self.norm = BatchNorm2d(out_features, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Hourglass
+
+
+def features_at(level: int, block_expansion: int, max_features: int) -> int:
+    """Channels after `level` halvings: `block_expansion` doubled each time, at most `max_features`."""
+    return min(max_features, block_expansion * 2**level)
+
+
+class Encoder(nn.Module):
+    """`num_blocks` halvings; returns the input and every level, from fine to coarse."""
+
+    def __init__(self, block_expansion: int, in_features: int, num_blocks: int = 3, max_features: int = 256):
+        super().__init__()
+        widths = [in_features] + [features_at(i + 1, block_expansion, max_features) for i in range(num_blocks)]
+        self.down_blocks = nn.ModuleList(DownBlock2d(widths[i], widths[i + 1]) for i in range(num_blocks))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        levels = [x]
+        for down_block in self.down_blocks:
+            levels.append(down_block(levels[-1]))
+        return levels
+
+
+class Decoder(nn.Module):
+    """`num_blocks` doublings, each followed by a skip connection from the encoder's level of that size."""
+
+    def __init__(self, block_expansion: int, in_features: int, num_blocks: int = 3, max_features: int = 256):
+        super().__init__()
+        up_blocks = []
+        for i in reversed(range(num_blocks)):
+            skipped = 1 if i == num_blocks - 1 else 2  # the coarsest block has no skip connection behind it
+            width = skipped * features_at(i + 1, block_expansion, max_features)
+            up_blocks.append(UpBlock2d(width, features_at(i, block_expansion, max_features)))
+        self.up_blocks = nn.ModuleList(up_blocks)
+        self.out_filters = block_expansion + in_features
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        *skips, out = levels
+        for up_block, skip in zip(self.up_blocks, reversed(skips), strict=True):
+            out = torch.cat([up_block(out), skip], dim=1)
+        return out
+
+
+class Hourglass(nn.Module):
+    """U-Net: (B, in_features, H, W) -> (B, block_expansion + in_features, H, W); H and W multiples of 2**num_blocks."""
+
+    def __init__(self, block_expansion: int, in_features: int, num_blocks: int = 3, max_features: int = 256):
+        super().__init__()
+        self.encoder = Encoder(block_expansion, in_features, num_blocks, max_features)
+        self.decoder = Decoder(block_expansion, in_features, num_blocks, max_features)
+        self.out_filters = self.decoder.out_filters
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Anti-aliased downsampling
+
+
+def downsampling_stride(scale: float) -> int:
+    """1/scale as an integer; a `UserError` if it isn't one."""
+    stride = round(1 / scale)
+    if abs(stride * scale - 1) > 1e-6:
+        raise UserError(f"scale {scale}: images can only be made smaller by a whole factor (1, 0.5, 0.25, 0.125, …)")
+    return stride
+
+
+class AntiAliasInterpolation2d(nn.Module):
+    """Gaussian blur, then every (1/scale)-th pixel: (B, C, H, W) -> (B, C, scale·H, scale·W).
+
+    The blur's sigma is (1/scale - 1) / 2. Only the pixels that are kept are computed (a strided convolution).
+    """
+
+    def __init__(self, channels: int, scale: float):
+        super().__init__()
+        self.channels = channels
+        self.stride = downsampling_stride(scale)
+        sigma = (self.stride - 1) / 2
+        radius = round(sigma * 4)
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+        profile = torch.exp(-offsets.square() / (2 * sigma**2)) if sigma else torch.ones(1)
+        kernel = torch.outer(profile, profile)
+        kernel = (kernel / kernel.sum()).expand(channels, 1, -1, -1).contiguous()
+        self.register_buffer("weight", kernel)  # (C, 1, 2·radius + 1, 2·radius + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride == 1:
+            return x
+        padding = self.weight.shape[-1] // 2
+        return F.conv2d(x, self.weight.to(x.dtype), stride=self.stride, padding=padding, groups=self.channels)

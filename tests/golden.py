@@ -1,0 +1,53 @@
+"""Reading the golden numbers: see golden/README.md for what the keys mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+class Case:
+    """One `.npz`: its constructor parameters, weights, inputs and expected outputs."""
+
+    def __init__(self, name: str):
+        with np.load(FOLDER / f"{name}.npz") as arrays:
+            self.meta = json.loads(str(arrays["meta"]))
+            self.tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files if key != "meta"}
+
+    def under(self, prefix: str) -> dict:
+        """What stands below a key: nested dictionaries as in the key, leaves tensors."""
+        nested = {}
+        for key, tensor in self.tensors.items():
+            if key.startswith(prefix + "/"):
+                *folders, leaf = key.removeprefix(prefix + "/").split("/")
+                place = nested
+                for folder in folders:
+                    place = place.setdefault(folder, {})
+                place[leaf] = tensor
+        return nested
+
+    def state(self, network: str | None = None) -> dict:
+        prefix = "state/" if network is None else f"state/{network}/"
+        return {key.removeprefix(prefix): tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
+
+
+def assert_outputs(actual: dict, expected: dict) -> None:
+    """Every expected output is there and at most 1e-5 away, relative to the output's largest value where that is above 1.
+
+    "deformed" may be 2e-5 away: it samples a picture of noise, where one unit in the last place of the closed-form inverse of a
+    Jacobian (the golden numbers used LAPACK's) moves a pixel by 1.4e-5. Lists are compared by position.
+    """
+    for name, value in expected.items():
+        found = actual[int(name)] if isinstance(actual, list | tuple) else actual[name]
+        if isinstance(value, dict):
+            assert_outputs(found, value)
+        else:
+            assert found.shape == value.shape, name
+            tolerance = (2e-5 if name == "deformed" else 1e-5) * max(1, value.abs().max().item())
+            difference = (found.detach() - value).abs().max().item()
+            assert difference <= tolerance, f"{name} is off by {difference:.2e}"
