@@ -43,6 +43,8 @@ MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames pe
 
 # Codecs whose every packet is one shown frame, so that counting packets counts frames.
 _FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg"})
+# FFmpeg's names of the containers that store when a frame is shown; in others (.avi) that time is a guess.
+_TIMED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 # Sound that browsers play inside an .mp4 and that is therefore copied as it is; any other is turned into AAC.
 _COPIED_SOUND = frozenset({"aac", "mp3", "opus", "flac"})
 _AAC_RATE, _AAC_FRAME = 48000, 1024  # samples per second, samples per packet
@@ -389,7 +391,7 @@ def _video_index(path: Path, mtime_ns: int, size: int) -> _VideoIndex:
             raise MediaError(f"{path}: holds no frames; convert or download it again")
         found = {"coded_size": (first.height, first.width), "orientation": _Orientation.of(first),
                  "has_audio": bool(container.streams.audio)}
-        if stream.codec_context.codec.canonical_name not in _FRAME_PER_PACKET or not _well_timed(packets):
+        if not _trusted(container, stream, packets):
             length, seconds = _count_frames(path)
             return _VideoIndex(length, None, np.empty(0, np.int64), fps=_mean_fps(length, seconds, stream), **found)
         pts = np.array(sorted(time for time, _, shown in packets if shown), np.int64)  # (N,)
@@ -398,8 +400,10 @@ def _video_index(path: Path, mtime_ns: int, size: int) -> _VideoIndex:
         return _VideoIndex(len(pts), pts, keyframes, fps=_mean_fps(len(pts), seconds, stream), **found)
 
 
-def _well_timed(packets: list[tuple[int | None, bool, bool]]) -> bool:
-    """Whether every packet has its own time and the first is a keyframe that nothing precedes."""
+def _trusted(container, stream, packets: list[tuple[int | None, bool, bool]]) -> bool:
+    """Whether `packets` tell all frames: each is one, shown at its own time, and the first is a keyframe none precedes."""
+    if container.format.name not in _TIMED_CONTAINERS or stream.codec_context.codec.canonical_name not in _FRAME_PER_PACKET:
+        return False
     times = [time for time, _, _ in packets]
     return None not in times and len(set(times)) == len(times) and packets[0][1] and times[0] == min(times)
 
