@@ -2,15 +2,16 @@
 
     python data/make_puppets.py --videos 400 --frames 32 --size 128 --format mp4 --out data/puppets
 
-writes `train/` and `test/`, ready for `FramesDataset`. No identity is in both: of every ten identities the last is for testing.
-A clip is `id00012#00003.mp4`, or a folder of png files `id00012#00003/`: the third clip of identity 12. Clips of an identity share
-the puppet and differ in background and motion. Beside each clip lies `id00012#00003.npz` with its true landmarks:
-`xy`, float32 (frames, 10, 2) in [-1, 1], and `names`, the ten names in `LANDMARKS`, where left is the left of the picture when the
-puppet faces us. An ear that the head or the hair hides keeps its true place; a shoulder can be outside the frame.
+writes `train/` and `test/`, ready for `FramesDataset`. No identity is in both; of every ten identities the last is for testing.
+A clip is `id00012#00003.mp4`, or a folder of png files `id00012#00003/`: clip 3 of identity 12, counted from 0. Clips of an
+identity share the puppet and differ in background and motion. Beside each clip lies `id00012#00003.npz` with its landmarks:
+`xy`, float32 (frames, 10, 2), in [-1, 1] inside the frame, and `names`, the ten `LANDMARKS`, where left is the left of the
+picture when the puppet faces us. What the head or the hair hides keeps its true place; a place can lie outside the frame.
 
-How a puppet is built: the head is a stack of ellipses in three dimensions, every feature lies at an (azimuth, height) on it, and
-`View` turns such places into the frame. So features slide over the head as it turns, ears go behind it, and a landmark is
-the place of the thing drawn. Everything is polygons on a supersampled canvas, corners rounded to whole pixels of it.
+How a puppet is built: the head is a stack of ellipses in three dimensions, every feature lies at an (azimuth, height) on it,
+and `View` turns such places into the frame. So features slide over the head as it turns, ears go behind it, and a landmark is
+the place of the thing drawn. Everything is polygons on a large canvas, with corners in whole pixels so that the last bit of a
+sine can't change a pixel, and the canvas is averaged down.
 
 Shapes: N points, L landmarks. `xy` is in [-1, 1], where -1 and 1 are the centres of the corner pixels, y down. Head units: the
 face is 2 high (y from -1 at the crown to 1 at the chin), z towards us. Angles are radians. Colours are RGB, 0 to 255.
@@ -57,8 +58,8 @@ DYED_HAIR = ((232, 112, 150), (86, 160, 170), (132, 98, 178), (74, 110, 190))
 IRISES = ((94, 58, 34), (62, 42, 32), (70, 120, 180), (84, 134, 84), (110, 120, 130), (150, 100, 44))
 FABRICS = ((229, 87, 80), (244, 162, 66), (250, 206, 92), (102, 178, 120), (64, 145, 158), (78, 110, 188), (140, 98, 170),
            (236, 138, 160), (250, 246, 236), (62, 66, 88), (170, 206, 220), (198, 216, 160))
-PASTELS = ((255, 214, 186), (255, 234, 178), (206, 234, 200), (186, 226, 232), (196, 208, 244), (226, 204, 240), (250, 206, 216),
-           (122, 176, 190), (240, 160, 120), (136, 146, 200), (110, 168, 138), (232, 190, 96))
+PASTELS = ((255, 214, 186), (255, 234, 178), (206, 234, 200), (186, 226, 232), (196, 208, 244), (226, 204, 240),
+           (250, 206, 216), (122, 176, 190), (240, 160, 120), (136, 146, 200), (110, 168, 138), (232, 190, 96))
 WHITE, INK = (255, 255, 255), (44, 32, 38)
 
 
@@ -111,7 +112,7 @@ def hanging(front: float, length: float) -> tuple[tuple[float, float], ...]:
 
 HAIRS = {
     "bald": None,
-    "crown": Hair(((0, -1), (72, -0.99), (82, -0.5), (86, 0.0), (92, -0.1), (112, 0.1), (180, 0.5)), 1.05, hat=False),
+    "crown": Hair(((0, 0.0), (74, 0.05), (84, 0.1), (92, -0.04), (112, 0.12), (180, 0.5)), 1.05, hat=False),
     "buzz": Hair(HIGH, 1.03),
     "short": Hair(SHORT, 1.09),
     "side": Hair(SWEPT, 1.12),
@@ -132,9 +133,11 @@ HAIRS = {
     "ponytail": Hair(SWEPT, 1.08, extra="ponytail", hat=False),
     "braids": Hair(SHORT, 1.08, extra="braids"),
 }
-MASCULINE = dict(bald=1, crown=0, buzz=2, short=3, side=3, crop=3, bowl=1, spikes=2, quiff=3, curly=2, afro=1.5, curtain=1, long=0.5)
-FEMININE = dict(bob=3, curtain=2, long=3, waves=3, fringe=3, tucked=2, bun=2, buns=2, ponytail=3, braids=2, curly=1.5, afro=2, side=1,
-                crop=0.6)
+# How often each cut is drawn.
+MASCULINE = {"bald": 1, "buzz": 2, "short": 3, "side": 3, "crop": 3, "bowl": 1, "spikes": 2, "quiff": 3, "curly": 2,
+             "afro": 1.5, "curtain": 1, "long": 0.5}
+FEMININE = {"bob": 3, "curtain": 2, "long": 3, "waves": 3, "fringe": 3, "tucked": 2, "bun": 2, "buns": 2, "ponytail": 3,
+            "braids": 2, "curly": 1.5, "afro": 2, "side": 1, "crop": 0.6}
 
 
 @dataclass(frozen=True)
@@ -199,31 +202,49 @@ class Puppet:
         kid, elder, feminine = age == "kid", age == "elder", bool(rng.random() < 0.5)
         styles = dict(FEMININE if feminine else MASCULINE)
         if elder and not feminine:
-            styles |= dict(bald=4, crown=8)
+            styles |= {"bald": 4, "crown": 8}
         hair = pick(rng, list(styles), list(styles.values()))
         fits = HAIRS[hair] is None or HAIRS[hair].hat
+        hair_colours = GREY_HAIR if elder else NATURAL_HAIR * 3 + DYED_HAIR
         fabrics = rng.permutation(len(FABRICS))
         skin = pick(rng, SKINS)
+        hair_colours = [colour for colour in hair_colours if np.abs(np.subtract(colour, skin)).sum() > 90]
         return cls(
-            background=Background.random(rng), age=age, skin=skin,
-            width=rng.uniform(0.84, 0.96) + 0.06 * kid, square=rng.uniform(0.8, 1.0), taper=rng.uniform(0.0, 0.3) * (0.6 if kid else 1),
-            hair=hair, hair_colour=pick(rng, GREY_HAIR if elder else NATURAL_HAIR + DYED_HAIR, None if elder else [3] * 7 + [1] * 4),
-            part=int(pick(rng, (-1, 1))), eyes=pick(rng, ("round", "almond", "bead"), (4, 3, 2)), iris=pick(rng, IRISES),
-            eye_size=rng.uniform(0.17, 0.2) + 0.03 * kid - 0.02 * elder, eye_x=rng.uniform(0.35, 0.4),
-            eye_y=rng.uniform(0.02, 0.1) + 0.08 * kid, lashes=feminine and bool(rng.random() < 0.8),
-            brow=rng.uniform(0.05, 0.08) if feminine or kid else rng.uniform(0.07, 0.12), brow_tilt=rng.uniform(-0.04, 0.06),
-            nose=pick(rng, ("button", "round", "line")), nose_size=rng.uniform(0.85, 1.25) - 0.15 * kid + 0.15 * elder,
-            mouth_width=rng.uniform(0.24, 0.34), lips=mix(skin, (196, 50, 70), rng.uniform(0.4, 0.75) if feminine else 0.28),
-            lip=rng.uniform(0.06, 0.085) if feminine and not kid else 0.05, ear=rng.uniform(0.2, 0.27),
-            blush=rng.uniform(0.12, 0.4), freckles=bool(rng.random() < (0.35 if kid else 0.15)),
-            beard="none" if feminine or kid else pick(rng, ("none", "stubble", "full", "moustache", "goatee"), (4, 1, 2.5, 1.5, 1)),
+            background=Background.random(rng),
+            age=age,
+            skin=skin,
+            width=rng.uniform(0.84, 0.96) + 0.06 * kid,
+            square=rng.uniform(0.8, 1.0),
+            taper=rng.uniform(0.0, 0.3) * (0.6 if kid else 1),
+            hair=hair,
+            hair_colour=pick(rng, hair_colours),
+            part=int(pick(rng, (-1, 1))),
+            eyes=pick(rng, ("round", "almond", "bead"), (4, 3, 2)),
+            iris=pick(rng, IRISES),
+            eye_size=rng.uniform(0.17, 0.2) + 0.03 * kid - 0.02 * elder,
+            eye_x=rng.uniform(0.35, 0.4),
+            eye_y=rng.uniform(0.02, 0.1) + 0.08 * kid,
+            lashes=feminine and bool(rng.random() < 0.8),
+            brow=rng.uniform(0.05, 0.08) if feminine or kid else rng.uniform(0.07, 0.12),
+            brow_tilt=rng.uniform(-0.01, 0.06),
+            nose=pick(rng, ("button", "round", "line")),
+            nose_size=rng.uniform(0.85, 1.25) - 0.15 * kid + 0.15 * elder,
+            mouth_width=rng.uniform(0.24, 0.34),
+            lips=mix(skin, (196, 50, 70), rng.uniform(0.4, 0.75) if feminine else 0.28),
+            lip=rng.uniform(0.06, 0.085) if feminine and not kid else 0.05,
+            ear=rng.uniform(0.2, 0.27),
+            blush=rng.uniform(0.12, 0.4),
+            freckles=bool(rng.random() < (0.35 if kid else 0.15)),
+            beard="none" if feminine or kid else pick(rng, ("none", "stubble", "full", "moustache", "goatee"), (8, 2, 5, 3, 2)),
             glasses=pick(rng, ("none", "round", "square"), (2 if elder else 5, 1, 1)),
-            hat=pick(rng, ("none", "beanie", "cap", "headband", "bow", "flower"),
-                     (8, 1.2 * fits, 1.2 * fits, 0.8, 0.8 * feminine, 0.8 * feminine)),
-            accent=FABRICS[fabrics[2]], earrings=feminine and bool(rng.random() < 0.5),
-            top=pick(rng, ("crew", "vneck", "collar", "hood", "turtle", "overalls")), fabric=FABRICS[fabrics[0]],
-            fabric2=FABRICS[fabrics[1]], pattern=pick(rng, ("plain", "stripes", "dots"), (2, 1, 1)),
-            shoulders=rng.uniform(1.1, 1.25) if feminine else 0.98 + 0.1 * rng.random() if kid else rng.uniform(1.22, 1.42))
+            hat=pick(rng, ("none", *HATS), (8, 1.2 * fits, 1.2 * fits, 0.8, 0.8 * feminine, 0.8 * feminine)),
+            accent=FABRICS[fabrics[2]],
+            earrings=feminine and bool(rng.random() < 0.5),
+            top=pick(rng, list(TOPS)),
+            fabric=FABRICS[fabrics[0]],
+            fabric2=FABRICS[fabrics[1]],
+            pattern=pick(rng, ("plain", "stripes", "dots"), (2, 1, 1)),
+            shoulders=rng.uniform(0.98, 1.08) if kid else rng.uniform(1.1, 1.25) if feminine else rng.uniform(1.22, 1.42))
 
 
 # ---- What it does: poses and motion ------------------------------------------------------------------------------------------
@@ -249,7 +270,7 @@ class Pose:
     shrug: float = 0.0      # -1 to 1
 
 
-REACH = Pose(x=0.2, y=0.09, scale=0.1, roll=0.3, yaw=0.66, pitch=0.27, mouth=1.0, smile=0.75, blink=1.0, brows=1.0, gaze_x=1.0,
+REACH = Pose(x=0.2, y=0.09, scale=0.1, roll=0.3, yaw=0.66, pitch=0.27, mouth=1.0, smile=0.55, blink=1.0, brows=1.0, gaze_x=1.0,
              gaze_y=1.0, body_x=0.05, shrug=1.0)
 
 
@@ -274,18 +295,18 @@ def random_motion(rng: np.random.Generator, frames: int) -> list[Pose]:
     """`frames` poses of a smooth random performance, no further from rest than `REACH` in any part."""
     curve = {field.name: getattr(REACH, field.name) * drift(rng, frames, 22, 60) for field in fields(Pose)}
     curve["scale"] += 1
-    talk = np.maximum(0, drift(rng, frames, 9, 16)) * np.clip(0.75 + drift(rng, frames, 30, 60), 0, 1)
+    talk = np.maximum(0, drift(rng, frames, 9, 16)) * np.clip(0.8 + drift(rng, frames, 30, 60), 0, 1)
     curve["mouth"], curve["blink"] = talk, blinks(rng, frames)
-    curve["smile"] = 0.3 + 0.6 * curve["smile"]
+    curve["smile"] += 0.3
     return [Pose(**{name: float(values[t]) for name, values in curve.items()}) for t in range(frames)]
 
 
-# ---- Where: from a place on the puppet to a place in the frame ----------------------------------------------------------------
+# ---- Where: from a place on the puppet to a place in the frame ---------------------------------------------------------------
 
 
 def ramp(values: np.ndarray, start: float, stop: float) -> np.ndarray:
     """0 before `start`, 1 after `stop`, smooth between."""
-    t = np.clip((np.asarray(values, float) - start) / (stop - start), 0, 1)
+    t = np.minimum(np.maximum((np.asarray(values, float) - start) / (stop - start), 0), 1)
     return t * t * (3 - 2 * t)
 
 
@@ -302,7 +323,8 @@ class View:
         self.turn = np.arctan2(DEPTH * sin[1], cos[1])  # by which yaw moves azimuths towards the right edge
         self.offset = np.add(REST, (pose.x, pose.y))
         lean = 0.25 * pose.roll
-        self.body_matrix = UNIT * (1 + 0.5 * (pose.scale - 1)) * np.array([[np.cos(lean), -np.sin(lean)], [np.sin(lean), np.cos(lean)]])
+        turned = np.array([[np.cos(lean), -np.sin(lean)], [np.sin(lean), np.cos(lean)]])
+        self.body_matrix = UNIT * (0.5 + 0.5 * pose.scale) * turned  # (2, 2)
         self.body_offset = np.add(REST, (0.35 * pose.x + pose.body_x, 0.35 * pose.y - 0.02 * pose.shrug))
 
     def solid(self, points: np.ndarray) -> np.ndarray:
@@ -318,7 +340,7 @@ class View:
         """Places on the face, `x` beside the middle, `lift` in front of the skin."""
         x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
         azimuth = np.arcsin(np.clip(x / np.maximum(half_width(self.puppet, y), 1e-3), -1, 1))
-        return self.solid(head_surface(self.puppet, azimuth, y, self.pose.mouth) + (0, 0, lift))
+        return self.solid(head_surface(self.puppet, azimuth, y, self.pose.mouth) + np.array((0, 0, lift)))
 
     def hair(self, azimuth, y, swell: float = 1.0) -> np.ndarray:
         """Places on the hair, which hangs straight down from the widest part of the head."""
@@ -344,7 +366,7 @@ class View:
 
 def half_width(puppet: Puppet, y) -> np.ndarray:
     """Half the width of the head at height `y`."""
-    return puppet.width * np.clip(1 - np.square(y), 0, 1) ** (puppet.square / 2) * (1 - puppet.taper * ramp(y, -0.1, 1))
+    return puppet.width * np.maximum(1 - np.square(y), 0) ** (puppet.square / 2) * (1 - puppet.taper * ramp(y, -0.1, 1))
 
 
 def head_surface(puppet: Puppet, azimuth, y, mouth: float = 0.0) -> np.ndarray:  # (N, 3)
@@ -360,7 +382,9 @@ def hair_surface(puppet: Puppet, azimuth, y, swell: float = 1.0) -> np.ndarray: 
     azimuth, y = np.broadcast_arrays(np.asarray(azimuth, float), np.asarray(y, float))
     below = np.clip(y, 0, None)
     w = half_width(puppet, np.minimum(y, 0)) * (1 + hair.flare * below + hair.wave * np.sin(7 * below + 0.6))
-    if not hair.back:
+    if hair.back:
+        w = w * (1 - 0.2 * ramp(below, hair.back - 0.35, hair.back + 0.1))
+    else:
         w = w * half_width(puppet, np.clip(0.9 * y, 0, 1)) / puppet.width
     points = np.stack([w * np.sin(azimuth), np.minimum(y, 0), DEPTH * w * np.cos(azimuth) - 0.06], -1) * hair.volume * swell
     return points + np.stack([0 * y, below, 0 * y], -1)
@@ -402,7 +426,7 @@ class Canvas:
     """A picture drawn large and then averaged down, which smooths its edges."""
 
     def __init__(self, size: int, image: Image.Image | None = None):
-        self.size, self.factor = size, max(3, -(-512 // size))
+        self.size, self.factor = size, max(4, -(-512 // size))
         self.image = image or Image.new("RGB", (size * self.factor,) * 2)
         self.draw = ImageDraw.Draw(self.image)
         self.pixels = (size - 1) / 2 * self.factor  # of the large picture in one unit of xy
@@ -416,7 +440,8 @@ class Canvas:
 
     def line(self, xy: np.ndarray, colour: Colour, width: float = LINE) -> None:
         """A line `width` head units wide with round ends."""
-        self.draw.line(self.corners(xy), colour, max(1, round(width * UNIT * self.pixels)), joint="curve" if width > LINE else None)
+        self.draw.line(self.corners(xy), colour, max(1, round(width * UNIT * self.pixels)),
+                       joint="curve" if width > LINE else None)
         for end in (xy[0], xy[-1]):
             self.disc(end, width / 2, colour)
 
@@ -488,16 +513,13 @@ def hills(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> Non
 
 def lights(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
     for _ in range(22):
-        canvas.disc(rng.uniform(-1, 1, 2), rng.uniform(0.06, 0.4), mix(b if rng.random() < 0.5 else a, WHITE, rng.uniform(0.15, 0.55)))
+        canvas.disc(rng.uniform(-1, 1, 2), rng.uniform(0.06, 0.4), mix(pick(rng, (a, b)), WHITE, rng.uniform(0.15, 0.55)))
 
 
 def room(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
     x, y = rng.choice((-0.62, 0.62)), rng.uniform(-0.6, -0.4)
-    box = np.array(((-1, -1), (1, -1), (1, 1), (-1, 1))) * (0.27, 0.33)
-    canvas.fill(box * 1.2 + (x, y), WHITE)
-    canvas.fill(box + (x, y), (168, 214, 240))
-    for bar in ((0.04, 1), (1, 0.04)):
-        canvas.fill(box * bar + (x, y), WHITE)
+    for w, h, colour in ((0.33, 0.4, WHITE), (0.27, 0.33, (168, 214, 240)), (0.02, 0.33, WHITE), (0.27, 0.02, WHITE)):
+        canvas.fill([(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)], colour)
     canvas.fill([(-1.1, 0.5), (1.1, 0.5), (1.1, 1.1), (-1.1, 1.1)], mix(b, (150, 110, 80), 0.3))
     canvas.fill([(-1.1, 0.45), (1.1, 0.45), (1.1, 0.52), (-1.1, 0.52)], mix(a, WHITE, 0.7))
 
@@ -554,7 +576,8 @@ def draw_body(canvas: Canvas, view: View) -> None:
     draw_pattern(canvas, view)
     canvas.line(view.body(outline), edge(puppet.fabric))
     for side in (-1, 1):
-        canvas.line(view.body([(side * (puppet.shoulders - 0.2), 1.95), (side * (puppet.shoulders - 0.16), 3.2)]), edge(puppet.fabric))
+        sleeve = [(side * (puppet.shoulders - 0.2), 1.95), (side * (puppet.shoulders - 0.16), 3.2)]
+        canvas.line(view.body(sleeve), edge(puppet.fabric))
     if puppet.top == "overalls":
         for side in (-1, 1):
             strap = np.array([(0.48, 1.1), (0.72, 1.16), (0.66, 3.2), (0.4, 3.2)]) * (side, 1)
@@ -580,14 +603,15 @@ def draw_pattern(canvas: Canvas, view: View) -> None:
 def draw_neck(canvas: Canvas, view: View) -> None:
     puppet, skin = view.puppet, mix(view.puppet.skin, edge(view.puppet.skin), 0.18)
     t = np.linspace(0, np.pi, 17)
-    bottom = {"vneck": [(NECK, 1.15), (0, 1.72), (-NECK, 1.15)]}.get(
-        puppet.top, np.stack([(NECK + 0.02) * np.cos(t), 1.15 + 0.24 * np.sin(t)], 1))
+    bottom = np.stack([(NECK + 0.02) * np.cos(t), 1.15 + 0.24 * np.sin(t)], 1)
+    if puppet.top == "vneck":
+        bottom = np.array([(NECK, 1.15), (0, 1.72), (-NECK, 1.15)])
     jaw = view.solid([(-0.9 * NECK, 0.5, -0.1), (0.9 * NECK, 0.5, -0.1)])
     neck = np.concatenate([jaw, view.body(bottom)])
     canvas.shape(neck, skin)
-    under = view.body(np.stack([NECK * 0.97 * np.cos(t), 1.04 + 0.1 * np.sin(t)], 1)) + (0, 0.4 * UNIT * view.pose.y)
+    under = view.body(np.stack([NECK * 0.97 * np.cos(t), 1.04 + 0.1 * np.sin(t)], 1))
     canvas.fill(np.concatenate([jaw, under]), mix(skin, edge(skin), 0.45))
-    COLLARS[puppet.top](canvas, view, bottom)
+    TOPS[puppet.top](canvas, view, bottom)
 
 
 def crew(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
@@ -611,12 +635,12 @@ def hood(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
 
 
 def turtle(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
-    right = [(NECK + 0.04, 0.98), (NECK + 0.1, 1.1), (NECK + 0.08, 1.26), (0.2, 1.34)]
+    right = [(NECK + 0.04, 0.98), (NECK + 0.1, 1.1), (NECK + 0.1, 1.3), (0.22, 1.44)]
     canvas.shape(view.body(both_sides(right)), mix(view.puppet.fabric, WHITE, 0.15))
     canvas.line(view.body([(-NECK - 0.06, 1.12), (0, 1.2), (NECK + 0.06, 1.12)]), edge(view.puppet.fabric), LINE / 2)
 
 
-COLLARS = dict(crew=crew, vneck=crew, collar=collar, hood=hood, turtle=turtle, overalls=crew)
+TOPS = {"crew": crew, "vneck": crew, "collar": collar, "hood": hood, "turtle": turtle, "overalls": crew}
 
 
 # The head.
@@ -650,7 +674,7 @@ def draw_ear(canvas: Canvas, view: View, side: int) -> None:
     canvas.fill(ear_outline(view, side, 0.55), mix(skin, edge(skin), 0.35))
     if view.puppet.earrings:
         lobe = ear_outline(view, side)[-6]
-        canvas.blob([lobe + (0, 0.05)], [0.065], view.puppet.accent)
+        canvas.blob([np.add(lobe, (0, 0.05))], [0.065], view.puppet.accent)
 
 
 def draw_head(canvas: Canvas, view: View) -> None:
@@ -658,7 +682,8 @@ def draw_head(canvas: Canvas, view: View) -> None:
     canvas.shape(outline(view, view.surface, y), skin)
     side = heights(-0.6, 0.98, 25)
     right = np.pi / 2 - view.turn
-    shade = np.concatenate([view.surface(right, side, 0.985), view.surface(right - 0.42 * np.sin(np.linspace(0, np.pi, 25)), side)[::-1]])
+    inner = right - 0.42 * np.sin(np.linspace(0, np.pi, 25))
+    shade = np.concatenate([view.surface(right, side, 0.985), view.surface(inner, side)[::-1]])
     canvas.fill(shade, mix(skin, edge(skin), 0.16))
 
 
@@ -671,15 +696,16 @@ def draw_skin(canvas: Canvas, view: View) -> None:
         if puppet.freckles:
             for x, dy in ((0.36, 0.0), (0.46, -0.05), (0.55, 0.03), (0.43, 0.07)):
                 canvas.disc(view.face([side * x], [y + dy])[0], 0.022, mix(puppet.skin, (140, 60, 30), 0.5))
-        if puppet.age == "elder":
-            wrinkle = mix(puppet.skin, edge(puppet.skin), 0.5)
-            t = np.linspace(-1, 1, 9)
-            canvas.line(view.face(side * (puppet.eye_x + 0.12 * t), puppet.eye_y + 0.27 - 0.04 * t * t), wrinkle, 0.024)
-            canvas.line(view.face(side * (puppet.mouth_width + 0.08 + 0.04 * t), y + 0.08 + 0.1 * t), wrinkle, 0.024)
-    if puppet.age == "elder":
-        for y in (-0.46, -0.56):
-            x = np.linspace(-0.3, 0.3, 13)
-            canvas.line(view.face(x, y + 0.03 * np.cos(9 * x) - 0.04 * view.pose.brows), mix(puppet.skin, edge(puppet.skin), 0.35), 0.022)
+
+
+def draw_wrinkles(canvas: Canvas, view: View) -> None:
+    puppet, t = view.puppet, np.linspace(-1, 1, 13)
+    colour = mix(puppet.skin, edge(puppet.skin), 0.45)
+    for side in (-1, 1):
+        canvas.line(view.face(side * (puppet.eye_x + 0.12 * t), puppet.eye_y + 0.27 - 0.04 * t * t), colour, 0.024)
+        canvas.line(view.face(side * (puppet.mouth_width + 0.08 + 0.04 * t), puppet.eye_y + 0.38 + 0.1 * t), colour, 0.024)
+    for y in (-0.46, -0.56):
+        canvas.line(view.face(0.3 * t, y + 0.03 * np.cos(2.7 * t) - 0.04 * view.pose.brows), colour, 0.022)
 
 
 def eye_contours(puppet: Puppet, blink: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -699,7 +725,7 @@ def draw_eye(canvas: Canvas, view: View, side: int) -> None:
         return view.face(cx + np.asarray(u), cy + np.asarray(v), 0.01)
 
     u, top, bottom = eye_contours(puppet, 0.0)
-    gaze = 0.05 * puppet.eye_size / 0.18 * np.array((pose.gaze_x, 0.6 * pose.gaze_y))
+    gaze = 0.25 * puppet.eye_size * np.array((pose.gaze_x, 0.5 * pose.gaze_y))
     if puppet.eyes == "bead":
         u, top, bottom = 0.66 * u, 0.86 * top, 0.86 * bottom
         canvas.fill(np.concatenate([at(u, top), at(u, bottom)[::-1]]), INK)
@@ -772,20 +798,19 @@ def draw_mouth(canvas: Canvas, view: View) -> None:
 
 
 def draw_beard(canvas: Canvas, view: View) -> None:
-    puppet = view.puppet
-    colour = mix(puppet.hair_colour, INK, 0.08)
-    if puppet.beard == "stubble":
-        colour = mix(puppet.skin, puppet.hair_colour, 0.25)
-    if puppet.beard in ("full", "stubble"):
-        swell = 1.06 if puppet.beard == "full" else 1.0
-        azimuth = view.span()
-        top = 0.36 - 0.3 * ramp(np.abs(np.degrees(azimuth)), 35, 85)
-        jaw = outline(view, view.surface, heights(0.36, 1), swell)[::-1]
-        jaw = outline(view, view.surface, np.linspace(0.05, 1, 30), swell)
-        edge_line = view.surface(azimuth, top)
-        canvas.shape(np.concatenate([edge_line, jaw]), colour, LINE * (puppet.beard == "full"))
+    puppet, colour = view.puppet, mix(view.puppet.hair_colour, INK, 0.08)
     if puppet.beard == "goatee":
         canvas.shape(view.face(*circle(0, 0.86, 0.2, 0.2).T, 0.03), colour)
+        return
+    azimuth = view.span()
+    top = np.interp(np.abs(np.degrees(azimuth)), (0, 24, 36, 48, 60, 72, 88), (0.46, 0.47, 0.56, 0.57, 0.48, 0.32, 0.0))
+    swell = 1.06 if puppet.beard == "full" else 1.0
+    right, left = (view.surface(azimuth[i], np.linspace(top[i], 1, 30), swell) for i in (-1, 0))
+    border = np.concatenate([view.surface(azimuth, top), right, left[::-1]])
+    if puppet.beard == "full":
+        canvas.shape(border, colour)
+    else:
+        canvas.fill(border, mix(puppet.skin, puppet.hair_colour, 0.28))
 
 
 def draw_moustache(canvas: Canvas, view: View) -> None:
@@ -794,34 +819,48 @@ def draw_moustache(canvas: Canvas, view: View) -> None:
     for side in (-1, 1):
         top, bottom = y - 0.02 + 0.1 * t * t, y + 0.1 * np.sqrt(1 - t * t) + 0.08 * t
         x = side * t * (puppet.mouth_width + 0.1)
-        canvas.shape(np.concatenate([view.face(x, top, 0.04), view.face(x, bottom, 0.04)[::-1]]), mix(puppet.hair_colour, INK, 0.12))
+        border = np.concatenate([view.face(x, top, 0.04), view.face(x, bottom, 0.04)[::-1]])
+        canvas.shape(border, mix(puppet.hair_colour, INK, 0.12))
 
 
 # Hair, hats and glasses.
 
 
 def draw_back_hair(canvas: Canvas, view: View) -> None:
+    """All hair that is behind the head and the neck."""
     hair, colour = HAIRS[view.puppet.hair], mix(view.puppet.hair_colour, INK, 0.22)
-    draw_extra(canvas, view, behind=True)
-    if hair.back:
-        y = heights(-1, hair.back)
-        canvas.shape(outline(view, view.hair, y, 1.02), colour)
-    elif view.puppet.hair != "crown":
-        canvas.shape(outline(view, view.hair, heights(-1, 0.5), 0.97), colour)
+    if hair.extra in BEHIND:
+        BEHIND[hair.extra](canvas, view, view.puppet.hair_colour)
+    top, bottom = (-0.4, 0.5) if view.puppet.hair == "crown" else (-1, hair.back or 0.5)
+    canvas.shape(outline(view, view.hair, heights(top, bottom), 1.02 if hair.back else 0.97), colour)
     draw_curls(canvas, view, behind=True)
 
 
 def draw_front_hair(canvas: Canvas, view: View) -> None:
-    puppet, colour = view.puppet, view.puppet.hair_colour
+    """All hair that is before the head."""
+    puppet, hair = view.puppet, HAIRS[view.puppet.hair]
+    if puppet.hair == "crown":
+        draw_crown(canvas, view)
+        return
     azimuth = view.span()
     line = hairline(puppet, azimuth)
-    right, left = heights(-1, line[-1], 30), heights(-1, line[0], 30)
-    border = np.concatenate([view.hair(azimuth, line), view.hair(azimuth[-1], right)[::-1], view.hair(azimuth[0], left)])
-    canvas.shape(border, colour)
-    if not HAIRS[puppet.hair].curl and puppet.hair != "crown":
+    right, left = (view.hair(azimuth[i], heights(-1, line[i], 30)) for i in (-1, 0))
+    canvas.shape(np.concatenate([view.hair(azimuth, line), right[::-1], left]), puppet.hair_colour)
+    if hair.curl:
+        draw_curls(canvas, view, behind=False)
+    else:
         draw_strands(canvas, view)
-    draw_curls(canvas, view, behind=False)
-    draw_extra(canvas, view, behind=False)
+    if hair.extra in BEFORE:
+        BEFORE[hair.extra](canvas, view, puppet.hair_colour)
+
+
+def draw_crown(canvas: Canvas, view: View) -> None:
+    """What is left around a bald head: hair above the ears and at the back."""
+    for side in (-1, 1):
+        azimuth = side * np.linspace(np.radians(74), max(np.radians(74), np.pi / 2 - side * view.turn), 31)
+        top = 0.04 - 0.5 * ramp(np.abs(np.degrees(azimuth)), 72, 112)
+        border = [view.hair(azimuth, hairline(view.puppet, azimuth)), view.hair(azimuth, top)[::-1]]
+        canvas.shape(np.concatenate(border), view.puppet.hair_colour)
 
 
 def draw_strands(canvas: Canvas, view: View) -> None:
@@ -858,33 +897,28 @@ def draw_curls(canvas: Canvas, view: View, behind: bool) -> None:
     toward = places[:, 2] * np.cos(view.pose.yaw) - places[:, 0] * np.sin(view.pose.yaw)
     order = np.argsort(toward)
     order = order[(toward[order] < 0) == behind]
-    colour = mix(puppet.hair_colour, INK, 0.22) if behind else puppet.hair_colour
-    for centre in view.solid(places[order]):
+    dark = 0.22 * (1 - ramp(toward, -0.5, 0))
+    for centre, t in zip(view.solid(places[order]), dark[order], strict=True):
+        colour = mix(puppet.hair_colour, INK, t)
         canvas.disc(centre, radius, mix(colour, edge(colour), 0.5))
         canvas.disc(centre - (0.012, 0.016), radius - 0.035, colour)
         canvas.disc(centre - 0.35 * radius * UNIT, 0.25 * radius, mix(colour, WHITE, 0.14))
 
 
-def draw_extra(canvas: Canvas, view: View, behind: bool) -> None:
-    """Buns, tails, spikes and the like; those at the back of the head are drawn before it."""
-    name, colour = HAIRS[view.puppet.hair].extra, view.puppet.hair_colour
-    if name in ("bun", "buns", "ponytail") and behind:
-        EXTRAS[name](canvas, view, colour)
-    if name in ("braids", "spikes", "quiff") and not behind:
-        EXTRAS[name](canvas, view, colour)
+def draw_knot(canvas: Canvas, centre: np.ndarray, radius: float, colour: Colour) -> None:
+    """Hair wound into a ball."""
+    canvas.blob(centre, [radius], colour)
+    wind = UNIT * 0.56 * radius * np.array([(-1, 0.2), (-0.4, -0.5), (0.4, -0.5), (1, 0.2)])
+    canvas.line(centre + wind, mix(colour, edge(colour), 0.5), 0.024)
 
 
 def bun(canvas: Canvas, view: View, colour: Colour) -> None:
-    centre = view.solid([(0, -1.26, -0.35)])
-    canvas.blob(centre, [0.34], colour)
-    canvas.line(centre + UNIT * 0.2 * np.array([(-1, 0.2), (-0.4, -0.5), (0.4, -0.5), (1, 0.2)]), mix(colour, edge(colour), 0.5), 0.024)
+    draw_knot(canvas, view.solid([(0, -1.26, -0.35)]), 0.34, colour)
 
 
 def buns(canvas: Canvas, view: View, colour: Colour) -> None:
     for side in (-1, 1):
-        centre = view.solid([(side * 0.72, -0.98, -0.15)])
-        canvas.blob(centre, [0.32], colour)
-        canvas.line(centre + UNIT * 0.17 * np.array([(-1, 0.2), (-0.4, -0.5), (0.4, -0.5), (1, 0.2)]), mix(colour, edge(colour), 0.5), 0.024)
+        draw_knot(canvas, view.solid([(side * 0.72, -0.98, -0.15)]), 0.32, colour)
 
 
 def ponytail(canvas: Canvas, view: View, colour: Colour) -> None:
@@ -905,21 +939,23 @@ def braids(canvas: Canvas, view: View, colour: Colour) -> None:
 
 
 def spikes(canvas: Canvas, view: View, colour: Colour) -> None:
-    for y, reach in ((-0.62, 1.25), (-0.86, 1.32)):
-        for degrees in range(-105, 106, 30):
-            azimuth = np.radians(degrees)
-            foot = hair_surface(view.puppet, azimuth + np.array((-0.26, 0.26)), y)
-            tip = hair_surface(view.puppet, azimuth, y - 0.12)[None] * reach
+    for y, reach, step in ((-0.86, 1.42, 45), (-0.68, 1.36, 36)):
+        for azimuth in np.radians(np.arange(-108, 109, step)):
+            foot = hair_surface(view.puppet, azimuth + np.array((-0.42, 0.42)), y)
+            tip = hair_surface(view.puppet, azimuth + 0.25 * view.puppet.part, y - 0.06)[None] * reach
             canvas.shape(view.solid(np.concatenate([foot[:1], tip, foot[1:]])), colour)
-    canvas.fill(view.hair(view.span(), -0.7), colour)
 
 
 def quiff(canvas: Canvas, view: View, colour: Colour) -> None:
     t, side = np.linspace(0, 1, 9), view.puppet.part
     for row in (0.0, 0.14):
-        path = np.stack([side * (0.62 - 1.3 * t), -0.82 - 0.3 * np.sin(np.pi * (0.15 + 0.75 * t)) - row, 0.5 - 2 * row + 0.1 * t], 1)
+        y = -0.82 - 0.3 * np.sin(np.pi * (0.15 + 0.75 * t)) - row
+        path = np.stack([side * (0.62 - 1.3 * t), y, 0.5 - 2 * row + 0.1 * t], 1)
         canvas.blob(view.solid(path), 0.15 + 0.12 * t, colour)
-EXTRAS = dict(bun=bun, buns=buns, ponytail=ponytail, braids=braids, spikes=spikes, quiff=quiff)
+
+
+BEHIND = {"bun": bun, "buns": buns, "ponytail": ponytail}
+BEFORE = {"braids": braids, "spikes": spikes, "quiff": quiff}
 
 
 def cap_outline(view: View, rim: float, swell: float) -> np.ndarray:
@@ -958,7 +994,8 @@ def cap(canvas: Canvas, view: View) -> None:
 
 
 def headband(canvas: Canvas, view: View) -> None:
-    canvas.shape(strip(view, -0.68, -0.52, 1.17), view.puppet.accent)
+    hair = HAIRS[view.puppet.hair]
+    canvas.shape(strip(view, -0.68, -0.52, hair.volume + 0.02 if hair else 1.02), view.puppet.accent)
 
 
 def bow(canvas: Canvas, view: View) -> None:
@@ -977,11 +1014,12 @@ def flower(canvas: Canvas, view: View) -> None:
     canvas.blob(view.solid(centre[None]), [0.08], (250, 206, 92))
 
 
-HATS = dict(beanie=beanie, cap=cap, headband=headband, bow=bow, flower=flower)
+HATS = {"beanie": beanie, "cap": cap, "headband": headband, "bow": bow, "flower": flower}
 
 
 def draw_glasses(canvas: Canvas, view: View) -> None:
-    puppet, colour = view.puppet, edge(view.puppet.accent)
+    puppet = view.puppet
+    colour = puppet.accent if sum(puppet.skin) < 400 else edge(puppet.accent)
     power = 1.0 if puppet.glasses == "round" else 0.55
     t = np.linspace(0, 2 * np.pi, 41)
     rim = 0.29 * np.stack([np.sign(np.cos(t)) * np.abs(np.cos(t)) ** power, np.sign(np.sin(t)) * np.abs(np.sin(t)) ** power], 1)
@@ -1009,6 +1047,8 @@ def render(puppet: Puppet, pose: Pose, size: int) -> np.ndarray:
     draw_ear(canvas, view, -near)
     draw_head(canvas, view)
     draw_skin(canvas, view)
+    if puppet.age == "elder":
+        draw_wrinkles(canvas, view)
     if puppet.beard in ("full", "stubble", "goatee"):
         draw_beard(canvas, view)
     draw_mouth(canvas, view)
@@ -1067,10 +1107,11 @@ def write_clip(clip: Clip) -> None:
 def plan(folder: Path, videos: int, frames: int, size: int, format: str, seed: int) -> list[Clip]:
     """The clips of a dataset: `CLIPS_PER_IDENTITY` an identity, every tenth identity, and at least one, in `test`."""
     identities = max(2, -(-videos // CLIPS_PER_IDENTITY))
+    tests = range(min(9, identities - 1), identities, 10)
     clips = []
     for video in range(videos):
         number, identity = divmod(video, identities)
-        split = "test" if identity % 10 == 9 or identity == identities - 1 < 9 else "train"
+        split = "test" if identity in tests else "train"
         suffix = "" if format == "png" else ".mp4"
         clips.append(Clip(folder / split / f"id{identity:05d}#{number:05d}{suffix}", seed, identity, number, frames, size))
     return clips
@@ -1121,7 +1162,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, default=400, help="number of clips, four for each identity (default 400)")
     parser.add_argument("--frames", type=int, default=32, help="frames in a clip (default 32)")
     parser.add_argument("--size", type=int, default=128, help="width and height of a frame in pixels (default 128)")
-    parser.add_argument("--format", choices=("png", "mp4"), default="png", help="a folder of png files or a video for each clip")
+    parser.add_argument("--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video")
     parser.add_argument("--out", type=Path, default=Path("data/puppets"), help="new folder to write (default data/puppets)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same dataset (default 0)")
     make_dataset(**vars(parser.parse_args(argv)))
