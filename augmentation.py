@@ -3,8 +3,8 @@
 One draw holds for every frame of a clip, so that source and driving still belong together. All randomness comes from the
 generator that is passed in: equal generators give equal clips, and no global random state is read or changed.
 
-Shapes: `T` frames, `H, W` size. Clips are (T, H, W, 3). Inside, they are float32 `planes` (3, T, H, W) in [0, 1], which lets
-colour arithmetic run over whole channels.
+Shapes: `T` frames, `H, W` size. Clips are (T, H, W, 3). Inside, they are `planes` (T, 3, H, W), which lets colour arithmetic
+run over whole channels and is the order that networks read.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ class AllAugmentationTransform:
 
     def __init__(self, resize_param=None, rotation_param=None, flip_param=None, crop_param=None, jitter_param=None):
         steps = {
-            "flip_param": (RandomFlip, flip_param),
+            "flip_param": (RandomFlip, {} if flip_param is None else flip_param),
             "rotation_param": (RandomRotation, rotation_param),
             "resize_param": (RandomResize, resize_param),
             "crop_param": (RandomCrop, crop_param),
             "jitter_param": (ColorJitter, jitter_param),
         }
-        self.transforms = [_build(name, step, params) for name, (step, params) in steps.items() if params is not None]
+        self.flip, *self.transforms = [
+            _build(name, step, params) for name, (step, params) in steps.items() if params is not None
+        ]
         self.changes_size = resize_param is not None or crop_param is not None
 
     @classmethod
@@ -49,18 +51,18 @@ class AllAugmentationTransform:
         Without `rng` every call draws from fresh entropy.
         """
         rng = np.random.default_rng() if rng is None else rng
-        planes = to_planes(np.asarray(clip))
+        planes = self.flip(np.asarray(clip).transpose(0, 3, 1, 2), rng)
+        planes = to_float(planes)  # (T, 3, H, W)
         for transform in self.transforms:
             planes = transform(planes, rng)
-        return planes.transpose(1, 2, 3, 0)
+        return planes.transpose(0, 2, 3, 1)
 
 
-def to_planes(clip: np.ndarray) -> np.ndarray:
-    """uint8 or floating point (T, H, W, 3) → float32 (3, T, H, W) in [0, 1]."""
-    planes = np.ascontiguousarray(clip.transpose(3, 0, 1, 2))
-    if clip.dtype == np.uint8:
-        return planes / np.float32(255)
-    return planes.astype(np.float32)
+def to_float(planes: np.ndarray) -> np.ndarray:
+    """uint8, or floating point in [0, 1] → a contiguous float32 copy in [0, 1]."""
+    if planes.dtype == np.uint8:
+        return np.ascontiguousarray(planes) / np.float32(255)
+    return planes.astype(np.float32, order="C")
 
 
 # ---- geometry ----
@@ -76,7 +78,7 @@ class RandomFlip:
 
     def __call__(self, planes, rng):
         if self.time_flip and rng.random() < 0.5:
-            planes = planes[:, ::-1]
+            planes = planes[::-1]
         if self.horizontal_flip and rng.random() < 0.5:
             planes = planes[..., ::-1]
         return planes
@@ -109,7 +111,7 @@ class RandomResize:
         factor = rng.uniform(*self.ratio)
         size = [max(1, round(side * factor)) for side in planes.shape[2:]]
         resized = functional.interpolate(torch.from_numpy(np.ascontiguousarray(planes)), size=size, **self.how)
-        return resized.clamp(0, 1).numpy()  # (3, T, H', W')
+        return resized.clamp(0, 1).numpy()  # (T, 3, H', W')
 
 
 class RandomCrop:
@@ -157,33 +159,60 @@ class ColorJitter:
     def __call__(self, planes, rng):
         for part in rng.permutation(len(self.parts)):
             adjust, low, high = self.parts[part]
-            planes = adjust(planes, float(rng.uniform(low, high)))
+            adjust(planes, float(rng.uniform(low, high)))
         return planes
 
 
-def adjust_brightness(planes: np.ndarray, factor: float) -> np.ndarray:
-    """Blend with black; a factor above 1 brightens."""
-    return np.clip(factor * planes, 0, 1)
+# These work in place and block by block: fresh memory for large temporary arrays was measured to cost more than the sums.
+BLOCK_ROWS = 128
 
 
-def adjust_contrast(planes: np.ndarray, factor: float) -> np.ndarray:
-    """Blend each frame with its mean grey."""
-    mean = luma(planes).mean(axis=(1, 2), keepdims=True)  # (T, 1, 1)
-    return np.clip(factor * planes + (1 - factor) * mean, 0, 1)
+def adjust_brightness(planes: np.ndarray, factor: float) -> None:
+    """Blend `planes` (T, 3, H, W) with black, in place; a factor above 1 brightens."""
+    _blend(planes, 0, factor)
 
 
-def adjust_saturation(planes: np.ndarray, factor: float) -> np.ndarray:
-    """Blend each pixel with its own grey."""
-    return np.clip(factor * planes + (1 - factor) * luma(planes), 0, 1)
+def adjust_contrast(planes: np.ndarray, factor: float) -> None:
+    """Blend each frame of `planes` (T, 3, H, W) with its mean grey, in place."""
+    for frame in planes:
+        _blend(frame, luma(frame.mean(axis=(1, 2))), factor)
 
 
-def adjust_hue(planes: np.ndarray, shift: float) -> np.ndarray:
-    """Turn the hue of HSV by `shift` circles, in [-0.5, 0.5].
+def adjust_saturation(planes: np.ndarray, factor: float) -> None:
+    """Blend each pixel of `planes` (T, 3, H, W) with its own grey, in place."""
+    for block in _blocks(planes):
+        _blend(block, luma(block), factor)
 
-    The cases are told apart by multiplying with masks, which was measured to be faster than `numpy.where`.
-    """
-    red, green, blue = planes
-    value = np.maximum(np.maximum(red, green), blue)  # (T, H, W)
+
+def adjust_hue(planes: np.ndarray, shift: float) -> None:
+    """Turn the hue (of HSV) of `planes` (T, 3, H, W) by `shift` circles, in [-0.5, 0.5], in place."""
+    for block in _blocks(planes):
+        _turn_hue(block, shift)
+
+
+def luma(colour: np.ndarray) -> np.ndarray:
+    """Grey of (3, ...) with the weights of ITU-R BT.601."""
+    red, green, blue = colour
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
+
+
+def _blocks(planes):
+    """Views (3, h, W) that tile the frames of (T, 3, H, W)."""
+    for frame in planes:
+        for top in range(0, frame.shape[1], BLOCK_ROWS):
+            yield frame[:, top : top + BLOCK_ROWS]
+
+
+def _blend(colour, other, factor):
+    colour *= factor
+    colour += (1 - factor) * other
+    np.clip(colour, 0, 1, out=colour)
+
+
+def _turn_hue(block, shift):
+    """The cases of RGB → HSV are told apart by multiplying with masks, which was measured to be faster than `numpy.where`."""
+    red, green, blue = block
+    value = np.maximum(np.maximum(red, green), blue)  # (h, W)
     low = np.minimum(np.minimum(red, green), blue)
     chroma = value - low
     is_red = value == red
@@ -193,21 +222,15 @@ def adjust_hue(planes: np.ndarray, shift: float) -> np.ndarray:
     # Hue in sixths of the circle: red at 0, green at 2, blue at 4.
     hue = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
     hue /= np.maximum(chroma, np.float32(1e-12))
-    hue += 2 * is_green.astype(np.float32) + 4 * is_blue.astype(np.float32)  # (T, H, W) in [-1, 5]
+    hue += 2 * is_green.astype(np.float32) + 4 * is_blue.astype(np.float32)  # in [-1, 5]
     turn = 6 * shift % 6
     hue += turn if turn >= 1 else turn + 6
     hue -= 6 * (hue >= 6).astype(np.float32)  # in [0, 6)
 
-    weights = (np.abs(hue - 3) - 1, 2 - np.abs(hue - 2), 2 - np.abs(hue - 4))  # of red, green, blue
-    return np.stack([low + chroma * np.clip(weight, 0, 1) for weight in weights])  # (3, T, H, W)
-
-
-def luma(planes: np.ndarray) -> np.ndarray:
-    """(3, T, H, W) → grey (T, H, W) with the weights of ITU-R BT.601."""
-    red, green, blue = planes
-    return 0.2989 * red + 0.587 * green + 0.114 * blue
-
-
+    for channel, weight in zip(block, (np.abs(hue - 3) - 1, 2 - np.abs(hue - 2), 2 - np.abs(hue - 4)), strict=True):
+        np.clip(weight, 0, 1, out=weight)
+        weight *= chroma
+        np.add(low, weight, out=channel)
 ADJUST = {
     "brightness": adjust_brightness,
     "contrast": adjust_contrast,

@@ -32,6 +32,7 @@ from augmentation import AllAugmentationTransform
 from modules.errors import DatasetError, MediaError
 from video import IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES, open_clip
 
+CLIP_SUFFIXES = STRIP_SUFFIXES | VIDEO_SUFFIXES
 MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
 
 
@@ -316,10 +317,8 @@ def _random_split(root, is_train, by_identity, seed):
 def _list_clips(folder):
     names = sorted(entry.name for entry in os.scandir(folder) if _is_clip(entry))
     if not names:
-        raise DatasetError(
-            f"{folder}: holds no clips; looked for folders of {' '.join(IMAGE_SUFFIXES)}, strips {' '.join(STRIP_SUFFIXES)} "
-            f"and videos {' '.join(VIDEO_SUFFIXES)}"
-        )
+        frames, strips, videos = (" ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES))
+        raise DatasetError(f"{folder}: holds no clips; looked for folders of {frames}, strips {strips} and videos {videos}")
     return names
 
 
@@ -328,7 +327,7 @@ def _is_clip(entry):
         return False
     if entry.is_dir():
         return any(_has_suffix(frame.name, IMAGE_SUFFIXES) for frame in os.scandir(entry.path))
-    return _has_suffix(entry.name, STRIP_SUFFIXES + VIDEO_SUFFIXES)
+    return _has_suffix(entry.name, CLIP_SUFFIXES)
 
 
 def _has_suffix(name, suffixes):
@@ -349,4 +348,4 @@ def identity(name: str) -> str:
 
 def _stem(name):
     """The name of a clip without the suffix of a clip format; other dots stay."""
-    return Path(name).stem if _has_suffix(name, STRIP_SUFFIXES + VIDEO_SUFFIXES) else name
+    return Path(name).stem if _has_suffix(name, CLIP_SUFFIXES) else name

@@ -136,9 +136,10 @@ def test_rotation_turns_about_the_centre():
 
 # ---- colour ----
 
+# Noise, and ties between channels: greys, primaries, secondaries, halves. Higher than one block of rows.
 LEVELS = np.array([0, 0.5, 1])
-TIES = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS), axis=-1).reshape(1, 1, 27, 3)  # greys, primaries, secondaries, halves
-COLOURS = np.concatenate([random_clip(3, 32, 32) / 255, np.broadcast_to(TIES, (3, 32, 27, 3))], axis=2).astype(np.float32)
+TIES = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS), axis=-1).reshape(1, 1, 27, 3)
+COLOURS = np.concatenate([random_clip(3, 150, 32) / 255, np.broadcast_to(TIES, (3, 150, 27, 3))], axis=2).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
@@ -153,11 +154,10 @@ def test_hue_equals_torchvision(shift):
 
 
 def check_against_torchvision(name, amount):
-    planes = augmentation.to_planes(COLOURS)
-    ours = getattr(augmentation, f"adjust_{name}")(planes, amount).transpose(1, 0, 2, 3)
-    theirs = getattr(functional, f"adjust_{name}")(torch.from_numpy(COLOURS).permute(0, 3, 1, 2), amount).numpy()
-    assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, theirs, atol=5e-6)
+    planes = np.ascontiguousarray(COLOURS.transpose(0, 3, 1, 2))
+    theirs = getattr(functional, f"adjust_{name}")(torch.from_numpy(planes), amount).numpy()
+    getattr(augmentation, f"adjust_{name}")(planes, amount)  # in place
+    np.testing.assert_allclose(planes, theirs, atol=5e-6)
 
 
 def test_jitter_applies_all_parts_in_every_order():
@@ -165,12 +165,12 @@ def test_jitter_applies_all_parts_in_every_order():
     transform = AllAugmentationTransform(jitter_param=jitter)
     orders, amounts = Counter(), []
     step = transform.transforms[0]
-    planes = augmentation.to_planes(random_clip(height=4, width=4))
+    planes = np.zeros((2, 3, 4, 4), np.float32)
 
     def spy(name):
         def adjust(planes, amount):
             calls.append((name, amount))
-            return augmentation.ADJUST[name](planes, amount)
+            augmentation.ADJUST[name](planes, amount)
         return adjust
 
     step.parts = [(spy(name), low, high) for name, (_, low, high) in zip(jitter, step.parts, strict=True)]
@@ -192,6 +192,13 @@ def test_a_jitter_factor_is_never_negative():
     white = np.full((1, 4, 4, 3), 255, np.uint8)
     values = [augmented(white, seed, jitter_param={"brightness": 3})[0, 0, 0, 0] for seed in range(200)]
     assert min(values) > 0 and max(values) == 1
+
+
+def test_the_clip_that_is_passed_in_stays_as_it_is():
+    for clip in (random_clip(), (random_clip() / 255).astype(np.float32)):
+        before = clip.copy()
+        augmented(clip, jitter_param={"brightness": 0.5, "hue": 0.5})
+        np.testing.assert_array_equal(clip, before)
 
 
 def test_a_part_that_is_zero_is_left_out():
