@@ -72,7 +72,7 @@ def load_vgg19(weights: str) -> nn.Module:
     if weights == "imagenet":
         try:
             state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-        except OSError as error:  # no network, no disk space, a broken download
+        except (OSError, RuntimeError) as error:  # no network, no disk space; a broken download fails its hash
             name = Path(VGG19_Weights.IMAGENET1K_V1.url).name
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             raise CheckpointError(

@@ -1,0 +1,234 @@
+"""Losses: what they are zero for, what carries gradients, and where VGG's weights come from."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torchvision.models import vgg19
+
+from modules.build import build_discriminator, build_generator, build_kp_detector
+from modules.errors import CheckpointError
+from modules.model import (
+    DiscriminatorFullModel,
+    GeneratorFullModel,
+    ImagePyramide,
+    Transform,
+    Vgg19,
+    equivariance_jacobian_loss,
+    equivariance_value_loss,
+)
+from modules.util import frozen, inverse_2x2
+from tests.small import images, small_config
+
+ALL_TERMS = {"train_params.loss_weights.perceptual": [10] * 5}
+
+
+def full_models(changes: dict | None = None) -> tuple[GeneratorFullModel, DiscriminatorFullModel]:
+    torch.manual_seed(0)
+    config = small_config(changes)
+    arguments = (build_kp_detector(config), build_generator(config), build_discriminator(config), config["train_params"])
+    return GeneratorFullModel(*arguments), DiscriminatorFullModel(*arguments)
+
+
+def batch(size: int = 32) -> dict:
+    return {"source": images(2, size), "driving": images(2, size, seed=1)}
+
+
+# The transform
+
+
+@pytest.mark.parametrize("spline", [{}, {"sigma_tps": 0.05, "points_tps": 5}])
+def test_jacobian_is_the_derivative_of_the_warp(spline: dict) -> None:
+    transform = Transform(2, sigma_affine=0.1, **spline).to(torch.zeros(1, dtype=torch.float64))
+    points = torch.rand(2, 7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1.8 - 0.9
+    step = 1e-6
+    numeric = [
+        (transform.warp_coordinates(points + shift) - transform.warp_coordinates(points - shift)) / (2 * step)
+        for shift in step * torch.eye(2, dtype=torch.float64)
+    ]
+    torch.testing.assert_close(transform.jacobian(points), torch.stack(numeric, dim=-1), atol=1e-6, rtol=1e-5)
+
+
+def test_a_draw_repeats_with_its_generator_and_its_state() -> None:
+    draws = [Transform(2, 0.05, 0.005, 5, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    draws.append(Transform.from_state(draws[0].state()))
+    frames = [draw.transform_frame(images(2)) for draw in draws]
+    assert torch.equal(frames[0], frames[1]) and torch.equal(frames[0], frames[2])
+    assert not torch.equal(frames[0], Transform(2, 0.05, 0.005, 5).transform_frame(images(2)))
+
+
+def test_equivariance_of_an_exactly_transformed_motion_is_zero() -> None:
+    transform = Transform(2, 0.05, 0.005, 5).to(torch.zeros(1, dtype=torch.float64))
+    transformed = {
+        "value": torch.rand(2, 4, 2, dtype=torch.float64) - 0.5,
+        "jacobian": torch.eye(2, dtype=torch.float64) + 0.2 * torch.randn(2, 4, 2, 2, dtype=torch.float64),
+    }
+    original = {
+        "value": transform.warp_coordinates(transformed["value"]),
+        "jacobian": transform.jacobian(transformed["value"]) @ transformed["jacobian"],
+    }
+    assert equivariance_value_loss(original, transformed, transform) < 1e-12
+    assert equivariance_jacobian_loss(original, transformed, transform) < 1e-12
+    moved = {"value": original["value"] + 0.1, "jacobian": inverse_2x2(original["jacobian"])}
+    assert equivariance_value_loss(moved, transformed, transform) > 0.09
+    assert equivariance_jacobian_loss(moved, transformed, transform) > 0.1
+
+
+# VGG
+
+
+def test_vgg_features_are_the_five_named_ones() -> None:
+    network = Vgg19(weights="random")
+    image = images(1, 64)
+    expected, x = [], (image - network.mean) / network.std
+    for name, layer in vgg19_layers(network):
+        x = layer(x)
+        if name in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
+            expected.append(x.clone())
+    found = network(image)
+    assert [tuple(feature.shape[1:]) for feature in found] == [
+        (64, 64, 64),
+        (128, 32, 32),
+        (256, 16, 16),
+        (512, 8, 8),
+        (512, 4, 4),
+    ]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def vgg19_layers(network: Vgg19):
+    """Layers with their names in the VGG paper, counted from the architecture: blocks end with a pooling."""
+    block, position = 1, 0
+    for layer in network.features:
+        if isinstance(layer, torch.nn.MaxPool2d):
+            block, position = block + 1, 0
+        elif isinstance(layer, torch.nn.Conv2d):
+            position += 1
+        kind = "relu" if isinstance(layer, torch.nn.ReLU) else type(layer).__name__
+        yield f"{kind}{block}_{position}", layer
+
+
+def test_random_vgg_is_always_the_same_and_draws_nothing() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, second = Vgg19(weights="random"), Vgg19(weights="random")
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(first.features[0].weight, second.features[0].weight)
+    assert not any(parameter.requires_grad for parameter in first.parameters())
+
+
+def test_vgg_from_a_file_and_from_a_wrong_one(tmp_path) -> None:
+    torch.manual_seed(1)
+    weights = vgg19()
+    good, other, damaged = tmp_path / "vgg.pth", tmp_path / "other.pth", tmp_path / "damaged.pth"
+    torch.save(weights.state_dict(), good)
+    torch.save({"weight": torch.zeros(1)}, other)
+    damaged.write_bytes(b"no weights")
+    assert torch.equal(Vgg19(weights=str(good)).features[0].weight, weights.features[0].weight)
+    for path, message in ((other, "not the state_dict of a torchvision VGG-19"), (damaged, "can't be read as PyTorch weights")):
+        with pytest.raises(CheckpointError, match=re.escape(f"{path}: {message}")):
+            Vgg19(weights=str(path))
+    with pytest.raises(CheckpointError, match="no such file"):
+        Vgg19(weights=str(tmp_path / "absent.pth"))
+
+
+def test_imagenet_weights_that_can_not_be_had_name_the_file_and_the_place(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # refuses at once, wherever the test runs
+    with pytest.raises(CheckpointError, match=rf"put vgg19-\w+\.pth into {re.escape(str(tmp_path))}") as raised:
+        Vgg19()
+    assert "\n" not in str(raised.value)
+
+
+# Full models
+
+
+def test_every_term_is_there_finite_and_reaches_both_networks() -> None:
+    generator_full, discriminator_full = full_models(ALL_TERMS)
+    with frozen(generator_full.discriminator):
+        losses, generated = generator_full(batch())
+        sum(losses.values()).backward()
+    assert list(losses) == ["perceptual", "gen_gan", "feature_matching", "equivariance_value", "equivariance_jacobian"]
+    for network in (generator_full.kp_extractor, generator_full.generator):
+        assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+        assert any(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    for network in (generator_full.discriminator, generator_full.vgg):
+        assert all(parameter.grad is None for parameter in network.parameters())
+    gradients = [parameter.grad.clone() for parameter in generator_full.generator.parameters()]
+    discriminator_full(batch(), generated)["disc_gan"].backward()
+    assert all(parameter.grad is not None for parameter in discriminator_full.discriminator.parameters())
+    unchanged = zip(gradients, generator_full.generator.parameters(), strict=True)
+    assert all(torch.equal(before, parameter.grad) for before, parameter in unchanged)
+
+
+def test_the_real_branch_is_not_kept_for_the_backward_pass() -> None:
+    generator_full, _ = full_models(ALL_TERMS)
+    calls = []
+    for network in (generator_full.vgg, generator_full.discriminator):
+        network.register_forward_hook(lambda module, inputs, out: calls.append((type(module).__name__, requires_grad(out))))
+    with frozen(generator_full.discriminator):
+        generator_full(batch())
+    assert sorted(calls) == [
+        ("MultiScaleDiscriminator", False),
+        ("MultiScaleDiscriminator", True),
+        ("Vgg19", False),
+        ("Vgg19", False),
+        ("Vgg19", True),
+        ("Vgg19", True),
+    ]
+
+
+def requires_grad(out: list | dict) -> bool:
+    tensors = out if isinstance(out, list) else [out["prediction_map_1"]]
+    return any(tensor.requires_grad for tensor in tensors)
+
+
+def test_terms_with_zero_weights_are_not_computed() -> None:
+    weights = {
+        f"train_params.loss_weights.{name}": 0 for name in ("generator_gan", "equivariance_value", "equivariance_jacobian")
+    }
+    generator_full, _ = full_models(weights | {"train_params.loss_weights.perceptual": [0, 0, 1, 0, 0]})
+    losses, generated = generator_full(batch())
+    assert list(losses) == ["perceptual"] and "transformed_frame" not in generated
+    generator_full, _ = full_models({"train_params.loss_weights.perceptual": [0] * 5})
+    assert not hasattr(generator_full, "vgg")
+
+
+def test_zero_order_motion_trains() -> None:
+    generator_full, _ = full_models(
+        {"model_params.common_params.estimate_jacobian": False, "train_params.loss_weights.equivariance_jacobian": 0}
+    )
+    losses, generated = generator_full(batch())
+    assert "equivariance_jacobian" not in losses and "jacobian" not in generated["kp_driving"]
+    sum(losses.values()).backward()
+
+
+def test_a_step_learns() -> None:
+    generator_full, _ = full_models()
+    x, transform = batch(), Transform(2, 0.05, 0.005, 5).state()
+    parameters = [*generator_full.kp_extractor.parameters(), *generator_full.generator.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=2e-3)
+    totals = []
+    for _ in range(15):
+        with frozen(generator_full.discriminator):
+            losses, _ = generator_full(x, transform)
+            total = sum(losses.values())
+            optimizer.zero_grad()
+            total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert min(totals[-3:]) < 0.8 * totals[0]
+
+
+def test_pyramid_has_every_scale() -> None:
+    pyramid = ImagePyramide([1, 0.5, 0.25, 0.125], num_channels=3)(images(1, 64))
+    assert {name: level.shape[-1] for name, level in pyramid.items()} == {
+        "prediction_1": 64,
+        "prediction_0.5": 32,
+        "prediction_0.25": 16,
+        "prediction_0.125": 8,
+    }

@@ -1,0 +1,181 @@
+"""Properties of the networks that hold whatever the weights are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from modules.build import build_discriminator, build_generator, build_kp_detector
+from modules.errors import UserError
+from modules.keypoint_detector import soft_argmax
+from modules.util import AntiAliasInterpolation2d, frozen, inverse_2x2, kp2gaussian, make_coordinate_grid, resize, warp
+from tests.small import images, randomize, small_config
+
+
+def detector_and_generator(changes: dict | None = None) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    config = small_config(changes)
+    return randomize(build_kp_detector(config)).eval(), randomize(build_generator(config)).eval()
+
+
+def animate(detector: nn.Module, generator: nn.Module, source: torch.Tensor, driving: torch.Tensor) -> dict:
+    return generator(source, kp_driving=detector(driving), kp_source=detector(source))
+
+
+# Grids and warps
+
+
+def test_identity_grid_returns_the_image() -> None:
+    image = images(2)
+    grid = make_coordinate_grid((32, 32), like=image).expand(2, -1, -1, -1)
+    torch.testing.assert_close(warp(image, grid), image, atol=1e-5, rtol=0)
+
+
+def test_a_shift_of_the_grid_moves_the_image_by_whole_pixels() -> None:
+    image = images(1)
+    shift = torch.tensor([2 * 3 / 31, 0.0])  # three pixels to the right
+    moved = warp(image, (make_coordinate_grid((32, 32), like=image) + shift)[None])
+    torch.testing.assert_close(moved[..., :-3], image[..., 3:], atol=1e-5, rtol=0)
+
+
+def test_one_image_serves_many_grids() -> None:
+    image = images(1)
+    grids = make_coordinate_grid((32, 32), like=image) + 0.1 * torch.randn(3, 1, 1, 2)
+    torch.testing.assert_close(warp(image, grids)[2:], warp(image, grids[2:]))
+
+
+def test_gaussian_and_soft_argmax_agree_on_where_a_point_is() -> None:
+    value = torch.tensor([[[0.3, -0.2], [0.0, 0.5]]])
+    bumps = kp2gaussian({"value": value}, (64, 64), kp_variance=0.005)
+    torch.testing.assert_close(soft_argmax(bumps / bumps.sum(dim=(2, 3), keepdim=True)), value, atol=1e-3, rtol=0)
+
+
+def test_antialiasing_keeps_flat_pictures_and_removes_stripes() -> None:
+    down = AntiAliasInterpolation2d(3, 0.25)
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    torch.testing.assert_close(down(flat)[..., 4:-4, 4:-4], torch.full((1, 3, 8, 8), 0.5))
+    stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
+    assert (down(stripes)[..., 4:-4, 4:-4] - 0.5).abs().max() < 1e-3
+
+
+def test_resize_uses_pixel_areas_not_corner_centres() -> None:
+    ramp = torch.tensor([[[[0.0, 1.0]]]])
+    assert resize(ramp, (1, 4)).flatten().tolist() == [0.0, 0.25, 0.75, 1.0]
+
+
+# The 2×2 inverse
+
+
+def test_inverse_is_the_inverse() -> None:
+    matrices = torch.randn(50, 2, 2, dtype=torch.float64) + 2 * torch.eye(2)
+    torch.testing.assert_close(inverse_2x2(matrices), torch.linalg.inv(matrices))
+
+
+@pytest.mark.parametrize("matrix", [[[0.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [2.0, 4.0]], [[1e-4, 0.0], [0.0, -1e-4]]])
+def test_singular_matrices_give_finite_values_and_gradients(matrix: list) -> None:
+    matrix = torch.tensor(matrix, requires_grad=True)
+    inverse = inverse_2x2(matrix)
+    inverse.sum().backward()
+    assert inverse.isfinite().all() and matrix.grad.isfinite().all()
+
+
+def test_inverse_is_float32_under_autocast() -> None:
+    matrix = torch.tensor([[1.001, 0.002], [0.003, 0.999]])
+    with torch.autocast("cpu", torch.bfloat16):
+        inverse = inverse_2x2(matrix)
+    assert inverse.dtype == torch.float32
+    torch.testing.assert_close(inverse @ matrix, torch.eye(2), atol=1e-6, rtol=0)
+
+
+# Networks
+
+
+def test_jacobian_head_starts_at_the_identity() -> None:
+    detector = build_kp_detector(small_config())
+    kp = detector(images(2))
+    torch.testing.assert_close(kp["jacobian"], torch.eye(2).expand(2, 3, 2, 2))
+    assert kp["value"].abs().max() <= 1
+
+
+def test_source_features_can_be_kept_for_a_whole_video() -> None:
+    detector, generator = detector_and_generator()
+    source, driving = images(1), images(4, seed=1)
+    kept = generator.generate(generator.encode(source), kp_driving=detector(driving), kp_source=detector(source))
+    for i in range(4):
+        alone = animate(detector, generator, source, driving[i : i + 1])
+        for name, tensor in alone.items():
+            torch.testing.assert_close(kept[name][i : i + 1], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_no_motion_warps_nothing() -> None:
+    # At the size of the image only: a smaller flow is resized with align_corners=False, as published, which bends it a little.
+    detector, generator = detector_and_generator({"model_params.generator_params.dense_motion_params.scale_factor": 1})
+    source = images(1)
+    torch.testing.assert_close(animate(detector, generator, source, source)["deformed"], source, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(32, 36), (30, 32), (4, 32)])
+def test_sizes_that_do_not_fit_are_refused_with_sizes_that_do(size: tuple[int, int]) -> None:
+    detector, generator = detector_and_generator({"model_params.kp_detector_params.scale_factor": 0.25})
+    image = torch.rand(1, 3, *size)
+    for network in (detector, generator.encode):
+        with pytest.raises(UserError, match=rf"{size[0]}x{size[1]}.*multiples of 8, for example \d+x\d+"):
+            network(image)
+
+
+def test_a_published_size_that_fits_is_accepted() -> None:
+    detector = build_kp_detector(small_config({"model_params.kp_detector_params.num_blocks": 5}))
+    assert detector.size_multiple == 64
+    assert detector(torch.rand(2, 3, 64, 128))["value"].shape == (2, 3, 2)
+
+
+def test_channels_last_keeps_the_numbers() -> None:
+    detector, generator = detector_and_generator()
+    source, driving = images(2), images(2, seed=1)
+    expected = animate(detector, generator, source, driving)["prediction"]
+    detector, generator = (network.to(memory_format=torch.channels_last) for network in (detector, generator))
+    source, driving = (image.to(memory_format=torch.channels_last) for image in (source, driving))
+    torch.testing.assert_close(animate(detector, generator, source, driving)["prediction"], expected, atol=1e-5, rtol=0)
+
+
+def test_bf16_autocast_stays_close_and_keeps_coordinates_precise() -> None:
+    detector, generator = detector_and_generator()
+    source, driving = images(2), images(2, seed=1)
+    expected = animate(detector, generator, source, driving)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = animate(detector, generator, source, driving)
+    assert (found["prediction"] - expected["prediction"]).abs().max() < 0.05
+    assert found["mask"].dtype == torch.float32
+    assert not torch.equal(found["prediction"].float(), expected["prediction"])  # autocast did take part
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_networks_follow_the_dtype_of_their_inputs(dtype: torch.dtype) -> None:
+    detector, generator = (network.to(dtype) for network in detector_and_generator())
+    source, driving = images(1).to(dtype), images(1, seed=1).to(dtype)
+    out = animate(detector, generator, source, driving)
+    assert out["prediction"].dtype == dtype and out["prediction"].isfinite().all()
+    assert detector(source)["value"].dtype == dtype
+
+
+def test_export_and_compile_keep_the_numbers() -> None:
+    detector, generator = detector_and_generator()
+    source, driving = images(1), images(1, seed=1)
+    kp = {"kp_driving": detector(driving), "kp_source": detector(source)}
+    expected = generator(source, **kp)["prediction"]
+    exported = torch.export.export(generator, (source,), kp).module()
+    torch.testing.assert_close(exported(source, **kp)["prediction"], expected)
+    compiled = torch.compile(generator, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(source, **kp)["prediction"], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.compile(detector, fullgraph=True, backend="aot_eager")(driving), kp["kp_driving"])
+
+
+def test_frozen_blocks_gradients_of_weights_not_of_inputs_and_ends() -> None:
+    discriminator = build_discriminator(small_config())
+    picture = images(1).requires_grad_()
+    with frozen(discriminator):
+        maps = discriminator({"prediction_1": picture})
+    maps["prediction_map_1"].sum().backward()
+    assert picture.grad.abs().sum() > 0
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in discriminator.parameters())
