@@ -793,8 +793,9 @@ def draw_mouth(canvas: Canvas, view: View) -> None:
         canvas.fill(np.concatenate([view.face(x, top), view.face(x, teeth)[::-1]]), WHITE)
         tongue = np.maximum(bottom - 0.1 * pose.mouth * arch, top)
         canvas.fill(np.concatenate([view.face(x, tongue), view.face(x, bottom)[::-1]]), (232, 110, 110))
+    colour = puppet.lips if puppet.lip > 0.05 else mix(puppet.lips, INK, 0.6)
     for lip in (bottom, top):
-        canvas.line(view.face(x, lip), puppet.lips if puppet.lip > 0.05 else edge(puppet.lips), puppet.lip)
+        canvas.line(view.face(x, lip), colour, puppet.lip)
 
 
 def draw_beard(canvas: Canvas, view: View) -> None:
