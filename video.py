@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 # PyAV, because it seeks inside one process: two frames of a clip cost a fraction of decoding it, where imageio-ffmpeg
 # pays for a new process at each seek (benchmarks/video.py).
@@ -44,7 +45,8 @@ MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames pe
 # Codecs whose every packet is one shown frame, so that counting packets counts frames.
 _FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg"})
 # FFmpeg's names of the containers that store when a frame is shown; in others (.avi) that time is a guess.
-_TIMED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+_TIMED_CONTAINERS = frozenset({_MP4, "matroska,webm"})
 # Sound that browsers play inside an .mp4 and that is therefore copied as it is; any other is turned into AAC.
 _COPIED_SOUND = frozenset({"aac", "mp3", "opus", "flac"})
 _AAC_RATE, _AAC_FRAME = 48000, 1024  # samples per second, samples per packet
@@ -379,14 +381,10 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
 def _video_index(path: Path, mtime_ns: int, size: int) -> _VideoIndex:
     """Index the video at `path`; `mtime_ns` and `size` make a changed file a new entry of the cache."""
     with _opened(path) as (container, stream):
-        first, packets = None, []  # packets: (pts, starts decoding, is shown)
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise MediaError(f"{path}: ends early or is damaged; convert or download it again")
-            if packet.size:
-                packets.append((packet.pts, packet.is_keyframe, not packet.is_discard))
-            if first is None:
-                first = next(iter(packet.decode()), None)
+        first, packets = _demux(container, stream)
+        # An .mp4 cut between two packets has no damaged one, but a table that lists more packets than there are.
+        if packets is None or (container.format.name == _MP4 and len(stream.index_entries) > len(packets)):
+            raise MediaError(f"{path}: ends early or is damaged; convert or download it again")
         if first is None:
             raise MediaError(f"{path}: holds no frames; convert or download it again")
         found = {"coded_size": (first.height, first.width), "orientation": _Orientation.of(first),
@@ -394,18 +392,37 @@ def _video_index(path: Path, mtime_ns: int, size: int) -> _VideoIndex:
         if not _trusted(container, stream, packets):
             length, seconds = _count_frames(path)
             return _VideoIndex(length, None, np.empty(0, np.int64), fps=_mean_fps(length, seconds, stream), **found)
-        pts = np.array(sorted(time for time, _, shown in packets if shown), np.int64)  # (N,)
-        keyframes = np.array(sorted(time for time, is_key, _ in packets if is_key), np.int64)
+        pts = np.array(sorted(packet.pts for packet in packets if packet.is_shown), np.int64)  # (N,)
+        keyframes = np.array(sorted(packet.pts for packet in packets if packet.is_keyframe), np.int64)
         seconds = float((pts[-1] - pts[0]) * stream.time_base)
         return _VideoIndex(len(pts), pts, keyframes, fps=_mean_fps(len(pts), seconds, stream), **found)
 
 
-def _trusted(container, stream, packets: list[tuple[int | None, bool, bool]]) -> bool:
+class _Packet(NamedTuple):
+    pts: int | None
+    is_keyframe: bool
+    is_shown: bool
+
+
+def _demux(container, stream) -> tuple[av.VideoFrame | None, list[_Packet] | None]:
+    """The first frame, if any, and all packets of the video, undecoded but for that frame; no packets if one is damaged."""
+    first, packets = None, []
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            return first, None
+        if packet.dts is not None or packet.size:  # else the mark of the end
+            packets.append(_Packet(packet.pts, packet.is_keyframe, packet.size > 0 and not packet.is_discard))
+        if first is None:
+            first = next(iter(packet.decode()), None)
+    return first, packets
+
+
+def _trusted(container, stream, packets: list[_Packet]) -> bool:
     """Whether `packets` tell all frames: each is one, shown at its own time, and the first is a keyframe none precedes."""
     if container.format.name not in _TIMED_CONTAINERS or stream.codec_context.codec.canonical_name not in _FRAME_PER_PACKET:
         return False
-    times = [time for time, _, _ in packets]
-    return None not in times and len(set(times)) == len(times) and packets[0][1] and times[0] == min(times)
+    times = [packet.pts for packet in packets]
+    return None not in times and len(set(times)) == len(times) and packets[0].is_keyframe and times[0] == min(times)
 
 
 def _count_frames(path: Path) -> tuple[int, float]:
@@ -480,7 +497,7 @@ class VideoWriter:
         self.path = Path(path)
         self.audio_note: str | None = None
         self._check_target(fps, lossless)
-        self._fps = Fraction(fps).limit_denominator(1001)
+        self._fps = Fraction(float(fps)).limit_denominator(1001)
         self._audio_from = self._checked_audio(audio_from)
         self._lossless = lossless
         self._temporary = _temporary_name(self.path)
