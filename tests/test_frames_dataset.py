@@ -1,0 +1,428 @@
+"""Layouts, splits, draws, workers, pairs and mistakes of the datasets, on clips of a few pixels."""
+
+import pickle
+import random
+import tracemalloc
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from frames_dataset import DatasetRepeater, FramesDataset, PairedDataset, identity, read_video
+from modules.errors import ConfigError, DatasetError, MediaError
+from video import VideoWriter
+
+SHAPE = (8, 8, 3)
+FLIPS = {"flip_param": {"time_flip": True, "horizontal_flip": True}}
+
+
+def write_clip(path, frames=5, size=(8, 8), value=0):
+    """A folder of pngs in which frame number t has the colour (value, 10 t, column)."""
+    path.mkdir(parents=True)
+    for number in range(frames):
+        Image.fromarray(numbered_frame(number, size, value)).save(path / f"{number}.png")
+
+
+def numbered_frame(number, size=(8, 8), value=0):
+    frame = np.zeros((*size, 3), np.uint8)
+    frame[..., 0], frame[..., 1], frame[..., 2] = value, 10 * number % 256, np.arange(size[1])
+    return frame
+
+
+def times(sample):
+    """The frame numbers (source, driving) of a sample of `write_clip`."""
+    return tuple(round(float(sample[key][1, 0, 0]) * 25.5) for key in ("source", "driving"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Ten training clips of three identities, and two test clips."""
+    names = ["id1#a", "id1#b.mp4", "id10#a", "id10#b", "id10#c", "id10#d", "id2#a", "id2#b", "id2#c", "id2#d"]
+    for number, name in enumerate(names):
+        write_clip(tmp_path / "train" / name, value=number)
+    for number, name in enumerate(["id3#a.mp4", "id4#a"]):
+        write_clip(tmp_path / "test" / name, value=number)
+    return tmp_path
+
+
+def dataset(root, **options):
+    return FramesDataset(root, frame_shape=SHAPE, **options)
+
+
+# ---- samples ----
+
+
+def test_a_training_sample_is_two_frames_of_one_clip_in_order_of_time(root):
+    train = dataset(root)
+    seen = set()
+    for repeat in range(60):
+        sample = train.draw(3, repeat)
+        assert sample["name"] == "id10#b"
+        for key in ("source", "driving"):
+            assert sample[key].shape == (3, 8, 8) and sample[key].dtype == np.float32
+            np.testing.assert_array_equal(sample[key][0], np.float32(3 / 255))
+            np.testing.assert_array_equal(sample[key][2, 0] * 255, np.arange(8))
+        seen.add(times(sample))
+    assert all(source <= driving for source, driving in seen)
+    assert {0, 1, 2, 3, 4} == {time for pair in seen for time in pair}
+
+
+def test_a_test_sample_is_the_whole_clip_unaugmented(root):
+    test = dataset(root, is_train=False, augmentation_params=FLIPS | {"jitter_param": {"brightness": 0.5}})
+    assert len(test) == 2 and test.videos == ["id3#a.mp4", "id4#a"]
+    sample = test[1]
+    expected = np.stack([numbered_frame(number, value=1) for number in range(5)]).transpose(3, 0, 1, 2) / np.float32(255)
+    assert sample["name"] == "id4#a" and sample["video"].dtype == np.float32
+    np.testing.assert_array_equal(sample["video"], expected)
+
+
+def test_read_video_gives_the_whole_clip_and_cuts_strips(tmp_path):
+    frames = [numbered_frame(number) for number in range(4)]
+    Image.fromarray(np.concatenate(frames, axis=1)).save(tmp_path / "strip.png")
+    write_clip(tmp_path / "folder", frames=4)
+    for name in ("strip.png", "folder"):
+        video = read_video(tmp_path / name, SHAPE)
+        assert video.shape == (4, 8, 8, 3) and video.dtype == np.float32
+        np.testing.assert_array_equal(video, np.stack(frames) / np.float32(255))
+
+
+def test_a_lazy_clip_gives_the_frames_of_the_sample_one_by_one(root):
+    test = dataset(root, is_train=False)
+    clip = test.clip(0)
+    assert (clip.name, len(clip), clip.size, clip.fps) == ("id3#a.mp4", 5, (8, 8), 25)
+    for _ in range(2):  # a second loop starts anew
+        frames = list(clip)
+        assert frames[0].dtype == torch.float32 and frames[0].shape == (3, 8, 8)
+        np.testing.assert_array_equal(torch.stack(frames, dim=1), test[0]["video"])
+    np.testing.assert_array_equal(clip.first_frame(), test[0]["video"][:, 0])
+
+
+def test_a_lazy_clip_holds_one_frame_however_long_it_is(tmp_path):
+    write_clip(tmp_path / "train" / "a")
+    write_clip(tmp_path / "test" / "short", frames=10, size=(64, 64))
+    write_clip(tmp_path / "test" / "very long", frames=200, size=(64, 64))
+    test = FramesDataset(tmp_path, frame_shape=(64, 64, 3), is_train=False)
+    peaks = []
+    for index in range(2):
+        clip = test.clip(index)
+        tracemalloc.start()
+        count = sum(1 for _ in clip)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert count == len(clip)
+    assert peaks[1] < peaks[0] + 2 * 64 * 64 * 3 * 4  # two frames' worth, where the whole clip is 200
+
+
+def test_videos_are_clips_too(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        with VideoWriter(tmp_path / part / "a.mp4", fps=30, lossless=True) as writer:
+            for number in range(6):
+                writer.write(numbered_frame(number, (16, 16)))
+    train = FramesDataset(tmp_path, frame_shape=(16, 16, 3))
+    assert len({times(train.draw(0, repeat)) for repeat in range(40)}) > 8
+    clip = FramesDataset(tmp_path, frame_shape=(16, 16, 3), is_train=False).clip(0)
+    assert (clip.fps, len(clip)) == (30, 6)
+
+
+# ---- layout and split ----
+
+
+def test_what_is_no_clip_is_ignored(root):
+    for name in (".hidden.mp4", "notes.txt", "id5#a.npz"):
+        (root / "train" / name).write_bytes(b"x")
+    write_clip(root / "train" / ".hidden")
+    (root / "train" / "empty").mkdir()
+    assert len(dataset(root)) == 10
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda root: None, "no such folder.*root_dir"),
+    (lambda root: root.mkdir(), "holds no clips.*png.*mp4"),
+    (lambda root: write_clip(root / "train" / "a"), "test.*no such folder"),
+    (lambda root: write_clip(root / "test" / "a"), "train.*no such folder"),
+    (lambda root: (write_clip(root / "test" / "a"), (root / "train").mkdir()), "train.*holds no clips"),
+    (lambda root: write_clip(root / "a"), "random split needs two"),
+])
+def test_a_wrong_layout_is_told(tmp_path, make, message):
+    make(tmp_path / "data")
+    with pytest.raises(DatasetError, match=message):
+        dataset(tmp_path / "data")
+
+
+def test_the_random_split_is_80_to_20_disjoint_and_seeded(tmp_path):
+    for number in range(20):
+        write_clip(tmp_path / f"clip{number}", frames=1)
+    splits = {
+        seed: [dataset(tmp_path, is_train=is_train, random_seed=seed).videos for is_train in (True, False)] for seed in range(3)
+    }
+    for train, test in splits.values():
+        assert (len(train), len(test)) == (16, 4) and train == sorted(train)
+        assert set(train) | set(test) == {f"clip{number}" for number in range(20)}
+    assert len({tuple(test) for _, test in splits.values()}) == 3
+    assert dataset(tmp_path, is_train=False, random_seed=1).videos == splits[1][1]
+
+
+def test_the_random_split_keeps_each_identity_on_one_side(tmp_path):
+    for number in range(10):
+        for part in range(number % 3 + 1):
+            write_clip(tmp_path / f"id{number}#{part}", frames=1)
+    for seed in range(5):
+        train, test = (dataset(tmp_path, id_sampling=True, is_train=is_train, random_seed=seed) for is_train in (True, False))
+        people = [{identity(name) for name in side.clips} for side in (train, test)]
+        assert (len(people[0]), len(people[1])) == (8, 2) and not people[0] & people[1]
+        assert len(train) == 8 and len(test) == len(test.clips)
+        assert len(train.clips) + len(test.clips) == 19
+
+
+def test_every_clip_is_in_the_test_part_of_a_fifth_of_the_seeds(tmp_path):
+    names = [f"clip{number}" for number in range(10)]
+    for name in names:
+        write_clip(tmp_path / name, frames=1)
+    count = Counter(name for seed in range(1000) for name in dataset(tmp_path, is_train=False, random_seed=seed).videos)
+    assert all(abs(count[name] - 200) < 65 for name in names)  # standard deviation 13
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("id1#x#0.mp4", "id1"), ("id10#x", "id10"), ("a.b.mp4", "a.b"), ("a.b", "a.b"), ("id1.png", "id1"), ("id1", "id1"),
+])
+def test_identity(name, expected):
+    assert identity(name) == expected
+
+
+# ---- statistics of the draws ----
+
+
+def test_10000_draws_show_every_identity_clip_and_flip_as_promised(root):
+    train = dataset(root, id_sampling=True, augmentation_params=FLIPS)
+    assert train.videos == ["id1", "id10", "id2"]
+    draws = DatasetRepeater(train, num_repeats=3334)
+    clips, mirrored, backwards = Counter(), Counter(), Counter()
+    for index in range(10_000):
+        sample = draws[index]
+        assert identity(sample["name"]) == train.videos[index % 3]
+        clips[sample["name"]] += 1
+        mirrored[bool(sample["source"][2, 0, 0] > 0)] += 1
+        source, driving = times(sample)
+        backwards[int(np.sign(source - driving))] += 1
+    for name, count in clips.items():
+        expected = 10_000 / 3 / (2 if identity(name) == "id1" else 4)
+        assert abs(count - expected) < 5 * expected**0.5, name
+    assert len(clips) == 10
+    assert abs(mirrored[True] - 5000) < 250  # standard deviation 50
+    assert abs(backwards[0] - 2000) < 200  # the same frame twice: one in five; standard deviation 40
+    assert abs(backwards[1] - 4000) < 250 and abs(backwards[-1] - 4000) < 250
+
+
+# ---- random streams ----
+
+
+def epoch_of(loader, epoch):
+    loader.dataset.set_epoch(epoch)
+    return [(name, source) for batch in loader for name, source in zip(batch["name"], batch["source"], strict=True)]
+
+
+def same(samples, others):
+    return all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in zip(samples, others, strict=True))
+
+
+AUGMENTED = FLIPS | {"jitter_param": {"brightness": 0.3, "hue": 0.1}}
+
+
+def test_samples_do_not_depend_on_the_workers(root):
+    draws = DatasetRepeater(dataset(root, id_sampling=True, augmentation_params=AUGMENTED), num_repeats=4)
+    plain = DataLoader(draws, batch_size=3)
+    expected = [epoch_of(plain, epoch) for epoch in range(3)]
+    assert not same(expected[0], expected[1])
+    for workers in (1, 2):
+        loader = DataLoader(draws, batch_size=3, num_workers=workers, persistent_workers=True, multiprocessing_context="fork")
+        for epoch in (0, 1, 2, 1):  # workers that live on see each new epoch
+            assert same(epoch_of(loader, epoch), expected[epoch])
+
+
+def test_spawned_workers_get_the_same_dataset(root):
+    train = dataset(root, augmentation_params=AUGMENTED)
+    loader = DataLoader(train, batch_size=5, num_workers=1, persistent_workers=True, multiprocessing_context="spawn")
+    for epoch in (0, 3):
+        assert same(epoch_of(loader, epoch), epoch_of(DataLoader(train, batch_size=5), epoch))
+
+
+def test_a_sample_is_named_by_seed_epoch_index_and_repeat(root):
+    def draw(epoch=0, seed=0, repeat=0, random_seed=0):
+        train = dataset(root, augmentation_params=AUGMENTED, random_seed=random_seed)
+        train.set_epoch(epoch, seed)
+        return train.draw(4, repeat)["source"]
+
+    np.testing.assert_array_equal(draw(), draw())
+    for change in ({"epoch": 1}, {"seed": 1}, {"repeat": 1}, {"random_seed": 1}):
+        assert not np.array_equal(draw(), draw(**change)), change
+
+
+def test_no_global_random_state_is_touched(root):
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    train = dataset(root, id_sampling=True, augmentation_params=AUGMENTED)
+    _ = train[0], PairedDataset(dataset(root, is_train=False), 3)[0]
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_a_pickled_dataset_draws_the_same(root):
+    train = dataset(root, augmentation_params=AUGMENTED)
+    train.set_epoch(2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(train))[3]["driving"], train[3]["driving"])
+
+
+def test_the_repeater_repeats_and_ends(root):
+    draws = DatasetRepeater(dataset(root), num_repeats=3)
+    assert len(draws) == 30 and len(list(draws)) == 30
+    assert draws[2]["name"] == draws[12]["name"] == draws[-8]["name"]
+    assert len({times(draws[index]) for index in (2, 12, 22)}) > 1
+    assert [DatasetRepeater("abc", 2)[index] for index in range(6)] == list("abcabc")
+
+
+# ---- damaged clips and wrong sizes ----
+
+
+def test_an_unreadable_clip_is_warned_of_once_and_another_is_drawn(root):
+    (root / "train" / "id2#a" / "2.png").write_bytes(b"no picture")
+    train = dataset(root)
+    with pytest.warns(UserWarning, match="id2#a") as caught:
+        samples = [train.draw(6, repeat) for repeat in range(40)]
+    assert len(caught) == 1
+    assert len({sample["name"] for sample in samples}) > 3
+    fresh = dataset(root)  # what was found damaged before must not change a sample
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(fresh.draw(6, 39)["source"], samples[39]["source"])
+
+
+def test_more_than_a_tenth_unreadable_is_an_error(root):
+    for name in ("id2#a", "id10#c"):
+        for frame in (root / "train" / name).iterdir():
+            frame.write_bytes(b"")
+    train = dataset(root)
+    with pytest.warns(UserWarning), pytest.raises(DatasetError, match="2 of 10 clips can't be read"):
+        [train[index] for index in range(10)]
+
+
+def test_an_unreadable_test_clip_is_an_error(root):
+    for frame in (root / "test" / "id4#a").iterdir():
+        frame.write_bytes(b"")
+    with pytest.raises(MediaError, match="id4#a"):
+        dataset(root, is_train=False)[1]
+
+
+def test_frames_of_another_size_are_an_error_with_a_remedy(root):
+    remedy = r"id1#a.*8x8.*16x12.*resize.*frame_shape to \[8, 8, 3\].*crop_param"
+    with pytest.raises(DatasetError, match=remedy):
+        FramesDataset(root, frame_shape=[16, 12, 3])[0]
+    for read in (FramesDataset.__getitem__, FramesDataset.clip):
+        with pytest.raises(DatasetError, match="id3#a.*8x8.*16x12"):
+            read(FramesDataset(root, frame_shape=[16, 12, 3], is_train=False), 0)
+
+
+def test_crop_brings_clips_of_any_size_to_frame_shape(root):
+    params = {"resize_param": {"ratio": [0.8, 1.2]}, "crop_param": {"size": [10, 6]}}
+    train = FramesDataset(root, frame_shape=[10, 6, 3], augmentation_params=params)
+    assert {train[index]["source"].shape for index in range(10)} == {(3, 10, 6)}
+    with pytest.raises(DatasetError, match=r"10x6.*frame_shape is 8x8.*crop_param.size to \[8, 8\]"):
+        FramesDataset(root, frame_shape=SHAPE, augmentation_params=params)[0]
+
+
+def test_a_mistake_in_the_augmentation_is_found_before_the_clips(tmp_path):
+    with pytest.raises(ConfigError, match="flop_param"):
+        FramesDataset(tmp_path / "absent", augmentation_params={"flop_param": {}})
+
+
+# ---- pairs ----
+
+
+def write_pairs(path, *rows):
+    path.write_text("distance,source,driving,frame\n" + "".join(f"0,{source},{driving},0\n" for source, driving in rows))
+    return path
+
+
+def test_a_pair_is_two_whole_clips_or_two_lazy_ones(root):
+    pairs_list = write_pairs(root / "pairs.csv", ("id4#a", "id3#a.mp4"), ("id4#a", "id4#a"))
+    pairs = PairedDataset(dataset(root, is_train=False, pairs_list=pairs_list), 50)
+    assert len(pairs) == 2
+    sample = pairs[0]
+    assert sorted(sample) == ["driving_name", "driving_video", "source_name", "source_video"]
+    assert (sample["driving_name"], sample["source_name"]) == ("id3#a.mp4", "id4#a")
+    driving, source = pairs.pair(0)
+    assert (driving.name, source.name) == ("id3#a.mp4", "id4#a")
+    np.testing.assert_array_equal(torch.stack(list(driving), dim=1), sample["driving_video"])
+    np.testing.assert_array_equal(source.first_frame(), sample["source_video"][:, 0])
+    assert len(PairedDataset(pairs.initial_dataset, 1)) == 1
+
+
+def test_only_the_first_frame_of_a_lazy_source_is_decoded(root):
+    for number in range(1, 5):
+        (root / "test" / "id4#a" / f"{number}.png").write_bytes(b"no picture")
+    pairs_list = write_pairs(root / "pairs.csv", ("id4#a", "id3#a.mp4"))
+    source = PairedDataset(dataset(root, is_train=False, pairs_list=pairs_list), 1).pair(0).source
+    assert source.first_frame().shape == (3, 8, 8)
+
+
+def test_names_match_clips_of_another_format_and_unknown_ones_are_named(root):
+    pairs_list = write_pairs(root / "pairs.csv", ("id4#a.mp4", "id3#a"), ("id4#a", "lost.mp4"), ("gone", "lost.mp4"))
+    test = dataset(root, is_train=False, pairs_list=pairs_list)
+    with pytest.warns(UserWarning, match=r"2 of 3 pairs.*2 of their names.*gone, lost\.mp4"):
+        pairs = PairedDataset(test, 50)
+    assert pairs.pairs == [(0, 1)]
+
+
+def test_the_exact_name_wins(tmp_path):
+    for part in ("train", "test"):
+        for value, name in enumerate(["a", "a.mp4"]):
+            write_clip(tmp_path / part / name, value=value)
+    pairs_list = write_pairs(tmp_path / "pairs.csv", ("a", "a.mp4"))
+    assert PairedDataset(dataset(tmp_path, is_train=False, pairs_list=pairs_list), 1).pairs == [(1, 0)]
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (None, r"pairs\.csv.*can't be read.*source,driving"),
+    ("", "no column driving or source"),
+    ("source,frame\na,0\n", "no column driving"),
+    ("source,driving\n", "holds no pairs"),
+    ("source,driving\nid4#a\n", "1 of 1 pairs"),
+    ("source,driving\nx,y\n", "2 of their names.*x, y"),
+])
+def test_a_pairs_list_that_can_not_be_used_is_an_error(root, text, message):
+    if text is not None:
+        (root / "pairs.csv").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        PairedDataset(dataset(root, is_train=False, pairs_list=root / "pairs.csv"), 50)
+
+
+def test_the_published_pair_lists_work(tmp_path):
+    lists = sorted((Path(__file__).parent.parent / "data").glob("*256.csv"))
+    assert lists
+    for pairs_list in lists:
+        rows = [line.split(",")[1:3] for line in pairs_list.read_text().splitlines()[1:]]
+        folder = tmp_path / pairs_list.stem
+        write_clip(folder / "train" / "a", frames=1)
+        for name in {name for row in rows for name in row}:
+            (folder / "test").mkdir(exist_ok=True)
+            (folder / "test" / name).write_bytes(b"")
+        test = dataset(folder, is_train=False, pairs_list=pairs_list)
+        pairs = PairedDataset(test, 1000).pairs
+        assert [[test.clips[source], test.clips[driving]] for driving, source in pairs] == rows
+
+
+def test_random_pairs_are_distinct_seeded_and_reach_all_clips(tmp_path):
+    for number in range(30):
+        write_clip(tmp_path / "test" / f"clip{number}", frames=1)
+    write_clip(tmp_path / "train" / "a", frames=1)
+    test = dataset(tmp_path, is_train=False)
+    pairs = PairedDataset(test, 100, seed=1).pairs
+    assert len(set(pairs)) == 100 and pairs == PairedDataset(test, 100, seed=1).pairs
+    assert pairs != PairedDataset(test, 100, seed=2).pairs
+    assert {clip for pair in pairs for clip in pair} == set(range(30))
+    assert len(PairedDataset(test, 10_000)) == 900
+    few = Counter(clip for seed in range(1000) for pair in PairedDataset(test, 5, seed=seed).pairs for clip in pair)
+    assert all(abs(few[clip] - 1000 / 3) < 95 for clip in range(30))  # standard deviation 18
