@@ -274,25 +274,32 @@ class VideoClip(Clip):
                 yield convert(frame)
                 count += 1
         if count != len(self):
-            raise self._damaged(count)
+            raise self._damaged(f"only {count} of its {len(self)} frames can be decoded")
 
     def _pick(self, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Seek where the index allows it, and count frames from the first for whatever seeking did not find."""
+        """Seek where the index allows it, and decode from the start whatever seeking did not find."""
         convert, missing = self._converter(), set(numbers)
         if self._index.pts is not None:
             for number, frame in self._seek(numbers):
                 missing.discard(number)
                 yield number, convert(frame)
-        if not missing:
-            return
+        if missing:
+            for number, frame in self._decode_from_start(missing):
+                yield number, convert(frame)
+
+    def _decode_from_start(self, missing: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Find the frames `missing`, which is emptied, by their time or, where the index has none, by counting."""
+        pts = self._index.pts
+        targets = {number if pts is None else int(pts[number]): number for number in missing}
         with _opened(self.path) as (container, stream):
-            for number, frame in enumerate(container.decode(stream)):
-                if number in missing:
+            for count, frame in enumerate(container.decode(stream)):
+                number = targets.get(count if pts is None else frame.pts)
+                if number is not None:
                     missing.discard(number)
-                    yield number, convert(frame)
+                    yield number, frame
                 if not missing:
                     return
-        raise self._damaged(min(missing))
+        raise self._damaged(f"its frame {min(missing)} can't be decoded")
 
     def _seek(self, numbers: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode each of `numbers` from the keyframe before it. Frames that do not come out right are left out."""
@@ -316,9 +323,8 @@ class VideoClip(Clip):
 
         return convert
 
-    def _damaged(self, count: int) -> MediaError:
-        return MediaError(f"{self.path}: only {count} of its {len(self)} frames can be decoded; "
-                          "the file is damaged, convert or download it again")
+    def _damaged(self, what: str) -> MediaError:
+        return MediaError(f"{self.path}: {what}; the file is damaged, convert or download it again")
 
 
 @dataclass(frozen=True)

@@ -353,7 +353,7 @@ ENCODINGS = {
     "avi, whose times are guesses": ("a.avi", *X264, {"g": "12", "bf": "2"}),
     "hevc": ("a.mp4", "libx265", "yuv420p", {"x265-params": "keyint=15:bframes=4:log-level=none"}),
     "vp9": ("a.webm", "libvpx-vp9", "yuv420p", {"g": "20", "lag-in-frames": "16"}),
-    "vp8, with packets never shown": ("a.webm", "libvpx", "yuv420p", {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    "vp8": ("a.webm", "libvpx", "yuv420p", {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16"}),
     "mpeg4": ("a.mp4", "mpeg4", "yuv420p", {"g": "12", "bf": "2"}),
     "mjpeg": ("a.avi", "mjpeg", "yuvj420p", {}),
     "gif": ("a.gif", "gif", "rgb8", {}),
@@ -443,6 +443,24 @@ def test_damage_in_the_middle_is_an_error_and_no_short_clip(tmp_path):
     path.write_bytes(data)
     with pytest.raises(MediaError, match=r"a\.mp4"):
         list(video.open_clip(path))
+
+
+def test_a_packet_without_its_frame_is_an_error_and_shifts_no_other(tmp_path):
+    frames = moving(24)
+    options = {"x265-params": "keyint=12:min-keyint=12:bframes=0:log-level=none"}
+    path = encode(tmp_path / "a.mp4", frames, "libx265", options=options)
+    good = np.stack(list(video.open_clip(path)))
+    with av.open(str(path)) as container:
+        place, size = [(packet.pos, packet.size) for packet in container.demux(video=0)][11]
+    data = bytearray(path.read_bytes())
+    data[place:place + size] = (size - 4).to_bytes(4, "big") + b"\x4c\x01" + b"\xff" * (size - 7) + b"\x80"  # filler data
+    path.write_bytes(data)
+    clip = video.open_clip(path)
+    with pytest.raises(MediaError, match="only 23 of its 24 frames"):
+        list(clip)
+    with pytest.raises(MediaError, match="frame 11"):
+        clip.read([11])
+    np.testing.assert_array_equal(clip.read([10, 20]), good[[10, 20]])
 
 
 def test_fps_and_audio_are_reported(tmp_path):
