@@ -11,7 +11,7 @@ picture when the puppet faces us. What the head or the hair hides keeps its true
 How a puppet is built: the head is a stack of ellipses in three dimensions, every feature lies at an (azimuth, height) on it,
 and `View` turns such places into the frame. So features slide over the head as it turns, ears go behind it, and a landmark is
 the place of the thing drawn. Everything is polygons on a large canvas, with corners in whole pixels so that the last bit of a
-sine can't change a pixel, and the canvas is averaged down.
+sine hardly ever changes one, and the canvas is averaged down.
 
 Shapes: N points, L landmarks. `xy` is in [-1, 1], where -1 and 1 are the centres of the corner pixels, y down. Head units: the
 face is 2 high (y from -1 at the crown to 1 at the chin), z towards us. Angles are radians. Colours are RGB, 0 to 255.
@@ -110,7 +110,7 @@ def hanging(front: float, length: float) -> tuple[tuple[float, float], ...]:
     return (0, front), (36, front + 0.04), (54, front + 0.34), (64, min(0.5, length)), (72, length), (180, length)
 
 
-HAIRS = {
+HAIRS: dict[str, Hair | None] = {
     "bald": None,
     "crown": Hair(((0, 0.0), (74, 0.05), (84, 0.1), (92, -0.04), (112, 0.12), (180, 0.5)), 1.05, hat=False),
     "buzz": Hair(HIGH, 1.03),
@@ -338,9 +338,10 @@ class View:
 
     def face(self, x, y, lift: float = 0.0) -> np.ndarray:
         """Places on the face, `x` beside the middle, `lift` in front of the skin."""
-        x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
-        azimuth = np.arcsin(np.clip(x / np.maximum(half_width(self.puppet, y), 1e-3), -1, 1))
-        return self.solid(head_surface(self.puppet, azimuth, y, self.pose.mouth) + np.array((0, 0, lift)))
+        x, y = np.broadcast_arrays(x, np.asarray(y, float))
+        w, centre, height = head_profile(self.puppet, y, self.pose.mouth)
+        x = np.minimum(np.maximum(x, -w), w)
+        return self.solid(np.stack([x, height, centre + DEPTH * np.sqrt(w * w - x * x) + lift], -1))
 
     def hair(self, azimuth, y, swell: float = 1.0) -> np.ndarray:
         """Places on the hair, which hangs straight down from the widest part of the head."""
@@ -350,6 +351,11 @@ class View:
         """Points (N, 3) of something that hangs from the head: the lower, the less it tilts with it."""
         drop = np.clip(points[:, 1] - 0.2, 0, None)  # (N,)
         return self.solid(points) + UNIT * self.pose.scale * np.stack([drop * np.sin(self.pose.roll) * 0.8, 0 * drop], 1)
+
+    def beside(self, centre: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Flat points (N, 2) around a place (2,) in the frame, which tilt with the head but do not turn."""
+        sin, cos = np.sin(self.pose.roll), np.cos(self.pose.roll)
+        return centre + UNIT * self.pose.scale * np.asarray(points, float) @ np.array([[cos, sin], [-sin, cos]])
 
     def body(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 2) of the body in head units; the shoulders follow the head a third of the way."""
@@ -369,17 +375,25 @@ def half_width(puppet: Puppet, y) -> np.ndarray:
     return puppet.width * np.maximum(1 - np.square(y), 0) ** (puppet.square / 2) * (1 - puppet.taper * ramp(y, -0.1, 1))
 
 
+def head_profile(puppet: Puppet, y: np.ndarray, mouth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ellipse at height `y` of the head: half its width, how far forward its centre is, and the height it moves to.
+
+    The chin is in front of the neck and sinks when the mouth opens.
+    """
+    return half_width(puppet, y), 0.16 * ramp(y, 0, 1) - 0.06, y + 0.07 * mouth * ramp(y, 0.5, 1)
+
+
 def head_surface(puppet: Puppet, azimuth, y, mouth: float = 0.0) -> np.ndarray:  # (N, 3)
-    """Points of the head. The chin is in front of the neck and sinks when the mouth opens."""
-    azimuth, y = np.broadcast_arrays(np.asarray(azimuth, float), np.asarray(y, float))
-    w, centre = half_width(puppet, y), 0.16 * ramp(y, 0, 1) - 0.06
-    return np.stack([w * np.sin(azimuth), y + 0.07 * mouth * ramp(y, 0.5, 1), centre + DEPTH * w * np.cos(azimuth)], -1)
+    """Points of the head."""
+    azimuth, y = np.broadcast_arrays(azimuth, np.asarray(y, float))
+    w, centre, height = head_profile(puppet, y, mouth)
+    return np.stack([w * np.sin(azimuth), height, centre + DEPTH * w * np.cos(azimuth)], -1)
 
 
 def hair_surface(puppet: Puppet, azimuth, y, swell: float = 1.0) -> np.ndarray:  # (N, 3)
     """Points of the hair: the head, larger, above its widest part; below, a curtain that flares and waves."""
     hair = HAIRS[puppet.hair]
-    azimuth, y = np.broadcast_arrays(np.asarray(azimuth, float), np.asarray(y, float))
+    azimuth, y = np.broadcast_arrays(azimuth, np.asarray(y, float))
     below = np.clip(y, 0, None)
     w = half_width(puppet, np.minimum(y, 0)) * (1 + hair.flare * below + hair.wave * np.sin(7 * below + 0.6))
     if hair.back:
@@ -423,37 +437,41 @@ def landmarks(puppet: Puppet, pose: Pose) -> np.ndarray:
 
 
 class Canvas:
-    """A picture drawn large and then averaged down, which smooths its edges."""
+    """A picture drawn large and then averaged down, which smooths its edges. Lengths are head units, at `scale`."""
 
-    def __init__(self, size: int, image: Image.Image | None = None):
-        self.size, self.factor = size, max(4, -(-512 // size))
-        self.image = image or Image.new("RGB", (size * self.factor,) * 2)
+    def __init__(self, size: int):
+        self.factor = max(4, -(-512 // size))
+        self.image = Image.new("RGB", (size * self.factor,) * 2)
         self.draw = ImageDraw.Draw(self.image)
         self.pixels = (size - 1) / 2 * self.factor  # of the large picture in one unit of xy
+        self.scale = 1.0
 
     def corners(self, xy: np.ndarray) -> list[int]:
         """xy (N, 2) in whole pixels of the large picture, flat."""
         return np.rint((np.asarray(xy, float) + 1) * self.pixels + (self.factor - 1) / 2).astype(int).ravel().tolist()
 
+    def length(self, units: float) -> int:
+        """A length in whole pixels of the large picture."""
+        return max(1, round(units * UNIT * self.scale * self.pixels))
+
     def fill(self, xy: np.ndarray, colour: Colour) -> None:
+        """A polygon, (N, 2)."""
         self.draw.polygon(self.corners(xy), colour)
 
     def line(self, xy: np.ndarray, colour: Colour, width: float = LINE) -> None:
-        """A line `width` head units wide with round ends."""
-        self.draw.line(self.corners(xy), colour, max(1, round(width * UNIT * self.pixels)),
-                       joint="curve" if width > LINE else None)
+        """A line through (N, 2) with round ends."""
+        self.draw.line(self.corners(xy), colour, self.length(width), joint="curve" if width > LINE else None)
         for end in (xy[0], xy[-1]):
             self.disc(end, width / 2, colour)
 
-    def shape(self, xy: np.ndarray, colour: Colour, width: float = LINE) -> None:
-        """A filled polygon with an outline."""
+    def shape(self, xy: np.ndarray, colour: Colour) -> None:
+        """A polygon with an outline."""
         self.fill(xy, colour)
-        self.line(np.concatenate([xy, xy[:2]]), edge(colour), width)
+        self.line(np.concatenate([xy, xy[:2]]), edge(colour))
 
     def disc(self, centre: np.ndarray, radius: float, colour: Colour) -> None:
-        """A disc of `radius` head units."""
-        x, y = self.corners(np.asarray(centre)[None])
-        r = round(radius * UNIT * self.pixels)
+        x, y = self.corners(centre)
+        r = self.length(radius)
         self.draw.ellipse((x - r, y - r, x + r, y + r), colour)
 
     def blob(self, centres: np.ndarray, radii: np.ndarray, colour: Colour) -> None:
@@ -464,6 +482,11 @@ class Canvas:
 
     def finish(self) -> np.ndarray:  # uint8 (size, size, 3)
         return np.asarray(self.image.reduce(self.factor))
+
+
+def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The polygon between two lines that run the same way."""
+    return np.concatenate([a, b[::-1]])
 
 
 def circle(x: float, y: float, rx: float, ry: float | None = None, count: int = 33) -> np.ndarray:  # (count, 2)
@@ -530,12 +553,10 @@ BACKGROUNDS = {draw.__name__: draw for draw in (plain, halo, rays, spots, diagon
 @functools.lru_cache(maxsize=2)
 def backdrop(background: Background, size: int) -> Image.Image:
     """The background at the size of the large picture of a `Canvas`."""
-    a, b = background.colours
-    canvas = Canvas(size)
-    side = canvas.image.width
-    t = np.linspace(0, 1, side)[:, None, None]
-    column = np.rint((1 - t) * a + t * np.array(mix(a, b, 0.6))).astype(np.uint8)  # (side, 1, 3)
-    canvas = Canvas(size, Image.fromarray(np.repeat(column, side, axis=1)))
+    (a, b), canvas = background.colours, Canvas(size)
+    t = np.linspace(0, 1, canvas.image.height)[:, None, None]
+    column = np.rint((1 - t) * a + t * np.array(mix(a, b, 0.6))).astype(np.uint8)  # (height, 1, 3)
+    canvas.image.paste(Image.fromarray(np.repeat(column, canvas.image.width, axis=1)))
     BACKGROUNDS[background.kind](canvas, np.random.default_rng(background.seed), a, b)
     return canvas.image
 
@@ -571,10 +592,10 @@ def both_sides(right: np.ndarray) -> np.ndarray:
 def draw_body(canvas: Canvas, view: View) -> None:
     puppet = view.puppet
     s = np.linspace(0, np.pi / 2, 16)
-    outline = both_sides([*zip(shoulder_x(puppet, s), shoulder_y(puppet, s), strict=True), (puppet.shoulders + 0.15, 3.2)])
-    canvas.fill(view.body(outline), puppet.fabric)
+    torso = both_sides([*zip(shoulder_x(puppet, s), shoulder_y(puppet, s), strict=True), (puppet.shoulders + 0.15, 3.2)])
+    canvas.fill(view.body(torso), puppet.fabric)
     draw_pattern(canvas, view)
-    canvas.line(view.body(outline), edge(puppet.fabric))
+    canvas.line(view.body(torso), edge(puppet.fabric))
     for side in (-1, 1):
         sleeve = [(side * (puppet.shoulders - 0.2), 1.95), (side * (puppet.shoulders - 0.16), 3.2)]
         canvas.line(view.body(sleeve), edge(puppet.fabric))
@@ -649,7 +670,7 @@ TOPS = {"crew": crew, "vneck": crew, "collar": collar, "hood": hood, "turtle": t
 def outline(view: View, place, y: np.ndarray, swell: float = 1.0) -> np.ndarray:
     """The closed silhouette of `place`, `view.surface` or `view.hair`, over the heights `y`, listed downwards."""
     right = place(np.pi / 2 - view.turn, y, swell)
-    return np.concatenate([right, place(-np.pi / 2 - view.turn, y, swell)[::-1]])
+    return between(right, place(-np.pi / 2 - view.turn, y, swell))
 
 
 def heights(start: float, stop: float, count: int = 40) -> np.ndarray:
@@ -683,7 +704,7 @@ def draw_head(canvas: Canvas, view: View) -> None:
     side = heights(-0.6, 0.98, 25)
     right = np.pi / 2 - view.turn
     inner = right - 0.42 * np.sin(np.linspace(0, np.pi, 25))
-    shade = np.concatenate([view.surface(right, side, 0.985), view.surface(inner, side)[::-1]])
+    shade = between(view.surface(right, side, 0.985), view.surface(inner, side))
     canvas.fill(shade, mix(skin, edge(skin), 0.16))
 
 
@@ -728,17 +749,17 @@ def draw_eye(canvas: Canvas, view: View, side: int) -> None:
     gaze = 0.25 * puppet.eye_size * np.array((pose.gaze_x, 0.5 * pose.gaze_y))
     if puppet.eyes == "bead":
         u, top, bottom = 0.66 * u, 0.86 * top, 0.86 * bottom
-        canvas.fill(np.concatenate([at(u, top), at(u, bottom)[::-1]]), INK)
+        canvas.fill(between(at(u, top), at(u, bottom)), INK)
     else:
-        canvas.fill(np.concatenate([at(u, top), at(u, bottom)[::-1]]), (255, 253, 248))
+        canvas.fill(between(at(u, top), at(u, bottom)), (255, 253, 248))
         for radius, colour in ((0.66, edge(puppet.iris)), (0.57, puppet.iris), (0.36, INK)):
             canvas.fill(at(*circle(*gaze, radius * puppet.eye_size).T), colour)
     canvas.fill(at(*circle(gaze[0] - 0.06, gaze[1] - 0.075, 0.05 * puppet.eye_size / 0.18).T), WHITE)
     shut_u, shut_top, shut_bottom = eye_contours(puppet, pose.blink)
     shut_u = shut_u * u[-1] / shut_u[-1]
     lid = mix(puppet.skin, edge(puppet.skin), 0.12)
-    canvas.fill(np.concatenate([at(1.08 * u, 1.08 * top - 0.01), at(shut_u, shut_top)[::-1]]), lid)
-    canvas.fill(np.concatenate([at(1.08 * u, 1.08 * bottom + 0.01), at(shut_u, shut_bottom)[::-1]]), puppet.skin)
+    canvas.fill(between(at(1.08 * u, 1.08 * top - 0.01), at(shut_u, shut_top)), lid)
+    canvas.fill(between(at(1.08 * u, 1.08 * bottom + 0.01), at(shut_u, shut_bottom)), puppet.skin)
     canvas.line(at(shut_u, shut_top), INK, 0.055 if puppet.lashes else 0.042)
     if puppet.lashes:
         for tip in (2, 5):
@@ -754,7 +775,7 @@ def draw_brow(canvas: Canvas, view: View, side: int) -> None:
     y = puppet.eye_y - puppet.eye_size - 0.15 - 0.07 * view.pose.brows + 0.05 * t * t + puppet.brow_tilt * t
     width = puppet.brow * (1 - 0.35 * t)
     colour = mix(mix(puppet.hair_colour, INK, 0.25), puppet.skin, 0.1)
-    canvas.fill(np.concatenate([view.face(x, y - width / 2, 0.02), view.face(x, y + width / 2, 0.02)[::-1]]), colour)
+    canvas.fill(between(view.face(x, y - width / 2, 0.02), view.face(x, y + width / 2, 0.02)), colour)
 
 
 def nose_tip(view: View) -> np.ndarray:  # (1, 2)
@@ -767,14 +788,14 @@ def draw_nose(canvas: Canvas, view: View) -> None:
     tip = nose_tip(view)[0]
     if puppet.nose == "line":
         bridge = view.face([0.02, 0.02], [y - 0.26, y - 0.2], 0.04)
-        curve = np.concatenate([bridge, tip[None] + UNIT * size * np.array([(0.5, 0), (0.3, 0.5), (-0.5, 0.5)])])
-        canvas.line(curve, shade, 0.036)
+        wing = view.beside(tip, size * np.array([(0.5, 0), (0.3, 0.5), (-0.5, 0.5)]))
+        canvas.line(np.concatenate([bridge, wing]), shade, 0.036)
         return
     wide = 1.35 if puppet.nose == "round" else 1.0
     ball = mix(puppet.skin, (225, 80, 80), 0.22)
-    canvas.fill(tip + UNIT * view.pose.scale * circle(0, 0.012, size * wide + 0.016, size + 0.016), shade)
-    canvas.fill(tip + UNIT * view.pose.scale * circle(0, 0, size * wide, size), ball)
-    canvas.fill(tip + UNIT * view.pose.scale * circle(-0.3 * size, -0.35 * size, 0.3 * size), glow)
+    canvas.fill(view.beside(tip, circle(0, 0.012, size * wide + 0.016, size + 0.016)), shade)
+    canvas.fill(view.beside(tip, circle(0, 0, size * wide, size)), ball)
+    canvas.fill(view.beside(tip, circle(-0.3 * size, -0.35 * size, 0.3 * size)), glow)
 
 
 def corner_height(pose: Pose) -> float:
@@ -788,11 +809,11 @@ def draw_mouth(canvas: Canvas, view: View) -> None:
     middle = corner_height(pose) + 0.1 * pose.smile * arch
     top, bottom = middle - 0.07 * pose.mouth * arch, middle + 0.22 * pose.mouth * np.sqrt(arch)
     if pose.mouth > 0.05:
-        canvas.fill(np.concatenate([view.face(x, top), view.face(x, bottom)[::-1]]), (112, 30, 44))
+        canvas.fill(between(view.face(x, top), view.face(x, bottom)), (112, 30, 44))
         teeth = np.minimum(top + 0.09, bottom)
-        canvas.fill(np.concatenate([view.face(x, top), view.face(x, teeth)[::-1]]), WHITE)
+        canvas.fill(between(view.face(x, top), view.face(x, teeth)), WHITE)
         tongue = np.maximum(bottom - 0.1 * pose.mouth * arch, top)
-        canvas.fill(np.concatenate([view.face(x, tongue), view.face(x, bottom)[::-1]]), (232, 110, 110))
+        canvas.fill(between(view.face(x, tongue), view.face(x, bottom)), (232, 110, 110))
     colour = puppet.lips if puppet.lip > 0.05 else mix(puppet.lips, INK, 0.6)
     for lip in (bottom, top):
         canvas.line(view.face(x, lip), colour, puppet.lip)
@@ -820,7 +841,7 @@ def draw_moustache(canvas: Canvas, view: View) -> None:
     for side in (-1, 1):
         top, bottom = y - 0.02 + 0.1 * t * t, y + 0.1 * np.sqrt(1 - t * t) + 0.08 * t
         x = side * t * (puppet.mouth_width + 0.1)
-        border = np.concatenate([view.face(x, top, 0.04), view.face(x, bottom, 0.04)[::-1]])
+        border = between(view.face(x, top, 0.04), view.face(x, bottom, 0.04))
         canvas.shape(border, mix(puppet.hair_colour, INK, 0.12))
 
 
@@ -903,23 +924,24 @@ def draw_curls(canvas: Canvas, view: View, behind: bool) -> None:
         colour = mix(puppet.hair_colour, INK, t)
         canvas.disc(centre, radius, mix(colour, edge(colour), 0.5))
         canvas.disc(centre - (0.012, 0.016), radius - 0.035, colour)
-        canvas.disc(centre - 0.35 * radius * UNIT, 0.25 * radius, mix(colour, WHITE, 0.14))
+        canvas.disc(centre - 0.35 * radius * UNIT * view.pose.scale, 0.25 * radius, mix(colour, WHITE, 0.14))
 
 
-def draw_knot(canvas: Canvas, centre: np.ndarray, radius: float, colour: Colour) -> None:
+def draw_knot(canvas: Canvas, view: View, place: tuple[float, float, float], radius: float, colour: Colour) -> None:
     """Hair wound into a ball."""
-    canvas.blob(centre, [radius], colour)
-    wind = UNIT * 0.56 * radius * np.array([(-1, 0.2), (-0.4, -0.5), (0.4, -0.5), (1, 0.2)])
-    canvas.line(centre + wind, mix(colour, edge(colour), 0.5), 0.024)
+    centre = view.solid([place])[0]
+    canvas.blob([centre], [radius], colour)
+    wind = 0.56 * radius * np.array([(-1, 0.2), (-0.4, -0.5), (0.4, -0.5), (1, 0.2)])
+    canvas.line(view.beside(centre, wind), mix(colour, edge(colour), 0.5), 0.024)
 
 
 def bun(canvas: Canvas, view: View, colour: Colour) -> None:
-    draw_knot(canvas, view.solid([(0, -1.26, -0.35)]), 0.34, colour)
+    draw_knot(canvas, view, (0, -1.26, -0.35), 0.34, colour)
 
 
 def buns(canvas: Canvas, view: View, colour: Colour) -> None:
     for side in (-1, 1):
-        draw_knot(canvas, view.solid([(side * 0.72, -0.98, -0.15)]), 0.32, colour)
+        draw_knot(canvas, view, (side * 0.72, -0.98, -0.15), 0.32, colour)
 
 
 def ponytail(canvas: Canvas, view: View, colour: Colour) -> None:
@@ -969,7 +991,7 @@ def cap_outline(view: View, rim: float, swell: float) -> np.ndarray:
 def strip(view: View, top: float, bottom: float, swell: float) -> np.ndarray:
     """A band around the head between two heights."""
     azimuth = view.span()
-    return np.concatenate([view.surface(azimuth, top, swell), view.surface(azimuth, bottom, swell)[::-1]])
+    return between(view.surface(azimuth, top, swell), view.surface(azimuth, bottom, swell))
 
 
 def beanie(canvas: Canvas, view: View) -> None:
@@ -990,7 +1012,7 @@ def cap(canvas: Canvas, view: View) -> None:
             canvas.line(view.surface(azimuth, np.linspace(-0.99, -0.45, 9), 1.15), edge(colour), 0.022)
     inner = head_surface(view.puppet, t, -0.5) * 1.15
     outer = inner + np.cos(t / np.radians(62) * np.pi / 2)[:, None] * np.array((0, 0.26, 0.5))
-    canvas.shape(view.solid(np.concatenate([inner, outer[::-1]])), mix(colour, INK, 0.2))
+    canvas.shape(view.solid(between(inner, outer)), mix(colour, INK, 0.2))
     canvas.blob(view.solid([(0, -1.14, 0)]), [0.06], colour)
 
 
@@ -1037,10 +1059,11 @@ def draw_glasses(canvas: Canvas, view: View) -> None:
 
 def render(puppet: Puppet, pose: Pose, size: int) -> np.ndarray:
     """The puppet in a pose, uint8 (size, size, 3), RGB."""
-    canvas, view = Canvas(size, backdrop(puppet.background, size).copy()), View(puppet, pose)
-    hair = HAIRS[puppet.hair]
-    near = -1 if view.turn > 0 else 1
+    canvas, view, hair = Canvas(size), View(puppet, pose), HAIRS[puppet.hair]
+    near = -1 if view.turn > 0 else 1  # the side of the ear that is before the head
     ears = hair is None or hair.ears
+    canvas.scale = pose.scale
+    canvas.image.paste(backdrop(puppet.background, size))
     if hair:
         draw_back_hair(canvas, view)
     draw_body(canvas, view)
