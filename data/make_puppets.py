@@ -230,10 +230,10 @@ class Puppet:
             nose=pick(rng, ("button", "round", "line")),
             nose_size=rng.uniform(0.85, 1.25) - 0.15 * kid + 0.15 * elder,
             mouth_width=rng.uniform(0.24, 0.34),
-            lips=mix(skin, (196, 50, 70), rng.uniform(0.4, 0.75) if feminine else 0.28),
+            lips=mix(skin, (214, 62, 86), rng.uniform(0.55, 0.85) if feminine else 0.3),
             lip=rng.uniform(0.06, 0.085) if feminine and not kid else 0.05,
             ear=rng.uniform(0.2, 0.27),
-            blush=rng.uniform(0.12, 0.4),
+            blush=rng.uniform(0.1, 0.32),
             freckles=bool(rng.random() < (0.35 if kid else 0.15)),
             beard="none" if feminine or kid else pick(rng, ("none", "stubble", "full", "moustache", "goatee"), (8, 2, 5, 3, 2)),
             glasses=pick(rng, ("none", "round", "square"), (2 if elder else 5, 1, 1)),
@@ -814,7 +814,7 @@ def draw_mouth(canvas: Canvas, view: View) -> None:
         canvas.fill(between(view.face(x, top), view.face(x, teeth)), WHITE)
         tongue = np.maximum(bottom - 0.1 * pose.mouth * arch, top)
         canvas.fill(between(view.face(x, tongue), view.face(x, bottom)), (232, 110, 110))
-    colour = puppet.lips if puppet.lip > 0.05 else mix(puppet.lips, INK, 0.6)
+    colour = puppet.lips if puppet.lip > 0.05 else mix(puppet.lips, INK, 0.7)
     for lip in (bottom, top):
         canvas.line(view.face(x, lip), colour, puppet.lip)
 
@@ -1175,7 +1175,7 @@ def make_dataset(out: Path, videos: int, frames: int, size: int, format: str, se
         write_all(plan(temporary, videos, frames, size, format, seed))
         temporary.rename(out)
     except OSError as error:
-        raise UserError(f"--out {out} can't be written: {error.strerror}") from error
+        raise UserError(f"--out {out} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
