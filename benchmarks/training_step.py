@@ -4,7 +4,7 @@
 
 plain          VGG-19's weights take part in the graph, the discriminator's real branch and its own weights too
 frozen VGG     as the published code: VGG-19's weights are constants
-ours           besides, no graph for real branches and no gradients for the discriminator in the generator step
+ours           besides, no graph for real branches, no gradients for the discriminator in the generator step, fused Adam
 ours, c. last  besides, channels_last
 
 Times are interleaved in one process (medians of the rounds); each peak is that of a process of its own. VGG-19 is random.
@@ -67,7 +67,9 @@ class Step:
             self.generator_full.vgg = Vgg19(requires_grad=True, weights="random")
         self.discriminator = networks[2]
         self.adversarial = config["train_params"]["loss_weights"]["generator_gan"] != 0
-        self.optimizers = [torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999)) for network in networks]
+        self.optimizers = [
+            torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=self.ours) for network in networks
+        ]
         height, width, channels = frame_shape(config)
         self.x = {name: torch.rand(batch_size, channels, height, width) for name in ("source", "driving")}
         if variant.endswith("c. last"):

@@ -320,7 +320,7 @@ class DiscriminatorFullModel(nn.Module):
         super().__init__()
         self.discriminator = discriminator
         self.scales = discriminator.scales
-        self.pyramid = ImagePyramide(train_params["scales"], generator.num_channels)
+        self.pyramid = ImagePyramide(self.scales, generator.num_channels)
         self.weight = train_params["loss_weights"]["discriminator_gan"]
 
     def forward(self, x: dict[str, Tensor], generated: dict[str, Tensor]) -> dict[str, Tensor]:

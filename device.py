@@ -1,0 +1,70 @@
+"""Which device a run computes on, in which precision, and with which other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import torch
+import torch.distributed as dist
+
+from modules.errors import UserError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str | None = None, device_ids: list[int] | None = None) -> torch.device:
+    """The device called `name` ("cuda", "mps", "cpu"), or the best there is; with `device_ids`, the first of those GPUs.
+
+    A process that `torchrun` started gets the GPU of its local rank. Raises `UserError` for a device that isn't there.
+    """
+    if name is None:
+        cuda_wanted = torch.cuda.is_available() or device_ids is not None
+        name = "cuda" if cuda_wanted else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: this machine has no Apple GPU that PyTorch can use; leave --device out or use cpu")
+    if name != "cuda":
+        return torch.device(name)
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise UserError("no CUDA device: PyTorch finds no NVIDIA GPU here; leave out --device_ids, or use --device cpu")
+    wanted = [int(os.environ["LOCAL_RANK"])] if in_torchrun() else device_ids or [0]
+    absent = [index for index in wanted if index >= count]
+    if absent:
+        raise UserError(f"no CUDA device {absent[0]}: this machine has {count}, numbered from 0; change --device_ids")
+    return torch.device("cuda", wanted[0])
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """The region in which networks compute in `precision`; with "fp32" it changes nothing."""
+    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "fp32")
+
+
+# Processes started by torchrun
+
+
+def in_torchrun() -> bool:
+    return "LOCAL_RANK" in os.environ
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device):
+    """Join the other processes that `torchrun` started, if it did, for the time of the block."""
+    if not in_torchrun():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
