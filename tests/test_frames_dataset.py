@@ -321,7 +321,7 @@ def test_frames_of_another_size_are_an_error_with_a_remedy(root):
     with pytest.raises(DatasetError, match=remedy):
         FramesDataset(root, frame_shape=[16, 12, 3])[0]
     for read in (FramesDataset.__getitem__, FramesDataset.clip):
-        with pytest.raises(DatasetError, match="id3#a.*8x8.*16x12"):
+        with pytest.raises(DatasetError, match=r"id3#a.*8x8.*16x12"):
             read(FramesDataset(root, frame_shape=[16, 12, 3], is_train=False), 0)
 
 
