@@ -252,9 +252,9 @@ def _random_pairs(clips, wanted, seed):
 def _listed_pairs(pairs_list, clips):
     """The pairs of a CSV file as indices into `clips`. A name also matches the clip in another format: `a.mp4` and `a`."""
     by_name = {name: index for index, name in enumerate(clips)}
-    by_stem = {_stem(name): index for name, index in by_name.items()}
+    by_stem = {clip_stem(name): index for name, index in by_name.items()}
     rows = _read_pairs_list(pairs_list)
-    index_of = {name: by_name.get(name, by_stem.get(_stem(name))) for row in rows for name in row}
+    index_of = {name: by_name.get(name, by_stem.get(clip_stem(name))) for row in rows for name in row}
     pairs = [(index_of[driving], index_of[source]) for driving, source in rows]
     known_pairs = [pair for pair in pairs if None not in pair]
     unknown = sorted(name for name, index in index_of.items() if index is None)
@@ -343,9 +343,9 @@ def _group_by_identity(names):
 
 def identity(name: str) -> str:
     """Who a clip shows: its name up to the first `#`, or else its whole name without suffix."""
-    return _stem(name).split("#")[0]
+    return clip_stem(name).split("#")[0]
 
 
-def _stem(name):
+def clip_stem(name):
     """The name of a clip without the suffix of a clip format; other dots stay."""
     return Path(name).stem if _has_suffix(name, CLIP_SUFFIXES) else name

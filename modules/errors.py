@@ -40,7 +40,13 @@ def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None
         try:
             main(argv)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {last_line(error)}", file=sys.stderr)
             sys.exit(2)
 
     return wrapped
+
+
+def last_line(error: UserError) -> str:
+    """The message; of an error from a DataLoader worker, which PyTorch wraps in the worker's traceback, what it ends in."""
+    prefix = f"{type(error).__module__}.{type(error).__qualname__}: "
+    return str(error).strip().splitlines()[-1].removeprefix(prefix)

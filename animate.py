@@ -1,0 +1,207 @@
+"""Motion transfer: keypoints of a driving video, carried over to a source image, frame by frame.
+
+Shapes: `B` batch, `K` keypoints, `H, W` image size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import ConvexHull, QhullError
+from torch import Tensor, nn
+
+from device import autocast
+from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem
+from logger import Progress, Visualizer, to_uint8
+from modules.util import Keypoints, full_precision, inverse_2x2
+from video import VideoWriter, write_image
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Keypoint transfer
+
+
+def normalize_kp(
+    kp_source: Keypoints,
+    kp_driving: Keypoints,
+    kp_driving_initial: Keypoints,
+    adapt_movement_scale: bool = False,
+    use_relative_movement: bool = False,
+    use_relative_jacobian: bool = False,
+) -> Keypoints:
+    """The keypoints that the source takes on for a driving frame (paper Sec. 3.4).
+
+    Without `use_relative_movement` those of the driving frame. With it the source's own, moved as the driving keypoints have
+    moved since the initial frame and, with `use_relative_jacobian`, turned by the product of Jacobians J_driving J_initial⁻¹.
+    `adapt_movement_scale` scales the movement by the ratio of the two objects' sizes, the square roots of the areas of their
+    keypoints' convex hulls (1 where keypoints lie on a line and have no area).
+
+    Batch sizes are B or 1; the result has batch size B.
+    """
+    if not use_relative_movement:
+        return dict(kp_driving)
+    movement = kp_driving["value"] - kp_driving_initial["value"]  # (B, K, 2)
+    if adapt_movement_scale:
+        movement = movement * size_ratio(kp_source["value"], kp_driving_initial["value"])
+    kp_new = dict(kp_driving) | {"value": kp_source["value"] + movement}
+    if use_relative_jacobian and "jacobian" in kp_driving:
+        with full_precision(like=movement):
+            change = kp_driving["jacobian"] @ inverse_2x2(kp_driving_initial["jacobian"]).to(movement.dtype)
+            kp_new["jacobian"] = change @ kp_source["jacobian"]  # (B, K, 2, 2)
+    return kp_new
+
+
+def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
+    """How much larger the objects with keypoints `value_a` (B, K, 2) are than those with `value_b`: (B, 1, 1)."""
+    pairs = zip(*torch.broadcast_tensors(value_a, value_b), strict=True)
+    ratios = [np.sqrt(a / b) if a > 0 and b > 0 else 1.0 for a, b in ((hull_area(a), hull_area(b)) for a, b in pairs)]
+    return value_a.new_tensor(ratios).view(-1, 1, 1)
+
+
+def hull_area(points: Tensor) -> float:
+    """The area of the convex hull of points (K, 2); 0 if they lie on a line."""
+    try:
+        return ConvexHull(points.detach().double().cpu().numpy()).volume
+    except QhullError:
+        return 0.0
+
+
+class Animator:
+    """One source image that any number of driving frames move; every way to inference goes through it.
+
+    `source`: (1, 3, H, W) in [0, 1]; it is encoded once, on the device where it and the networks are.
+    `normalization_params`: arguments of `normalize_kp`; None drives with the frames' own keypoints (reconstruction).
+    `batch_size`: driving frames that go through the networks together. `precision`: "fp32", "bf16" or "fp16".
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        kp_detector: nn.Module,
+        source: Tensor,
+        normalization_params: dict | None = None,
+        batch_size: int = 1,
+        precision: str = "fp32",
+    ):
+        self.generator, self.kp_detector = generator.eval(), kp_detector.eval()
+        self.source, self.normalization_params = source, normalization_params
+        self.batch_size, self.precision = batch_size, precision
+        self.kp_initial: Keypoints | None = None
+        with torch.inference_mode(), autocast(source.device, precision):
+            self.encoding = self.generator.encode(source)
+            self.kp_source = self.kp_detector(source)
+
+    def start_from(self, frame: Tensor) -> None:
+        """Measure movement from this driving frame (3, H, W), and not from the first one that comes."""
+        with torch.inference_mode(), autocast(self.source.device, self.precision):
+            self.kp_initial = self.kp_detector(frame.to(self.source).unsqueeze(0))
+
+    def animate(self, frames: Iterable[Tensor]) -> Iterator[dict]:
+        """Driving frames (3, H, W) in [0, 1] -> for each the generator's result (batch size 1), and "kp_source",
+        "kp_driving" and, where keypoints are transferred, "kp_norm". No more than a batch of frames is held.
+        """
+        frames = iter(frames)
+        while batch := list(itertools.islice(frames, self.batch_size)):
+            out = self._animate_batch(torch.stack(batch).to(self.source))
+            for i in range(len(batch)):
+                yield pick(out, i)
+
+    @torch.inference_mode()
+    def _animate_batch(self, driving: Tensor) -> dict:
+        with autocast(self.source.device, self.precision):
+            kp_driving = self.kp_detector(driving)
+            out = {"kp_source": expand(self.kp_source, len(driving)), "kp_driving": kp_driving}
+            if self.normalization_params is not None:
+                self.kp_initial = self.kp_initial or pick(kp_driving, 0)
+                out["kp_norm"] = normalize_kp(self.kp_source, kp_driving, self.kp_initial, **self.normalization_params)
+            kp = out.get("kp_norm", kp_driving)
+            return out | self.generator.generate(self.encoding, kp_driving=kp, kp_source=self.kp_source)
+
+
+def expand(kp: Keypoints, batch: int) -> Keypoints:
+    return {name: tensor.expand(batch, *tensor.shape[1:]) for name, tensor in kp.items()}
+
+
+def pick(batched: dict, index: int) -> dict:
+    """Item `index` of every tensor in a dictionary of dictionaries, as batches of one."""
+    return {
+        name: pick(value, index) if isinstance(value, dict) else value[index : index + 1] for name, value in batched.items()
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Results on disk
+
+
+class Results:
+    """The folder of a mode: `<name><format>`, what the networks saw and did, and `png/<name>.png`, the predictions in a strip.
+
+    `png` strips are lossless and read back by anything that reads clips. `skip_existing` leaves alone what is there already.
+    """
+
+    def __init__(self, folder: Path, suffix: str, visualizer_params: dict | None, skip_existing: bool):
+        self.folder, self.suffix, self.skip_existing = folder, suffix, skip_existing
+        self.visualizer = Visualizer(**(visualizer_params or {}))
+        (folder / "png").mkdir(parents=True, exist_ok=True)
+
+    def paths(self, name: str) -> tuple[Path, Path]:
+        return self.folder / f"{name}{self.suffix}", self.folder / "png" / f"{name}.png"
+
+    def to_skip(self, name: str) -> bool:
+        return self.skip_existing and all(path.exists() for path in self.paths(name))
+
+    def write(self, name: str, animator: Animator, driving: LazyClip, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
+        """Animate and write; yields each driving frame and its prediction (3, H, W). The strip alone grows with the clip."""
+        video_path, strip_path = self.paths(name)
+        height, width = driving.size
+        strip = np.empty((height, len(driving) * width, 3), np.uint8)
+        frames, seen = itertools.tee(driving)  # as far apart as a batch
+        with VideoWriter(video_path, driving.fps) as writer:
+            for i, (frame, out) in enumerate(zip(seen, animator.animate(frames), strict=True)):
+                driven = frame.to(animator.source).unsqueeze(0)
+                writer.write(self.visualizer.visualize(driven, animator.source, out))
+                prediction = out["prediction"][0].float()
+                strip[:, i * width : (i + 1) * width] = to_uint8(prediction.permute(1, 2, 0).cpu())
+                progress.advance(1, name)
+                yield driven[0], prediction
+            write_image(strip_path, strip)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# --mode animate
+
+
+def animate(
+    config: dict,
+    generator: nn.Module,
+    kp_detector: nn.Module,
+    log_dir: str | Path,
+    dataset: FramesDataset,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    precision: str = "fp32",
+    skip_existing: bool = False,
+) -> Path:
+    """Animate pairs of test clips into `log_dir`/animation, `<driving>-<source>`; return that folder.
+
+    The pairs are the dataset's list, or drawn from `seed`. Of the source clip only the first frame is decoded.
+    """
+    params = config.get("animate_params") or {}
+    pairs = PairedDataset(dataset, number_of_pairs=params.get("num_pairs", 50), seed=seed)
+    folder = Path(log_dir) / "animation"
+    results = Results(folder, params.get("format", ".mp4"), config.get("visualizer_params"), skip_existing)
+    with Progress(None, "animation", "frames") as progress:
+        for i in range(len(pairs)):
+            driving, source = pairs.pair(i)
+            name = f"{clip_stem(driving.name)}-{clip_stem(source.name)}"
+            if results.to_skip(name):
+                continue
+            source_frame = source.first_frame().unsqueeze(0).to(device)
+            normalization_params = params.get("normalization_params") or {}
+            animator = Animator(generator, kp_detector, source_frame, normalization_params, precision=precision)
+            for _ in results.write(name, animator, driving, progress):
+                pass
+    return folder

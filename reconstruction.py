@@ -1,0 +1,76 @@
+"""Reconstruction of test videos from their first frames, and its L1 error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from animate import Animator, Results
+from frames_dataset import FramesDataset, clip_stem
+from logger import Progress
+
+
+def reconstruction(
+    config: dict,
+    generator: nn.Module,
+    kp_detector: nn.Module,
+    log_dir: str | Path,
+    dataset: FramesDataset,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    skip_existing: bool = False,
+) -> float:
+    """Drive the first frame of each test clip by all frames of that clip, into `log_dir`/reconstruction.
+
+    Beside the results (see `Results`) writes `l1.csv`, a row for each video, and `l1.json` with the mean over all frames, as
+    published, and the mean over videos. Returns the mean over all frames of the absolute difference in [0, 1].
+    """
+    params = config.get("reconstruction_params") or {}
+    folder = Path(log_dir) / "reconstruction"
+    results = Results(folder, params.get("format", ".mp4"), config.get("visualizer_params"), skip_existing)
+    scores = read_scores(folder / "l1.csv") if skip_existing else {}
+    with Progress(None, "reconstruction", "frames") as progress:
+        for i in range(min(len(dataset), params.get("num_videos", len(dataset)))):
+            clip = dataset.clip(i)
+            name = clip_stem(clip.name)
+            if name in scores and results.to_skip(name):
+                continue
+            animator = Animator(generator, kp_detector, clip.first_frame().unsqueeze(0).to(device), precision=precision)
+            written = results.write(name, animator, clip, progress)
+            losses = [(driving - prediction).abs().mean().item() for driving, prediction in written]
+            scores[name] = {"video": name, "frames": len(losses), "l1": float(np.mean(losses))}
+            write_scores(folder / "l1.csv", scores)
+    return summarise(folder / "l1.json", scores)
+
+
+def read_scores(path: Path) -> dict[str, dict]:
+    """The rows of an earlier run by video; none if there was none."""
+    if not path.exists():
+        return {}
+    rows = pd.read_csv(path, dtype={"video": str}).to_dict("records")
+    return {row["video"]: row for row in rows}
+
+
+def write_scores(path: Path, scores: dict[str, dict]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    pd.DataFrame(list(scores.values())).to_csv(temporary, index=False)
+    temporary.replace(path)
+
+
+def summarise(path: Path, scores: dict[str, dict]) -> float:
+    frames, l1 = (np.array([row[key] for row in scores.values()], dtype=float) for key in ("frames", "l1"))
+    summary = {
+        "videos": len(scores),
+        "frames": int(frames.sum()),
+        "l1_over_frames": float(np.average(l1, weights=frames)),
+        "l1_over_videos": float(l1.mean()),
+    }
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return summary["l1_over_frames"]
