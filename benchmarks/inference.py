@@ -1,0 +1,306 @@
+"""Milliseconds per frame of vox-256 on the CPU: plain PyTorch, the fast form, ONNX Runtime and OpenVINO.
+
+    python benchmarks/inference.py [--rounds 15] [--threads N]
+
+A frame is: keypoints of the driving frame, then the generator. The straightforward loop encodes the source again for each
+frame; "source cached" encodes it once. The two engines run exported graphs of the same plain networks, in float32.
+All variants take turns, one frame each a round, so that other load on the machine meets all of them; the figures are over
+all rounds. After each turn comes a pause in which the thread pool of the variant stops spinning.
+
+Ratios are to the plain loop. GFLOP counts the multiplications and additions of the convolutions, from the shapes of the layers
+as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3 convolution, measured between the
+rounds. Weights are random, with batch statistics far from their initial values, and scaled so that pictures have contrast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from modules.build import build_generator, build_kp_detector, read_config
+from modules.generator import OcclusionAwareGenerator, SourceEncoding
+from modules.inference import UpsampledConv2d, WinogradConv2d, fast_generator, fast_kp_detector
+from modules.keypoint_detector import KPDetector
+
+CONFIG = Path(__file__).resolve().parent.parent / "config" / "vox-256.yaml"
+SIZE = 256
+PAUSE = 0.05  # seconds
+
+
+class Variant(NamedTuple):
+    name: str
+    animate: Callable[[Tensor], np.ndarray | Tensor]  # driving frame (1, 3, H, W) -> prediction (1, 3, H, W)
+    gflop: float  # per frame
+
+
+# ---- networks and frames ----
+
+
+def trained_networks() -> tuple[OcclusionAwareGenerator, KPDetector]:
+    """vox-256 with weights and batch statistics such as training could leave, without training."""
+    torch.manual_seed(0)
+    config = read_config(CONFIG)
+    generator, kp_detector = build_generator(config), build_kp_detector(config)
+    with torch.no_grad():
+        for module in [*generator.modules(), *kp_detector.modules()]:
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.2, 2)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.3)
+        generator.final.weight *= 8
+        kp_detector.kp.weight *= 8
+        kp_detector.jacobian.weight.normal_(0, 0.005)
+    return generator.eval(), kp_detector.eval()
+
+
+def frames(count: int) -> list[Tensor]:
+    """Textures that differ from frame to frame: (1, 3, SIZE, SIZE) in [0, 1] each."""
+    coarse = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return list(F.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic").clamp(0, 1).split(1))
+
+
+# ---- variants ----
+
+
+class StraightforwardFrame(nn.Module):
+    """What the straightforward loop does for a frame, as one graph."""
+
+    def __init__(self, generator: OcclusionAwareGenerator, kp_detector: KPDetector):
+        super().__init__()
+        self.generator, self.kp_detector = generator, kp_detector
+
+    def forward(self, source: Tensor, driving: Tensor, value: Tensor, jacobian: Tensor) -> Tensor:
+        kp_source = {"value": value, "jacobian": jacobian}
+        return self.generator(source, kp_driving=self.kp_detector(driving), kp_source=kp_source)["prediction"]
+
+
+class CachedFrame(StraightforwardFrame):
+    """The same from the encoded source."""
+
+    def forward(self, small: Tensor, features: Tensor, driving: Tensor, value: Tensor, jacobian: Tensor) -> Tensor:
+        encoding, kp_source = SourceEncoding(small, small, features), {"value": value, "jacobian": jacobian}
+        kp_driving = self.kp_detector(driving)
+        motion = self.generator.generate(encoding, kp_driving=kp_driving, kp_source=kp_source)
+        return motion["prediction"]
+
+
+class Encoder(StraightforwardFrame):
+    def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        encoding = self.generator.encode(source)
+        return encoding.small, encoding.features
+
+
+def torch_variants(generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor) -> list[Variant]:
+    kp_source, encoding = kp_detector(source), generator.encode(source)
+    fast, fast_detector = fast_generator(generator), fast_kp_detector(kp_detector)
+    fast_kp_source, fast_encoding = fast_detector(source), fast.encode(source)
+
+    def plain_frame(driving: Tensor) -> Tensor:
+        return generator(source, kp_driving=kp_detector(driving), kp_source=kp_source)["prediction"]
+
+    def plain_cached(driving: Tensor) -> Tensor:
+        return generator.generate(encoding, kp_driving=kp_detector(driving), kp_source=kp_source)["prediction"]
+
+    def fast_frame(driving: Tensor) -> Tensor:
+        return fast.generate(fast_encoding, kp_driving=fast_detector(driving), kp_source=fast_kp_source)["prediction"]
+
+    plain, quick = [generator, kp_detector], [fast, fast_detector]
+    return [
+        Variant("PyTorch, plain loop", plain_frame, gflop(plain, lambda: plain_frame(source))),
+        Variant("PyTorch, source cached", plain_cached, gflop(plain, lambda: plain_cached(source))),
+        Variant("fast form", fast_frame, gflop(quick, lambda: fast_frame(source))),
+    ]
+
+
+def engine_variants(
+    name: str,
+    load: Callable[[Path], Callable[[list[Tensor]], list[np.ndarray]]],
+    graphs: dict[str, Path],
+    inputs: tuple[Tensor, Tensor, Tensor],
+    counts: tuple[float, float],
+) -> list[Variant]:
+    """The two loops of an engine; `load` turns a graph's path into a function from inputs to outputs."""
+    source, value, jacobian = inputs
+    whole, encoder, rest = (load(graphs[part]) for part in ("whole", "encoder", "rest"))
+    small, features = (torch.from_numpy(np.array(output)) for output in encoder([source]))
+    return [
+        Variant(f"{name}, plain loop", lambda driving: whole([source, driving, value, jacobian])[0], counts[0]),
+        Variant(f"{name}, source cached", lambda driving: rest([small, features, driving, value, jacobian])[0], counts[1]),
+    ]
+
+
+def export(generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor, folder: Path) -> dict[str, Path]:
+    from onnxscript import opset20
+
+    def is_negative(x):  # of the determinant's sign; the exporter has no translation for it
+        return opset20.Less(x, 0.0)
+
+    translations = {torch.ops.prims.signbit.default: is_negative}
+    kp, encoding = kp_detector(source), generator.encode(source)
+    value, jacobian = kp["value"], kp["jacobian"]
+    examples = {
+        "whole": (StraightforwardFrame, (source, source.clone(), value, jacobian)),
+        "encoder": (Encoder, (source,)),
+        "rest": (CachedFrame, (encoding.small, encoding.features, source, value, jacobian)),
+    }
+    for part, (graph, inputs) in examples.items():
+        network = graph(generator, kp_detector).eval()
+        torch.onnx.export(
+            network,
+            inputs,
+            folder / f"{part}.onnx",
+            opset_version=20,
+            dynamo=True,
+            verbose=False,
+            custom_translation_table=translations,
+        )
+    return {part: folder / f"{part}.onnx" for part in examples}
+
+
+def load_onnxruntime(path: Path, threads: int) -> Callable[[list[Tensor]], list[np.ndarray]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    return lambda inputs: session.run(None, {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)})
+
+
+def load_openvino(path: Path, threads: int) -> Callable[[list[Tensor]], list[np.ndarray]]:
+    import openvino
+
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda inputs: list(model([tensor.numpy() for tensor in inputs]).values())
+
+
+# ---- counting and timing ----
+
+
+def gflop(networks: list[nn.Module], run: Callable[[], object]) -> float:
+    """Multiplications and additions of the convolutions, as counted from the shapes that pass while `run` runs."""
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor], out: Tensor) -> None:
+        nonlocal total
+        batch, channels, height, width = inputs[0].shape
+        if isinstance(layer, WinogradConv2d):  # 36 products for a tile of 16 pixels
+            products = 36 * -(-height // 4) * -(-width // 4) * channels * out.shape[1]
+        elif isinstance(layer, UpsampledConv2d):  # the pixels, two of each difference along an axis, four along both
+            places = height * width + 2 * (height + 1) * width + 2 * height * (width + 1) + 4 * (height + 1) * (width + 1)
+            products = places * channels * out.shape[1]
+        else:
+            products = out[0].numel() * layer.weight[0].numel()
+        total += 2 * batch * products
+
+    layers = [layer for network in networks for layer in network.modules()]
+    counted = (nn.Conv2d, WinogradConv2d, UpsampledConv2d)
+    hooks = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, counted)]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return total / 1e9
+
+
+def milliseconds(function: Callable, *arguments: object) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    return 1000 * (time.perf_counter() - start)
+
+
+class MatrixPeak:
+    """The best GFLOP/s that a plain matrix product or convolution has reached so far."""
+
+    def __init__(self):
+        self.best = 0.0
+        self.matrix = torch.rand(1024, 1024)
+        self.maps, self.kernel = torch.rand(1, 256, 64, 64), torch.rand(256, 256, 3, 3)
+
+    def measure(self) -> None:
+        for _ in range(5):
+            product = 2 * 1024**3 / milliseconds(torch.mm, self.matrix, self.matrix)
+            convolution = 2 * 64 * 64 * 256 * 256 * 9 / milliseconds(F.conv2d, self.maps, self.kernel)
+            self.best = max(self.best, product / 1e6, convolution / 1e6)
+
+
+def take_turns(variants: list[Variant], driving: list[Tensor], peak: MatrixPeak) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    for variant in variants:
+        variant.animate(driving[0])
+    for frame in driving:
+        peak.measure()
+        for variant in variants:
+            time.sleep(PAUSE)
+            times[variant.name].append(milliseconds(variant.animate, frame))
+    return times
+
+
+def print_table(variants: list[Variant], times: dict[str, list[float]], differences: dict[str, float], peak: float) -> None:
+    print(f"matrix peak {peak:.0f} GFLOP/s, {torch.get_num_threads()} threads, {len(times[variants[0].name])} rounds")
+    columns = ("median", "min", "max", "ratio", "GFLOP", "of peak", "difference")
+    print(f"{'ms/frame':28}" + "".join(f"{column:>11}" for column in columns))
+    plain = statistics.median(times[variants[0].name])
+    for name, _, count in variants:
+        median = statistics.median(times[name])
+        figures = f"{median:11.0f}{min(times[name]):11.0f}{max(times[name]):11.0f}{plain / median:10.2f}×{count:11.1f}"
+        print(f"{name:28}{figures}{count / median * 1000 / peak:11.0%}{255 * differences[name]:11.4f}")
+    print("difference: largest of any pixel to the plain loop, in grey levels of 255")
+
+
+# ---- the run ----
+
+
+def installed(*packages: str) -> bool:
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        print(f"without {packages[0]}: {', '.join(missing)} not installed; pip install -r requirements-dev.txt")
+    return not missing
+
+
+@torch.inference_mode()
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each engine")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+
+    generator, kp_detector = trained_networks()
+    source, *driving = frames(1 + options.rounds)
+    variants = torch_variants(generator, kp_detector, source)
+    engines = {"onnxruntime": ("ONNX Runtime", load_onnxruntime), "openvino": ("OpenVINO", load_openvino)}
+    engines = {package: engine for package, engine in engines.items() if installed(package, "onnx", "onnxscript")}
+    with tempfile.TemporaryDirectory() as folder:
+        graphs = export(generator, kp_detector, source, Path(folder)) if engines else {}
+        counts = (variants[0].gflop, variants[1].gflop)
+        kp = kp_detector(source)
+        for name, load in engines.values():
+            inputs = (source, kp["value"], kp["jacobian"])
+            variants += engine_variants(name, lambda path, load=load: load(path, options.threads), graphs, inputs, counts)
+    expected = [variants[0].animate(frame) for frame in driving[:3]]
+    print(f"contrast of the pictures: standard deviation {255 * torch.cat(expected).std():.0f} grey levels")
+    differences = {
+        name: max(float((torch.as_tensor(animate(driving[i])) - plain).abs().max()) for i, plain in enumerate(expected))
+        for name, animate, _ in variants
+    }
+    peak = MatrixPeak()
+    print_table(variants, take_turns(variants, driving, peak), differences, peak.best)
+
+
+if __name__ == "__main__":
+    main()
