@@ -5,7 +5,7 @@
 The plain networks already run near the processor's matrix peak, so the fast form does fewer products:
 
 1. A batch norm behind a convolution goes into its weights (`fold`).
-2. 3×3 convolutions of the bottleneck are Winograd convolutions: a quarter of the products (`WinogradConv2d`).
+2. 3×3 convolutions, above all those of the bottleneck, take a quarter of the products (`WinogradConv2d`).
 3. Nearest upsampling and a 3×3 convolution become products on the small map: a quarter again (`UpsampledConv2d`).
 4. The last convolution computes four pixels at once, which fills the processor's vectors (`FourPixelConv2d`).
 5. Heads that read the same features are one convolution (`joint`), and the image under the flow alone is not made.
@@ -64,8 +64,9 @@ def joint(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:
 
 def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     """A convolution with the padding, device and dtype of `conv` and these weights, laid out for channels-last maps."""
-    new = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], padding=conv.padding).requires_grad_(False)
-    new.weight.data, new.bias.data = weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
+    new = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], padding=conv.padding, device="meta")
+    new.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+    new.bias = nn.Parameter(bias.to(conv.bias.dtype), requires_grad=False)
     return new.to(memory_format=torch.channels_last)
 
 
@@ -180,12 +181,11 @@ class UpsampledConv2d(nn.Module):
     def convolve(self, x: Tensor, out: Tensor) -> None:
         """A slab of padded rows (B, R + 2, W + 2, C) into the outputs above its R×W pixels (B, R, 2, W, 2, O)."""
         _, rows, _, columns, _, _ = out.shape
-        dy = x[:, 1:] - x[:, :-1]  # (B, R + 1, W + 2, C)
-        x = x[:, 1:-1]
-        pixel = x[:, :, 1:-1] @ self.of_pixel + self.bias  # (B, R, W, O)
-        by_dy = (dy[:, :, 1:-1] @ self.of_dy).unflatten(-1, (2, -1))  # (B, R + 1, W, 2, O)
-        by_dx = ((x[:, :, 1:] - x[:, :, :-1]) @ self.of_dx).unflatten(-1, (2, -1))  # (B, R, W + 1, 2, O)
-        by_both = ((dy[:, :, 1:] - dy[:, :, :-1]) @ self.of_dxdy).unflatten(-1, (2, 2, -1))  # (B, R + 1, W + 1, 2, 2, O)
+        inner, dx = x[:, :, 1:-1], x[:, :, 1:] - x[:, :, :-1]  # (B, R + 2, W, C), (B, R + 2, W + 1, C)
+        pixel = inner[:, 1:-1].contiguous() @ self.of_pixel + self.bias  # (B, R, W, O)
+        by_dy = ((inner[:, 1:] - inner[:, :-1]) @ self.of_dy).unflatten(-1, (2, -1))  # (B, R + 1, W, 2, O)
+        by_dx = (dx[:, 1:-1].contiguous() @ self.of_dx).unflatten(-1, (2, -1))  # (B, R, W + 1, 2, O)
+        by_both = ((dx[:, 1:] - dx[:, :-1]) @ self.of_dxdy).unflatten(-1, (2, 2, -1))  # (B, R + 1, W + 1, 2, 2, O)
         for a in range(2):
             above = pixel + by_dy[:, a : a + rows, :, a]
             for b in range(2):
@@ -221,11 +221,10 @@ class FourPixelConv2d(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 # Blocks
 
-LEAST_CHANNELS = 64  # with fewer, the transforms of a Winograd convolution cost more than the products it saves
-
-
 def fast_conv3x3(conv: nn.Conv2d) -> nn.Module:
-    return WinogradConv2d(conv) if conv.in_channels >= LEAST_CHANNELS else conv
+    """Winograd where it pays: not with few channels, where the transforms cost more than the products they save, and not with
+    many, since the widest layers belong to the smallest maps, where reading four times the weights takes longest."""
+    return WinogradConv2d(conv) if conv.in_channels >= 64 and conv.out_channels <= 512 else conv
 
 
 class FastResBlock(nn.Module):
@@ -249,7 +248,7 @@ def fast_same_block(block: SameBlock2d) -> nn.Module:
 
 
 def fast_down_block(block: DownBlock2d) -> nn.Module:
-    return nn.Sequential(fold(block.conv, block.norm), nn.ReLU(inplace=True), copy.deepcopy(block.pool))
+    return nn.Sequential(fast_conv3x3(fold(block.conv, block.norm)), nn.ReLU(inplace=True), copy.deepcopy(block.pool))
 
 
 def fast_up_block(block: UpBlock2d) -> nn.Module:
