@@ -118,7 +118,7 @@ def train(
             last = epoch + 1 == params["num_epochs"]
             interrupted = any_rank(caught)
             if logger is not None:
-                rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
+                rates = {name: optimizers[f"optimizer_{name}"].param_groups[0]["lr"] for name in networks}
                 logger.log_epoch(epoch, losses, {"lr": rates} | watch.measured(params["batch_size"], device))
                 logger.visualize_rec(epoch, x, generated)
                 if logger.checkpoint_is_due(epoch) or last or interrupted:
@@ -206,7 +206,8 @@ class TrainingState:
 
 def seeded_generator(*key: int) -> torch.Generator:
     """A stream of random numbers that belongs to `key`, unrelated to those of other keys."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+    sequence = np.random.SeedSequence([len(key), *key])  # the length, because SeedSequence ignores zeros at the end
+    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
 
 class EpochBatches(Sampler):
@@ -286,10 +287,10 @@ def full_models(
         if config["train_params"].get("compile", False):
             model.compile()
         if dist.is_initialized():
-            # The generator's reducer must not wait for gradients of the discriminator; buffers are equal on all ranks already.
+            # The reducer of the generator step must not wait for gradients of the discriminator.
             with frozen(discriminator) if build is GeneratorFullModel else contextlib.nullcontext():
                 ids = [device] if device.type == "cuda" else None
-                model = DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+                model = DistributedDataParallel(model, device_ids=ids)
         elif device_ids is not None and len(device_ids) > 1:
             model = DataParallelWithCallback(model, device_ids=device_ids)
         models.append(model)

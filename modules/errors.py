@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 
 
@@ -33,10 +34,11 @@ class DatasetError(UserError):
 
 
 def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
-    """Turn a `UserError` that leaves `main(argv)` into one line on stderr and exit status 2."""
+    """Turn a `UserError` that leaves `main(argv)` into one line on stderr and exit status 2; warnings are one line too."""
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> None:
+        warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
         try:
             main(argv)
         except UserError as error:

@@ -61,6 +61,7 @@ class KPDetector(nn.Module):
 
     def forward(self, x: Tensor) -> Keypoints:
         check_size(x, self.size_multiple)
+        dtype = x.dtype  # of the result: autocast must not round coordinates
         if self.down is not None:
             x = self.down(x)
         features = self.predictor(x)
@@ -69,7 +70,7 @@ class KPDetector(nn.Module):
         kp = {"value": soft_argmax(heatmap)}
         if self.jacobian is not None:
             kp["jacobian"] = expected_jacobian(heatmap, self.jacobian(features))
-        return {name: tensor.to(x.dtype) for name, tensor in kp.items()}
+        return {name: tensor.to(dtype) for name, tensor in kp.items()}
 
 
 def soft_argmax(heatmap: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import VGG19_Weights, vgg19
 
 from modules.errors import CheckpointError
 from modules.util import (
@@ -64,6 +63,8 @@ class Vgg19(nn.Module):
 
 def load_vgg19(weights: str) -> nn.Module:
     """A torchvision VGG-19 with the weights that `Vgg19` describes."""
+    from torchvision.models import VGG19_Weights, vgg19  # takes seconds, and only training needs it
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = vgg19()

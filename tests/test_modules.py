@@ -144,9 +144,9 @@ def test_bf16_autocast_stays_close_and_keeps_coordinates_precise() -> None:
     source, driving = images(2), images(2, seed=1)
     expected = animate(detector, generator, source, driving)
     with torch.autocast("cpu", torch.bfloat16):
-        found = animate(detector, generator, source, driving)
+        found, kp = animate(detector, generator, source, driving), detector(source)
     assert (found["prediction"] - expected["prediction"]).abs().max() < 0.05
-    assert found["mask"].dtype == torch.float32
+    assert kp["value"].dtype == kp["jacobian"].dtype == found["mask"].dtype == torch.float32
     assert not torch.equal(found["prediction"].float(), expected["prediction"])  # autocast did take part
 
 

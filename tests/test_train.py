@@ -1,0 +1,375 @@
+"""Training end to end through run.py: files, exact resume, signals, several processes, fine-tuning, clear failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partialmethod
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+import run
+from device import process_group
+from frames_dataset import FramesDataset
+from logger import find_checkpoint, read_checkpoint, save_atomically
+from modules.build import build_discriminator, build_generator, build_kp_detector
+from modules.errors import CheckpointError, UserError
+from modules.model import DiscriminatorFullModel, GeneratorFullModel
+from tests.clips import write_dataset
+from tests.small import small_config, write_config
+from train import EpochBatches, draw_transform, seeded_generator, train
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "data")
+
+
+def config_file(root: Path, name: str = "tiny", **changes: object) -> Path:
+    """A config of six clips in batches of two: three steps an epoch. Keyword `a__b` stands for key `a.b`."""
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    config = small_config({"dataset_params.root_dir": str(root)} | changes)
+    return write_config(root.parent / f"{name}.yaml", config)
+
+
+def start(root: Path, config: Path, *arguments: str, log: str = "log") -> Path:
+    """Train through the command line; return the folder of the newest run."""
+    run.main([str(config), "--device", "cpu", "--log_dir", str(root.parent / log), *arguments])
+    return newest(root, log)
+
+
+def newest(root: Path, log: str = "log") -> Path:
+    return max((root.parent / log).iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+
+
+def assert_same(a: object, b: object, path: str = "") -> None:
+    """Bit for bit, through dictionaries and lists."""
+    assert type(a) is type(b), path
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (item_a, item_b) in enumerate(zip(a, b, strict=True)):
+            assert_same(item_a, item_b, f"{path}/{i}")
+    else:
+        assert a == b, path
+
+
+def losses_logged(folder: Path) -> list[tuple]:
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(entry["epoch"], entry.get("step"), entry["losses"]) for entry in entries]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert losses_logged(a) == losses_logged(b)
+    assert (a / "log.txt").read_text() == (b / "log.txt").read_text()
+    assert_same(read_checkpoint(find_checkpoint(a)), read_checkpoint(find_checkpoint(b)))
+
+
+# Files
+
+
+def test_a_run_leaves_what_the_readme_says(root: Path) -> None:
+    config = config_file(root, train_params__checkpoint_freq=2, train_params__num_epochs=3)
+    folder = start(root, config)
+    assert folder.name.startswith("tiny_")
+    assert (folder / "tiny.yaml").read_bytes() == config.read_bytes()
+    lines = (folder / "log.txt").read_text().splitlines()
+    terms = ["gen_gan", "feature_matching", "equivariance_value", "equivariance_jacobian", "disc_gan"]
+    assert [line.split(") ")[0] for line in lines] == ["00000000", "00000001", "00000002"]
+    assert [part.split(" - ")[0] for part in lines[0].split(") ")[1].split("; ")] == terms
+    epoch = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()][-1]
+    assert epoch.keys() == {
+        "epoch",
+        "losses",
+        "lr",
+        "samples_per_second",
+        "data_seconds",
+        "compute_seconds",
+        "peak_memory_mib",
+    }
+    assert epoch["lr"] == pytest.approx(dict.fromkeys(("generator", "discriminator", "kp_detector"), 2e-5))
+    assert sorted(path.name for path in (folder / "train-vis").iterdir()) == [f"0000000{i}-rec.png" for i in range(3)]
+    assert sorted(path.name for path in folder.glob("*.pth.tar")) == [
+        "00000001-checkpoint.pth.tar",
+        "00000002-checkpoint.pth.tar",
+    ]
+
+
+def test_a_checkpoint_is_what_the_published_code_reads(root: Path) -> None:
+    content = read_checkpoint(find_checkpoint(start(root, config_file(root))))
+    optimizers = {"optimizer_generator", "optimizer_discriminator", "optimizer_kp_detector"}
+    assert content.keys() == {"generator", "discriminator", "kp_detector", "epoch", "resume"} | optimizers
+    assert content["epoch"] == 1
+    config = small_config()
+    for name, build in (("generator", build_generator), ("kp_detector", build_kp_detector)):
+        network = build(config)
+        network.load_state_dict(content[name])
+        adam = torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        adam.load_state_dict(content[f"optimizer_{name}"])
+        assert len(adam.state) == len(list(network.parameters()))
+
+
+# Going on
+
+
+def test_two_and_two_epochs_are_four(root: Path) -> None:
+    whole = start(root, config_file(root, train_params__num_epochs=4), log="whole")
+    start(root, config_file(root, train_params__num_epochs=2), log="parts")
+    parts = newest(root, "parts")
+    start(root, config_file(root, train_params__num_epochs=4), "--checkpoint", str(parts), log="parts")
+    assert newest(root, "parts") == parts
+    assert_same_run(whole, parts)
+
+
+def test_going_on_from_an_earlier_checkpoint_forgets_what_came_later(root: Path) -> None:
+    config = config_file(root, train_params__num_epochs=3)
+    whole, again = start(root, config, log="whole"), start(root, config, log="again")
+    with (again / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "st')  # as a kill in the middle of a line leaves it
+    start(root, config, "--checkpoint", str(again / "00000000-checkpoint.pth.tar"), log="again")
+    assert_same_run(whole, again)
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
+def test_a_signal_stops_within_a_step_and_the_run_goes_on_exactly(root: Path, number: int, workers: int) -> None:
+    config = config_file(root, train_params__num_repeats=30, train_params__num_workers=workers, train_params__num_epochs=1)
+    whole = start(root, config, log="whole")
+    command = [sys.executable, "run.py", str(config), "--device", "cpu", "--log_dir", str(root.parent / "parts")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr.readline().startswith("training: 2/180 samples")  # the first step is done
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err and "stopped in epoch 0 after step" in out
+    parts = newest(root, "parts")
+    assert 0 < read_checkpoint(find_checkpoint(parts))["resume"]["step"] < 90
+    start(root, config, "--checkpoint", str(parts), log="parts")
+    assert_same_run(whole, parts)
+
+
+def test_a_kill_during_a_save_leaves_the_last_whole_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "00000000-checkpoint.pth.tar"
+    save_atomically({"generator": {}, "kp_detector": {}, "number": -1}, path)
+    script = (
+        "import sys, torch; from pathlib import Path; from logger import save_atomically\n"
+        "for number in range(10**6):\n"
+        "    weights = {'weight': torch.full((300_000,), float(number))}\n"
+        "    save_atomically({'generator': weights, 'kp_detector': {}, 'number': number}, Path(sys.argv[1]))\n"
+        "    print(number, flush=True)\n"
+    )
+    rng = random.Random(0)
+    torn = 0
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        content = read_checkpoint(path)
+        assert content["number"] >= 0
+        assert (content["generator"]["weight"] == content["number"]).all()
+        torn += path.with_name(path.name + ".tmp").exists()
+    assert torn > 0  # some kill did hit a save
+
+
+def test_another_seed_than_the_runs_is_refused(root: Path, capsys: pytest.CaptureFixture) -> None:
+    config = config_file(root)
+    folder = start(root, config, "--seed", "3")
+    with pytest.raises(SystemExit):
+        start(root, config, "--seed", "4", "--checkpoint", str(folder))
+    assert "--seed 4: the run of" in capsys.readouterr().err
+    assert read_checkpoint(find_checkpoint(folder))["resume"]["seed"] == 3
+
+
+def test_a_published_checkpoint_goes_on_after_its_epoch(root: Path) -> None:
+    config = config_file(root, train_params__num_epochs=3)
+    folder = start(root, config)
+    path = find_checkpoint(folder)
+    content = read_checkpoint(path)
+    for later in folder.glob("*-checkpoint.pth.tar"):
+        later.unlink()
+    del content["resume"]
+    content["epoch"] = 1
+    torch.save(content, path, _use_new_zipfile_serialization=False)  # the format of PyTorch 1.0
+    start(root, config, "--checkpoint", str(path))
+    assert [line[:8] for line in (folder / "log.txt").read_text().splitlines()] == ["00000000", "00000001", "00000002"]
+    assert read_checkpoint(find_checkpoint(folder))["epoch"] == 2
+
+
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    path = tmp_path / "trap.pth.tar"
+    torch.save({"generator": Trap(), "kp_detector": {}}, path)
+    with pytest.raises(CheckpointError, match=r"trap\.pth\.tar: damaged, or not a checkpoint"):
+        read_checkpoint(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+# Fine-tuning
+
+
+def test_another_config_starts_a_new_run_from_the_weights(root: Path, capsys: pytest.CaptureFixture) -> None:
+    first = start(root, config_file(root), log="first")
+    adversarial = config_file(root, "tiny-adv", model_params__discriminator_params__use_kp=True, train_params__lr_kp_detector=0)
+    second = start(root, adversarial, "--checkpoint", str(first), log="second")
+    out = capsys.readouterr().out
+    assert "new run from the weights of" in out and "the discriminator starts anew" in out
+    before, after = read_checkpoint(find_checkpoint(first)), read_checkpoint(find_checkpoint(second))
+    assert_same(before["kp_detector"], after["kp_detector"])  # a learning rate of 0 freezes weights and statistics
+    assert not torch.equal(before["generator"]["final.weight"], after["generator"]["final.weight"])
+    assert losses_logged(second)[0][:2] == (0, 0)
+
+
+# Failures
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoints(root: Path, capsys: pytest.CaptureFixture) -> None:
+    config = config_file(root)
+    folder = start(root, config)
+    path = find_checkpoint(folder)
+    content = read_checkpoint(path)
+    content["generator"]["final.bias"].fill_(float("nan"))
+    content["resume"] |= {"epoch": 1}
+    save_atomically(content, path)
+    before = {file: file.read_bytes() for file in folder.glob("*.pth.tar")}
+    with pytest.raises(SystemExit) as stop:
+        start(root, config, "--checkpoint", str(path))
+    assert stop.value.code == 2
+    assert "the loss 'gen_gan' is nan in epoch 1, step 0" in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in folder.glob("*.pth.tar")}
+
+
+def test_less_data_than_a_batch_is_refused(root: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        start(root, config_file(root, train_params__batch_size=7))
+    assert "an epoch has 6 samples, less than one batch of 7" in capsys.readouterr().err
+
+
+def test_an_error_in_a_worker_is_one_line(root: Path, capsys: pytest.CaptureFixture) -> None:
+    config = config_file(root, dataset_params__frame_shape=[64, 64, 3], train_params__num_workers=1)
+    with pytest.raises(SystemExit):
+        start(root, config)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "its frames are 32x32" in err
+
+
+# Data order
+
+
+def test_an_epoch_visits_every_sample_once_and_goes_on_from_any_step() -> None:
+    batches = EpochBatches(num_samples=10, batch_size=3, seed=0)
+    orders = []
+    for epoch in range(2):
+        batches.start_at(epoch, 0)
+        orders.append(list(batches))
+        assert len(orders[-1]) == len(batches) == 3 and len({i for batch in orders[-1] for i in batch}) == 9
+    assert orders[0] != orders[1]
+    batches.start_at(0, 2)
+    assert list(batches) == orders[0][2:]
+
+
+def test_streams_of_different_keys_differ() -> None:
+    draws = {tuple(torch.rand(2, generator=seeded_generator(*key)).tolist()) for key in ((0, 1), (1, 0), (0, 0, 1), (0, 1, 0))}
+    assert len(draws) == 4
+
+
+# Precision, formats, processes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        (["--precision", "bf16"], {}),
+        ([], {"train_params__channels_last": True}),
+        ([], {"train_params__compile": True}),
+    ],
+)
+def test_switches_keep_the_losses_close(root: Path, monkeypatch: pytest.MonkeyPatch, arguments: list, changes: dict) -> None:
+    # Compiled without a C++ compiler, which a fresh machine lacks; what the compiler makes of our graph is PyTorch's to test.
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    plain = losses_logged(start(root, config_file(root, train_params__num_epochs=1), log="plain"))
+    switched = losses_logged(start(root, config_file(root, train_params__num_epochs=1, **changes), *arguments, log="switched"))
+    for (_, _, expected), (_, _, found) in zip(plain, switched, strict=True):
+        assert found == pytest.approx(expected, rel=0.05)
+
+
+def test_fp16_scales_its_gradients_and_keeps_the_scale(root: Path) -> None:
+    folder = start(root, config_file(root, train_params__num_epochs=1), "--precision", "fp16")
+    assert read_checkpoint(find_checkpoint(folder))["resume"]["scaler"]["scale"] > 1
+
+
+def train_in_double(rank: int, world: int, port: int, root: Path, log: Path) -> None:
+    """Three steps in float64, in which the order of summation is no matter."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
+    if world > 1:
+        os.environ["LOCAL_RANK"] = str(rank)
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(rank)  # the ranks start apart; rank 0's weights count
+    changes = {"dataset_params.root_dir": str(root), "train_params.num_epochs": 1, "train_params.batch_size": 4}
+    config = small_config(changes | {"train_params.num_repeats": 2})
+    with process_group(torch.device("cpu")):
+        dataset = FramesDataset(is_train=True, **config["dataset_params"])
+        networks = (build_generator(config), build_discriminator(config), build_kp_detector(config))
+        train(config, *networks, checkpoint=None, log_dir=log, dataset=dataset)
+
+
+def test_two_processes_train_as_one_does_on_the_whole_batch(root: Path) -> None:
+    logs = {world: root.parent / f"world{world}" for world in (1, 2)}
+    for world, log in logs.items():
+        mp.spawn(train_in_double, (world, 29500 + os.getpid() % 1000, root, log), nprocs=world)
+    one, two = (read_checkpoint(find_checkpoint(log)) for log in logs.values())
+    for network in ("generator", "discriminator", "kp_detector"):
+        for name, tensor in one[network].items():
+            torch.testing.assert_close(two[network][name], tensor, atol=1e-5, rtol=0)
+    for (_, _, expected), (_, _, found) in zip(*map(losses_logged, logs.values()), strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_batch_that_processes_can_not_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.world_size", lambda: 2)
+    with pytest.raises(UserError, match="batch_size 3 can't be shared evenly by 2 processes"):
+        EpochBatches(num_samples=9, batch_size=3, seed=0)
+
+
+def test_the_first_batch_through_the_loop_is_the_plain_step(root: Path) -> None:
+    """The losses in the log are those of the full models on the first batch, by hand."""
+    config_path = config_file(root)
+    folder = start(root, config_path)
+    logged = losses_logged(folder)[0][2]
+    config = small_config({"dataset_params.root_dir": str(root)})
+    torch.manual_seed(0)
+    generator, discriminator, kp_detector = build_generator(config), build_discriminator(config), build_kp_detector(config)
+    dataset = FramesDataset(is_train=True, **config["dataset_params"])
+    dataset.set_epoch(0, 0)
+    indices = next(iter(EpochBatches(len(dataset), 2, seed=0)))
+    x = torch.utils.data.default_collate([dataset[i] for i in indices])
+    arguments = (kp_detector, generator, discriminator, config["train_params"])
+    transform = draw_transform(config["train_params"], (0, 0, 0), torch.device("cpu"))
+    losses, generated = GeneratorFullModel(*arguments)(x, transform)
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(
+        {name: value for name, value in logged.items() if name != "disc_gan"}, rel=1e-5
+    )
+    # The discriminator's step comes after the generator's, on what was generated before it.
+    assert DiscriminatorFullModel(*arguments)(x, generated)["disc_gan"].item() == pytest.approx(logged["disc_gan"], rel=1e-4)
