@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import struct
-import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -143,23 +142,14 @@ def _read_plain_png(path: Path) -> bytes | None:
 
 def _decode_plain_png(data: bytes) -> np.ndarray | None:
     """Decode what `_read_plain_png` returned, in half of Pillow's time; None where anything is wrong with it."""
+    codec = av.CodecContext.create("png", "r")  # new each time: its second picture was found to come out wrong
+    codec.thread_count = 1
+    codec.options = {"err_detect": "crccheck+explode", "max_pixels": str(Image.MAX_IMAGE_PIXELS)}
     try:
-        frames = _png_decoder.codec.decode(av.Packet(data))
+        frames = codec.decode(av.Packet(data))
     except av.error.FFmpegError:
         return None
     return frames[0].to_ndarray() if frames else None
-
-
-class _PngDecoder(threading.local):
-    """A decoder for each thread, which keeps its memory from one picture to the next."""
-
-    def __init__(self):
-        self.codec = av.CodecContext.create("png", "r")
-        self.codec.thread_count = 1
-        self.codec.options = {"err_detect": "crccheck+explode", "max_pixels": str(Image.MAX_IMAGE_PIXELS)}
-
-
-_png_decoder = _PngDecoder()
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
