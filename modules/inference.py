@@ -120,25 +120,36 @@ class WinogradConv2d(nn.Module):
 
 
 def winograd_input(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-    """Six neighbouring inputs -> values at the points 0, 1, -1, 2, -2 and infinity (Bᵀ of Lavin & Gray)."""
-    x42, x31 = x[4] - x[2], x[3] - x[1]
-    even, odd = torch.sub(x[4], x[2], alpha=4), torch.sub(x[3], x[1], alpha=4)
-    torch.add(x42, x[0] - x[2], alpha=4, out=out[0])
-    torch.add(even, odd, out=out[1])
-    torch.sub(even, odd, out=out[2])
-    torch.add(x42, x31, alpha=2, out=out[3])
-    torch.sub(x42, x31, alpha=2, out=out[4])
-    torch.sub(x[5] - x[3], x31, alpha=4, out=out[5])
+    """Six neighbouring inputs -> values at the points 0, 1, -1, 2, -2 and infinity (Bᵀ of Lavin & Gray).
+
+    Here and in `winograd_output` every step writes to where a result goes, since memory is what limits them.
+    """
+    torch.sub(x[4], x[2], alpha=4, out=out[1])
+    torch.sub(x[3], x[1], alpha=4, out=out[2])
+    add_and_subtract(out[1], out[2])  # -4 x1 - 4 x2 + x3 + x4 and 4 x1 - 4 x2 - x3 + x4
+    torch.sub(x[4], x[2], out=out[3])
+    torch.sub(x[3], x[1], out=out[4])
+    torch.sub(x[0], x[2], out=out[0])
+    torch.add(out[3], out[0], alpha=4, out=out[0])  # 4 x0 - 5 x2 + x4
+    torch.sub(x[5], x[3], out=out[5])
+    out[5].sub_(out[4], alpha=4)  # 4 x1 - 5 x3 + x5
+    add_and_subtract(out[3], out[4], factor=2)  # -2 x1 - x2 + 2 x3 + x4 and 2 x1 - x2 - 2 x3 + x4
 
 
 def winograd_output(m: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-    """Products at the six points -> four neighbouring outputs (Aᵀ of Lavin & Gray)."""
-    sum1, difference1 = m[1] + m[2], m[1] - m[2]
-    sum2, difference2 = m[3] + m[4], m[3] - m[4]
-    torch.add(m[0] + sum1, sum2, out=out[0])
-    torch.add(difference1, difference2, alpha=2, out=out[1])
-    torch.add(sum1, sum2, alpha=4, out=out[2])
-    torch.add(difference1 + m[5], difference2, alpha=8, out=out[3])
+    """Products at the six points, which are overwritten -> four neighbouring outputs (Aᵀ of Lavin & Gray)."""
+    add_and_subtract(m[1], m[2])
+    add_and_subtract(m[3], m[4])
+    torch.add(m[0], m[1], out=out[0]).add_(m[3])
+    torch.add(m[2], m[4], alpha=2, out=out[1])
+    torch.add(m[1], m[3], alpha=4, out=out[2])
+    torch.add(m[2], m[5], out=out[3]).add_(m[4], alpha=8)
+
+
+def add_and_subtract(a: Tensor, b: Tensor, factor: float = 1) -> None:
+    """In place: a and b become a + factor·b and a - factor·b."""
+    a.add_(b, alpha=factor)
+    torch.sub(a, b, alpha=2 * factor, out=b)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -182,14 +193,15 @@ class UpsampledConv2d(nn.Module):
         """A slab of padded rows (B, R + 2, W + 2, C) into the outputs above its R×W pixels (B, R, 2, W, 2, O)."""
         _, rows, _, columns, _, _ = out.shape
         inner, dx = x[:, :, 1:-1], x[:, :, 1:] - x[:, :, :-1]  # (B, R + 2, W, C), (B, R + 2, W + 1, C)
-        pixel = inner[:, 1:-1].contiguous() @ self.of_pixel + self.bias  # (B, R, W, O)
+        pixel = inner[:, 1:-1].contiguous() @ self.of_pixel  # (B, R, W, O)
+        pixel += self.bias
         by_dy = ((inner[:, 1:] - inner[:, :-1]) @ self.of_dy).unflatten(-1, (2, -1))  # (B, R + 1, W, 2, O)
         by_dx = (dx[:, 1:-1].contiguous() @ self.of_dx).unflatten(-1, (2, -1))  # (B, R, W + 1, 2, O)
         by_both = ((dx[:, 1:] - dx[:, :-1]) @ self.of_dxdy).unflatten(-1, (2, 2, -1))  # (B, R + 1, W + 1, 2, 2, O)
         for a in range(2):
-            above = pixel + by_dy[:, a : a + rows, :, a]
+            above = by_dy[:, a : a + rows, :, a].add_(pixel)
             for b in range(2):
-                beside = by_dx[:, :, b : b + columns, b] + by_both[:, a : a + rows, b : b + columns, a, b]
+                beside = by_both[:, a : a + rows, b : b + columns, a, b].add_(by_dx[:, :, b : b + columns, b])
                 torch.add(above, beside, out=out[:, :, a, :, b])
 
 
