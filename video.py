@@ -52,6 +52,7 @@ _COPIED_SOUND = frozenset({"aac", "mp3", "opus", "flac"})
 _AAC_RATE, _AAC_FRAME = 48000, 1024  # samples per second, samples per packet
 _FASTSTART = {"movflags": "+faststart"}  # the table of contents first, so that playing starts before all is downloaded
 _SMPTE170M = 6  # FFmpeg's number for the BT.601 colour matrix
+_DIGITS = re.compile(r"(\d+)")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_RGB = bytes([8, 2, 0, 0, 0])  # bits, colour type, compression, filters, interlacing
 # Transparency, an animation, and where a rotation may be written.
@@ -61,8 +62,9 @@ _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sort key under which frame 2 comes before frame 10."""
-    parts = re.split(r"(\d+)", name)
-    return [int(part) if position % 2 else part for position, part in enumerate(parts)], name
+    parts = _DIGITS.split(name)
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
 
 
 def _on_white(rgba: np.ndarray) -> np.ndarray:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import video
 from modules.errors import MediaError
@@ -107,6 +110,23 @@ def exif_rotated(folder: Path) -> Path:
     return folder / "turned.jpg"
 
 
+def turned_png(folder: Path, **options) -> Path:
+    Image.fromarray(np.rot90(halves())).save(folder / "turned.png", **options)
+    return folder / "turned.png"
+
+
+def exif_rotated_png(folder: Path) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return turned_png(folder, exif=exif)
+
+
+def xmp_rotated_png(folder: Path) -> Path:
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>')
+    return turned_png(folder, pnginfo=text)
+
+
 def grey_16_bit(folder: Path) -> Path:
     Image.fromarray(grey_halves().astype(np.uint16) * 257).save(folder / "deep.png")
     return folder / "deep.png"
@@ -178,6 +198,13 @@ def folder_with_broken_frame(folder: Path) -> Path:
     clip = folder_of_frames(folder, ("1.png", "2.png"))
     cut(clip / "2.png", 0.5)
     return clip
+
+
+def folder_of_turned_frames(folder: Path) -> Path:
+    (folder / "frames").mkdir()
+    for build, name in ((exif_rotated, "1.jpg"), (exif_rotated_png, "2.png"), (rgba, "3.png")):
+        build(folder).rename(folder / "frames" / name)
+    return folder / "frames"
 
 
 def symlink(folder: Path) -> Path:
@@ -271,6 +298,9 @@ ODD_INPUTS = {
     "one bit": (picture("1", "a.bmp"), None, (np.array(Image.fromarray(halves()).convert("1").convert("RGB"))[None], 0)),
     "webp": (picture("RGB", "a.webp", lossless=True), None, (HALVES, 0)),
     "exif rotation": (exif_rotated, None, (HALVES, 8)),
+    "exif rotation of a png": (exif_rotated_png, None, (HALVES, 0)),
+    "xmp rotation of a png": (xmp_rotated_png, None, (HALVES, 0)),
+    "png with one transparent colour": (picture("RGB", "a.png", transparency=RIGHT), None, (white_right()[None], 0)),
     "upper case suffix": (picture("RGB", "A.PNG"), None, (HALVES, 0)),
     "png named jpg": (lambda d: picture("RGB", "a.png")(d).rename(d / "a.jpg"), None, (HALVES, 0)),
     "unicode and spaces": (picture("RGB", "mänty 木 1:2 %03d.png"), None, (HALVES, 0)),
@@ -288,6 +318,7 @@ ODD_INPUTS = {
     "folder of one": (lambda d: folder_of_frames(d, ("1.png",)), None, (levels(1), 0)),
     "folder with other files": (folder_with_noise, None, (levels(3), 0)),
     "read-only folder": (read_only_folder, None, (levels(2), 0)),
+    "folder of turned frames": (folder_of_turned_frames, None, (np.stack([halves(), halves(), white_right()]), 8)),
     "folder of nothing": (lambda d: folder_of_frames(d, ()), None, "frames: holds no frames"),
     "folder of two sizes": (lambda d: folder_of_frames(d, ("1.png", "2.png"), (8, 9)), None, "2.png: is 9x9"),
     "folder with a broken frame": (folder_with_broken_frame, None, "2.png: can't be read as a picture"),
@@ -336,6 +367,57 @@ def test_odd_inputs_give_the_right_pixels_or_one_clear_error(name: str, tmp_path
     difference = np.abs(found.astype(int) - frames)
     assert np.quantile(difference, 0.8) <= tolerance if tolerance else not difference.any()
     np.testing.assert_array_equal(clip.read([len(clip) - 1, 0, 0]), found[[-1, 0, 0]])
+
+
+def png_bytes(pixels: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png", **options)
+    return file.getvalue()
+
+
+def plain_pictures() -> list[np.ndarray]:
+    """Flat, smooth and random pictures, each beside others of its size, so that pngs of every row filter are among them."""
+    rng, pictures = np.random.default_rng(0), []
+    for height, width in ((1, 1), (7, 3), (8, 8), (33, 130)):
+        slopes = rng.integers(0, 9, (4, 2, 3))
+        pictures += [np.uint8(np.arange(height)[:, None, None] * a + np.arange(width)[:, None] * b) for a, b in slopes]
+        pictures += [np.full((height, width, 3), level, np.uint8) for level in (1, 2, 255)]
+        pictures.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return pictures
+
+
+def test_plain_pngs_come_out_exactly_one_after_the_other_and_in_threads(tmp_path):
+    pictures = plain_pictures()
+    paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]
+    for path, pixels in zip(paths, pictures, strict=True):
+        path.write_bytes(png_bytes(pixels))
+        assert video._decode_plain_png(video._read_plain_png(path)) is not None  # none is left to Pillow
+        np.testing.assert_array_equal(video.read_image(path), pixels)
+        assert video.read_image_size(path) == pixels.shape[:2]
+    with ThreadPoolExecutor(4) as pool:
+        for pixels, found in zip(pictures * 5, pool.map(video.read_image, paths * 5), strict=True):
+            np.testing.assert_array_equal(found, pixels)
+
+
+def test_a_damaged_png_is_an_error_or_has_all_its_pixels(tmp_path):
+    pixels = moving(1)[0]
+    whole, path, refused = png_bytes(pixels, compress_level=1), tmp_path / "a.png", 0
+    flipped = (whole[:n] + bytes([whole[n] ^ 4]) + whole[n + 1:] for n in range(0, len(whole), 97))
+    for data in (*(whole[:n] for n in range(0, len(whole), 97)), *flipped):
+        path.write_bytes(data)
+        try:
+            np.testing.assert_array_equal(video.read_image(path), pixels)
+        except MediaError:
+            refused += 1
+    assert refused > len(whole) // 97
+
+
+def test_a_frame_added_to_a_folder_is_seen(tmp_path):
+    clip = folder_of_frames(tmp_path, ("1.png", "3.png"))
+    assert len(video.open_clip(clip)) == 2
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(clip / "2.png")
+    os.utime(clip, ns=(0, clip.stat().st_mtime_ns + 1))  # where the clock of the file system has not ticked
+    assert [int(frame[0, 0, 0]) for frame in video.open_clip(clip)] == [0, 9, 1]
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------------
