@@ -59,10 +59,11 @@ def main(argv: list[str] | None = None) -> None:
 
     from device import pick_device, process_group
     from frames_dataset import FramesDataset
-    from logger import find_checkpoint
+    from logger import Visualizer, find_checkpoint
     from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
 
     config = read_config(options.config)
+    Visualizer(**(config.get("visualizer_params") or {}))  # an unknown colormap would else come out after an epoch
     device = pick_device(options.device, options.device_ids)
     checkpoint = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
     with process_group(device):
@@ -103,7 +104,7 @@ def run_training(
     from logger import read_checkpoint
     from train import train
 
-    goes_on = checkpoint is not None and (checkpoint.parent / options.config.name).exists()
+    goes_on = checkpoint is not None and is_run_of(checkpoint.parent, options.config)
     seed = options.seed or 0
     if goes_on:
         log_dir = checkpoint.parent
@@ -127,6 +128,11 @@ def run_training(
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
     print(f"trained: {log_dir}")
+
+
+def is_run_of(folder: Path, config_path: Path) -> bool:
+    """Whether a folder is that of a training run with a config of this name."""
+    return (folder / "train-vis").is_dir() and (folder / config_path.name).exists()
 
 
 def seed_of_run(content: dict, checkpoint: Path, asked: int | None) -> int:

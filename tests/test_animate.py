@@ -1,0 +1,228 @@
+"""Keypoint transfer, the Animator, and the two modes of run.py that use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import run
+from animate import Animator, normalize_kp
+from frames_dataset import FramesDataset
+from logger import NETWORKS, Visualizer
+from modules.build import build_discriminator, build_generator, build_kp_detector
+from tests.clips import write_dataset
+from tests.golden import Case, assert_outputs
+from tests.small import images, randomize, small_config, write_config
+from video import open_clip
+
+SWITCHES = ("adapt_movement_scale", "use_relative_movement", "use_relative_jacobian")
+
+
+@pytest.fixture
+def networks() -> tuple[torch.nn.Module, torch.nn.Module]:
+    torch.manual_seed(0)
+    return randomize(build_generator(small_config())), randomize(build_kp_detector(small_config()))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Path, Path]:
+    """A config with its test clips, and a checkpoint in a folder of its own."""
+    root = write_dataset(tmp_path / "data")
+    config = small_config({"dataset_params.root_dir": str(root)})
+    torch.manual_seed(0)
+    builders = {"generator": build_generator, "discriminator": build_discriminator, "kp_detector": build_kp_detector}
+    content = {name: randomize(builders[name](config)).state_dict() for name in NETWORKS}
+    (tmp_path / "run").mkdir()
+    checkpoint = tmp_path / "run" / "00000000-checkpoint.pth.tar"
+    torch.save(content, checkpoint)
+    return write_config(tmp_path / "tiny.yaml", config), checkpoint
+
+
+# Keypoint transfer
+
+
+def test_normalize_kp_golden() -> None:
+    case = Case("normalize_kp")
+    inputs, expected = case.under("in"), case.under("out")
+    assert len(expected) == 8
+    for name, kp in expected.items():
+        switches = dict(zip(SWITCHES, (part[-1] == "1" for part in name.split("_")), strict=True))
+        assert_outputs(normalize_kp(**inputs, **switches), kp)
+
+
+def keypoints(batch: int, seed: int = 0) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    jacobian = torch.eye(2) + 0.2 * torch.randn(batch, 4, 2, 2, generator=generator)
+    return {"value": torch.rand(batch, 4, 2, generator=generator) - 0.5, "jacobian": jacobian}
+
+
+def test_the_initial_frame_leaves_the_source_as_it_is() -> None:
+    source, driving = keypoints(1), keypoints(1, seed=1)
+    found = normalize_kp(source, driving, driving, **dict.fromkeys(SWITCHES, True))
+    torch.testing.assert_close(found, source)
+
+
+def test_batches_are_treated_one_by_one() -> None:
+    sources, drivings, initials = keypoints(3), keypoints(3, seed=1), keypoints(3, seed=2)
+    together = normalize_kp(sources, drivings, initials, **dict.fromkeys(SWITCHES, True))
+    for i in range(3):
+        one = ({name: tensor[i : i + 1] for name, tensor in kp.items()} for kp in (sources, drivings, initials))
+        alone = normalize_kp(*one, **dict.fromkeys(SWITCHES, True))
+        torch.testing.assert_close({name: tensor[i : i + 1] for name, tensor in together.items()}, alone)
+
+
+def test_keypoints_on_a_line_and_without_jacobians_are_no_error() -> None:
+    line = {"value": torch.linspace(-0.5, 0.5, 4).view(1, 4, 1).expand(1, 4, 2)}
+    moved = {"value": line["value"] + 0.1}
+    found = normalize_kp(line, moved, line, **dict.fromkeys(SWITCHES, True))
+    torch.testing.assert_close(found, moved)
+
+
+# Animator
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_animator_does_what_the_networks_do_one_by_one(networks, batch_size: int) -> None:
+    generator, kp_detector = networks
+    source, driving = images(1), images(5, seed=1)
+    switches = dict.fromkeys(SWITCHES, True)
+    animator = Animator(generator, kp_detector, source, switches, batch_size=batch_size)
+    results = list(animator.animate(iter(driving)))
+    assert len(results) == 5
+    with torch.no_grad():
+        kp_source, kp_initial = kp_detector(source), kp_detector(driving[:1])
+        for i, result in enumerate(results):
+            kp = normalize_kp(kp_source, kp_detector(driving[i : i + 1]), kp_initial, **switches)
+            expected = generator(source, kp_driving=kp, kp_source=kp_source)["prediction"]
+            torch.testing.assert_close(result["prediction"], expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(result["kp_norm"], kp, atol=1e-5, rtol=1e-4)
+
+
+def test_animator_measures_movement_from_the_frame_it_is_told(networks) -> None:
+    source, driving = images(1), images(3, seed=1)
+    animator = Animator(*networks, source, dict.fromkeys(SWITCHES, True))
+    animator.start_from(driving[2])
+    results = list(animator.animate(driving))
+    torch.testing.assert_close(results[2]["kp_norm"], animator.kp_source)
+    assert not torch.allclose(results[0]["kp_norm"]["value"], animator.kp_source["value"])
+
+
+def test_animator_holds_no_more_than_a_batch_of_frames(networks) -> None:
+    asked = []
+
+    def frames():
+        for i, frame in enumerate(images(6)):
+            asked.append(i)
+            yield frame
+
+    stream = Animator(*networks, images(1), batch_size=2).animate(frames())
+    next(stream)
+    assert asked == [0, 1]
+
+
+# Pictures
+
+
+def test_visualizer_draws_every_column_and_marks_keypoints(networks) -> None:
+    generator, kp_detector = networks
+    source, driving = images(2), images(2, seed=1)
+    kp_source, kp_driving = kp_detector(source), kp_detector(driving)
+    out = generator(source, kp_driving=kp_driving, kp_source=kp_source)
+    out |= {"kp_source": kp_source, "kp_driving": kp_driving}
+    grid = Visualizer(kp_size=2, colormap="gist_rainbow").visualize(driving, source, out)
+    columns = ["source", "driving", "deformed", "prediction", "occlusion"] + ["motion", "mask"] * 4
+    assert grid.shape == (2 * 32, len(columns) * 32, 3) and grid.dtype == np.uint8
+    x, y = ((kp_source["value"][0, 0] + 1) / 2 * 31).round().int().tolist()
+    assert grid[y, x].tolist() == [255, 0, 41]  # the first colour of gist_rainbow
+    prediction = (out["prediction"][1].permute(1, 2, 0).detach().numpy() * 255).round()
+    assert np.array_equal(grid[32:, 96:128], prediction)
+
+
+# Modes
+
+
+def test_reconstruction_writes_videos_strips_and_the_loss(trained: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
+    config, checkpoint = trained
+    arguments = [str(config), "--mode", "reconstruction", "--checkpoint", str(checkpoint), "--device", "cpu"]
+    run.main(arguments)
+    folder = checkpoint.parent / "reconstruction"
+    names = ["id100#0", "id101#1"]
+    assert sorted(path.name for path in folder.glob("*.mp4")) == [f"{name}.mp4" for name in names]
+    table = pd.read_csv(folder / "l1.csv")
+    assert table["video"].tolist() == names and table["frames"].tolist() == [4, 4]
+    assert f"Reconstruction loss: {np.average(table['l1'], weights=table['frames'])}" in capsys.readouterr().out
+
+    for name, l1 in zip(names, table["l1"], strict=True):
+        strip = open_clip(folder / "png" / f"{name}.png", (32, 32, 3)).read(range(4))
+        real = open_clip(checkpoint.parent.parent / "data" / "test" / name).read(range(4))
+        assert np.abs(strip / 255 - real / 255).mean() == pytest.approx(l1, abs=0.002)  # but for rounding to 8 bits
+        assert len(open_clip(folder / f"{name}.mp4")) == 4
+        assert open_clip(folder / f"{name}.mp4").fps == pytest.approx(25)
+    summary = json.loads((folder / "l1.json").read_text())
+    assert summary["videos"] == 2 and summary["frames"] == 8
+
+    (folder / "id100#0.mp4").unlink()
+    kept = (folder / "id101#1.mp4").stat().st_mtime_ns
+    run.main([*arguments, "--skip_existing"])
+    assert (folder / "id100#0.mp4").exists() and (folder / "id101#1.mp4").stat().st_mtime_ns == kept
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "l1.csv"), table)
+
+
+def test_num_videos_is_a_maximum(trained: tuple[Path, Path]) -> None:
+    config, checkpoint = trained
+    config.write_text(config.read_text().replace("num_videos: 10", "num_videos: 1"))
+    run.main([str(config), "--mode", "reconstruction", "--checkpoint", str(checkpoint), "--device", "cpu"])
+    assert len(list((checkpoint.parent / "reconstruction").glob("*.mp4"))) == 1
+
+
+def test_animation_of_a_list_of_pairs(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    config, checkpoint = trained
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("source,driving\nid100#0.mp4,id101#1.mp4\nid101#1,id101#1\n")
+    config.write_text(config.read_text().replace("dataset_params:\n", f"dataset_params:\n  pairs_list: {pairs}\n"))
+    run.main([str(config), "--mode", "animate", "--checkpoint", str(checkpoint.parent), "--device", "cpu"])
+    folder = checkpoint.parent / "animation"
+    assert sorted(path.name for path in folder.glob("*.mp4")) == ["id101#1-id100#0.mp4", "id101#1-id101#1.mp4"]
+    assert len(open_clip(folder / "png" / "id101#1-id100#0.png", (32, 32, 3))) == 4
+
+
+def test_random_pairs_repeat_with_their_seed(trained: tuple[Path, Path]) -> None:
+    config, checkpoint = trained
+    made = []
+    for _ in range(2):
+        run.main([str(config), "--mode", "animate", "--checkpoint", str(checkpoint), "--device", "cpu", "--seed", "1"])
+        made.append({path.name for path in (checkpoint.parent / "animation").glob("*.mp4")})
+    assert made[0] == made[1] and len(made[0]) == 2
+
+
+def test_only_the_first_frame_of_a_source_is_decoded(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    config, checkpoint = trained
+    for late_frame in sorted((tmp_path / "data/test/id100#0").iterdir())[1:]:
+        late_frame.write_bytes(b"damaged")
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("source,driving\nid100#0,id101#1\n")
+    config.write_text(config.read_text().replace("dataset_params:\n", f"dataset_params:\n  pairs_list: {pairs}\n"))
+    run.main([str(config), "--mode", "animate", "--checkpoint", str(checkpoint), "--device", "cpu"])
+    assert (checkpoint.parent / "animation" / "id101#1-id100#0.mp4").exists()
+
+
+def test_a_damaged_driving_clip_leaves_nothing_half_written(trained: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    config, checkpoint = trained
+    (tmp_path / "data/test/id101#1/0000002.png").write_bytes(b"damaged")
+    with pytest.raises(SystemExit):
+        run.main([str(config), "--mode", "reconstruction", "--checkpoint", str(checkpoint), "--device", "cpu"])
+    assert "0000002.png" in capsys.readouterr().err
+    folder = checkpoint.parent / "reconstruction"
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["id100#0.mp4", "id100#0.png", "l1.csv"]
+
+
+def test_the_dataset_gives_frames_the_networks_take(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    dataset = FramesDataset(tmp_path / "data", frame_shape=(32, 32, 3), is_train=False)
+    frames = list(dataset.clip(0))
+    assert len(frames) == 4 and frames[0].shape == (3, 32, 32)
+    assert torch.equal(frames[0], dataset.clip(0).first_frame())

@@ -1,0 +1,88 @@
+"""Mistakes on run.py's command line: one clear line, exit status 2, and nothing made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import run
+from logger import NETWORKS
+from modules.build import build_discriminator, build_generator, build_kp_detector
+from tests.clips import write_dataset
+from tests.small import small_config, write_config
+
+ROOT = Path(__file__).parent.parent
+BUILDERS = {"generator": build_generator, "discriminator": build_discriminator, "kp_detector": build_kp_detector}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a good config, data and checkpoint, and bad ones of each."""
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "data", train=2)
+    config = small_config()
+    write_config(tmp_path / "good.yaml", config)
+    write_config(tmp_path / "typo.yaml", small_config({"train_params.num_epoch": 3}))
+    write_config(tmp_path / "nodata.yaml", small_config({"dataset_params.root_dir": "nowhere"}))
+    write_config(tmp_path / "other.yaml", small_config({"model_params.common_params.num_kp": 5}))
+    write_config(tmp_path / "rainbow.yaml", small_config({"visualizer_params.colormap": "no_such_map"}))
+    checkpoint = {name: BUILDERS[name](config).state_dict() for name in NETWORKS}
+    torch.save(checkpoint, tmp_path / "good.pth.tar")
+    torch.save({"generator": {}}, tmp_path / "half.pth.tar")
+    (tmp_path / "damaged.pth.tar").write_bytes((tmp_path / "good.pth.tar").read_bytes()[:5000])
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "give one config"),
+        ("good.yaml --config good.yaml", "give one config"),
+        ("good.yaml --mode reconstruct", "invalid choice: 'reconstruct'"),
+        ("good.yaml --device_ids 0;1", "'0;1' is not a list of GPU numbers"),
+        ("good.yaml --mode reconstruction", "reconstruction needs --checkpoint (a .pth.tar written by training"),
+        ("good.yaml --mode animate", "animate needs --checkpoint"),
+        ("absent.yaml", "absent.yaml: no such config file"),
+        ("empty", "empty: can't be read as a config"),
+        ("typo.yaml", "typo.yaml: unknown key 'train_params.num_epoch'"),
+        ("nodata.yaml", "nowhere: no such folder"),
+        ("rainbow.yaml", "matplotlib has no colormap 'no_such_map'"),
+        ("good.yaml --device cuda", "no CUDA device"),
+        ("good.yaml --device_ids 0,1", "no CUDA device"),
+        ("good.yaml --device mps", "no Apple GPU"),
+        ("good.yaml --log_dir good.yaml", "the run's folder can't be made"),
+        ("good.yaml --checkpoint absent.pth.tar", "absent.pth.tar: no such checkpoint"),
+        ("good.yaml --checkpoint empty", "empty: holds no checkpoint"),
+        ("good.yaml --checkpoint damaged.pth.tar", "damaged.pth.tar: damaged, or not a checkpoint"),
+        ("good.yaml --checkpoint half.pth.tar", "half.pth.tar: has no 'generator' and 'kp_detector'; it holds ['generator']"),
+        ("other.yaml --checkpoint good.pth.tar", "its 'generator' does not fit other.yaml"),
+        ("other.yaml --checkpoint good.pth.tar --mode animate", "its 'generator' does not fit other.yaml"),
+    ],
+)
+def test_a_mistake_is_one_line(place: Path, capsys: pytest.CaptureFixture, arguments: str, message: str) -> None:
+    if torch.cuda.is_available() and "no CUDA" in message:
+        arguments, message = "good.yaml --device_ids 0,99", "no CUDA device 99"
+    before = sorted(place.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        run.main(arguments.split())
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in err
+    assert len([line for line in err.splitlines() if "error:" in line]) == 1 and "Traceback" not in err
+    assert sorted(place.rglob("*")) == before
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = "import sys, run\ntry: run.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False" and "--checkpoint" in done.stdout
+
+
+def test_verbose_prints_the_networks(place: Path, capsys: pytest.CaptureFixture) -> None:
+    run.main(["good.yaml", "--device", "cpu", "--verbose"])
+    assert "KPDetector(" in capsys.readouterr().out
