@@ -64,9 +64,15 @@ def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
 def hull_area(points: Tensor) -> float:
     """The area of the convex hull of points (K, 2); 0 if they lie on a line."""
     try:
-        return ConvexHull(points.detach().double().cpu().numpy()).volume
+        return ConvexHull(points.detach().cpu().double().numpy()).volume
     except QhullError:
         return 0.0
+
+
+def pose(value: Tensor) -> Tensor:
+    """Keypoints (B, K, 2) without place and size: centred, and with a convex hull of area 1 unless they lie on a line."""
+    areas = value.new_tensor([hull_area(points) or 1.0 for points in value]).view(-1, 1, 1)
+    return (value - value.mean(dim=1, keepdim=True)) / areas.sqrt()
 
 
 class Animator:
@@ -99,15 +105,30 @@ class Animator:
         with torch.inference_mode(), autocast(self.source.device, self.precision):
             self.kp_initial = self.kp_detector(frame.to(self.source).unsqueeze(0))
 
+    @torch.inference_mode()
+    def closest(self, frames: Iterable[Tensor]) -> int:
+        """The number of the driving frame (3, H, W) whose pose is closest to the source's; place and size do not count."""
+        distances = []
+        for batch in self._batches(frames):
+            with autocast(self.source.device, self.precision):
+                value = self.kp_detector(batch)["value"]
+            distances += (pose(value) - pose(self.kp_source["value"])).square().sum(dim=(1, 2)).tolist()
+        return int(np.argmin(distances))
+
     def animate(self, frames: Iterable[Tensor]) -> Iterator[dict]:
         """Driving frames (3, H, W) in [0, 1] -> for each the generator's result (batch size 1), and "kp_source",
         "kp_driving" and, where keypoints are transferred, "kp_norm". No more than a batch of frames is held.
         """
-        frames = iter(frames)
-        while batch := list(itertools.islice(frames, self.batch_size)):
-            out = self._animate_batch(torch.stack(batch).to(self.source))
+        for batch in self._batches(frames):
+            out = self._animate_batch(batch)
             for i in range(len(batch)):
                 yield pick(out, i)
+
+    def _batches(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Frames (3, H, W) in batches (B, 3, H, W) where the source is; the last may be smaller."""
+        frames = iter(frames)
+        while batch := list(itertools.islice(frames, self.batch_size)):
+            yield torch.stack(batch).to(self.source)
 
     @torch.inference_mode()
     def _animate_batch(self, driving: Tensor) -> dict:
