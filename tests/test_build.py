@@ -58,13 +58,26 @@ def test_checkpoint_layout(name: str) -> None:
         ({"train_params.lr_generator": "2e-4"}, "'train_params.lr_generator' must be a number of at least 0 (with a dot"),
         ({"train_params.batch_size": True}, "'train_params.batch_size' must be a whole number of at least 1; it is True"),
         ({"train_params": 5}, "train_params must hold the keys num_epochs"),
+        ({"train_params.batch_size": 0}, "'train_params.batch_size' must be a whole number of at least 1; it is 0"),
+        ({"train_params.lr_generator": -1.0e-4}, "'train_params.lr_generator' must be a number of at least 0"),
+        ({"model_params.kp_detector_params.temperature": 0}, "temperature' must be a number above 0; it is 0"),
+        ({"model_params.generator_params.dense_motion_params.kp_variance": 0}, "kp_variance' must be a number above 0"),
         ({"model_params.kp_detector_params.scale_factor": 0.3}, "must be 1 divided by a whole number"),
+        ({"model_params.kp_detector_params.scale_factor": 2}, "must be 1 divided by a whole number"),
         ({"dataset_params.frame_shape": [256, 256]}, "'dataset_params.frame_shape' must be [height, width, channels]"),
         ({"dataset_params.frame_shape": [32, 32, 1]}, "frame_shape must end in model_params.common_params.num_channels"),
         ({"model_params.common_params.estimate_jacobian": False}, "equivariance_jacobian must be 0"),
         ({"model_params.discriminator_params.scales": [0.25]}, "may only hold scales of train_params.scales"),
         ({"train_params.loss_weights.feature_matching": [10]}, "feature_matching needs 2 weights"),
         ({"train_params.loss_weights.perceptual": [1] * 6}, "perceptual takes at most 5 weights"),
+        (
+            {
+                "dataset_params.frame_shape": [32, 32, 1],
+                "model_params.common_params.num_channels": 1,
+                "train_params.loss_weights.perceptual": [10],
+            },
+            "perceptual must be all 0 where num_channels is not 3",
+        ),
     ],
 )
 def test_a_wrong_config_is_named_and_explained(tmp_path: Path, changes: dict, message: str) -> None:
@@ -102,9 +115,11 @@ def test_weights_of_another_config_are_told_apart_and_change_nothing() -> None:
     foreign = build_kp_detector(small_config({"model_params.common_params.num_kp": 4})).state_dict()
     with pytest.raises(CheckpointError, match=r"x\.pth\.tar: its 'kp_detector' does not fit y\.yaml: 4 of another shape"):
         load_weights(detector, foreign, "kp_detector", "x.pth.tar", "y.yaml")
-    del foreign["down.weight"]
-    with pytest.raises(CheckpointError, match=r"1 missing \(first: down\.weight\)"):
-        load_weights(detector, foreign, "kp_detector", "x.pth.tar", "y.yaml")
+    less, more = dict(before), before | {"extra.weight": torch.zeros(1)}
+    del less["down.weight"]
+    for state, message in ((less, r"1 missing \(first: down\.weight\)"), (more, r"1 unknown \(first: extra\.weight\)")):
+        with pytest.raises(CheckpointError, match=f"does not fit y.yaml: {message}; use the config"):
+            load_weights(detector, state, "kp_detector", "x.pth.tar", "y.yaml")
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
 
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 import torch
-from torchvision.models import vgg19
+from torchvision.models import VGG19_Weights, vgg19
+from torchvision.transforms.functional import normalize
 
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from modules.errors import CheckpointError
@@ -59,6 +60,18 @@ def test_a_draw_repeats_with_its_generator_and_its_state() -> None:
     assert not torch.equal(frames[0], Transform(2, 0.05, 0.005, 5).transform_frame(images(2)))
 
 
+def test_draws_spread_around_the_identity_as_asked() -> None:
+    drawn = Transform(2000, sigma_affine=0.05, sigma_tps=0.005, points_tps=5, generator=torch.Generator().manual_seed(0))
+    assert drawn.control_params.shape == (2000, 1, 25)
+    for numbers, sigma in ((drawn.theta - torch.eye(2, 3), 0.05), (drawn.control_params, 0.005)):
+        assert numbers.mean().abs() < 0.05 * sigma
+        assert numbers.std().item() == pytest.approx(sigma, rel=0.05)
+
+
+def test_jacobian_at_a_control_point_is_finite() -> None:
+    assert Transform(1, 0.05, 0.005, 5).jacobian(torch.zeros(1, 1, 2)).isfinite().all()
+
+
 def test_equivariance_of_an_exactly_transformed_motion_is_zero() -> None:
     transform = Transform(2, 0.05, 0.005, 5).to(torch.zeros(1, dtype=torch.float64))
     transformed = {
@@ -76,13 +89,26 @@ def test_equivariance_of_an_exactly_transformed_motion_is_zero() -> None:
     assert equivariance_jacobian_loss(moved, transformed, transform) > 0.1
 
 
+def test_equivariance_is_not_rounded_under_autocast() -> None:
+    transform = Transform(2, 0.05, 0.005, 5)
+    kp, transformed = (
+        {"value": torch.rand(2, 4, 2) - 0.5, "jacobian": torch.eye(2) + 0.2 * torch.randn(2, 4, 2, 2)} for _ in range(2)
+    )
+    for term in (equivariance_value_loss, equivariance_jacobian_loss):
+        expected = term(kp, transformed, transform)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = term(kp, transformed, transform)
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
 # VGG
 
 
 def test_vgg_features_are_the_five_named_ones() -> None:
     network = Vgg19(weights="random")
     image = images(1, 64)
-    expected, x = [], (image - network.mean) / network.std
+    preset = VGG19_Weights.IMAGENET1K_V1.transforms()
+    expected, x = [], normalize(image, preset.mean, preset.std)
     for name, layer in vgg19_layers(network):
         x = layer(x)
         if name in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
@@ -185,6 +211,42 @@ def test_the_real_branch_is_not_kept_for_the_backward_pass() -> None:
 def requires_grad(out: list | dict) -> bool:
     tensors = out if isinstance(out, list) else [out["prediction_map_1"]]
     return any(tensor.requires_grad for tensor in tensors)
+
+
+def test_perceptual_sums_weighted_differences_over_features_and_scales() -> None:
+    generator_full, _ = full_models({"train_params.loss_weights.perceptual": [1, 2, 3, 4, 5]})
+    losses, generated = generator_full(batch())
+    real, fake = generator_full.pyramid(batch()["driving"]), generator_full.pyramid(generated["prediction"])
+    expected = 0
+    for scale in (1, 0.5):
+        taps, target = (generator_full.vgg(pyramid[f"prediction_{scale}"]) for pyramid in (fake, real))
+        expected += sum(weight * (taps[i] - target[i]).abs().mean() for i, weight in enumerate((1, 2, 3, 4, 5)))
+    torch.testing.assert_close(losses["perceptual"], expected)
+
+
+def test_adversarial_terms_sum_over_scales_and_blocks_with_their_weights() -> None:
+    generator_full, discriminator_full = full_models(
+        {
+            "model_params.discriminator_params": {"scales": [1, 0.5], "block_expansion": 4, "num_blocks": 2},
+            "train_params.loss_weights.generator_gan": 2,
+            "train_params.loss_weights.discriminator_gan": 3,
+            "train_params.loss_weights.feature_matching": [5, 7],
+        }
+    )
+    losses, generated = generator_full(batch())
+    losses |= discriminator_full(batch(), generated)
+    real, fake = (
+        generator_full.discriminator(generator_full.pyramid(image)) for image in (batch()["driving"], generated["prediction"])
+    )
+    gan, matching, disc = 0, 0, 0
+    for scale in (1, 0.5):
+        fake_map, real_map = fake[f"prediction_map_{scale}"], real[f"prediction_map_{scale}"]
+        gan += 2 * ((1 - fake_map) ** 2).mean()
+        disc += 3 * ((1 - real_map) ** 2 + fake_map**2).mean()
+        for weight, a, b in zip((5, 7), fake[f"feature_maps_{scale}"], real[f"feature_maps_{scale}"], strict=True):
+            matching += weight * (a - b).abs().mean()
+    for name, expected in {"gen_gan": gan, "feature_matching": matching, "disc_gan": disc}.items():
+        torch.testing.assert_close(losses[name], expected)
 
 
 def test_terms_with_zero_weights_are_not_computed() -> None:

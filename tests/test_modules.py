@@ -7,9 +7,22 @@ import torch
 from torch import nn
 
 from modules.build import build_discriminator, build_generator, build_kp_detector
+from modules.dense_motion import sparse_motions
 from modules.errors import UserError
 from modules.keypoint_detector import soft_argmax
-from modules.util import AntiAliasInterpolation2d, frozen, inverse_2x2, kp2gaussian, make_coordinate_grid, resize, warp
+from modules.util import (
+    AntiAliasInterpolation2d,
+    DownBlock2d,
+    SameBlock2d,
+    UpBlock2d,
+    downsampling_stride,
+    frozen,
+    inverse_2x2,
+    kp2gaussian,
+    make_coordinate_grid,
+    resize,
+    warp,
+)
 from tests.small import images, randomize, small_config
 
 
@@ -45,6 +58,12 @@ def test_one_image_serves_many_grids() -> None:
     torch.testing.assert_close(warp(image, grids)[2:], warp(image, grids[2:]))
 
 
+def test_half_precision_images_are_sampled_at_full_precision_coordinates() -> None:
+    image = images(1, 64).bfloat16()
+    grid = make_coordinate_grid((64, 64), like=torch.zeros(1))[None] + 0.01
+    assert torch.equal(warp(image, grid), warp(image.float(), grid).bfloat16())
+
+
 def test_gaussian_and_soft_argmax_agree_on_where_a_point_is() -> None:
     value = torch.tensor([[[0.3, -0.2], [0.0, 0.5]]])
     bumps = kp2gaussian({"value": value}, (64, 64), kp_variance=0.005)
@@ -57,6 +76,13 @@ def test_antialiasing_keeps_flat_pictures_and_removes_stripes() -> None:
     torch.testing.assert_close(down(flat)[..., 4:-4, 4:-4], torch.full((1, 3, 8, 8), 0.5))
     stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
     assert (down(stripes)[..., 4:-4, 4:-4] - 0.5).abs().max() < 1e-3
+
+
+def test_only_whole_factors_make_pictures_smaller() -> None:
+    assert [downsampling_stride(scale) for scale in (1, 0.5, 0.33333334, 0.1)] == [1, 2, 3, 10]
+    for scale in (0.3, 2):
+        with pytest.raises(UserError, match=f"scale {scale}: images can only be made smaller by a whole factor"):
+            downsampling_stride(scale)
 
 
 def test_resize_uses_pixel_areas_not_corner_centres() -> None:
@@ -80,6 +106,11 @@ def test_singular_matrices_give_finite_values_and_gradients(matrix: list) -> Non
     assert inverse.isfinite().all() and matrix.grad.isfinite().all()
 
 
+def test_only_the_smallest_determinants_are_replaced_and_keep_their_sign() -> None:
+    torch.testing.assert_close(inverse_2x2(torch.tensor([1e-2, 1e-3]).diag()), torch.tensor([1e2, 1e3]).diag())
+    torch.testing.assert_close(inverse_2x2(torch.tensor([1e-4, -1e-4]).diag()), torch.tensor([100.0, -100.0]).diag())
+
+
 def test_inverse_is_float32_under_autocast() -> None:
     matrix = torch.tensor([[1.001, 0.002], [0.003, 0.999]])
     with torch.autocast("cpu", torch.bfloat16):
@@ -96,6 +127,33 @@ def test_jacobian_head_starts_at_the_identity() -> None:
     kp = detector(images(2))
     torch.testing.assert_close(kp["jacobian"], torch.eye(2).expand(2, 3, 2, 2))
     assert kp["value"].abs().max() <= 1
+
+
+def test_padded_heads_cover_the_whole_map() -> None:
+    detector, _ = detector_and_generator({"model_params.kp_detector_params.pad": 3})
+    detector.kp.weight.data.zero_()
+    detector.kp.bias.data.zero_()
+    maps = []
+    detector.jacobian.register_forward_hook(lambda module, inputs, out: maps.append(out))
+    kp = detector(images(2))
+    assert maps[0].shape == (2, 12, 16, 16)
+    torch.testing.assert_close(kp["jacobian"].flatten(1), maps[0].mean(dim=(2, 3)))  # an even heatmap
+
+
+def test_groups_of_a_block_split_its_channels() -> None:
+    for block in (SameBlock2d, DownBlock2d, UpBlock2d):
+        assert block(4, 6, groups=2).conv.weight.shape == (6, 2, 3, 3)
+
+
+def test_a_discriminator_with_keypoints_sees_gaussians_of_its_variance() -> None:
+    discriminator = build_discriminator(
+        small_config({"model_params.discriminator_params.use_kp": True, "model_params.discriminator_params.kp_variance": 0.05})
+    )
+    seen = []
+    discriminator.discs["1"].down_blocks[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    kp = {"value": torch.rand(2, 3, 2) - 0.5}
+    discriminator({"prediction_1": images(2)}, kp)
+    assert torch.equal(seen[0], torch.cat([images(2), kp2gaussian(kp, (32, 32), 0.05)], dim=1))
 
 
 def test_source_features_can_be_kept_for_a_whole_video() -> None:
@@ -150,13 +208,33 @@ def test_bf16_autocast_stays_close_and_keeps_coordinates_precise() -> None:
     assert not torch.equal(found["prediction"].float(), expected["prediction"])  # autocast did take part
 
 
+def test_motions_are_not_rounded_under_autocast() -> None:
+    kp_driving, kp_source = (
+        {"value": torch.rand(2, 3, 2) - 0.5, "jacobian": torch.eye(2) + 0.2 * torch.randn(2, 3, 2, 2)} for _ in range(2)
+    )
+    expected = sparse_motions(kp_driving, kp_source, (16, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sparse_motions(kp_driving, kp_source, (16, 16))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_networks_follow_the_dtype_of_their_inputs(dtype: torch.dtype) -> None:
     detector, generator = (network.to(dtype) for network in detector_and_generator())
     source, driving = images(1).to(dtype), images(1, seed=1).to(dtype)
     out = animate(detector, generator, source, driving)
     assert out["prediction"].dtype == dtype and out["prediction"].isfinite().all()
+    assert out["mask"].dtype == torch.promote_types(dtype, torch.float32)
     assert detector(source)["value"].dtype == dtype
+
+
+def test_keypoints_of_a_half_precision_detector_are_rounded_only_at_the_end() -> None:
+    detector = detector_and_generator()[0].bfloat16()
+    logits = []
+    detector.kp.register_forward_hook(lambda module, inputs, out: logits.append(out))
+    kp = detector(images(2).bfloat16())
+    heatmap = (logits[0].float() / detector.temperature).flatten(2).softmax(dim=-1).view_as(logits[0])
+    assert torch.equal(kp["value"], soft_argmax(heatmap).bfloat16())
 
 
 def test_export_and_compile_keep_the_numbers() -> None:
@@ -179,3 +257,10 @@ def test_frozen_blocks_gradients_of_weights_not_of_inputs_and_ends() -> None:
     maps["prediction_map_1"].sum().backward()
     assert picture.grad.abs().sum() > 0
     assert all(parameter.grad is None and parameter.requires_grad for parameter in discriminator.parameters())
+
+
+def test_frozen_leaves_frozen_what_was_frozen_before() -> None:
+    network = nn.Conv2d(3, 3, 1).requires_grad_(False)
+    with frozen(network):
+        pass
+    assert not any(parameter.requires_grad for parameter in network.parameters())
