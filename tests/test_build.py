@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modules.build import build_discriminator, build_generator, build_kp_detector, load_weights, read_config
+from modules.build import build_discriminator, build_generator, build_kp_detector, frame_shape, load_weights, read_config
 from modules.errors import CheckpointError, ConfigError
 from tests.small import small_config, write_config
 
@@ -87,13 +87,15 @@ def test_a_wrong_config_is_named_and_explained(tmp_path: Path, changes: dict, me
     assert str(raised.value).startswith(f"{path}: ") and "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "", "!!python/object/apply:os.getcwd []"])
-def test_a_file_that_is_no_config(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "", "!!python/object/apply:os.mkdir [sprung]"])
+def test_a_file_that_is_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(str(path))) as raised:
         read_config(path)
     assert "\n" not in str(raised.value)
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_optional_keys_may_be_left_out_or_empty(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_optional_keys_may_be_left_out_or_empty(tmp_path: Path) -> None:
     }
     path = write_config(tmp_path / "mine.yaml", small_config(changes))
     path.write_text(path.read_text() + "visualizer_params:\n")
-    read_config(path)
+    assert frame_shape(read_config(path)) == (256, 256, 3)
 
 
 def test_weights_of_another_config_are_told_apart_and_change_nothing() -> None:
