@@ -129,6 +129,7 @@ SCHEMA = {
             "discriminator_gan": NUMBER,
             "feature_matching": NUMBERS,
             "perceptual": NUMBERS,
+            "pyramid?": NUMBER,
             "equivariance_value": NUMBER,
             "equivariance_jacobian": NUMBER,
         },

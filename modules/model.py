@@ -200,6 +200,11 @@ def weighted_l1(features: list[Tensor], target: list[Tensor], weights: list[floa
     return sum(weight * F.l1_loss(a, b) for a, b, weight in zip(features, target, weights, strict=False) if weight != 0)
 
 
+def pyramid_loss(generated: Pyramid, real: Pyramid) -> Tensor:
+    """L1 between the pixels of a generated and a real image, summed over the scales of their pyramids."""
+    return sum(F.l1_loss(generated[name], real[name]) for name in real)
+
+
 def generator_gan_loss(prediction_map: Tensor) -> Tensor:
     """LSGAN: the generator wants its pictures judged 1."""
     return (1 - prediction_map).square().mean()
@@ -268,6 +273,8 @@ class GeneratorFullModel(nn.Module):
         losses = {}
         if any(weights["perceptual"]):
             losses["perceptual"] = self.perceptual(real_pyramid, generated_pyramid)
+        if weights.get("pyramid", 0) != 0:
+            losses["pyramid"] = weights["pyramid"] * pyramid_loss(generated_pyramid, real_pyramid)
         if weights["generator_gan"] != 0:
             losses |= self.adversarial(real_pyramid, generated_pyramid, detach_kp(kp_driving))
         if weights["equivariance_value"] != 0 or weights["equivariance_jacobian"] != 0:
