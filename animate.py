@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor, nn
 
 from device import autocast
@@ -63,6 +62,8 @@ def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
 
 def hull_area(points: Tensor) -> float:
     """The area of the convex hull of points (K, 2); 0 if they lie on a line."""
+    from scipy.spatial import ConvexHull, QhullError  # takes a tenth of the time in which the demo shows its first frame
+
     try:
         return ConvexHull(points.detach().cpu().double().numpy()).volume
     except QhullError:

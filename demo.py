@@ -37,8 +37,8 @@ if TYPE_CHECKING:  # imported where they are needed, so that --help answers at o
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE = {
-    "config": ROOT / "config" / "puppets-128.yaml",
-    "checkpoint": ROOT / "sup-mat" / "puppets-128.pth.tar",
+    "config": ROOT / "config" / "puppets-64.yaml",
+    "checkpoint": ROOT / "sup-mat" / "puppets-64.pth.tar",
     "source_image": ROOT / "sup-mat" / "source.png",
     "driving_video": ROOT / "sup-mat" / "driving.mp4",
 }
@@ -94,11 +94,9 @@ def main(argv: list[str] | None = None) -> None:
     use_sample(options)
     keep_inputs(options)
 
-    from animate import Animator
     from device import pick_device
-    from logger import Progress, find_checkpoint
+    from logger import find_checkpoint
     from modules.build import read_config
-    from train import caught_signals
 
     config, checkpoint = read_config(options.config), find_checkpoint(options.checkpoint)
     device = pick_device("cpu" if options.cpu else options.device)
@@ -108,37 +106,18 @@ def main(argv: list[str] | None = None) -> None:
     check_best_frame(options.best_frame, driving)
     hint(options, source.shape[:2], driving.clip.size, size)
     audio_from = options.driving_video if options.audio else None
-    done = 0
     with VideoWriter(options.result_video, driving.clip.fps, audio_from) as writer:
         plain = options.plain or options.precision != "fp32"
-        generator, kp_detector = load_networks(config, options.config, checkpoint, device, plain)
+        networks = load_networks(config, options.config, checkpoint, device, plain)
         started = time.monotonic()
-        source = fit(source, size, options.fit)
-        animator = Animator(
-            generator,
-            kp_detector,
-            to_tensor(source).unsqueeze(0).to(device),
-            transfer(options.relative, options.adapt_scale),
-            batch_size=options.batch_size,
-            precision=options.precision,
-        )
-        if options.relative and (options.find_best_frame or options.best_frame is not None):
-            start_from_best(animator, driving, options.best_frame)
-        with caught_signals() as caught, Progress(len(driving), "animation", "frames") as progress:
-            frames = itertools.takewhile(lambda frame: not caught, driving)
-            for prediction, frame in animated(animator, frames):
-                writer.write(np.concatenate([source, frame, prediction], axis=1) if options.side_by_side else prediction)
-                progress.advance(1)
-                done += 1
-        if done == 0:
-            sys.exit(128 + caught[0])
+        done, stopped_by = write_animation(options, networks, device, fit(source, size, options.fit), driving, writer)
+    seconds = time.monotonic() - started
     if writer.audio_note is not None:
         print(f"warning: {writer.audio_note}", file=sys.stderr)
-    seconds = time.monotonic() - started
     print(f"{options.result_video}: {done} frames in {seconds:.1f} s, {done / seconds:.1f} frames/s")
-    if done < len(driving):
-        print(f"stopped: {options.result_video} holds the first {done} of {len(driving)} frames", file=sys.stderr)
-        sys.exit(128 + caught[0])
+    if stopped_by is not None:
+        print(f"stopped: {options.result_video} holds {done} of {len(driving)} frames", file=sys.stderr)
+        sys.exit(128 + stopped_by)
 
 
 def use_sample(options: argparse.Namespace) -> None:
@@ -237,6 +216,44 @@ def to_array(prediction: torch.Tensor) -> np.ndarray:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Animation
+
+
+def write_animation(
+    options: argparse.Namespace,
+    networks: tuple[nn.Module, nn.Module],
+    device: torch.device,
+    source: np.ndarray,
+    driving: FittedClip,
+    writer: VideoWriter,
+) -> tuple[int, int | None]:
+    """Write the result to its end, or with the frames done when a signal comes: (frames written, signal or None).
+
+    `source`: (H, W, 3) uint8. A signal that comes before the first frame ends the program.
+    """
+    from animate import Animator
+    from logger import Progress
+    from train import caught_signals
+
+    animator = Animator(
+        *networks,
+        to_tensor(source).unsqueeze(0).to(device),
+        transfer(options.relative, options.adapt_scale),
+        batch_size=options.batch_size,
+        precision=options.precision,
+    )
+    if options.relative and (options.find_best_frame or options.best_frame is not None):
+        start_from_best(animator, driving, options.best_frame)
+    done = 0
+    with caught_signals() as caught, Progress(len(driving), "animation", "frames") as progress:
+        frames = itertools.takewhile(lambda frame: not caught, driving)
+        for prediction, frame in animated(animator, frames):
+            writer.write(np.concatenate([source, frame, prediction], axis=1) if options.side_by_side else prediction)
+            progress.advance(1)
+            done += 1
+        if done == 0:
+            sys.exit(128 + caught[0])
+        writer.finish()  # here, where a second signal can't break it off
+    return done, caught[0] if caught else None
 
 
 def transfer(relative: bool, adapt_scale: bool) -> dict[str, bool]:
