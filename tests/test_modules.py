@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from animate import normalize_kp
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from modules.dense_motion import sparse_motions
 from modules.errors import UserError
@@ -209,13 +210,14 @@ def test_bf16_autocast_stays_close_and_keeps_coordinates_precise() -> None:
 
 
 def test_motions_are_not_rounded_under_autocast() -> None:
-    kp_driving, kp_source = (
-        {"value": torch.rand(2, 3, 2) - 0.5, "jacobian": torch.eye(2) + 0.2 * torch.randn(2, 3, 2, 2)} for _ in range(2)
+    source, driving, initial = (
+        {"value": torch.rand(2, 3, 2) - 0.5, "jacobian": torch.eye(2) + 0.2 * torch.randn(2, 3, 2, 2)} for _ in range(3)
     )
-    expected = sparse_motions(kp_driving, kp_source, (16, 16))
+    switches = {"use_relative_movement": True, "use_relative_jacobian": True}
+    expected = sparse_motions(driving, source, (16, 16)), normalize_kp(source, driving, initial, **switches)
     with torch.autocast("cpu", torch.bfloat16):
-        found = sparse_motions(kp_driving, kp_source, (16, 16))
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        found = sparse_motions(driving, source, (16, 16)), normalize_kp(source, driving, initial, **switches)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
