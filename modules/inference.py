@@ -233,6 +233,7 @@ class FourPixelConv2d(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 # Blocks
 
+
 def fast_conv3x3(conv: nn.Conv2d) -> nn.Module:
     """Winograd where it pays: not with few channels, where the transforms cost more than the products they save, and not with
     many, since the widest layers belong to the smallest maps, where reading four times the weights takes longest."""
