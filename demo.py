@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from modules.errors import UserError, command_line
 from video import Clip, VideoWriter, open_clip, read_image
@@ -172,17 +172,24 @@ def hint(options: argparse.Namespace, source: tuple[int, int], driving: tuple[in
 def fit(frame: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:
     """A picture (h, w, 3) uint8 resized to `size` (H, W): "stretch" distorts it, "crop" cuts it, "pad" adds black."""
     height, width = size
-    image, bicubic = Image.fromarray(frame), Image.Resampling.BICUBIC
-    if how == "stretch":
-        image = image.resize((width, height), bicubic)
-    elif how == "crop":
-        image = ImageOps.fit(image, (width, height), bicubic)
-    else:
-        scale = min(height / image.height, width / image.width)
-        inner = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), bicubic)
-        image = Image.new("RGB", (width, height))
-        image.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
-    return np.asarray(image)
+    image = Image.fromarray(frame)
+    ratios = image.width / width, image.height / height
+    if how == "crop":
+        image = centre(image, scaled(width, min(ratios)), scaled(height, min(ratios)))
+    inner = (scaled(image.width, 1 / max(ratios)), scaled(image.height, 1 / max(ratios))) if how == "pad" else (width, height)
+    # The gap first shrinks by a whole number where that leaves at least twice the size: half the time for 1920x1080.
+    image = image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=2)
+    return np.array(centre(image, width, height))
+
+
+def scaled(length: int, factor: float) -> int:
+    return max(1, round(length * factor))
+
+
+def centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Cut a picture around its middle, or surround it with black, where it is smaller."""
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 class FittedClip:
@@ -253,7 +260,7 @@ def write_animation(
         if done == 0:
             sys.exit(128 + caught[0])
         writer.finish()  # here, where a second signal can't break it off
-    return done, caught[0] if caught else None
+    return done, caught[0] if done < len(driving) else None
 
 
 def transfer(relative: bool, adapt_scale: bool) -> dict[str, bool]:
