@@ -223,6 +223,14 @@ def test_perceptual_sums_weighted_differences_over_features_and_scales() -> None
     torch.testing.assert_close(losses["perceptual"], expected)
 
 
+def test_pyramid_sums_differences_of_pixels_over_scales() -> None:
+    generator_full, _ = full_models({"train_params.loss_weights.pyramid": 3})
+    losses, generated = generator_full(batch())
+    real, fake = generator_full.pyramid(batch()["driving"]), generator_full.pyramid(generated["prediction"])
+    expected = sum(3 * (fake[name] - real[name]).abs().mean() for name in ("prediction_1", "prediction_0.5"))
+    torch.testing.assert_close(losses["pyramid"], expected)
+
+
 def test_adversarial_terms_sum_over_scales_and_blocks_with_their_weights() -> None:
     generator_full, discriminator_full = full_models(
         {
