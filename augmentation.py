@@ -14,7 +14,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch.nn import functional
 
 from modules.errors import ConfigError
@@ -95,6 +94,8 @@ class RandomRotation:
 
     def __call__(self, planes, rng):
         angle = rng.uniform(*self.degrees)
+        from scipy import ndimage  # a quarter of a second that only training with rotation needs
+
         return ndimage.rotate(planes, angle, axes=(3, 2), reshape=False, order=1, mode="constant")
 
 

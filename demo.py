@@ -238,8 +238,8 @@ def write_animation(
     `source`: (H, W, 3) uint8. A signal that comes before the first frame ends the program.
     """
     from animate import Animator
+    from device import caught_signals
     from logger import Progress
-    from train import caught_signals
 
     animator = Animator(
         *networks,

@@ -1,9 +1,12 @@
-"""Which device a run computes on, in which precision, and with which other processes."""
+"""Which device a run computes on, in which precision, with which other processes, and who may stop it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -27,7 +30,7 @@ def pick_device(name: str | None = None, device_ids: list[int] | None = None) ->
         return torch.device(name)
     count = torch.cuda.device_count()
     if count == 0:
-        raise UserError("no CUDA device: PyTorch finds no NVIDIA GPU here; leave out --device_ids, or use --device cpu")
+        raise UserError("no CUDA device: PyTorch finds no NVIDIA GPU here; leave out --device and --device_ids, or use cpu")
     wanted = [int(os.environ["LOCAL_RANK"])] if in_torchrun() else device_ids or [0]
     absent = [index for index in wanted if index >= count]
     if absent:
@@ -68,3 +71,22 @@ def rank() -> int:
 
 def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+# Signals
+
+
+@contextlib.contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Within the block SIGINT and SIGTERM are noted in the list instead of ending the process."""
+    caught = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -16,7 +16,6 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from device import autocast, rank, world_size
+from device import autocast, caught_signals, rank, world_size
 from frames_dataset import DatasetRepeater
 from logger import NETWORKS, Logger, Progress, read_checkpoint
 from modules.errors import CheckpointError, DatasetError, UserError
@@ -333,22 +332,6 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Around the loop
-
-
-@contextlib.contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Within the block SIGINT and SIGTERM are noted in the list instead of ending the process."""
-    caught = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def any_rank(caught: list[int]) -> bool:

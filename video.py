@@ -19,6 +19,7 @@ import re
 import shutil
 import struct
 import uuid
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -117,9 +118,11 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _picture_errors(path: Path) -> Iterator[None]:
-    """Turn the exceptions of reading a picture into a `MediaError`."""
+    """Turn the exceptions of reading a picture into a `MediaError`; a large one is not worth Pillow's warning."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
     except FileNotFoundError:
         raise MediaError(f"{path}: does not exist; check the path") from None
     except _PILLOW_ERRORS as error:

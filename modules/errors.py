@@ -34,7 +34,10 @@ class DatasetError(UserError):
 
 
 def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
-    """Turn a `UserError` that leaves `main(argv)` into one line on stderr and exit status 2; warnings are one line too."""
+    """A `UserError` that leaves `main(argv)` becomes one line on stderr and exit status 2, Ctrl-C a quiet 130.
+
+    Warnings are one line on stderr, too.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> None:
@@ -44,6 +47,8 @@ def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None
         except UserError as error:
             print(f"error: {last_line(error)}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)  # 128 + SIGINT, as a shell reports it
 
     return wrapped
 

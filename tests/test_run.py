@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 import run
-from logger import NETWORKS
+import strip_checkpoint
+from logger import NETWORKS, read_checkpoint
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from tests.clips import write_dataset
 from tests.small import small_config, write_config
@@ -86,3 +88,14 @@ def test_help_loads_nothing_heavy() -> None:
 def test_verbose_prints_the_networks(place: Path, capsys: pytest.CaptureFixture) -> None:
     run.main(["good.yaml", "--device", "cpu", "--verbose"])
     assert "KPDetector(" in capsys.readouterr().out
+
+
+def test_a_stripped_checkpoint_holds_what_inference_needs(place: Path, capsys: pytest.CaptureFixture) -> None:
+    strip_checkpoint.main(["good.pth.tar", "small.pth.tar"])
+    whole, stripped = read_checkpoint("good.pth.tar"), read_checkpoint("small.pth.tar")
+    assert stripped.keys() == {"generator", "kp_detector"}
+    assert all(torch.equal(stripped["generator"][name], tensor) for name, tensor in whole["generator"].items())
+    assert hashlib.sha256(Path("small.pth.tar").read_bytes()).hexdigest() in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        strip_checkpoint.main(["good.pth.tar", "small.pth.tar"])
+    assert "small.pth.tar: exists already" in capsys.readouterr().err

@@ -1,0 +1,33 @@
+"""Reduce a training checkpoint to the weights that inference needs, about a quarter of its size.
+
+    python strip_checkpoint.py log/puppets-64_2026-01-31_12-00-00 puppets-64.pth.tar
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from modules.errors import UserError, command_line
+
+
+@command_line
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="a .pth.tar file, or the folder of a run, whose newest one is taken")
+    parser.add_argument("output", type=Path, help="the file to write; it must not exist")
+    options = parser.parse_args(argv)
+
+    from logger import find_checkpoint, read_checkpoint, save_atomically
+
+    if options.output.exists() or not options.output.parent.is_dir():
+        raise UserError(f"{options.output}: exists already, or its folder does not; choose another name")
+    content = read_checkpoint(find_checkpoint(options.checkpoint))
+    save_atomically({name: content[name] for name in ("generator", "kp_detector")}, options.output)
+    data = options.output.read_bytes()
+    print(f"{options.output}: {len(data) / 2**20:.1f} MiB, sha256 {hashlib.sha256(data).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()
