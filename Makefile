@@ -3,11 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: test clean
+.PHONY: test demo clean
 
 test: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/python -m pytest
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/python demo.py --relative --adapt_scale
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; try: make PYTHON=python3.12")'
