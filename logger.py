@@ -164,22 +164,33 @@ class Logger:
         Raises `CheckpointError` if a part is missing or fits another config.
         """
         content = read_checkpoint(checkpoint_path)
-        networks = {"generator": generator, "discriminator": discriminator, "kp_detector": kp_detector}
-        optimizers = {
+        parts = {
+            "generator": generator,
+            "discriminator": discriminator,
+            "kp_detector": kp_detector,
             "optimizer_generator": optimizer_generator,
             "optimizer_discriminator": optimizer_discriminator,
             "optimizer_kp_detector": optimizer_kp_detector,
         }
-        for name, part in (networks | optimizers).items():
-            if part is not None and name not in content:
-                raise CheckpointError(f"{checkpoint_path}: has no '{name}'; it holds {sorted(content)}")
-        for name, network in networks.items():
-            if network is not None:
-                load_weights(network, content[name], name, checkpoint_path, config_path)
-        for name, optimizer in optimizers.items():
-            if optimizer is not None:
-                load_optimizer(optimizer, content[name], name, checkpoint_path)
+        load_parts(content, {name: part for name, part in parts.items() if part is not None}, checkpoint_path, config_path)
         return content.get("epoch")
+
+
+def load_parts(
+    content: dict,
+    parts: dict[str, nn.Module | torch.optim.Optimizer],
+    path: str | Path,
+    config_path: str | Path = "the config",
+) -> None:
+    """Load networks and optimisers, by their names in a checkpoint, from its `content`. Raises as `Logger.load_cpk`."""
+    for name in parts:
+        if name not in content:
+            raise CheckpointError(f"{path}: has no '{name}'; it holds {sorted(content)}")
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            load_weights(part, content[name], name, path, config_path)
+        else:
+            load_optimizer(part, content[name], name, path)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str, path: str | Path) -> None:

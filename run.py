@@ -144,19 +144,15 @@ def seed_of_run(content: dict, checkpoint: Path, asked: int | None) -> int:
 
 def start_from_weights(networks: dict[str, nn.Module], checkpoint: Path, config_path: Path) -> None:
     """Fine-tuning: take over the weights of a checkpoint. A discriminator of another layout starts anew."""
-    from logger import Logger, read_checkpoint
+    from logger import load_parts, read_checkpoint
 
     print(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule")
-    discriminator = networks["discriminator"]
-    found = {name: networks[name] for name in ("generator", "kp_detector")}
-    Logger.load_cpk(checkpoint, **found, config_path=config_path)
+    content = read_checkpoint(checkpoint)
+    load_parts(content, {name: networks[name] for name in ("generator", "kp_detector")}, checkpoint, config_path)
     try:
-        Logger.load_cpk(checkpoint, discriminator=discriminator, config_path=config_path)
+        load_parts(content, {"discriminator": networks["discriminator"]}, checkpoint, config_path)
     except CheckpointError as error:
-        if "discriminator" in read_checkpoint(checkpoint):
-            print(f"the discriminator starts anew: {error}")
-        else:
-            print("the discriminator starts anew: the checkpoint has none")
+        print(f"the discriminator starts anew: {error}")
 
 
 def new_run_folder(parent: Path, config_path: Path) -> Path:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from device import autocast, caught_signals, rank, world_size
 from frames_dataset import DatasetRepeater
-from logger import NETWORKS, Logger, Progress, read_checkpoint
+from logger import NETWORKS, Logger, Progress, load_parts, read_checkpoint
 from modules.errors import CheckpointError, DatasetError, UserError
 from modules.model import DiscriminatorFullModel, GeneratorFullModel, Transform
 from modules.util import frozen
@@ -182,7 +182,7 @@ class TrainingState:
     def load(self, path: str | Path, batches: EpochBatches) -> None:
         """Go on from a checkpoint. A published one, without "resume", goes on after its epoch."""
         content = read_checkpoint(path)
-        Logger.load_cpk(path, **self.networks, **self.optimizers)
+        load_parts(content, self.networks | self.optimizers, path)
         resume = content.get("resume")
         if resume is None:
             self.epoch = content["epoch"] + 1
