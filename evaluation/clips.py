@@ -1,0 +1,163 @@
+"""Which generated clip belongs to which real one, and whether they can be compared.
+
+Shapes: `T` frames, `B` frames of a batch, `H, W` size. Frames are RGB uint8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.cache import Cache
+from modules.errors import DatasetError
+from video import IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES, open_clip, read_image_size
+
+MOST_NAMES = 5  # in a message
+
+
+@dataclass(frozen=True)
+class EvaluatedClip:
+    """A clip on disk with the length and the frame size that were found there.
+
+    `identity` is a short text that changes with the clip: with the size or the time of change of any of its files, or with
+    the frame size into which a strip is cut.
+    """
+
+    path: Path
+    length: int
+    size: tuple[int, int]  # (H, W)
+    identity: str
+
+    def batches(self, most: int) -> Iterator[np.ndarray]:
+        """All frames in order, at most `most` at a time: uint8 (B, H, W, 3)."""
+        frames = iter(open_clip(self.path, (*self.size, 3)))
+        while batch := list(itertools.islice(frames, most)):
+            yield np.stack(batch)  # (B, H, W, 3)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated clip and the real one of the same name, length and frame size."""
+
+    name: str
+    generated: EvaluatedClip
+    real: EvaluatedClip
+
+
+def find_pairs(generated: Path, real: Path, cache: Cache, frame_size: tuple[int, int] | None = None) -> list[Pair]:
+    """The clips of two folders, paired by their names up to the first dot, in the order of these names.
+
+    `frame_size` (H, W) is needed where the real clips are strips of frames that are not square. Raises `DatasetError` for a
+    clip without its counterpart, two clips of one name, and clips that differ in length or frame size.
+    """
+    names = {folder: clips_by_name(folder) for folder in {generated, real}}
+    _check_counterparts(generated, real, names)
+    pairs = []
+    for name, path in names[generated].items():
+        shape_of_real = _inspect(names[real][name], frame_size, cache)
+        pair = Pair(name, _inspect(path, shape_of_real.size, cache), shape_of_real)
+        _check_shapes(pair)
+        pairs.append(pair)
+    return pairs
+
+
+def clips_by_name(folder: Path) -> dict[str, Path]:
+    """The clips of a folder by their names up to the first dot, sorted. Raises `DatasetError`."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; --generated and --real name folders of clips")
+    clips: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not _is_clip(path):
+            continue
+        name = path.name.split(".")[0]
+        if name in clips:
+            raise DatasetError(f"{folder}: {clips[name].name} and {path.name} both count as '{name}', because names match up "
+                               "to the first dot; rename or remove one")
+        clips[name] = path
+    if not clips:
+        raise DatasetError(f"{folder}: holds no clips; looked for folders of pictures, strips and videos")
+    return clips
+
+
+def _is_clip(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return bool(_frames_in(path)) if path.is_dir() else path.suffix.lower() in STRIP_SUFFIXES | VIDEO_SUFFIXES
+
+
+def _frames_in(folder: Path) -> list[os.DirEntry]:
+    return [entry for entry in os.scandir(folder)
+            if entry.name.lower().endswith(tuple(IMAGE_SUFFIXES)) and not entry.name.startswith(".")]
+
+
+def _check_counterparts(generated: Path, real: Path, names: dict[Path, dict[str, Path]]) -> None:
+    without_real = [name for name in names[generated] if name not in names[real]]
+    if without_real:
+        is_parent = (generated / "png").is_dir()  # reconstruction/, which holds what the networks saw, was meant
+        remedy = f"give --generated {generated / 'png'}" if is_parent else "remove them, or add the clips they were made from"
+        raise DatasetError(f"{generated}: {_list(without_real)} without a real clip in {real}; {remedy}")
+    missing = [name for name in names[real] if name not in names[generated]]
+    if missing:
+        raise DatasetError(f"{generated}: lacks {_list(missing)} of {real}; generate them too "
+                           "(reconstruction_params.num_videos says how many), or give --real a folder without them")
+
+
+def _list(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _check_shapes(pair: Pair) -> None:
+    generated, real = pair.generated, pair.real
+    if generated.size != real.size:
+        raise DatasetError(f"{generated.path}: its frames are {generated.size[0]}x{generated.size[1]} (height x width), those "
+                           f"of {real.path} {real.size[0]}x{real.size[1]}; resize one of them")
+    if generated.length != real.length:
+        raise DatasetError(f"{generated.path}: has {generated.length} frames and {real.path} has {real.length}; generate the "
+                           "clip again from this one")
+
+
+# ---- looking at a clip -------------------------------------------------------------------------------------------------
+
+
+def _inspect(path: Path, frame_size: tuple[int, int] | None, cache: Cache) -> EvaluatedClip:
+    is_strip = path.suffix.lower() in STRIP_SUFFIXES and not path.is_dir()
+    identity = _identity(path) + (f" {frame_size}" if is_strip else "")
+    shape = cache.load("shape", path, identity)
+    if shape is None:
+        shape = np.array(_strip_shape(path, frame_size) if is_strip else _clip_shape(path))
+        cache.store("shape", path, identity, shape)
+    length, height, width = shape.tolist()
+    return EvaluatedClip(path, length, (height, width), identity)
+
+
+def _clip_shape(path: Path) -> tuple[int, int, int]:
+    clip = open_clip(path)
+    return len(clip), *clip.size
+
+
+def _strip_shape(path: Path, frame_size: tuple[int, int] | None) -> tuple[int, int, int]:
+    """(T, H, W) of a strip, of which no more than the header is decoded; of square frames without `frame_size`."""
+    strip_height, strip_width = read_image_size(path)
+    height, width = frame_size or (strip_height, strip_height)
+    if strip_height != height or strip_width % width:
+        raise DatasetError(f"{path}: is {strip_height}x{strip_width} (height x width), which is not a row of frames of "
+                           f"{height}x{width}, the size of the real clip's frames or else --frame_size; generate it again in "
+                           "that size")
+    return strip_width // width, height, width
+
+
+def _identity(path: Path) -> str:
+    """Size and time of change of a file, or a digest of those of every frame in a folder."""
+    if not path.is_dir():
+        status = path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    files = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in _frames_in(path))
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:32]

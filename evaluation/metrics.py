@@ -1,0 +1,63 @@
+"""The paper's measures of landmarks and identity, frame by frame.
+
+A landmark is (x, y) in pixels of the frame. One that was not found is NaN, and so is the embedding of a frame in which nobody
+was found. A frame that a measure does not count is NaN in its result.
+
+Shapes: `T` frames, `L` landmarks, `D` numbers in an embedding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def keypoint_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """AKD of each frame: mean absolute difference over all coordinates of the landmarks found in both; in pixels.
+
+    generated, real (T, L, 2); returns (T,). Frames without a landmark found in both don't count.
+    """
+    both = found(generated) & found(real)  # (T, L)
+    difference = np.abs(generated - real).mean(-1)  # (T, L)
+    return ratio(np.where(both, difference, 0).sum(1), both.sum(1))  # (T,)
+
+
+def missing_rate(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """MKR of each frame: the share of the landmarks found in the real frame that are missing in the generated one.
+
+    generated, real (T, L, 2); returns (T,) in [0, 1]. Frames without a real landmark don't count.
+    """
+    in_real = found(real)  # (T, L)
+    missing = in_real & ~found(generated)  # (T, L)
+    return ratio(missing.sum(1), in_real.sum(1))  # (T,)
+
+
+def squared_embedding_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """AED of each frame as published code computes it: the sum of squared differences, without a root.
+
+    generated, real (T, D); returns (T,).
+    """
+    return np.square(generated - real).sum(-1)  # (T,)
+
+
+def euclidean_embedding_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """What the name AED says: the Euclidean distance of the embeddings of each frame.
+
+    generated, real (T, D); returns (T,).
+    """
+    return np.sqrt(squared_embedding_distance(generated, real))  # (T,)
+
+
+def found(landmarks: np.ndarray) -> np.ndarray:
+    """Which landmarks (..., 2) were found: bool (...)."""
+    return ~np.isnan(landmarks).any(-1)
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """`numerator / denominator`, NaN where the denominator is 0."""
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
+
+
+def mean_of_counted(values: np.ndarray) -> float:
+    """The mean of the values that are not NaN; NaN if there is none."""
+    counted = values[~np.isnan(values)]
+    return float(counted.mean()) if counted.size else float("nan")

@@ -1,0 +1,130 @@
+"""From what was measured to scores: a row for each video, means over all, a table.
+
+A mean over frames gives every frame that counts the same weight, whatever its video, as published; a mean over videos is the
+mean of the videos' own means.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from evaluation import metrics
+from evaluation.clips import Pair
+from evaluation.measuring import Measured
+from modules.errors import DatasetError, UserError
+
+# Scores of a frame by column of the table: (role of the instrument, function of its results for a pair, title).
+Score = tuple[str, Callable[..., np.ndarray], str]
+SCORES: dict[str, dict[str, Score]] = {
+    "l1": {"l1": ("l1", np.asarray, "L1, in [0, 1]")},
+    "akd": {"akd": ("landmarks", metrics.keypoint_distance, "AKD, pixels")},
+    "mkr": {"mkr": ("landmarks", metrics.missing_rate, "MKR, in [0, 1]")},
+    "aed": {
+        "aed_squared": ("identity", metrics.squared_embedding_distance, "AED, sum of squares (published code)"),
+        "aed_euclidean": ("identity", metrics.euclidean_embedding_distance, "AED, Euclidean"),
+    },
+    "psnr": {"psnr": ("psnr", np.asarray, "PSNR, dB")},
+    "ssim": {"ssim": ("ssim", np.asarray, "SSIM")},
+    "lpips": {"lpips": ("lpips", np.asarray, "LPIPS (AlexNet)")},
+}
+METRICS = (*SCORES, "fid")
+
+
+def frame_scores(measured: Measured, asked: list[str]) -> dict[str, np.ndarray]:
+    """The scores (T,) of the frames of a video by column; NaN where a frame does not count."""
+    columns = {column: score for metric in asked for column, score in SCORES.get(metric, {}).items()}
+    return {column: function(*measured[role]) for column, (role, function, _) in columns.items()}
+
+
+def video_row(pair: Pair, scores: dict[str, np.ndarray]) -> dict[str, str | int | float]:
+    """A row of the CSV file: the means of a video, and how many frames count where that can be fewer than all."""
+    row: dict[str, str | int | float] = {"video": pair.name, "frames": pair.real.length}
+    for column, values in scores.items():
+        row[column] = metrics.mean_of_counted(values)
+        if np.isnan(values).any():
+            row[f"{column}_frames"] = int((~np.isnan(values)).sum())
+    return row
+
+
+def summarise(scores: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float | int]]:
+    """By column, from the scores of each video: means over frames and over videos, and the number of frames that count."""
+    summary = {}
+    for column in scores[0]:
+        values = [video[column] for video in scores]
+        pooled = np.concatenate(values)
+        summary[column] = {
+            "mean_over_frames": metrics.mean_of_counted(pooled),
+            "mean_over_videos": metrics.mean_of_counted(np.array([metrics.mean_of_counted(video) for video in values])),
+            "frames": int((~np.isnan(pooled)).sum()),
+        }
+    return summary
+
+
+def frechet_inception_distance(generated: np.ndarray, real: np.ndarray) -> float:
+    """FID between all generated and all real frames, from their Inception features (N, D), by torchmetrics.
+
+    Raises `DatasetError` for a single frame.
+    """
+    import torch
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    if len(real) < 2:
+        raise DatasetError("fid compares distributions and needs two frames at least; leave it out of --metrics")
+
+    class Features(torch.nn.Identity):
+        num_features = real.shape[1]
+
+    distance = FrechetInceptionDistance(feature=Features())
+    distance.update(torch.from_numpy(generated).double(), real=False)
+    distance.update(torch.from_numpy(real).double(), real=True)
+    return float(distance.compute())
+
+
+# ---- files and the table -----------------------------------------------------------------------------------------------
+
+
+def write_report(folder: Path, rows: list[dict], summary: dict) -> None:
+    """Write `evaluation.csv` and `evaluation.json` into `folder`. In the latter, null is what has no (finite) value."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "evaluation.csv", text.getvalue())
+        _write(folder / "evaluation.json", json.dumps(_finite(summary), indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder}: the results can't be written there ({error.strerror}); choose another --out") from error
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _finite(content):
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def format_table(summary: dict) -> str:
+    """The means for people."""
+    titles = {column: title for scores in SCORES.values() for column, (_, _, title) in scores.items()}
+    lines = [("metric", "mean over frames", "mean over videos", "frames")]
+    for column, means in summary["metrics"].items():
+        if column == "fid":
+            lines.append(("FID, all frames", f"{means:.4f}", "", str(summary["frames"])))
+        else:
+            lines.append((titles[column], f"{means['mean_over_frames']:.4f}", f"{means['mean_over_videos']:.4f}",
+                          str(means["frames"])))
+    return "\n".join(f"{title:<38} {a:>16} {b:>16} {frames:>8}" for title, a, b, frames in lines)

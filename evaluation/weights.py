@@ -1,0 +1,29 @@
+"""Packages and weights that only some metrics need: whatever is missing is said in one line."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from modules.errors import CheckpointError, UserError
+
+
+def version_of(package: str, wanted_by: str) -> str:
+    """`<package> <version>` of an optional package. Raises `UserError` where it is not installed."""
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        raise UserError(f"{wanted_by} needs the package {package}; install it with: pip install {package}") from None
+
+
+@contextlib.contextmanager
+def missing_weights(wanted_by: str, files: Sequence[str], folder: Path) -> Iterator[None]:
+    """Turn the failure to get or to read weights, within the block, into a `CheckpointError` that says what goes where."""
+    try:
+        yield
+    except Exception as error:  # each library, and torch.load, raises what it likes for no network or a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{wanted_by} needs weights that could not be downloaded or read ({reason}): put "
+                              f"{' and '.join(files)} into {folder}") from error
