@@ -1,0 +1,271 @@
+"""Cutting, resizing and writing many clips in parallel, so that a run that was killed goes on where it was.
+
+`prepare.py` and `taichi-loading/load_videos.py` are built from this. A clip has its name only when it is whole: `VideoWriter`
+writes under a temporary one. `Ledger` remembers what is finished. Workers die with the program that started them.
+
+Sizes are (height, width) in pixels, boxes (left, top, right, bottom).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from modules.errors import DatasetError, MediaError, UserError
+from video import Clip, VideoWriter, open_clip
+
+SPLITS = ("train", "test")
+LEAST_FRAMES = 2  # a training sample is two frames of a clip
+READ_AT_ONCE = 2**28  # bytes of frames decoded between two seeks
+LEFTOVER = re.compile(r"\.[0-9a-f]{12}\.tmp")  # the temporary names of `VideoWriter`
+
+Size = tuple[int, int]
+Box = tuple[float, float, float, float]
+
+
+# ---- one clip ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A clip to write: `frames` of `source` (all, if None), of each `box` (all, if None), fitted to `size`."""
+
+    source: Path
+    target: Path  # .mp4, or without suffix a folder of png
+    size: Size
+    fit: str  # stretch, crop or pad
+    box: Box | None = None
+    frames: range | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of a clip: its number of frames and the frames per second of its source, or else what went wrong."""
+
+    target: Path
+    source: str
+    frames: int = 0
+    fps: float = 0.0
+    error: str = ""
+
+
+def write_clip(cut: Cut) -> Outcome:
+    """Write a clip unless it is there already; holds `READ_AT_ONCE` bytes of frames at most, or one."""
+    try:
+        clip = open_clip(cut.source)
+        if not cut.target.exists():
+            wanted = range(len(clip)) if cut.frames is None else cut.frames
+            if len(wanted) < LEAST_FRAMES:
+                raise MediaError(f"{cut.source}: too short, training needs {LEAST_FRAMES} frames; leave it out")
+            with VideoWriter(cut.target, clip.fps) as writer:
+                for frame in frames_of(clip, wanted):
+                    writer.write(fitted(frame, cut.size, cut.fit, cut.box))
+        return Outcome(cut.target, str(cut.source), len(open_clip(cut.target)), clip.fps)
+    except MediaError as error:
+        return Outcome(cut.target, str(cut.source), error=str(error))
+
+
+def frames_of(clip: Clip, wanted: range) -> Iterator[np.ndarray]:
+    """The frames numbered `wanted`, (H, W, 3) uint8 each; to a part of the clip it seeks."""
+    if wanted == range(len(clip)):
+        yield from clip
+        return
+    height, width = clip.size
+    count = max(1, READ_AT_ONCE // (3 * height * width))
+    for start in range(wanted.start, wanted.stop, count):
+        yield from clip.read(range(start, min(start + count, wanted.stop)))
+
+
+def fitted(frame: np.ndarray, size: Size, fit: str, box: Box | None = None) -> np.ndarray:
+    """The part `box` of a frame (h, w, 3) uint8, all if None, resized to `size` (H, W).
+
+    `fit`: "stretch" distorts it, "crop" cuts the longer side around the middle, "pad" adds black.
+    """
+    height, width = size
+    left, top, right, bottom = (0, 0, frame.shape[1], frame.shape[0]) if box is None else box
+    ratios = (right - left) / width, (bottom - top) / height
+    image = Image.fromarray(frame)
+    if fit == "pad":
+        inner = max(1, round(width * ratios[0] / max(ratios))), max(1, round(height * ratios[1] / max(ratios)))
+        canvas = Image.new("RGB", (width, height))
+        canvas.paste(resized(image, inner, (left, top, right, bottom)), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return np.array(canvas)
+    if fit == "crop":
+        margin_x = (right - left - width * min(ratios)) / 2
+        margin_y = (bottom - top - height * min(ratios)) / 2
+        left, top, right, bottom = left + margin_x, top + margin_y, right - margin_x, bottom - margin_y
+    return np.array(resized(image, (width, height), (left, top, right, bottom)))
+
+
+def resized(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
+    """`box` of a picture as a picture of `size` (width, height)."""
+    left, top, right, bottom = box
+    inside = max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height)
+    return image.resize(size, Image.Resampling.BICUBIC, box=inside, reducing_gap=2)
+
+
+# ---- many clips --------------------------------------------------------------------------------------------------------
+
+
+def in_parallel(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
+    """Yield `function(job)` for each job in the order in which they finish; close the iterator to stop early.
+
+    When the iterator is closed or this process dies, even by SIGKILL, its workers and what they started die at once.
+    """
+    if not jobs:
+        return
+    context = multiprocessing.get_context("spawn")
+    lifeline, held_end = context.Pipe(duplex=False)
+    with held_end, ProcessPoolExecutor(min(workers, len(jobs)), context, hang_on, (lifeline,)) as pool:
+        try:
+            for done in as_completed([pool.submit(function, job) for job in jobs]):
+                yield done.result()
+        except BrokenProcessPool:
+            raise UserError("a worker was killed, perhaps for want of memory; start again with fewer --workers") from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            held_end.close()
+
+
+def hang_on(lifeline: Connection) -> None:
+    """Begin a worker: in a process group of its own, which ends when the other end of `lifeline` is closed."""
+    os.setpgrp()  # Ctrl-C reaches only the parent
+    threading.Thread(target=end_with, args=(lifeline,), daemon=True).start()
+
+
+def end_with(lifeline: Connection) -> None:
+    with contextlib.suppress(EOFError):
+        lifeline.recv()
+    os.killpg(0, signal.SIGKILL)
+
+
+class Ledger:
+    """The file `clips.jsonl` of a folder that is being filled: its settings, then a line for each finished clip.
+
+    `clips` maps "train/name" to a dict with `source`, `frames` and `fps`. Raises `DatasetError` if the folder was filled with
+    other settings, or not by us.
+    """
+
+    def __init__(self, out: Path, settings: dict):
+        self.out, self.path = out, out / "clips.jsonl"
+        try:
+            self._open(settings)
+        except OSError as error:
+            raise DatasetError(f"{out}: can't be written ({error.strerror or error}); name a folder that can") from error
+
+    def _open(self, settings: dict) -> None:
+        header, *lines = self._read() or [settings]
+        for key, value in settings.items():
+            if header.get(key) != value:
+                raise DatasetError(f"{self.out}: was made with {key} {header.get(key)}, not {value}; take that or another folder")
+        self.clips = {line.pop("clip"): line for line in lines}
+        for split in SPLITS:
+            (self.out / split).mkdir(parents=True, exist_ok=True)
+        self._write(settings)
+        self.remove_leftovers()
+
+    def _read(self) -> list[dict]:
+        """The lines, without one that a dying process left unfinished."""
+        if not self.path.exists():
+            if any((self.out / split).exists() for split in SPLITS):
+                raise DatasetError(f"{self.out}: holds {' or '.join(SPLITS)} from elsewhere; name a new folder")
+            return []
+        lines = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                lines.append(json.loads(line))
+        return lines
+
+    def _write(self, settings: dict) -> None:
+        lines = [settings, *({"clip": name} | clip for name, clip in self.clips.items())]
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed workers left half-written."""
+        for split in SPLITS:
+            for path in (self.out / split).iterdir():
+                if LEFTOVER.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def holds(self, name: str) -> bool:
+        """Whether the clip "train/name" is finished and still there."""
+        return name in self.clips and (self.out / name).exists()
+
+    def add(self, outcome: Outcome) -> None:
+        name = self.name(outcome.target)
+        self.clips[name] = {"source": outcome.source, "frames": outcome.frames, "fps": outcome.fps}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"clip": name} | self.clips[name]) + "\n")
+
+    def name(self, target: Path) -> str:
+        return target.relative_to(self.out).as_posix()
+
+
+def make_clips(function: Callable[[Any], list[Outcome]], jobs: Sequence[Any], clips: int, ledger: Ledger, workers: int) -> list:
+    """Run `function` on the jobs, which make `clips` clips, and enter those in the ledger; returns the failed outcomes."""
+    from logger import Progress  # here, because workers import this file and need no PyTorch
+
+    failures = []
+    try:
+        with Progress(clips, "clips", "clip") as progress, contextlib.closing(in_parallel(function, jobs, workers)) as results:
+            for outcomes in results:
+                for outcome in outcomes:
+                    failures.append(outcome) if outcome.error else ledger.add(outcome)
+                progress.advance(len(outcomes))
+    finally:
+        ledger.remove_leftovers()
+    return failures
+
+
+def print_summary(ledger: Ledger) -> None:
+    """A table of the clips that are there, from this run and earlier ones."""
+    from frames_dataset import identity
+
+    print(f"{ledger.out}:\n{'':7}{'clips':>9}{'frames':>11}{'identities':>12}{'seconds':>11}")
+    for split in SPLITS:
+        clips = {Path(name).name: clip for name, clip in ledger.clips.items() if name.startswith(split) and ledger.holds(name)}
+        frames = sum(clip["frames"] for clip in clips.values())
+        seconds = sum(clip["frames"] / clip["fps"] for clip in clips.values())
+        identities = {identity(name) for name in clips}
+        print(f"{split:7}{len(clips):9}{frames:11}{len(identities):12}{seconds:11.1f}")
+
+
+# ---- options -----------------------------------------------------------------------------------------------------------
+
+
+def size_option(text: str) -> Size:
+    """"256" or "256,384" (height, width) for argparse."""
+    sides = tuple(int(side) for side in text.split(","))
+    if len(sides) not in (1, 2) or min(sides) < 8:
+        raise argparse.ArgumentTypeError(f"{text}: give one side, or height,width, of 8 pixels or more")
+    return sides if len(sides) == 2 else sides * 2
+
+
+def workers_option(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return int(text)
+
+
+def check_even(size: Size, suffix: str) -> None:
+    """Refuse what an .mp4 would pad."""
+    if suffix == ".mp4" and (size[0] % 2 or size[1] % 2):
+        raise UserError(f"{size[0]}x{size[1]}: an .mp4 needs even sides; choose another size, or png")
