@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from animate import Animator
 from data.make_puppets import FPS, REACH, Pose, Puppet, random_motion, render
 from demo import SAMPLE, fit, load_networks, make_animation, model_size, to_tensor, transfer
-from frames_dataset import FramesDataset, LazyClip, PairedDataset, identity
+from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem, identity
 from logger import Visualizer, find_checkpoint, to_uint8
 from modules.build import read_config
 from modules.dense_motion import sparse_motions
@@ -59,15 +59,16 @@ def puppet(number: int) -> Puppet:
 
 
 def performance(number: int, frames: int) -> list[Pose]:
-    """A random motion that begins near rest: the calmest start of a stretch four times as long."""
-    poses = random_motion(np.random.default_rng([SEED, number, 0]), 4 * frames)
-    start = min(range(3 * frames), key=lambda t: unrest(poses[t]))
+    """A random motion that begins near rest: the calmest start of a stretch twenty times as long."""
+    poses = random_motion(np.random.default_rng([SEED, number, 0]), 20 * frames)
+    start = min(range(19 * frames), key=lambda t: unrest(poses[t]))
     return poses[start : start + frames]
 
 
 def unrest(pose: Pose) -> float:
-    """How far a pose is from rest, where every part counts alike."""
-    return sum(((getattr(pose, part.name) - part.default) / getattr(REACH, part.name)) ** 2 for part in fields(Pose))
+    """How far a head is from rest: the parts of its pose, each as a share of its reach, squared and added."""
+    rest, parts = Pose(), ("x", "y", "scale", "roll", "yaw", "pitch", "mouth", "blink")
+    return sum(((getattr(pose, part) - getattr(rest, part)) / getattr(REACH, part)) ** 2 for part in parts)
 
 
 def portrait(number: int, size: int, pose: Pose | None = None) -> np.ndarray:
@@ -75,14 +76,14 @@ def portrait(number: int, size: int, pose: Pose | None = None) -> np.ndarray:
     return render(puppet(number), pose or Pose(), size)
 
 
-def film(number: int, size: int, frames: int) -> list[np.ndarray]:
-    return [portrait(number, size, pose) for pose in performance(number, frames)]
+def film(number: int, size: int, poses: list[Pose]) -> list[np.ndarray]:
+    return [portrait(number, size, pose) for pose in poses]
 
 
 def write_sample(out: Path, frames: int = 72, size: int = 256) -> None:
     write_image(out / SAMPLE["source_image"].name, portrait(SAMPLE_SOURCE, size))
     with VideoWriter(out / SAMPLE["driving_video"].name, FPS) as writer:
-        for frame in film(SAMPLE_DRIVING, size, frames):
+        for frame in film(SAMPLE_DRIVING, size, performance(SAMPLE_DRIVING, frames)):
             writer.write(frame)
 
 
@@ -142,7 +143,7 @@ def evenly(frames: list, count: int) -> list:
 
 def write_teaser(path: Path, networks: Networks, size: int, poses: int = 24, cell: int = 128) -> None:
     """Driving videos on top, sources on the left, and every source moved by every video; forth and back, without a jump."""
-    driving = [film(number, size, 2 * poses)[::2] for number in TEASER_DRIVING]
+    driving = [film(number, size, performance(number, 2 * poses)[::2]) for number in TEASER_DRIVING]
     sources = [portrait(number, size) for number in TEASER_SOURCES]
     results = [[animated(networks, source, clip) for clip in driving] for source in sources]
     frames = []
@@ -159,15 +160,18 @@ def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int, palette: 
     chosen.putpalette([*chosen.getpalette()[: 3 * (palette - 1)], 255, 255, 255])  # the gaps stay pure white
     images = [Image.fromarray(frame).quantize(palette=chosen, dither=Image.Dither.NONE) for frame in frames]
     temporary = path.with_name(path.name + ".tmp")
-    images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
-    temporary.replace(path)
+    try:
+        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_transfer(path: Path, networks: Networks, size: int, columns: int = 6, cell: int = 150) -> None:
     """A source near the camera on the left, a driving head far from it on the right: what each kind of transfer makes of it."""
     source = portrait(TRANSFER_PAIR[0], size, Pose(x=-0.14, scale=1.1))
-    poses = [replace(pose, x=pose.x + 0.14, scale=0.9 * pose.scale) for pose in performance(TRANSFER_PAIR[1], 48)]
-    driving = evenly([portrait(TRANSFER_PAIR[1], size, pose) for pose in poses], columns)
+    poses = evenly(performance(TRANSFER_PAIR[1], 48), columns)
+    driving = film(TRANSFER_PAIR[1], size, [replace(pose, x=pose.x + 0.14, scale=0.9 * pose.scale) for pose in poses])
     rows = [("driving", None, driving)]
     rows += [(name, source, animated(networks, source, driving, relative))
              for name, relative in (("absolute\n(default)", False), ("--relative\n--adapt_scale", True))]
@@ -238,7 +242,7 @@ def write_inside(path: Path, networks: Networks, size: int, cell: int = 180) -> 
 def most_moved(number: int, size: int, frames: int = 48) -> list[np.ndarray]:
     """The first frame of a performance, and the one that is furthest from rest."""
     poses = performance(number, frames)
-    return [portrait(number, size, pose) for pose in (poses[0], max(poses, key=unrest))]
+    return film(number, size, [poses[0], max(poses, key=unrest)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -348,7 +352,10 @@ def write_sheets(folder: Path, networks: Networks, dataset: FramesDataset, pairs
               if identity(dataset.clips[driving]) != identity(dataset.clips[source])][:pairs]
     if not unlike:
         raise UserError(f"{dataset.folder}: holds one identity; pairs need two")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--contact_sheets {folder}: can't be made ({error.strerror}); name another folder") from error
     paths = []
     for start in range(0, len(unlike), 4):
         rows = [row for i in unlike[start : start + 4] for row in pair_rows(networks, *drawn_pairs.pair(i), frames)]
@@ -360,10 +367,20 @@ def write_sheets(folder: Path, networks: Networks, dataset: FramesDataset, pairs
 def pair_rows(networks: Networks, driving: LazyClip, source: LazyClip, frames: int) -> list[list[np.ndarray | None]]:
     clip = [to_uint8(frame.permute(1, 2, 0)) for frame in driving]
     first = to_uint8(source.first_frame().permute(1, 2, 0))
-    return [[None, *evenly(clip, frames)], [first, *evenly(animated(networks, first, clip), frames)]]
+    names = label(f"{clip_stem(driving.name)}\nmoves\n{clip_stem(source.name)}", size=11)
+    return [[names, *evenly(clip, frames)], [first, *evenly(animated(networks, first, clip), frames)]]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def picture_size(config: dict, path: Path) -> int:
+    """The side of the model's pictures. Raises `UserError` for a model whose insides aren't those that are drawn here."""
+    height, width = model_size(config, path)
+    params = config["model_params"]["generator_params"]
+    if height != width or not params.get("dense_motion_params") or not params.get("estimate_occlusion_map"):
+        raise UserError(f"{path}: the pictures need a model of square frames, with dense motion and an occlusion map")
+    return height
 
 
 @command_line
@@ -377,7 +394,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
 
     config = read_config(options.config)
-    size, _ = model_size(config, options.config)
+    size = picture_size(config, options.config)
     networks = load_networks(config, options.config, find_checkpoint(options.checkpoint), torch.device("cpu"), plain=True)
     if options.contact_sheets:
         params = config["dataset_params"] | ({"root_dir": options.data} if options.data else {})

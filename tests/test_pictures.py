@@ -1,0 +1,139 @@
+"""The pictures of the README: all are made from a checkpoint alone, the same each time, and show what the networks computed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modules.build import build_generator, build_kp_detector
+from modules.generator import deform
+from modules.util import make_coordinate_grid
+from tests.clips import write_clip, write_dataset
+from tests.small import images, randomize, small_config, write_config
+from video import open_clip, read_image
+
+SCRIPT = Path(__file__).parents[1] / "sup-mat" / "make_pictures.py"
+spec = importlib.util.spec_from_file_location("make_pictures", SCRIPT)
+pictures = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pictures)
+
+SIZE = 32
+
+
+def networks(config: dict):
+    torch.manual_seed(0)
+    return randomize(build_generator(config)).eval(), randomize(build_kp_detector(config)).eval()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> list[str]:
+    """The arguments that name a small model."""
+    config = small_config()
+    generator, kp_detector = networks(config)
+    torch.save({"generator": generator.state_dict(), "kp_detector": kp_detector.state_dict()}, tmp_path / "small.pth.tar")
+    return ["--config", str(write_config(tmp_path / "small.yaml", config)), "--checkpoint", str(tmp_path / "small.pth.tar")]
+
+
+def complaint(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        pictures.main(argv)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_one_command_makes_every_picture(model, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    pictures.main([*model, "--out", str(out)])
+    assert {path.name for path in out.iterdir()} == {
+        "source.png", "driving.mp4", "teaser.gif", "inside.png", "absolute-vs-relative.png", "method.png"}
+    assert read_image(out / "source.png").shape == (256, 256, 3)
+    driving = open_clip(out / "driving.mp4")
+    assert (len(driving), driving.fps, tuple(driving.size)) == (72, 25, (256, 256))
+    assert read_image(out / "method.png").shape[1] == 1200
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    contents = []
+    for run in ("a", "b"):
+        out = tmp_path / run
+        out.mkdir()
+        pictures.write_sample(out, frames=3, size=SIZE)
+        pictures.write_teaser(out / "teaser.gif", networks(small_config()), SIZE, poses=3, cell=SIZE)
+        pictures.write_method(out / "method.png", networks(small_config()), SIZE)
+        contents.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert len(contents[0]) == 4
+    assert contents[0] == contents[1]
+
+
+def test_driving_puppets_begin_near_rest():
+    performances = [pictures.performance(number, 24) for number in range(20)]
+    assert all(len(poses) == 24 for poses in performances)
+    unrest = np.array([[pictures.unrest(pose) for pose in poses] for poses in performances])  # (20, 24)
+    assert unrest[:, 0].max() < 0.5 * unrest.mean()
+
+
+def test_the_teaser_goes_forth_and_back_on_white(tmp_path):
+    pictures.write_teaser(tmp_path / "teaser.gif", networks(small_config()), SIZE, poses=4, cell=SIZE)
+    frames = list(open_clip(tmp_path / "teaser.gif"))
+    gap, columns = pictures.GAP, 1 + len(pictures.TEASER_DRIVING)
+    assert len(frames) == 6
+    assert np.array_equal(frames[1], frames[5])
+    assert not np.array_equal(frames[0], frames[3])
+    assert all((frame[:, :gap] == 255).all() and (frame[:gap] == 255).all() for frame in frames)
+    assert frames[0].shape[1] == columns * SIZE + (columns + 1) * gap
+
+
+def test_cells_keep_their_pixels():
+    small, large = np.full((4, 4, 3), 1, np.uint8), np.full((8, 10, 3), 2, np.uint8)
+    sheet, gap = pictures.grid([[small, large], [None, small]]), pictures.GAP
+    assert sheet.shape == (12 + 3 * gap, 14 + 3 * gap, 3)
+    assert np.array_equal(sheet[gap + 2 : gap + 6, gap : gap + 4], small)
+    assert np.array_equal(sheet[gap : gap + 8, 2 * gap + 4 : 2 * gap + 14], large)
+    assert (sheet != 255).any(axis=2).sum() == 16 + 80 + 16
+
+
+def test_the_flow_drawn_is_the_one_that_warped_the_source():
+    source, first, last = (images(1, SIZE, seed)[0].permute(1, 2, 0).numpy() for seed in range(3))
+    out = pictures.look(networks(small_config()), source, [first, last])
+    flow = pictures.flow(out)  # (h, w, 2)
+    positions = (flow + make_coordinate_grid(flow.shape[:2], like=flow)).unsqueeze(0)
+    warped = deform(pictures.to_tensor(source).unsqueeze(0), positions)
+    assert flow.abs().max() > 0.01
+    torch.testing.assert_close(warped, out["deformed"], atol=1e-5, rtol=0)
+
+
+def test_colours_of_a_flow_tell_directions_apart():
+    flow = torch.tensor([[[0.0, 0.0], [0.3, 0.0], [-0.3, 0.0], [0.15, 0.0]]])  # (1, 4, 2)
+    still, right, left, slower = pictures.flow_colours(flow)[0].astype(int)
+    assert np.ptp(still) == 0
+    assert right.argmax() != left.argmax()
+    assert np.ptp(right) > np.ptp(slower) > 0
+
+
+def test_contact_sheets_show_pairs_of_different_identities(model, tmp_path, capsys):
+    data = write_dataset(tmp_path / "data", train=1, test=3)
+    write_clip(data / "test" / "id100#7", seed=9)
+    pictures.main([*model, "--data", str(data), "--contact_sheets", str(tmp_path / "new" / "sheets")])
+    sheets = sorted((tmp_path / "new" / "sheets").iterdir())
+    assert [sheet.name for sheet in sheets] == ["pairs-01.png", "pairs-05.png", "pairs-09.png"]  # 10 of the 16 pairs
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    heights = [Image.open(sheet).height for sheet in sheets]
+    assert heights[0] == heights[1] > heights[2]
+
+
+def test_mistakes_are_one_line(model, tmp_path, capsys):
+    alone = tmp_path / "alone"
+    write_dataset(alone, train=1, test=1)
+    assert "one identity" in complaint(capsys, [*model, "--data", str(alone), "--contact_sheets", str(tmp_path / "sheets")])
+    write_dataset(tmp_path / "data", train=1, test=2)
+    sheets = ["--data", str(tmp_path / "data"), "--contact_sheets", str(tmp_path / "small.yaml")]
+    assert "name another folder" in complaint(capsys, [*model, *sheets])
+    assert "check that its folder exists" in complaint(capsys, [*model, "--out", str(tmp_path / "absent")])
+    flat = write_config(tmp_path / "flat.yaml", small_config({"model_params.generator_params.estimate_occlusion_map": False}))
+    assert "occlusion map" in complaint(capsys, ["--config", str(flat), *model[2:]])
