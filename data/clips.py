@@ -173,7 +173,7 @@ class Ledger:
         header, *lines = self._read() or [settings]
         for key, value in settings.items():
             if header.get(key) != value:
-                raise DatasetError(f"{self.out}: was made with {key} {header.get(key)}, not {value}; take that or another folder")
+                raise DatasetError(f"{self.out}: was made with {key} {header.get(key)}, not {value}; use that or a new folder")
         self.clips = {line.pop("clip"): line for line in lines}
         for split in SPLITS:
             (self.out / split).mkdir(parents=True, exist_ok=True)

@@ -302,7 +302,7 @@ def check_marks(paths: list[Path]) -> Iterator[Finding]:
     unmarked = [path for path in paths if "#" not in clip_stem(path.name)]
     if unmarked:
         text = f"{unmarked[0]}: has no # in its name ({len(unmarked)} of {len(paths)} clips have none), so that id_sampling "
-        yield Finding("identities", text + "takes it for an identity of its own; name it identity#number if it isn't", wrong=False)
+        yield Finding("identities", text + "takes it for an identity of its own; name it identity#number", wrong=False)
 
 
 def look_at(job: tuple[Path, tuple[int, int, int] | None]) -> Look:

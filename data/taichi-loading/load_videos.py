@@ -1,0 +1,249 @@
+"""Listed pieces of YouTube videos become a dataset: downloaded, cut, cropped, resized, in train/ and test/.
+
+    python data/taichi-loading/load_videos.py --metadata data/taichi-loading/taichi-metadata.csv --out_folder data/taichi-png \\
+        --format .png --workers 8 --image_shape 256,256
+
+A list is a CSV file with the columns of `COLUMNS` and a line for each clip. `start` and `end` (exclusive) are frame numbers
+at `fps`, `bbox` is left-top-right-bottom in pixels of a video of `width` x `height`; a download of another rate or size is
+cut at the same seconds and the same part of the picture. An optional column `person_id`, or a `video_id` written as
+video#person, puts the person in front of the clip's name, where identity sampling looks for it.
+
+Videos that are in `--video_folder` already, as <video>.mp4 or with another suffix, are not downloaded. A run that was stopped
+goes on when it is started again. What can't be had is listed in `report.csv` in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.clips import (
+    SPLITS,
+    Box,
+    Cut,
+    Ledger,
+    Outcome,
+    Size,
+    check_even,
+    make_clips,
+    print_summary,
+    size_option,
+    workers_option,
+    write_clip,
+)
+from modules.errors import DatasetError, MediaError, UserError, command_line
+from video import VIDEO_SUFFIXES, open_clip
+
+COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
+VIDEO_NAME = re.compile(r"[\w-]+")  # no dots or slashes: it becomes a file name and part of an address
+MISSING_SECONDS = 1.0  # that a video may be shorter than listed
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Download, cut, crop and resize the clips of a list.")
+    parser.add_argument("--metadata", type=Path, required=True, help="the list, a CSV file")
+    parser.add_argument("--out_folder", type=Path, required=True, help="folder to write, or to go on with")
+    parser.add_argument("--video_folder", type=Path, help="where whole videos are and go (OUT_FOLDER/videos)")
+    parser.add_argument("--format", choices=(".mp4", ".png"), default=".png", help="a video or a folder of png a clip (.png)")
+    parser.add_argument("--image_shape", type=size_option, default=(256, 256), help="height,width of the frames (256,256)")
+    parser.add_argument("--workers", type=workers_option, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--youtube", default="yt-dlp", help="the program that downloads (default yt-dlp)")
+    return parser.parse_args(argv)
+
+
+@command_line
+def main(argv: list[str] | None = None) -> None:
+    options = parse(argv)
+    check_even(options.image_shape, options.format)
+    clips = read_list(options.metadata)
+    folder = options.video_folder or options.out_folder / "videos"
+    check_downloads({clip.video: clip for clip in clips}, folder, options.youtube)
+
+    ledger = Ledger(options.out_folder, {"size": list(options.image_shape), "format": options.format})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--video_folder {folder}: can't be made: {error.strerror or error}") from error
+    todo = defaultdict(list)
+    for clip in clips:
+        target = clip.target(options.out_folder, options.format)
+        if not ledger.holds(ledger.name(target)):
+            todo[clip.video].append((clip, target))
+    jobs = [Video(name, tuple(wanted), folder, options.image_shape, options.youtube) for name, wanted in todo.items()]
+    count = sum(len(job.wanted) for job in jobs)
+    if count < len(clips):
+        print(f"{len(clips) - count} of {len(clips)} clips are finished already", file=sys.stderr)
+    failures = make_clips(load, jobs, count, ledger, options.workers)
+    print_summary(ledger)
+    write_report(options.out_folder / "report.csv", failures)
+
+
+# ---- the list ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of the list: frames [start, end) at `fps` of the part `box` of a video of `size`."""
+
+    video: str
+    person: str
+    start: int
+    end: int
+    box: Box
+    fps: float
+    size: Size
+    partition: str
+
+    def target(self, out: Path, suffix: str) -> Path:
+        """The published name: the person's, if known, the video's, and the first and last frame in six digits."""
+        name = "#".join([*filter(None, [self.person]), self.video, f"{self.start:06d}", f"{self.end:06d}"])
+        return out / self.partition / (name + suffix.removesuffix(".png"))
+
+
+def read_list(path: Path) -> list[Listed]:
+    """The lines of a list. Raises `DatasetError` naming the first line that is wrong."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, restval="")
+            missing = set(COLUMNS) - set(table.fieldnames or [])
+            if missing:
+                raise DatasetError(f"{path}: has no column {', '.join(sorted(missing))}; it needs {','.join(COLUMNS)}")
+            clips = [read_line(line, f"{path}, line {table.line_num}") for line in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: can't be read as a list ({error}); --metadata names a CSV file") from error
+    if not clips:
+        raise DatasetError(f"{path}: lists no clips")
+    by_name = {clip.target(Path(), ""): clip for clip in clips}
+    for clip in clips:
+        if by_name[clip.target(Path(), "")] != clip:
+            which = f"{clip.video} from frame {clip.start} to {clip.end}"
+            raise DatasetError(f"{path}: lists two clips of {which}; give each another person_id, or remove one")
+    return list(by_name.values())
+
+
+def read_line(line: dict[str, str], place: str) -> Listed:
+    video, _, person = line["video_id"].partition("#")
+    try:
+        box = tuple(float(side) for side in line["bbox"].split("-"))
+        start, end, width, height = (int(line[column]) for column in ("start", "end", "width", "height"))
+        fps = float(line["fps"])
+    except ValueError as error:
+        raise DatasetError(f"{place}: {error}; numbers are needed, and left-top-right-bottom as bbox") from None
+    person = line.get("person_id") or person
+    rules = (
+        (VIDEO_NAME.fullmatch(video) and VIDEO_NAME.fullmatch(person or "-"), "video_id: use letters, digits, _ and - only"),
+        (0 <= start < end, "start and end: end must lie behind start"),
+        (len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height,
+         "bbox: left-top-right-bottom must lie inside width and height"),
+        (0 < fps < float("inf"), "fps: must be above 0"),
+        (line["partition"] in SPLITS, "partition: must be train or test"),
+    )
+    for fine, message in rules:
+        if not fine:
+            raise DatasetError(f"{place}: {message}")
+    return Listed(video, person, start, end, box, fps, (height, width), line["partition"])
+
+
+# ---- one video ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video to load, with the clips that are wanted of it and their places."""
+
+    name: str
+    wanted: tuple[tuple[Listed, Path], ...]
+    folder: Path
+    size: Size  # of the clips
+    youtube: str
+
+
+def load(video: Video) -> list[Outcome]:
+    """Download a video unless it is there, and cut all its clips."""
+    try:
+        path = find_video(video.folder, video.name) or download(video)
+        open_clip(path)
+    except MediaError as error:
+        return [Outcome(target, video.name, error=str(error)) for _, target in video.wanted]
+    return [cut_clip(path, clip, target, video.size) for clip, target in video.wanted]
+
+
+def find_video(folder: Path, name: str) -> Path | None:
+    return next((path for suffix in sorted(VIDEO_SUFFIXES) if (path := folder / f"{name}{suffix}").exists()), None)
+
+
+def cut_clip(path: Path, clip: Listed, target: Path, size: Size) -> Outcome:
+    whole = open_clip(path)
+    ratio = whole.fps / clip.fps
+    start, end = round(clip.start * ratio), round(clip.end * ratio)
+    if end > len(whole) + MISSING_SECONDS * whole.fps:
+        error = f"{path}: ends after {len(whole)} frames, the clip after {end}"
+        return Outcome(target, clip.video, error=error)
+    scale_y, scale_x = whole.size[0] / clip.size[0], whole.size[1] / clip.size[1]
+    left, top, right, bottom = clip.box
+    box = left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
+    outcome = write_clip(Cut(path, target, size, "stretch", box, range(start, min(end, len(whole)))))
+    return outcome._replace(source=clip.video)
+
+
+# ---- downloading -------------------------------------------------------------------------------------------------------
+
+
+def check_downloads(videos: dict[str, Listed], folder: Path, youtube: str) -> None:
+    """Say once what can't be downloaded because the program is missing; raises `UserError` if that is every video."""
+    absent = [name for name in videos if find_video(folder, name) is None]
+    if not absent or shutil.which(youtube):
+        return
+    remedy = "install it (pip install yt-dlp), name another with --youtube, or put the videos there as <video>.mp4"
+    text = f"{youtube}: no such program, and {len(absent)} of {len(videos)} videos are not in {folder}; {remedy}"
+    if len(absent) == len(videos):
+        raise UserError(text)
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def download(video: Video) -> Path:
+    """Have the program put the video into the folder, where it appears when it is whole. Raises `MediaError`.
+
+    It asks for the listed resolution, or the next best.
+    """
+    program = shutil.which(video.youtube)
+    if program is None:
+        raise MediaError(f"{video.name}: is not in {video.folder}, and {video.youtube} is not installed")
+    partial = video.folder / ".partial"  # a download that was stopped goes on from here
+    partial.mkdir(exist_ok=True)
+    template = str(partial.absolute()).replace("%", "%%") + f"/{video.name}.%(ext)s"
+    command = [program, "--no-playlist", "--newline", "--format", "bestvideo*/best",
+               "--format-sort", f"res:{min(video.wanted[0][0].size)}", "--output", template,
+               "--", f"https://www.youtube.com/watch?v={video.name}"]
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    path = find_video(partial, video.name)
+    if run.returncode or path is None:
+        said = [line.strip() for line in run.stderr.splitlines() if line.strip()] or [f"exit status {run.returncode}"]
+        raise MediaError(next((line for line in reversed(said) if line.startswith("ERROR")), said[-1]))
+    return path.rename(video.folder / path.name)
+
+
+def write_report(path: Path, failures: list[Outcome]) -> None:
+    """List the clips that this run could not make, and why."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("video_id", "clip", "reason"))
+        table.writerows((failure.source, failure.target.name, failure.error) for failure in failures)
+    temporary.replace(path)
+    if failures:
+        videos = {failure.source for failure in failures}
+        print(f"{len(failures)} clips of {len(videos)} videos could not be made; {path} says why")
+
+
+if __name__ == "__main__":
+    main()
