@@ -33,6 +33,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from modules.errors import MediaError
 
@@ -86,11 +87,12 @@ def _media_errors(path: Path, remedy: str) -> Iterator[None]:
 # ---- still pictures ----------------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, any_size: bool = False) -> np.ndarray:
     """Read a picture of any mode as (H, W, 3) uint8 RGB.
 
     The EXIF rotation is applied, 16 bits are rounded to 8, and transparent pixels are laid on white. Of an animated picture
-    the first frame is read. Raises `MediaError`.
+    the first frame is read. One of more than 179 million pixels is refused, as Pillow does it, unless it is a png and may
+    have `any_size`. Raises `MediaError`.
     """
     path = Path(path)
     with _picture_errors(path):
@@ -98,7 +100,7 @@ def read_image(path: str | Path) -> np.ndarray:
         pixels = None if plain is None else _decode_plain_png(plain)
         if pixels is not None:
             return pixels
-        with Image.open(path) as image:
+        with _opened_picture(path, any_size) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
 
@@ -114,6 +116,15 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
         with Image.open(path) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return image.height, image.width
+
+
+def _opened_picture(path: Path, any_size: bool) -> Image.Image:
+    try:
+        return Image.open(path)
+    except Image.DecompressionBombError:
+        if not any_size:
+            raise
+        return PngImageFile(path)  # Image.open refuses by size, the format itself does not
 
 
 @contextlib.contextmanager
@@ -306,7 +317,7 @@ class StripClip(Clip):
 
     def __init__(self, path: str | Path, frame_shape: tuple[int, int, int] | None = None):
         self.path = Path(path)
-        self._strip = read_image(self.path)  # (H, N*W, 3)
+        self._strip = read_image(self.path, any_size=frame_shape is not None)  # (H, N*W, 3); as long as its clip
         height, width = self._strip.shape[:2]
         self.size = (height, width) if frame_shape is None else tuple(frame_shape[:2])
         if height != self.size[0] or width % self.size[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 import zipfile
@@ -40,7 +41,8 @@ class Cache:
                 np.savez(file, key=np.array(key), values=values)
             temporary.replace(place)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             if self._writable:
                 warnings.warn(f"{place.parent}: results can't be kept there ({error}), the next run computes them again",
                               stacklevel=2)

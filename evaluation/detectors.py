@@ -53,14 +53,16 @@ class FaceAlignment:
                                                          flip_input=False, compile=False)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        return np.stack([self._largest_face(frame) for frame in frames]).astype(np.float32)  # (B, 68, 2)
-
-    def _largest_face(self, frame: np.ndarray) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of every frame without a face
-            faces = self._network.get_landmarks_from_image(frame)
+            found = [self._network.get_landmarks_from_image(frame) for frame in frames]
+        return np.stack([self.largest_face(faces) for faces in found]).astype(np.float32)  # (B, 68, 2)
+
+    @classmethod
+    def largest_face(cls, faces: list[np.ndarray] | None) -> np.ndarray:
+        """(68, 2) from what the package says of one picture: the points of each face, or None."""
         if not faces:
-            return np.full((self.POINTS, 2), np.nan)
+            return np.full((cls.POINTS, 2), np.nan)
         return max(faces, key=lambda points: np.ptp(points[:, :2], axis=0).prod())[:, :2]  # (68, 2)
 
 
@@ -142,12 +144,14 @@ class InsightFace:
             self._faces.prepare(ctx_id=0 if device.type == "cuda" else -1)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        return np.stack([self._largest_face(frame) for frame in frames]).astype(np.float32)  # (B, 512)
+        found = [self._faces.get(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]  # it takes BGR
+        return np.stack([self.largest_face(faces) for faces in found]).astype(np.float32)  # (B, 512)
 
-    def _largest_face(self, frame: np.ndarray) -> np.ndarray:
-        faces = self._faces.get(np.ascontiguousarray(frame[..., ::-1]))  # it takes BGR
+    @classmethod
+    def largest_face(cls, faces: list) -> np.ndarray:
+        """(512,) from what the package says of one picture: faces with a box and an embedding."""
         if not faces:
-            return np.full(self.NUMBERS, np.nan)
+            return np.full(cls.NUMBERS, np.nan)
         return max(faces, key=lambda face: np.prod(face.bbox[2:] - face.bbox[:2])).normed_embedding  # (512,)
 
 

@@ -32,7 +32,7 @@ FRAMES = 12_000      # of the train split, at most, held in memory
 STEPS, BATCH = 1500, 32
 LEARNING_RATE = 3e-3
 LOGIT_SCALE = 12.0   # of cosines of identities
-WEIGHT_OF_IDENTITY, WEIGHT_OF_SEEN = 0.02, 0.02  # beside the mean distance of the landmarks in uv
+WEIGHT_OF_IDENTITY, WEIGHT_OF_SEEN = 0.01, 0.05  # beside the mean distance of the landmarks in uv
 
 
 class PuppetNet(nn.Module):
@@ -47,30 +47,31 @@ class PuppetNet(nn.Module):
         self.votes = nn.Conv2d(64, 4 * len(names), 1)
         self.embedding = nn.Linear(96, EMBEDDING)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the landmarks (B, L, 2) in uv, logits of their being seen (B, L), and embeddings (B, D) of length 1."""
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns the votes for the landmarks in uv (B, L, 2, G*G), the weights of the votes (B, L, G*G), logits of the
+        landmarks' being seen (B, L), and embeddings (B, D) of length 1."""
         fine = self.fine(pictures - 0.5)  # (B, 48, S/4, S/4)
         coarse = self.coarse(fine)  # (B, 96, S/8, S/8)
         embedding = F.normalize(self.embedding(coarse.mean((2, 3))), dim=1)  # (B, D)
         merged = self.merged(self.skip(fine) + F.interpolate(coarse, scale_factor=2.0, mode="bilinear"))  # (B, 64, G, G)
         votes = self.votes(merged).unflatten(1, (len(self.names), 4))  # (B, L, 4, G, G)
         weight = votes[:, :, 0].flatten(2).softmax(-1)  # (B, L, G*G)
-        places = votes[:, :, 1:3] + _cell_centres(votes)  # (B, L, 2, G, G)
-        uv = (weight.unsqueeze(2) * places.flatten(3)).sum(-1)  # (B, L, 2)
+        places = (votes[:, :, 1:3] + _cell_centres(votes)).flatten(3)  # (B, L, 2, G*G)
         seen = (weight * votes[:, :, 3].flatten(2)).sum(-1)  # (B, L)
-        return uv, seen, embedding
+        return places, weight, seen, embedding
 
     @torch.inference_mode()
     def find_landmarks(self, frames: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] → (B, L, 2), (x, y) in pixels of these frames; NaN for landmarks that aren't seen."""
-        uv, seen, _ = self.eval()(shrink(frames))
+        places, weight, seen, _ = self.eval()(shrink(frames))
+        uv = (weight.unsqueeze(2) * places).sum(-1)  # (B, L, 2)
         size = torch.tensor([frames.shape[3], frames.shape[2]], device=frames.device)
         return (uv * size - 0.5).masked_fill(~self._found(seen).unsqueeze(-1), float("nan"))
 
     @torch.inference_mode()
     def embed(self, frames: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] → (B, D) of length 1; NaN for frames in which most of the landmarks aren't seen."""
-        _, seen, embedding = self.eval()(shrink(frames))
+        *_, seen, embedding = self.eval()(shrink(frames))
         most = self._found(seen).float().mean(1) > 0.5  # (B,)
         return embedding.masked_fill(~most.unsqueeze(-1), float("nan"))
 
@@ -156,9 +157,10 @@ def fitting_loss(network: PuppetNet, identities: nn.Linear, examples: Examples, 
     """Of a random batch: distance of the landmarks that are seen, whether each is seen, and whose puppet it is."""
     chosen = torch.randint(len(examples.frames), (BATCH,), generator=draw)
     pictures, true_uv, true_seen = disturb(examples, chosen, draw)
-    uv, seen, embedding = network(pictures)
+    places, weight, seen, embedding = network(pictures)
     whole = true_seen.any(1)  # (B,)
-    distance = (uv - true_uv).abs()[true_seen].mean()
+    # Of each vote, not of their mean: it then pays to trust the cells that know.
+    distance = (weight * (places - true_uv.unsqueeze(-1)).abs().mean(2)).sum(-1)[true_seen].mean()
     cosines = F.linear(embedding, F.normalize(identities.weight, dim=1))  # (B, puppets)
     identity = F.cross_entropy(LOGIT_SCALE * cosines[whole], examples.puppets[chosen][whole])
     visibility = F.binary_cross_entropy_with_logits(seen, true_seen.float())
@@ -173,19 +175,20 @@ def read_examples(train: Path) -> Examples:
         raise DatasetError(f"{train}: holds no puppets with landmarks to fit their detector on; make some with "
                            "data/make_puppets.py, and give --puppets that dataset")
     most = max(1, FRAMES // len(clips))
-    frames, uv, puppets = [], [], []
+    frames = torch.empty(len(clips) * most, 3, SIDE, SIDE, dtype=torch.uint8)
+    uv, puppets = [], []
     with Progress(len(clips), "reading puppets", "clips") as progress:
         for file, path in clips:
             with np.load(file) as content:
                 xy, names = content["xy"], content["names"].tolist()
             numbers = np.unique(np.linspace(0, len(xy) - 1, most).round().astype(int))
             pixels = torch.from_numpy(open_clip(path).read(numbers)).permute(0, 3, 1, 2)  # (N, 3, H, W)
-            frames.append(shrink(pixels.float()).round().to(torch.uint8))
+            frames[len(puppets):len(puppets) + len(numbers)] = shrink(pixels.float()).round()
             uv.append(xy_to_uv(torch.from_numpy(xy[numbers]), *pixels.shape[2:]))
             puppets += [path.name.split("#")[0]] * len(numbers)
             progress.advance(1)
     _, number = np.unique(puppets, return_inverse=True)
-    return Examples(torch.cat(frames), torch.cat(uv), torch.from_numpy(number), names)
+    return Examples(frames[:len(puppets)], torch.cat(uv), torch.from_numpy(number), names)
 
 
 def xy_to_uv(xy: Tensor, height: int, width: int) -> Tensor:
@@ -198,7 +201,7 @@ def xy_to_uv(xy: Tensor, height: int, width: int) -> Tensor:
 
 
 def disturb(examples: Examples, chosen: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Examples number `chosen` (B,), mirrored, shifted, recoloured, blurred, covered or shuffled.
+    """Examples number `chosen` (B,), mirrored, shifted, recoloured, blurred, covered or scrambled.
 
     Returns pictures (B, 3, S, S) in [0, 1], uv (B, L, 2), and which landmarks can be seen, bool (B, L).
     """
@@ -217,8 +220,8 @@ def disturb(examples: Examples, chosen: Tensor, draw: torch.Generator) -> tuple[
             pictures[i] = blur(pictures[i])
         if _chance(draw, 0.3):
             seen[i] &= ~cover(pictures[i], uv[i], draw)
-        if _chance(draw, 0.08):
-            pictures[i], seen[i] = shuffle(pictures[i], draw), False
+        if _chance(draw, 0.12):
+            pictures[i], seen[i] = scramble(pictures[i], draw), False
     return pictures, uv, seen
 
 
@@ -265,9 +268,12 @@ def cover(picture: Tensor, uv: Tensor, draw: torch.Generator) -> Tensor:
     return ((uv > corner) & (uv < end)).all(-1)
 
 
-def shuffle(picture: Tensor, draw: torch.Generator, tiles: int = 8) -> Tensor:
-    """The picture cut into `tiles` × `tiles` parts that lie in random order: no puppet."""
-    side = SIDE // tiles
-    parts = picture.unfold(1, side, side).unfold(2, side, side).flatten(1, 2)  # (3, tiles², side, side)
-    parts = parts[:, torch.randperm(tiles * tiles, generator=draw)].unflatten(1, (tiles, tiles))
+def scramble(picture: Tensor, draw: torch.Generator) -> Tensor:
+    """The same colours without a puppet: the parts or the pixels in random order, or their mean everywhere."""
+    side = (SIDE // 8, 1, SIDE)[torch.randint(3, (1,), generator=draw).item()]
+    if side == SIDE:
+        return picture.mean((1, 2), keepdim=True).expand_as(picture)
+    parts = picture.unfold(1, side, side).unfold(2, side, side)  # (3, rows, columns, side, side)
+    rows = parts.shape[1]
+    parts = parts.flatten(1, 2)[:, torch.randperm(rows * rows, generator=draw)].unflatten(1, (rows, rows))
     return parts.permute(0, 1, 3, 2, 4).reshape(picture.shape)

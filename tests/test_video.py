@@ -369,6 +369,15 @@ def test_odd_inputs_give_the_right_pixels_or_one_clear_error(name: str, tmp_path
     np.testing.assert_array_equal(clip.read([len(clip) - 1, 0, 0]), found[[-1, 0, 0]])
 
 
+def test_a_strip_is_read_where_a_picture_of_its_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    frames = moving(12)
+    video.write_image(tmp_path / "long.png", np.concatenate(frames, axis=1))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4 * frames[0][..., 0].size)  # Pillow refuses twice as many
+    assert np.array_equal(video.open_clip(tmp_path / "long.png", frames[0].shape).read(range(12)), frames)
+    with pytest.raises(MediaError, match="decompression bomb"):
+        video.read_image(tmp_path / "long.png")
+
+
 def png_bytes(pixels: np.ndarray, **options) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png", **options)
