@@ -154,10 +154,12 @@ def write_teaser(path: Path, networks: Networks, size: int, poses: int = 24, cel
     write_gif(path, frames + frames[-2:0:-1], milliseconds=2 * 1000 // FPS)
 
 
-def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int, palette: int = 192) -> None:
+def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int) -> None:
     """A gif whose frames share one palette and have no dither: half the size of what `VideoWriter`, which streams, can do."""
-    chosen = Image.fromarray(np.concatenate(frames[::4])).quantize(palette - 1, Image.Quantize.MEDIANCUT)
-    chosen.putpalette([*chosen.getpalette()[: 3 * (palette - 1)], 255, 255, 255])  # the gaps stay pure white
+    chosen = Image.fromarray(np.concatenate(frames[::8])).quantize(192, Image.Quantize.MEDIANCUT, kmeans=1)
+    palette = np.reshape(chosen.getpalette(), (-1, 3))
+    palette[palette.sum(axis=1).argmax()] = 255  # the gaps stay pure white
+    chosen.putpalette(palette.ravel().tolist())
     images = [Image.fromarray(frame).quantize(palette=chosen, dither=Image.Dither.NONE) for frame in frames]
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -240,8 +242,8 @@ def write_inside(path: Path, networks: Networks, size: int, cell: int = 180) -> 
 
 
 def most_moved(number: int, size: int, frames: int = 48) -> list[np.ndarray]:
-    """The first frame of a performance, and the one that is furthest from rest."""
-    poses = performance(number, frames)
+    """The first frame of a performance, and the one that is furthest from rest, both with open eyes."""
+    poses = [replace(pose, blink=0) for pose in performance(number, frames)]
     return film(number, size, [poses[0], max(poses, key=unrest)])
 
 
