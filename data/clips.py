@@ -139,8 +139,7 @@ def in_parallel(function: Callable[[Any], Any], jobs: Sequence[Any], workers: in
         except BrokenProcessPool:
             raise UserError("a worker was killed, perhaps for want of memory; start again with fewer --workers") from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            held_end.close()
+            held_end.close()  # and leaving the pool waits until the workers are gone
 
 
 def hang_on(lifeline: Connection) -> None:

@@ -1,0 +1,388 @@
+"""Preparing any videos, going on after a kill, and the check: one test for each thing that can be wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import clips, prepare
+from frames_dataset import FramesDataset, identity
+from tests.clips import write_clip, write_dataset
+from tests.small import small_config, write_config
+from video import VideoWriter, open_clip, write_image
+
+SCRIPT = Path(prepare.__file__)
+
+
+def write_video(path: Path, frames: int = 5, width: int = 48, height: int = 32, fps: float = 25) -> Path:
+    """Frames of noise that move down, lossless."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.random.default_rng(len(path.name)).integers(0, 256, (height, width, 3), np.uint8)
+    with VideoWriter(path, fps, lossless=path.suffix == ".mp4") as writer:
+        for number in range(frames):
+            writer.write(np.roll(picture, number, axis=0))
+    return path
+
+
+def run(inp: Path, out: Path, *more: str) -> Path:
+    prepare.main([str(inp), str(out), "--size", "16", "--workers", "1", *more])
+    return out
+
+
+def error_of(capsys, call) -> str:
+    with pytest.raises(SystemExit) as stop:
+        call()
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def content(out: Path) -> dict[str, list[str]]:
+    return {split: sorted(path.name for path in (out / split).iterdir()) for split in ("train", "test")}
+
+
+# ---- frames ------------------------------------------------------------------------------------------------------------
+
+
+def test_crop_keeps_the_middle_and_pad_keeps_all():
+    frame = np.zeros((20, 40, 3), np.uint8)
+    frame[:, 10:30] = 200  # the middle square
+    assert (clips.fitted(frame, (20, 20), "crop") == 200).all()
+    padded = clips.fitted(np.full((20, 40, 3), 200, np.uint8), (20, 20), "pad")
+    assert (padded[5:15] == 200).all() and not padded[:5].any() and not padded[15:].any()
+    assert (clips.fitted(frame, (20, 40), "crop") == frame).all()
+
+
+@pytest.mark.parametrize("shape", [(33, 50), (50, 33), (7, 300), (16, 16)])
+@pytest.mark.parametrize("how", ["crop", "pad"])
+def test_every_shape_fits_without_distortion(shape, how):
+    """A disc stays round: as wide as it is high."""
+    y, x = np.mgrid[:shape[0], :shape[1]]
+    radius = 0.4 * min(shape)
+    disc = (y - shape[0] / 2 + 0.5) ** 2 + (x - shape[1] / 2 + 0.5) ** 2 < radius**2
+    found = clips.fitted(np.repeat((disc * 255).astype(np.uint8)[..., None], 3, axis=2), (64, 48), how)
+    assert found.shape == (64, 48, 3)
+    bright = found[..., 0] > 100
+    assert abs(bright.any(axis=0).sum() - bright.any(axis=1).sum()) <= 0.1 * 64
+
+
+# ---- preparing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["png", "mp4"])
+def test_videos_of_all_kinds_become_a_dataset(tmp_path, capsys, form):
+    inp = tmp_path / "in"
+    write_video(inp / "anna" / "one.mp4")
+    write_video(inp / "anna" / "deeper" / "anna#2.gif", frames=3)
+    write_video(inp / "ben#1.v2.mp4", height=48, width=32)
+    write_clip(inp / "cleo" / "walk", seed=0, frames=4, size=32)
+    (inp / "anna" / "notes.txt").write_text("not a video")
+    (inp / "anna" / "broken.mp4").write_bytes(b"no video")
+    write_video(inp / "anna" / "blink.mp4", frames=1)
+    out = run(inp, tmp_path / "out", "--format", form, "--test_share", "0.34")
+
+    end = ".mp4" if form == "mp4" else ""
+    found = content(out)
+    assert sorted(found["train"] + found["test"]) == sorted(
+        name + end for name in ("anna#one", "anna#deeper#anna#2", "ben#1_v2", "cleo#walk"))
+    assert len({identity(name) for name in found["test"]}) == 1
+    assert not {identity(name) for name in found["train"]} & {identity(name) for name in found["test"]}
+    lengths = {path.stem: len(open_clip(path)) for split in found for path in (out / split).iterdir()}
+    assert lengths == {"anna#one": 5, "anna#deeper#anna#2": 3, "ben#1_v2": 5, "cleo#walk": 4}
+    for is_train in (True, False):
+        assert len(FramesDataset(out, (16, 16, 3), is_train=is_train)[0]) >= 2
+
+    told = capsys.readouterr().out
+    assert "broken.mp4" in told and "blink.mp4: too short" in told
+    table = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith(("train", "test"))}
+    sums = np.array([list(map(float, row)) for row in table.values()]).sum(axis=0)
+    assert sums[:3].tolist() == [4, 17, 3] and sums[3] == pytest.approx(17 / 25, abs=0.11)
+
+
+def test_pixels_are_those_of_the_video(tmp_path):
+    for name in ("a", "b"):
+        write_video(tmp_path / "in" / f"{name}.mp4", width=16, height=16)
+    out = run(tmp_path / "in", tmp_path / "out")
+    for path in (*out.glob("train/*"), *out.glob("test/*")):
+        assert (np.stack(list(open_clip(path))) == np.stack(list(open_clip(tmp_path / "in" / f"{path.name}.mp4")))).all()
+
+
+def test_a_dataset_keeps_its_split(tmp_path):
+    inp = write_dataset(tmp_path / "in", train=3, test=2)
+    assert content(run(inp, tmp_path / "out")) == content(inp)
+
+
+def split_of(names: list[str], out: Path, **options) -> dict[str, str]:
+    sources = {name: prepare.Source(Path(name), None) for name in names}
+    given = {"inp": Path("in"), "out": out, "test_share": 0.1, "seed": 0} | options
+    return prepare.choose_splits(sources, argparse.Namespace(**given))
+
+
+def test_the_split_is_by_identity_and_follows_from_the_seed(tmp_path):
+    names = [f"id{number}#{clip}" for number in range(40) for clip in range(3)]
+    splits = split_of(names, tmp_path)
+    tests = {identity(name) for name in names if splits[name] == "test"}
+    assert len(tests) == 4
+    assert not tests & {identity(name) for name in names if splits[name] == "train"}
+    assert splits == split_of(names[::-1], tmp_path)
+    assert splits != split_of(names, tmp_path, seed=1)
+    assert set(split_of(names, tmp_path, test_share=0).values()) == {"train"}
+
+
+def test_identities_stay_where_they_are_when_videos_are_added(tmp_path):
+    first = {"train": [], "test": []}
+    for name, split in split_of([f"id{number}#0" for number in range(10)], tmp_path).items():
+        (tmp_path / split / name).mkdir(parents=True)
+        first[split].append(name)
+    later = split_of([f"id{number}#{clip}" for number in range(200) for clip in range(2)], tmp_path)
+    for split, names in first.items():
+        for name in names:
+            assert {later[name], later[f"{identity(name)}#1"]} == {split}
+    assert 30 <= sum(split == "test" for split in later.values()) <= 50
+
+
+def test_a_second_run_only_adds(tmp_path, capsys):
+    for name in ("a", "b", "c"):
+        write_video(tmp_path / "in" / f"{name}.mp4")
+    out = run(tmp_path / "in", tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    write_video(tmp_path / "in" / "d.mp4")
+    run(tmp_path / "in", out)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert len(list(out.glob("t*/*"))) == 4
+    assert "3 of 4 clips" in capsys.readouterr().err
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    inp, out = many_copies(tmp_path / "in", count=60), tmp_path / "out"
+    command = [sys.executable, str(SCRIPT), str(inp), str(out), "--size", "16", "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: len(whole(out)) >= 2 and half_written(out))
+        assert process.poll() is None
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    wait_for(lambda: is_quiet(out))
+    finished = whole(out)
+    assert len(finished) < 60
+    assert all(len(open_clip(path)) == 20 for path in finished)
+    times = {frame: frame.stat().st_mtime_ns for path in finished for frame in path.iterdir()}
+
+    with (out / "clips.jsonl").open("a") as file:
+        file.write('{"clip": "train/id')  # a line cut short by a crash of the machine
+    prepare.main(command[2:])
+    assert {frame: frame.stat().st_mtime_ns for frame in times} == times
+    assert len(whole(out)) == 60 and not half_written(out)
+    assert all(len(open_clip(path)) == 20 for path in whole(out))
+    lines = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+    assert sorted(line["clip"] for line in lines[1:]) == sorted(path.relative_to(out).as_posix() for path in whole(out))
+
+
+def many_copies(inp: Path, count: int) -> Path:
+    first = write_video(inp / "id0#0.mp4", frames=20, width=16, height=16)
+    for number in range(1, count):
+        shutil.copyfile(first, inp / f"id{number}#0.mp4")
+    return inp
+
+
+def whole(out: Path) -> list[Path]:
+    return [path for path in out.glob("t*/*") if not path.name.startswith(".")]
+
+
+def half_written(out: Path) -> list[Path]:
+    return list(out.glob("t*/.*"))
+
+
+def is_quiet(out: Path) -> bool:
+    """Whether nobody writes any more: workers died with their parent."""
+    before = sorted(out.rglob("*"))
+    time.sleep(1)
+    return sorted(out.rglob("*")) == before
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):
+    inp, out = many_copies(tmp_path / "in", count=500), tmp_path / "out"
+    command = [sys.executable, str(SCRIPT), str(inp), str(out), "--size", "16", "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: half_written(out))
+        os.kill(process.pid, signal.SIGINT)
+        assert "Traceback" not in process.communicate(timeout=60)[1]
+        assert process.returncode == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert not half_written(out) and len(whole(out)) < 500
+    assert all(len(open_clip(path)) == 20 for path in whole(out))
+
+
+@pytest.mark.parametrize("make, told", [
+    (lambda inp: None, "no such folder"),
+    (lambda inp: inp.mkdir(), "holds no videos"),
+    (lambda inp: write_video(inp / "a" / "1.mp4"), "one identity only, a"),
+    (lambda inp: [write_video(inp / name) for name in ("a.gif", "a.mp4")], "would be called a like"),
+    (lambda inp: [(inp.mkdir(exist_ok=True), (inp / name).write_bytes(b"no")) for name in ("a.mp4", "b.mp4")], "none of its 2"),
+])
+def test_input_that_makes_no_dataset(tmp_path, capsys, make, told):
+    make(tmp_path / "in")
+    assert told in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "out"))
+
+
+def test_folders_that_are_not_ours_are_left_alone(tmp_path, capsys):
+    for name in ("a", "b"):
+        write_video(tmp_path / "in" / f"{name}.mp4")
+    assert "lies in" in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "in" / "out"))
+    (tmp_path / "mine" / "train").mkdir(parents=True)
+    assert "from elsewhere" in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "mine"))
+    run(tmp_path / "in", tmp_path / "out")
+    before = content(tmp_path / "out")
+    assert "made with fit crop, not pad" in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "out", "--fit", "pad"))
+    assert content(tmp_path / "out") == before and not (tmp_path / "in" / "out").exists()
+
+
+@pytest.mark.parametrize("arguments, told", [
+    (["in", "out", "--size", "17", "--format", "mp4"], "even sides"),
+    (["in"], "give IN and OUT, or --check DIR"),
+    (["in", "out", "--check", "x"], "give IN and OUT, or --check DIR"),
+    (["in", "out", "--config", "x"], "--config goes with --check"),
+    (["in", "out", "--size", "big"], "--size"),
+    (["in", "out", "--test_share", "1"], "--test_share 1.0"),
+    (["--check", "nowhere"], "nowhere: no such folder"),
+])
+def test_options_that_make_no_sense(tmp_path, monkeypatch, capsys, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "in" / "a.mp4")
+    assert told in error_of(capsys, lambda: prepare.main(arguments))
+    assert not (tmp_path / "out").exists()
+
+
+# ---- checking ----------------------------------------------------------------------------------------------------------
+
+
+def look_over(capsys, root: Path, *more: str) -> tuple[int, str]:
+    """The exit status of the check and what it printed."""
+    capsys.readouterr()
+    try:
+        prepare.main(["--check", str(root), "--workers", "1", *more])
+    except SystemExit as stop:
+        return stop.code, capsys.readouterr().out
+    return 0, capsys.readouterr().out
+
+
+def config_for(tmp_path: Path, **changes) -> list[str]:
+    config = small_config({f"dataset_params.{key}": value for key, value in changes.items()})
+    return ["--config", str(write_config(tmp_path / "small.yaml", config))]
+
+
+def repaint(clip: Path, *frames: np.ndarray) -> None:
+    shutil.rmtree(clip)
+    clip.mkdir()
+    for number, frame in enumerate(frames):
+        write_image(clip / f"{number}.png", frame)
+
+
+def truncate(video: Path) -> None:
+    video.write_bytes(video.read_bytes()[:-99])
+
+
+def grey(level: int, height: int = 32, width: int = 32) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_a_sound_dataset_passes(tmp_path, capsys):
+    root = write_dataset(tmp_path / "data", train=3, test=2)
+    (root / "train" / "id0#0.npz").write_bytes(b"landmarks")
+    write_video(root / "train" / "id7#1.mp4", width=32)
+    write_image(root / "test" / "id8#0.png", np.concatenate([noise(32, 32, seed) for seed in range(3)], axis=1))
+    code, told = look_over(capsys, root, *config_for(tmp_path, id_sampling=True))
+    assert code == 0 and told.endswith("7 clips, 28 frames, nothing wrong\n")
+    assert "wrong:" not in told and "1 .npz" in told
+    code, told = look_over(capsys, root)
+    assert code == 0 and "multiples of 128" in told
+
+
+@pytest.mark.parametrize("spoil, name, remedy", [
+    (lambda train: repaint(train / "id1#1", noise(32, 40), noise(32, 40, 1)), "id1#1: its frames are 32x40", "--size 32,32"),
+    (lambda train: repaint(train / "id1#1", noise(32, 32), noise(16, 16)), "id1#1/1.png: is 16x16", "resize"),
+    (lambda train: repaint(train / "id1#1", noise(32, 32)), "id1#1: has 1 frame", "remove"),
+    (lambda train: repaint(train / "id1#1", grey(3), grey(0)), "id1#1: is black", "remove"),
+    (lambda train: repaint(train / "id1#1", grey(90), grey(200)), "id1#1: is of one flat colour", "remove"),
+    (lambda train: repaint(train / "id1#1", *[noise(32, 32)] * 3), "id1#1: is a still picture", "remove"),
+    (lambda train: (train / "id1#1" / "0000002.png").write_bytes(b""), "id1#1/0000002.png: can't be read", "save it again"),
+    (lambda train: truncate(write_video(train / "x#0.mp4", width=32)), "x#0.mp4: ends early", "download it again"),
+    (lambda train: shutil.copytree(train / "id1#1", train.parent / "test" / "id1#9"), "id1: this identity", "move"),
+    (lambda train: write_video(train / "id1#1.mp4", width=32), "id1#1.mp4: has the same name", "rename"),
+    (lambda train: write_video(train / "dan" / "1.mp4", width=32), "dan: holds videos", "move its clips up as dan#number"),
+    (lambda train: (train / "empty").mkdir(), "empty: holds no frames", "remove"),
+    (lambda train: shutil.rmtree(train.parent / "test"), "test: no such folder beside train/", "add it"),
+    (lambda train: [shutil.rmtree(clip) for clip in train.iterdir()], "train: holds no clips", "looked for"),
+])
+def test_what_is_wrong_is_named_with_a_remedy(tmp_path, capsys, spoil, name, remedy):
+    root = write_dataset(tmp_path / "data", train=3, test=2)
+    spoil(root / "train")
+    code, told = look_over(capsys, root)
+    wrong = [line for line in told.splitlines() if line.startswith("wrong: ")]
+    assert code == 1 and told.endswith(" 1 wrong\n")
+    assert len(wrong) == 1 and name in wrong[0] and remedy in wrong[0]
+
+
+def test_a_config_is_held_against_the_clips(tmp_path, capsys):
+    root = write_dataset(tmp_path / "data", train=2, test=1)
+    code, told = look_over(capsys, root, *config_for(tmp_path, frame_shape=[20, 20, 3]))
+    assert code == 1 and told.count("the frame_shape of") == 3 and "multiples of 8" in told and "4 wrong" in told
+    cropping = {"frame_shape": [24, 24, 3], "augmentation_params": {"crop_param": {"size": 24}}}
+    code, told = look_over(capsys, root, *config_for(tmp_path, **cropping))
+    assert code == 0 and "its frames are" not in told
+    code, told = look_over(capsys, root, *config_for(tmp_path, frame_shape=[16, 16, 3], id_sampling=True))
+    assert code == 1 and "multiples" not in told
+
+
+def test_what_is_only_noteworthy_passes(tmp_path, capsys):
+    root = tmp_path / "data"
+    for number in range(5):
+        write_clip(root / f"clip{number}", seed=number)
+    code, told = look_over(capsys, root, *config_for(tmp_path, id_sampling=True))
+    assert code == 0 and "has no train/ and test/" in told and "has no # in its name (4 of 4" in told
+    wide = tmp_path / "wide"
+    for split in ("train", "test"):
+        repaint_at = wide / split / f"{split}#0"
+        repaint_at.mkdir(parents=True)
+        repaint(repaint_at, noise(32, 64), noise(32, 64, 1))
+    code, told = look_over(capsys, wide)
+    assert code == 0 and "not square" in told
+
+
+def test_many_faults_of_a_kind_are_counted(tmp_path, capsys):
+    root = write_dataset(tmp_path / "data", train=prepare.MOST_LINES + 7, test=1, frames=1, size=8)
+    code, told = look_over(capsys, root)
+    assert code == 1 and told.count("has 1 frame") == prepare.MOST_LINES
+    assert "and 8 more" in told and "28 wrong" in told
+
+
+def test_what_was_prepared_passes_the_check(tmp_path, capsys):
+    for number in range(3):
+        write_video(tmp_path / "in" / f"id{number}.mp4")
+    out = run(tmp_path / "in", tmp_path / "out")
+    code, told = look_over(capsys, out, *config_for(tmp_path, frame_shape=[16, 16, 3]))
+    assert (code, told.splitlines()[-1]) == (0, f"{out}: 3 clips, 15 frames, nothing wrong")
