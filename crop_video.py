@@ -33,7 +33,7 @@ from video import Clip, VideoClip, VideoWriter, open_clip
 LOOKS_PER_SECOND = 5  # in between, boxes are interpolated
 PATIENCE = 1.0  # seconds for which a face may go unseen
 LEAST_FOUND = 0.5  # share of the looks in which a face must be seen; false alarms come and go
-SMOOTHED_LOOKS = 5  # width of the median over time, which outvotes a single bad box
+MOST_GROWTH = 1.5  # a box that is this much higher or lower than the median of its track is a mistake
 
 Detector = Callable[[np.ndarray], np.ndarray]  # a frame (H, W, 3) uint8 -> boxes (F, 4)
 
@@ -161,7 +161,7 @@ class CascadeDetector:
     CLOSE_WINDOW = 48  # side of the face in the second look
     CLOSE_TILTS = range(-30, 31, 10)
     MARGIN = 0.4  # around the face in the second look, as a share of its side
-    LEAST_TILTS = 3
+    LEAST_TILTS = 2
     SAME_FACE = 0.35  # intersection over union
     CHIN = 0.15  # the cascade's boxes end at the lip; the chin is lower by this share of the height
 
@@ -277,20 +277,21 @@ class Track:
         return len(self.numbers) / (1 + math.ceil((self.numbers[-1] - self.numbers[0]) / step))
 
     @property
-    def smooth(self) -> np.ndarray:
-        from scipy.ndimage import median_filter
-
-        return median_filter(np.array(self.boxes), size=(SMOOTHED_LOOKS, 1), mode="nearest")  # (N, 4)
+    def steady(self) -> np.ndarray:
+        """Which boxes are about as high as most, (N,): the others are mistakes of the detector."""
+        heights = np.array([box[3] - box[1] for box in self.boxes])
+        return np.abs(np.log(heights / np.median(heights))) <= math.log(MOST_GROWTH)
 
     @property
     def tube(self) -> np.ndarray:
         """The smallest box around the face in all frames, (4,)."""
-        boxes = self.smooth
+        boxes = np.array(self.boxes)[self.steady]
         return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
     def boxes_at(self, numbers: np.ndarray) -> np.ndarray:
         """The face's box in the frames `numbers` (M,), interpolated between looks: (M, 4)."""
-        return np.stack([np.interp(numbers, self.numbers, side) for side in self.smooth.T], axis=1)
+        looked, boxes = np.array(self.numbers)[self.steady], np.array(self.boxes)[self.steady]
+        return np.stack([np.interp(numbers, looked, side) for side in boxes.T], axis=1)
 
 
 def find_tracks(clip: Clip, detect: Detector, iou_with_initial: float) -> list[Track]:
@@ -332,8 +333,20 @@ def link(detections: Iterable[tuple[int, np.ndarray]], iou_with_initial: float, 
             if column in taken:
                 taken[column].add(number, box)
             else:
-                tracks.append(Track(number, box))
+                tracks.append(begun(number, box, [track for track in near if track not in taken.values()], iou_with_initial))
     return tracks
+
+
+def begun(number: int, box: np.ndarray, near: list[Track], least_iou: float) -> Track:
+    """A track for `box`; if it goes on where one of `near` ends, it begins there, so that no frame lies between the two."""
+    overlaps = [iou(track.boxes[-1][None], box[None]).item() for track in near]
+    if not near or max(overlaps) < max(least_iou, 1e-9):
+        return Track(number, box)
+    before = near[int(np.argmax(overlaps))]
+    track = Track(before.numbers[-1], before.boxes[-1])
+    track.start = before.end
+    track.add(number, box)
+    return track
 
 
 def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]:
@@ -387,8 +400,8 @@ def even(value: float) -> int:
 
 
 def ffmpeg_command(clip: Clip, track: Track, box: Box, image_shape: tuple[int, int], name: str) -> str:
-    # Half a frame early, as a rounded time must not fall on the wrong side of a frame.
-    start, end = (max(0, number - 0.5) / clip.fps for number in (track.start, track.end))
+    # A little early, as a rounded time must not fall behind the frame that is meant.
+    start, end = (max(0, number - 0.2) / clip.fps for number in (track.start, track.end))
     crop = f"crop={box.width}:{box.height}:{box.left}:{box.top}, scale={image_shape[0]}:{image_shape[1]}"
     output = f"./{name}" if name.startswith("-") else name
     return shlex.join(
