@@ -125,7 +125,7 @@ def test_false_alarms_and_a_single_bad_box_leave_no_trace(tmp_path):
     def detect(frame):
         i = next(calls)
         alarm = [square(100)] if i % 3 == 0 else []
-        return np.array([square(0, side=14 if i == 7 else 10), *alarm])
+        return np.array([square(0, side=18 if i == 7 else 10), *alarm])
 
     (track,) = find_tracks(clip, detect, 0.25)
     assert (track.start, track.end) == (0, 20)
