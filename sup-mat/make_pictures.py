@@ -146,11 +146,12 @@ def write_teaser(path: Path, networks: Networks, size: int, poses: int = 24, cel
     driving = [film(number, size, performance(number, 2 * poses)[::2]) for number in TEASER_DRIVING]
     sources = [portrait(number, size) for number in TEASER_SOURCES]
     results = [[animated(networks, source, clip) for clip in driving] for source in sources]
-    frames = []
+    corner, frames = label("driving →\n\nsource ↓"), []
     for t in range(poses):
-        rows = [[None, *(clip[t] for clip in driving)]]
-        rows += [[source, *(clip[t] for clip in clips)] for source, clips in zip(sources, results, strict=True)]
-        frames.append(grid([[image if image is None else scaled(image, cell) for image in row] for row in rows]))
+        rows = [[corner, *(scaled(clip[t], cell) for clip in driving)]]
+        for source, clips in zip(sources, results, strict=True):
+            rows.append([scaled(image, cell) for image in (source, *(clip[t] for clip in clips))])
+        frames.append(grid(rows))
     write_gif(path, frames + frames[-2:0:-1], milliseconds=2 * 1000 // FPS)
 
 
@@ -158,7 +159,7 @@ def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int) -> None:
     """A gif whose frames share one palette and have no dither: half the size of what `VideoWriter`, which streams, can do."""
     chosen = Image.fromarray(np.concatenate(frames[::8])).quantize(192, Image.Quantize.MEDIANCUT, kmeans=1)
     palette = np.reshape(chosen.getpalette(), (-1, 3))
-    palette[palette.sum(axis=1).argmax()] = 255  # the gaps stay pure white
+    palette[palette.min(axis=1) >= min(240, palette.min(axis=1).max())] = 255  # the gaps stay pure white
     chosen.putpalette(palette.ravel().tolist())
     images = [Image.fromarray(frame).quantize(palette=chosen, dither=Image.Dither.NONE) for frame in frames]
     temporary = path.with_name(path.name + ".tmp")
