@@ -29,7 +29,7 @@ EMBEDDING = 32
 SEEN = 0.5
 
 FRAMES = 12_000      # of the train split, at most, held in memory
-STEPS, BATCH = 1500, 32
+STEPS, BATCH = 1000, 32
 LEARNING_RATE = 3e-3
 LOGIT_SCALE = 12.0   # of cosines of identities
 WEIGHT_OF_IDENTITY, WEIGHT_OF_SEEN = 0.01, 0.05  # beside the mean distance of the landmarks in uv

@@ -17,6 +17,7 @@ import numpy as np
 
 from evaluation import metrics
 from evaluation.clips import Pair
+from evaluation.comparisons import COMPARISONS
 from evaluation.measuring import Measured
 from modules.errors import DatasetError, UserError
 
@@ -44,11 +45,11 @@ def frame_scores(measured: Measured, asked: list[str]) -> dict[str, np.ndarray]:
 
 
 def video_row(pair: Pair, scores: dict[str, np.ndarray]) -> dict[str, str | int | float]:
-    """A row of the CSV file: the means of a video, and how many frames count where that can be fewer than all."""
+    """A row of the CSV file: the means of a video and, of scores that depend on detections, how many frames count."""
     row: dict[str, str | int | float] = {"video": pair.name, "frames": pair.real.length}
     for column, values in scores.items():
         row[column] = metrics.mean_of_counted(values)
-        if np.isnan(values).any():
+        if column not in COMPARISONS:
             row[f"{column}_frames"] = int((~np.isnan(values)).sum())
     return row
 
