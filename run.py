@@ -148,11 +148,26 @@ def start_from_weights(networks: dict[str, nn.Module], checkpoint: Path, config_
 
     print(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule")
     content = read_checkpoint(checkpoint)
+    for name in ("generator", "kp_detector"):
+        if name in content:
+            content[name] = adopted(content[name], networks[name])
     load_parts(content, {name: networks[name] for name in ("generator", "kp_detector")}, checkpoint, config_path)
     try:
         load_parts(content, {"discriminator": networks["discriminator"]}, checkpoint, config_path)
     except CheckpointError as error:
         print(f"the discriminator starts anew: {error}")
+
+
+def adopted(state: dict, network: nn.Module) -> dict:
+    """A state from which `network` can start although resolution or order of the motion are other ones now.
+
+    Blur kernels follow from the config's scales and are not learned, so the network keeps its own. A Jacobian head that the
+    state lacks starts as it is built, with the identity everywhere: that is what zero-order motion is.
+    """
+    own = network.state_dict()
+    kept = {key: tensor for key, tensor in own.items() if key.endswith("down.weight")}
+    kept |= {key: tensor for key, tensor in own.items() if key.startswith("jacobian.") and key not in state}
+    return {key: tensor for key, tensor in state.items() if not key.endswith("down.weight")} | kept
 
 
 def new_run_folder(parent: Path, config_path: Path) -> Path:

@@ -130,6 +130,7 @@ SCHEMA = {
             "feature_matching": NUMBERS,
             "perceptual": NUMBERS,
             "pyramid?": NUMBER,
+            "deformed?": NUMBER,
             "equivariance_value": NUMBER,
             "equivariance_jacobian": NUMBER,
         },
@@ -218,6 +219,10 @@ def check_relations(config: dict, path: str | Path) -> None:
         (
             adversarial and any(weights["feature_matching"]) and len(weights["feature_matching"]) < num_blocks,
             f"train_params.loss_weights.feature_matching needs {num_blocks} weights, one for each block of the discriminator",
+        ),
+        (
+            weights.get("deformed", 0) != 0 and model["generator_params"].get("dense_motion_params") is None,
+            "train_params.loss_weights.deformed must be 0 without generator_params.dense_motion_params: nothing is warped then",
         ),
         (
             any(weights["perceptual"]) and model["common_params"]["num_channels"] != 3,

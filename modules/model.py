@@ -37,16 +37,16 @@ RELU_X_1 = (1, 6, 11, 20, 29)  # positions of relu1_1, relu2_1, relu3_1, relu4_1
 
 
 class Vgg19(nn.Module):
-    """RGB image (B, 3, H, W) in [0, 1] -> features at relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
+    """RGB image (B, 3, H, W) in [0, 1] -> features at the first `depth` of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
 
     `weights`: "imagenet" (torchvision's, downloaded once to torch's cache), the path of a file with the `state_dict` of a
     torchvision VGG-19, or "random" (the same random network every time).
     Raises `CheckpointError` if the weights can't be had.
     """
 
-    def __init__(self, requires_grad: bool = False, weights: str = "imagenet"):
+    def __init__(self, requires_grad: bool = False, weights: str = "imagenet", depth: int = len(RELU_X_1)):
         super().__init__()
-        self.features = load_vgg19(weights).features[: RELU_X_1[-1] + 1]
+        self.features = load_vgg19(weights).features[: RELU_X_1[depth - 1] + 1]
         self.requires_grad_(requires_grad)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
@@ -258,7 +258,8 @@ class GeneratorFullModel(nn.Module):
         self.pyramid = ImagePyramide(self.scales, generator.num_channels)
         self.loss_weights = train_params["loss_weights"]
         if any(self.loss_weights["perceptual"]):
-            self.vgg = Vgg19(weights=train_params.get("vgg_weights", "imagenet"))
+            depth = max(i for i, weight in enumerate(self.loss_weights["perceptual"], start=1) if weight != 0)
+            self.vgg = Vgg19(weights=train_params.get("vgg_weights", "imagenet"), depth=depth)
 
     def forward(self, x: dict[str, Tensor], transform: dict[str, Tensor] | None = None):
         """`transform`: the state of the equivariance loss's `Transform`; by default a new one is drawn."""
@@ -275,6 +276,8 @@ class GeneratorFullModel(nn.Module):
             losses["perceptual"] = self.perceptual(real_pyramid, generated_pyramid)
         if weights.get("pyramid", 0) != 0:
             losses["pyramid"] = weights["pyramid"] * pyramid_loss(generated_pyramid, real_pyramid)
+        if weights.get("deformed", 0) != 0:
+            losses["deformed"] = weights["deformed"] * pyramid_loss(self.pyramid(generated["deformed"]), real_pyramid)
         if weights["generator_gan"] != 0:
             losses |= self.adversarial(real_pyramid, generated_pyramid, detach_kp(kp_driving))
         if weights["equivariance_value"] != 0 or weights["equivariance_jacobian"] != 0:

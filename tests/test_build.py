@@ -57,6 +57,10 @@ def test_checkpoint_layout(name: str) -> None:
         ({"model_params": None}, "missing key 'model_params'"),
         ({"train_params.lr_generator": "2e-4"}, "'train_params.lr_generator' must be a number of at least 0 (with a dot"),
         ({"train_params.batch_size": True}, "'train_params.batch_size' must be a whole number of at least 1; it is True"),
+        (
+            {"train_params.loss_weights.deformed": 1, "model_params.generator_params.dense_motion_params": None},
+            "train_params.loss_weights.deformed must be 0 without generator_params.dense_motion_params",
+        ),
         ({"train_params": 5}, "train_params must hold the keys num_epochs"),
         ({"train_params.batch_size": 0}, "'train_params.batch_size' must be a whole number of at least 1; it is 0"),
         ({"train_params.lr_generator": -1.0e-4}, "'train_params.lr_generator' must be a number of at least 0"),

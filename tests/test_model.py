@@ -231,6 +231,23 @@ def test_pyramid_sums_differences_of_pixels_over_scales() -> None:
     torch.testing.assert_close(losses["pyramid"], expected)
 
 
+def test_deformed_compares_the_warped_source_itself() -> None:
+    generator_full, _ = full_models({"train_params.loss_weights.deformed": 3})
+    losses, generated = generator_full(batch())
+    real, warped = generator_full.pyramid(batch()["driving"]), generator_full.pyramid(generated["deformed"])
+    expected = sum(3 * (warped[name] - real[name]).abs().mean() for name in ("prediction_1", "prediction_0.5"))
+    torch.testing.assert_close(losses["deformed"], expected)
+
+
+def test_vgg_ends_with_the_last_feature_that_has_a_weight() -> None:
+    generator_full, _ = full_models({"train_params.loss_weights.perceptual": [0, 1, 0, 0, 0]})
+    whole = Vgg19(weights="random")
+    taps = generator_full.vgg(images(1))
+    assert len(taps) == 2
+    for tap, expected in zip(taps, whole(images(1)), strict=False):
+        assert torch.equal(tap, expected)
+
+
 def test_adversarial_terms_sum_over_scales_and_blocks_with_their_weights() -> None:
     generator_full, discriminator_full = full_models(
         {

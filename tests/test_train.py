@@ -241,6 +241,22 @@ def test_another_config_starts_a_new_run_from_the_weights(root: Path, capsys: py
     assert losses_logged(second)[0][:2] == (0, 0)
 
 
+def test_a_new_run_may_have_another_resolution_and_order_of_motion(root: Path) -> None:
+    zero_order = {
+        "model_params__common_params__estimate_jacobian": False,
+        "model_params__kp_detector_params__scale_factor": 1,
+        "train_params__loss_weights__equivariance_jacobian": 0,
+    }
+    first = start(root, config_file(root, "zero-order", **zero_order), log="first")
+    frozen = config_file(root, train_params__lr_kp_detector=0)
+    second = start(root, frozen, "--checkpoint", str(first), log="second")
+    before, after = (read_checkpoint(find_checkpoint(folder))["kp_detector"] for folder in (first, second))
+    assert_same(dict(before), {key: after[key] for key in before})
+    jacobian = after["jacobian.bias"].view(-1, 2, 2)
+    assert torch.equal(jacobian, torch.eye(2).expand_as(jacobian)) and not after["jacobian.weight"].any()
+    assert after["down.weight"].shape[-1] == 5  # the blur of half scale, which the first run had none of
+
+
 # Failures
 
 
