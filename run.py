@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # imported where they are needed, so that --help answers at o
     import torch
     from torch import nn
 
+PAINTING = ("first.", "down_blocks.", "bottleneck.", "up_blocks.", "final.")  # the generator without its motion network
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -159,15 +161,20 @@ def start_from_weights(networks: dict[str, nn.Module], checkpoint: Path, config_
 
 
 def adopted(state: dict, network: nn.Module) -> dict:
-    """A state from which `network` can start although resolution or order of the motion are other ones now.
+    """A state from which `network` can start although parts of it are other ones now; what those were keeps its new weights.
 
-    Blur kernels follow from the config's scales and are not learned, so the network keeps its own. A Jacobian head that the
-    state lacks starts as it is built, with the identity everywhere: that is what zero-order motion is.
+    Blur kernels follow from the config's scales and are not learned. A Jacobian head that the state lacks starts as it is
+    built, with the identity everywhere: that is what zero-order motion is. Where the generator has other layers now, its motion
+    network goes on, and all that encodes, transforms and decodes features starts anew.
     """
     own = network.state_dict()
-    kept = {key: tensor for key, tensor in own.items() if key.endswith("down.weight")}
-    kept |= {key: tensor for key, tensor in own.items() if key.startswith("jacobian.") and key not in state}
-    return {key: tensor for key, tensor in state.items() if not key.endswith("down.weight")} | kept
+    anew = {key for key in state.keys() | own.keys() if key.endswith("down.weight")}
+    anew |= {key for key in own if key.startswith("jacobian.") and key not in state}
+    painting = {key for key in state.keys() | own.keys() if key.startswith(PAINTING)}
+    if any(key not in state or key not in own or state[key].shape != own[key].shape for key in painting):
+        print("the generator has other layers than the checkpoint's: they start anew, its motion network goes on")
+        anew |= painting
+    return {key: tensor for key, tensor in state.items() if key not in anew} | {key: own[key] for key in anew & own.keys()}
 
 
 def new_run_folder(parent: Path, config_path: Path) -> Path:

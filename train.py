@@ -249,12 +249,14 @@ def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: t
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
-        worker_init_fn=leave_ctrl_c_to_the_main_process,
+        worker_init_fn=leave_signals_to_the_main_process,
     )
 
 
-def leave_ctrl_c_to_the_main_process(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_the_main_process(worker: int) -> None:
+    """Ctrl-C and schedulers signal every process of a run; the workers are needed until the checkpoint is written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def to_device(x: dict, device: torch.device) -> dict[str, Tensor]:

@@ -78,9 +78,9 @@ def read_sample(dataset: FramesDataset, number: int, frames: int | None = None) 
         raise DatasetError(f"{path}: no such file; true landmarks come with the clips of data/make_puppets.py")
     with np.load(path) as truth:  # of plain arrays: pickles are refused by default
         landmarks, names = truth["xy"], tuple(truth["names"].tolist())
-    chosen = range(len(clip)) if frames is None else np.linspace(0, len(clip) - 1, frames).round().astype(int).tolist()
-    pictures = torch.stack([frame for i, frame in enumerate(clip) if i in set(chosen)])
-    return Sample(pictures, landmarks[list(chosen)].astype(float), names)
+    chosen = np.unique(np.linspace(0, len(clip) - 1, frames or len(clip)).round().astype(int))
+    pictures = torch.stack([frame for i, frame in enumerate(clip) if i in chosen])
+    return Sample(pictures, landmarks[chosen].astype(float), names)
 
 
 @torch.inference_mode()

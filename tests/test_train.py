@@ -146,7 +146,7 @@ def test_going_on_from_an_earlier_checkpoint_forgets_what_came_later(root: Path)
     assert_same_run(whole, again)
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGTERM, 0)])
 def test_a_signal_stops_within_a_step_and_the_run_goes_on_exactly(root: Path, number: int, workers: int) -> None:
     config = config_file(root, train_params__num_repeats=30, train_params__num_workers=workers, train_params__num_epochs=1)
     whole = start(root, config, log="whole")
@@ -155,7 +155,7 @@ def test_a_signal_stops_within_a_step_and_the_run_goes_on_exactly(root: Path, nu
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stderr.readline().startswith("training: 2/180 samples")  # the first step is done
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    os.killpg(process.pid, number) if workers else process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err and "stopped in epoch 0 after step" in out
@@ -255,6 +255,17 @@ def test_a_new_run_may_have_another_resolution_and_order_of_motion(root: Path) -
     jacobian = after["jacobian.bias"].view(-1, 2, 2)
     assert torch.equal(jacobian, torch.eye(2).expand_as(jacobian)) and not after["jacobian.weight"].any()
     assert after["down.weight"].shape[-1] == 5  # the blur of half scale, which the first run had none of
+
+
+def test_a_generator_of_other_layers_keeps_its_motion_network(root: Path, capsys: pytest.CaptureFixture) -> None:
+    first = start(root, config_file(root, "shallow"), log="first")
+    deeper = config_file(root, model_params__generator_params__num_bottleneck_blocks=2, train_params__lr_generator=0)
+    second = start(root, deeper, "--checkpoint", str(first), log="second")
+    assert "they start anew, its motion network goes on" in capsys.readouterr().out
+    before, after = (read_checkpoint(find_checkpoint(folder))["generator"] for folder in (first, second))
+    motion = [key for key in before if key.startswith("dense_motion_network.")]
+    assert len(motion) > 10 and all(torch.equal(before[key], after[key]) for key in motion)
+    assert not torch.equal(before["final.weight"], after["final.weight"])
 
 
 # Failures

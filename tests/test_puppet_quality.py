@@ -1,0 +1,63 @@
+"""The figures of benchmarks/puppet_quality.py on cases with known answers, and the whole command on a few puppets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import puppet_quality
+from benchmarks.puppet_quality import LandmarkRegression, face_colour, landmark_errors, motion_correlation
+from data.make_puppets import LANDMARKS, make_dataset
+from modules.build import build_generator, build_kp_detector
+from tests.small import small_config, write_config
+
+NAMES = ("eye_left", "eye_right", "chin")
+
+
+def test_a_linear_relation_is_found_and_its_constant_too() -> None:
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(size=(40, 3, 2)), rng.normal(size=(6, 6))
+    landmarks = (values.reshape(40, 6) @ weights + 5).reshape(40, 3, 2)
+    regress = LandmarkRegression(values[:20], landmarks[:20])
+    np.testing.assert_allclose(regress(values[20:]), landmarks[20:], atol=1e-9)
+
+
+def test_errors_are_distances_in_eye_distances() -> None:
+    true = np.array([[[-0.2, 0], [0.2, 0], [0, 0.5]]])
+    found = true + np.array([[0, 0], [0.03, 0.04], [0, -0.4]])
+    np.testing.assert_allclose(landmark_errors(found, true, NAMES), [[0, 0.125, 1]])
+
+
+def test_motion_correlation_ignores_scale_and_tells_directions() -> None:
+    true = np.random.default_rng(0).normal(size=(50, 3, 2))
+    found = true * [[[0.5, 0.5], [-2, -2], [1, -1]]]
+    np.testing.assert_allclose(motion_correlation(found, true)[:2], [1, -1])
+    assert abs(motion_correlation(found, true)[2]) < 0.4
+
+
+def test_the_face_is_inside_the_landmarks_of_the_head() -> None:
+    picture = torch.zeros(3, 33, 33)
+    picture[0, 8:25, 8:25] = 1
+    square = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [1, 1]])
+    names = ("eye_left", "eye_right", "chin", "nose", "shoulder_left")
+    np.testing.assert_allclose(face_colour(picture, square * 0.9, names), [1, 0, 0])
+    red = face_colour(picture, np.concatenate([square[:4] * 2, square[4:]]), names)[0]
+    assert 0.2 < red < 0.35
+
+
+def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    make_dataset(tmp_path / "puppets", videos=4, frames=3, size=32, format="png", seed=0)
+    config = small_config({"dataset_params.root_dir": str(tmp_path / "puppets")})
+    write_config(tmp_path / "small.yaml", config)
+    networks = {"generator": build_generator(config), "kp_detector": build_kp_detector(config)}
+    torch.save({name: network.state_dict() for name, network in networks.items()}, tmp_path / "small.pth.tar")
+    paths = {"--config": "small.yaml", "--checkpoint": "small.pth.tar", "--json": "out.json"}
+    puppet_quality.main([argument for option, name in paths.items() for argument in (option, str(tmp_path / name))])
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert figures["landmark_error"].keys() == {*LANDMARKS, "mean"}
+    assert figures["reconstruction"]["copy_l1"] > 0
+    assert "shoulder_right" in capsys.readouterr().out
