@@ -37,8 +37,8 @@ if TYPE_CHECKING:  # imported where they are needed, so that --help answers at o
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE = {
-    "config": ROOT / "config" / "puppets-64.yaml",
-    "checkpoint": ROOT / "sup-mat" / "puppets-64.pth.tar",
+    "config": ROOT / "config" / "puppets-128.yaml",
+    "checkpoint": ROOT / "sup-mat" / "puppets-128.pth.tar",
     "source_image": ROOT / "sup-mat" / "source.png",
     "driving_video": ROOT / "sup-mat" / "driving.mp4",
 }

@@ -1,6 +1,6 @@
 """Reduce a training checkpoint to the weights that inference needs, about a quarter of its size.
 
-    python strip_checkpoint.py log/puppets-64_2026-01-31_12-00-00 puppets-64.pth.tar
+    python strip_checkpoint.py log/vox-256_2026-01-31_12-00-00 vox-small.pth.tar
 """
 
 from __future__ import annotations

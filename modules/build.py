@@ -97,6 +97,7 @@ SCHEMA = {
             "num_down_blocks": WHOLE,
             "num_bottleneck_blocks": WHOLE,
             "estimate_occlusion_map?": FLAG,
+            "align_corners?": FLAG,
             "dense_motion_params?": HOURGLASS | {"scale_factor?": SCALE, "kp_variance?": POSITIVE},
         },
         "discriminator_params": {

@@ -30,6 +30,9 @@ class OcclusionAwareGenerator(nn.Module):
     under the flow alone, "mask" and "sparse_deformed", and "occlusion_map" where it is estimated (see `DenseMotionNetwork`).
 
     `dense_motion_params`: arguments of the `DenseMotionNetwork`; None gives an auto-encoder without motion.
+    `align_corners`: how the flow is brought to the size of what it warps. Its coordinates have -1 and 1 at the centres of the
+    corner pixels; True resizes it so, and what stands still stays in place. The published False moves it by up to
+    (ratio - 1) / (2 ratio) of a pixel of the flow. It matters where features are larger than the flow, as in no published config.
     `estimate_jacobian` belongs to the parameters that all networks share; motion follows what the keypoints bring.
 
     H and W must be multiples of 2**num_down_blocks and of what the dense-motion network needs, else a `UserError`.
@@ -46,9 +49,11 @@ class OcclusionAwareGenerator(nn.Module):
         estimate_occlusion_map: bool = False,
         dense_motion_params: dict | None = None,
         estimate_jacobian: bool = False,
+        align_corners: bool = False,
     ):
         super().__init__()
         self.num_channels = num_channels
+        self.align_corners = align_corners
         self.dense_motion_network = None
         self.size_multiple = 2**num_down_blocks
         if dense_motion_params is not None:
@@ -84,9 +89,14 @@ class OcclusionAwareGenerator(nn.Module):
         if self.dense_motion_network is not None:
             motion = self.dense_motion_network.motion(source.small, kp_driving=kp_driving, kp_source=kp_source)
             deformation = motion.pop("deformation")
-            out = motion | {"deformed": deform(source.image, deformation)}
-            features = occlude(deform(features, deformation), motion.get("occlusion_map"))  # (B, F, h, w)
+            out = motion | {"deformed": self.deform(source.image, deformation)}
+            features = occlude(self.deform(features, deformation), motion.get("occlusion_map"))  # (B, F, h, w)
         return out | {"prediction": self.decode(features)}
+
+    def deform(self, maps: Tensor, deformation: Tensor) -> Tensor:
+        """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""
+        flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:], self.align_corners).permute(0, 2, 3, 1)  # (B, H, W, 2)
+        return warp(maps, flow)
 
     def decode(self, features: Tensor) -> Tensor:
         """Warped and occluded features (B, F, h, w) -> image (B, C, H, W) in [0, 1]."""
@@ -94,12 +104,6 @@ class OcclusionAwareGenerator(nn.Module):
         for up_block in self.up_blocks:
             features = up_block(features)
         return torch.sigmoid(self.final(features))
-
-
-def deform(maps: Tensor, deformation: Tensor) -> Tensor:
-    """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""
-    flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:]).permute(0, 2, 3, 1)  # (B, H, W, 2)
-    return warp(maps, flow)
 
 
 def occlude(features: Tensor, occlusion_map: Tensor | None) -> Tensor:

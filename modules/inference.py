@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.dense_motion import DenseMotionNetwork, deform_by_each, difference_heatmaps, sparse_motions
-from modules.generator import OcclusionAwareGenerator, SourceEncoding, deform, occlude
+from modules.generator import OcclusionAwareGenerator, SourceEncoding, occlude
 from modules.keypoint_detector import KPDetector, expected_jacobian, soft_argmax
 from modules.util import (
     DownBlock2d,
@@ -339,6 +339,7 @@ class FastGenerator(OcclusionAwareGenerator):
     def __init__(self, generator: OcclusionAwareGenerator):
         nn.Module.__init__(self)
         self.num_channels = generator.num_channels
+        self.align_corners = generator.align_corners
         self.size_multiple = generator.size_multiple
         self.dense_motion_network = None
         if generator.dense_motion_network is not None:
@@ -359,7 +360,7 @@ class FastGenerator(OcclusionAwareGenerator):
         features, out = source.features, {}
         if self.dense_motion_network is not None:
             out = self.dense_motion_network.motion(source.small, kp_driving=kp_driving, kp_source=kp_source)
-            features = occlude(deform(features, out.pop("deformation")), out.get("occlusion_map"))  # (B, F, h, w)
+            features = occlude(self.deform(features, out.pop("deformation")), out.get("occlusion_map"))  # (B, F, h, w)
         return out | {"prediction": self.decode(channels_last(features))}
 
 

@@ -56,11 +56,11 @@ def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros") -> Tensor:
     return sampled.to(image.dtype)
 
 
-def resize(maps: Tensor, spatial_size: tuple[int, int]) -> Tensor:
+def resize(maps: Tensor, spatial_size: tuple[int, int], align_corners: bool = False) -> Tensor:
     """Bilinear resizing of (B, C, h, w) to (B, C, H, W); a map that has the size already is returned as it is."""
     if maps.shape[2:] == spatial_size:
         return maps
-    return F.interpolate(maps, size=spatial_size, mode="bilinear", align_corners=False)
+    return F.interpolate(maps, size=spatial_size, mode="bilinear", align_corners=align_corners)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -167,9 +167,11 @@ def test_source_features_can_be_kept_for_a_whole_video() -> None:
             torch.testing.assert_close(kept[name][i : i + 1], tensor, atol=1e-5, rtol=1e-4)
 
 
-def test_no_motion_warps_nothing() -> None:
-    # At the size of the image only: a smaller flow is resized with align_corners=False, as published, which bends it a little.
-    detector, generator = detector_and_generator({"model_params.generator_params.dense_motion_params.scale_factor": 1})
+@pytest.mark.parametrize(("scale_factor", "align_corners"), [(1, False), (0.5, True)])
+def test_no_motion_warps_nothing(scale_factor: float, align_corners: bool) -> None:
+    # The published way to resize a smaller flow, with align_corners false, bends it a little.
+    params = {"dense_motion_params.scale_factor": scale_factor, "align_corners": align_corners}
+    detector, generator = detector_and_generator({f"model_params.generator_params.{key}": v for key, v in params.items()})
     source = images(1)
     torch.testing.assert_close(animate(detector, generator, source, source)["deformed"], source, atol=1e-4, rtol=0)
 

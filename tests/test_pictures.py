@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from modules.build import build_generator, build_kp_detector
-from modules.generator import deform
 from modules.util import make_coordinate_grid
 from tests.clips import write_clip, write_dataset
 from tests.small import images, randomize, small_config, write_config
@@ -102,10 +101,11 @@ def test_cells_keep_their_pixels():
 
 def test_the_flow_drawn_is_the_one_that_warped_the_source():
     source, first, last = (images(1, SIZE, seed)[0].permute(1, 2, 0).numpy() for seed in range(3))
-    out = pictures.look(networks(small_config()), source, [first, last])
+    generator, kp_detector = networks(small_config())
+    out = pictures.look((generator, kp_detector), source, [first, last])
     flow = pictures.flow(out)  # (h, w, 2)
     positions = (flow + make_coordinate_grid(flow.shape[:2], like=flow)).unsqueeze(0)
-    warped = deform(pictures.to_tensor(source).unsqueeze(0), positions)
+    warped = generator.deform(pictures.to_tensor(source).unsqueeze(0), positions)
     assert flow.abs().max() > 0.01
     torch.testing.assert_close(warped, out["deformed"], atol=1e-5, rtol=0)
 
