@@ -32,7 +32,7 @@ class OcclusionAwareGenerator(nn.Module):
     `dense_motion_params`: arguments of the `DenseMotionNetwork`; None gives an auto-encoder without motion.
     `align_corners`: how the flow is brought to the size of what it warps. Its coordinates have -1 and 1 at the centres of the
     corner pixels; True resizes it so, and what stands still stays in place. The published False moves it by up to
-    (ratio - 1) / (2 ratio) of a pixel of the flow. It matters where features are larger than the flow, as in no published config.
+    (ratio - 1) / (2 ratio) pixels of the flow. It matters where features are larger than the flow, as in no published config.
     `estimate_jacobian` belongs to the parameters that all networks share; motion follows what the keypoints bring.
 
     H and W must be multiples of 2**num_down_blocks and of what the dense-motion network needs, else a `UserError`.

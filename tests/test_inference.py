@@ -178,7 +178,10 @@ def keypoints(batch, jacobian=True, dtype=torch.float64):
         ({"num_down_blocks": 0, "align_corners": True}, True),
         ({"block_expansion": 64, "max_features": 64, "num_down_blocks": 2}, True),
     ],
-    ids=["occlusion", "no occlusion", "zero order", "no motion", "full scale", "no halving", "three halvings", "corners aligned", "winograd"],
+    ids=[
+        "occlusion", "no occlusion", "zero order", "no motion", "full scale", "no halving", "three halvings", "corners aligned",
+        "winograd",
+    ],
 )
 def test_generator(changes, jacobian):
     params = GENERATOR | changes
