@@ -30,9 +30,8 @@ from torch.utils.data import Dataset
 
 from augmentation import AllAugmentationTransform
 from modules.errors import DatasetError, MediaError
-from video import IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES, open_clip
+from video import CLIP_SUFFIXES, IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES, has_suffix, is_clip, open_clip
 
-CLIP_SUFFIXES = STRIP_SUFFIXES | VIDEO_SUFFIXES
 MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
 
 
@@ -315,23 +314,11 @@ def _random_split(root, is_train, by_identity, seed):
 
 
 def _list_clips(folder):
-    names = sorted(entry.name for entry in os.scandir(folder) if _is_clip(entry))
+    names = sorted(entry.name for entry in os.scandir(folder) if is_clip(entry))
     if not names:
         frames, strips, videos = (" ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES))
         raise DatasetError(f"{folder}: holds no clips; looked for folders of {frames}, strips {strips} and videos {videos}")
     return names
-
-
-def _is_clip(entry):
-    if entry.name.startswith("."):
-        return False
-    if entry.is_dir():
-        return any(_has_suffix(frame.name, IMAGE_SUFFIXES) for frame in os.scandir(entry.path))
-    return _has_suffix(entry.name, CLIP_SUFFIXES)
-
-
-def _has_suffix(name, suffixes):
-    return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
 
 
 def _group_by_identity(names):
@@ -348,4 +335,4 @@ def identity(name: str) -> str:
 
 def clip_stem(name):
     """The name of a clip without the suffix of a clip format; other dots stay."""
-    return Path(name).stem if _has_suffix(name, CLIP_SUFFIXES) else name
+    return Path(name).stem if has_suffix(name, CLIP_SUFFIXES) else name

@@ -151,7 +151,7 @@ def start_from_weights(networks: dict[str, nn.Module], checkpoint: Path, config_
     print(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule")
     content = read_checkpoint(checkpoint)
     for name in ("generator", "kp_detector"):
-        if name in content:
+        if isinstance(content.get(name), dict):  # else told by `load_parts`
             content[name] = adopted(content[name], networks[name])
     load_parts(content, {name: networks[name] for name in ("generator", "kp_detector")}, checkpoint, config_path)
     try:

@@ -40,6 +40,7 @@ from modules.errors import MediaError
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 STRIP_SUFFIXES = frozenset({".png", ".jpg"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif"})
+CLIP_SUFFIXES = STRIP_SUFFIXES | VIDEO_SUFFIXES
 
 STILL_FPS = 25.0  # frames per second of folders and strips, which do not store it
 MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames per second
@@ -209,6 +210,19 @@ def _temporary_name(path: Path) -> Path:
 # ---- clips -------------------------------------------------------------------------------------------------------------
 
 
+def is_clip(entry: Path | os.DirEntry) -> bool:
+    """Whether a file or folder is a clip by its name: a video, a strip, or a folder of frames. Hidden ones are not."""
+    if entry.name.startswith("."):
+        return False
+    if entry.is_dir():
+        return any(has_suffix(frame.name, IMAGE_SUFFIXES) for frame in os.scandir(entry))
+    return has_suffix(entry.name, CLIP_SUFFIXES)
+
+
+def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
+    return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
+
+
 def open_clip(path: str | Path, frame_shape: tuple[int, int, int] | None = None) -> Clip:
     """Open a folder of frames, a strip image or a video.
 
@@ -308,7 +322,7 @@ def _frame_names(folder: Path, mtime_ns: int) -> str:
     `mtime_ns` makes a folder to which files were added, or whose files were renamed or removed, a new entry of the cache.
     """
     names = [entry.name for entry in os.scandir(folder)]
-    images = [name for name in names if name.lower().endswith(tuple(IMAGE_SUFFIXES)) and not name.startswith(".")]
+    images = [name for name in names if has_suffix(name, IMAGE_SUFFIXES)]
     return "/".join(sorted(images, key=natural_key))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from evaluation.cache import Cache
 from modules.errors import DatasetError
-from video import IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES, open_clip, read_image_size
+from video import IMAGE_SUFFIXES, STRIP_SUFFIXES, has_suffix, is_clip, open_clip, read_image_size
 
 MOST_NAMES = 5  # in a message
 
@@ -74,7 +74,7 @@ def clips_by_name(folder: Path) -> dict[str, Path]:
         raise DatasetError(f"{folder}: no such folder; --generated and --real name folders of clips")
     clips: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if not _is_clip(path):
+        if not is_clip(path):
             continue
         name = path.name.split(".")[0]
         if name in clips:
@@ -84,17 +84,6 @@ def clips_by_name(folder: Path) -> dict[str, Path]:
     if not clips:
         raise DatasetError(f"{folder}: holds no clips; looked for folders of pictures, strips and videos")
     return clips
-
-
-def _is_clip(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False
-    return bool(_frames_in(path)) if path.is_dir() else path.suffix.lower() in STRIP_SUFFIXES | VIDEO_SUFFIXES
-
-
-def _frames_in(folder: Path) -> list[os.DirEntry]:
-    return [entry for entry in os.scandir(folder)
-            if entry.name.lower().endswith(tuple(IMAGE_SUFFIXES)) and not entry.name.startswith(".")]
 
 
 def _check_counterparts(generated: Path, real: Path, names: dict[Path, dict[str, Path]]) -> None:
@@ -159,5 +148,6 @@ def _identity(path: Path) -> str:
     if not path.is_dir():
         status = path.stat()
         return f"{status.st_size} {status.st_mtime_ns}"
-    files = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in _frames_in(path))
+    frames = [entry for entry in os.scandir(path) if has_suffix(entry.name, IMAGE_SUFFIXES)]
+    files = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in frames)
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:32]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from torch import Tensor, nn
@@ -88,6 +90,14 @@ def small_config(changes: dict | None = None) -> dict:
 def write_config(path: Path, config: dict) -> Path:
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
+
+
+def error_of(capsys: pytest.CaptureFixture, call: Callable[[], object]) -> str:
+    """What a command line that ends with a user's mistake prints on stderr."""
+    with pytest.raises(SystemExit) as stop:
+        call()
+    assert stop.value.code == 2
+    return capsys.readouterr().err
 
 
 def images(batch: int, size: int = 32, seed: int = 0) -> Tensor:

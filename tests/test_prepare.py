@@ -18,7 +18,7 @@ import pytest
 from data import clips, prepare
 from frames_dataset import FramesDataset, identity
 from tests.clips import write_clip, write_dataset
-from tests.small import small_config, write_config
+from tests.small import error_of, small_config, write_config
 from video import VideoWriter, open_clip, write_image
 
 SCRIPT = Path(prepare.__file__)
@@ -37,13 +37,6 @@ def write_video(path: Path, frames: int = 5, width: int = 48, height: int = 32, 
 def run(inp: Path, out: Path, *more: str) -> Path:
     prepare.main([str(inp), str(out), "--size", "16", "--workers", "1", *more])
     return out
-
-
-def error_of(capsys, call) -> str:
-    with pytest.raises(SystemExit) as stop:
-        call()
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 def content(out: Path) -> dict[str, list[str]]:

@@ -35,6 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checkpoint = {name: BUILDERS[name](config).state_dict() for name in NETWORKS}
     torch.save(checkpoint, tmp_path / "good.pth.tar")
     torch.save({"generator": {}}, tmp_path / "half.pth.tar")
+    torch.save({"generator": [1], "kp_detector": [1]}, tmp_path / "foreign.pth.tar")
     (tmp_path / "damaged.pth.tar").write_bytes((tmp_path / "good.pth.tar").read_bytes()[:5000])
     (tmp_path / "empty").mkdir()
     return tmp_path
@@ -62,6 +63,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("good.yaml --checkpoint empty", "empty: holds no checkpoint"),
         ("good.yaml --checkpoint damaged.pth.tar", "damaged.pth.tar: damaged, or not a checkpoint"),
         ("good.yaml --checkpoint half.pth.tar", "half.pth.tar: has no 'generator' and 'kp_detector'; it holds ['generator']"),
+        ("good.yaml --checkpoint foreign.pth.tar", "its 'generator' does not fit good.yaml"),
         ("other.yaml --checkpoint good.pth.tar", "its 'generator' does not fit other.yaml"),
         ("other.yaml --checkpoint good.pth.tar --mode animate", "its 'generator' does not fit other.yaml"),
     ],

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from frames_dataset import identity
+from tests.small import error_of
 from video import VideoWriter, open_clip
 
 FOLDER = Path(__file__).parents[1] / "data" / "taichi-loading"
@@ -65,13 +66,6 @@ def run(tmp_path: Path, *lines: str, more: tuple[str, ...] = (), header: str = H
     load_videos.main(["--metadata", str(table), "--out_folder", str(out), "--image_shape", "16,16", "--workers", "1",
                       "--youtube", "no-such-program", *more])
     return out
-
-
-def error_of(capsys, call) -> str:
-    with pytest.raises(SystemExit) as stop:
-        call()
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 def numbers(clip: Path) -> list[int]:
