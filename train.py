@@ -73,7 +73,8 @@ def train(
             log_dir, params["checkpoint_freq"], config.get("visualizer_params"), start=(state.epoch, state.step)
         )
 
-    with caught_signals() as caught, progress_bar(params["num_epochs"], len(batches), state) as progress:
+    bar = progress_bar(params["num_epochs"], len(batches), state)
+    with caught_signals() as caught, workers_ended(loader), bar as progress:
         for epoch in range(state.epoch, params["num_epochs"]):
             set_learning_rates(optimizers, params, epoch)
             dataset.set_epoch(epoch, seed)
@@ -257,6 +258,19 @@ def leave_signals_to_the_main_process(worker: int) -> None:
     """Ctrl-C and schedulers signal every process of a run; the workers are needed until the checkpoint is written."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def workers_ended(loader: DataLoader) -> Iterator[None]:
+    """Ends the workers at the end of the block, also by an error, whose traceback may keep the iterator.
+
+    Python waits for them at its exit, and they do not listen to the SIGTERM that it sends.
+    """
+    try:
+        yield
+    finally:
+        if loader.num_workers > 0 and loader._iterator is not None:
+            loader._iterator._shutdown_workers()
 
 
 def to_device(x: dict, device: torch.device) -> dict[str, Tensor]:

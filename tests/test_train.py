@@ -293,10 +293,11 @@ def test_less_data_than_a_batch_is_refused(root: Path, capsys: pytest.CaptureFix
     assert "an epoch has 6 samples, less than one batch of 7" in capsys.readouterr().err
 
 
-def test_an_error_in_a_worker_is_one_line(root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_an_error_in_a_worker_is_one_line_and_no_worker_remains(root: Path, capsys: pytest.CaptureFixture) -> None:
     config = config_file(root, dataset_params__frame_shape=[64, 64, 3], train_params__num_workers=1)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         start(root, config)
+    assert stop.traceback and not mp.active_children()  # Python would wait for them at its exit, perhaps for ever
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "its frames are 32x32" in err
 
