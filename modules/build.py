@@ -132,6 +132,7 @@ SCHEMA = {
             "perceptual": NUMBERS,
             "pyramid?": NUMBER,
             "deformed?": NUMBER,
+            "keypoint_prior?": NUMBER,
             "equivariance_value": NUMBER,
             "equivariance_jacobian": NUMBER,
         },

@@ -228,6 +228,16 @@ def equivariance_jacobian_loss(kp: Keypoints, transformed_kp: Keypoints, transfo
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()
 
 
+def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.04) -> Tensor:
+    """Keeps keypoints apart: how far the squared distance of each pair is below `threshold`, summed over the pairs.
+
+    Source: Wang et al., "One-Shot Free-View Neural Talking-Head Synthesis", CVPR 2021, without its depths.
+    """
+    first, second = torch.triu_indices(*2 * kp["value"].shape[1:2], offset=1, device=kp["value"].device)
+    squared_distance = (kp["value"][:, first] - kp["value"][:, second]).square().sum(-1)  # (B, K (K - 1) / 2)
+    return (threshold - squared_distance).clamp(min=0).sum(-1).mean()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Full models
 
@@ -278,6 +288,8 @@ class GeneratorFullModel(nn.Module):
             losses["pyramid"] = weights["pyramid"] * pyramid_loss(generated_pyramid, real_pyramid)
         if weights.get("deformed", 0) != 0:
             losses["deformed"] = weights["deformed"] * pyramid_loss(self.pyramid(generated["deformed"]), real_pyramid)
+        if weights.get("keypoint_prior", 0) != 0:
+            losses["keypoint_prior"] = weights["keypoint_prior"] * keypoint_prior_loss(kp_driving)
         if weights["generator_gan"] != 0:
             losses |= self.adversarial(real_pyramid, generated_pyramid, detach_kp(kp_driving))
         if weights["equivariance_value"] != 0 or weights["equivariance_jacobian"] != 0:

@@ -19,6 +19,7 @@ from modules.model import (
     Vgg19,
     equivariance_jacobian_loss,
     equivariance_value_loss,
+    keypoint_prior_loss,
 )
 from modules.util import frozen, inverse_2x2
 from tests.small import images, small_config
@@ -237,6 +238,17 @@ def test_deformed_compares_the_warped_source_itself() -> None:
     real, warped = generator_full.pyramid(batch()["driving"]), generator_full.pyramid(generated["deformed"])
     expected = sum(3 * (warped[name] - real[name]).abs().mean() for name in ("prediction_1", "prediction_0.5"))
     torch.testing.assert_close(losses["deformed"], expected)
+
+
+def test_keypoint_prior_is_what_lacks_to_the_distance_of_each_pair() -> None:
+    points = torch.tensor([[[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]], [[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]]])
+    expected = (2 * (0.04 - 0.01) + (0.04 - 0.02)) / 2  # the second picture's keypoints are far enough apart
+    torch.testing.assert_close(keypoint_prior_loss({"value": points}), torch.tensor(expected))
+
+    generator_full, _ = full_models({"train_params.loss_weights.keypoint_prior": 3})
+    losses, generated = generator_full(batch())
+    assert losses["keypoint_prior"] > 0
+    torch.testing.assert_close(losses["keypoint_prior"], 3 * keypoint_prior_loss(generated["kp_driving"]))
 
 
 def test_vgg_ends_with_the_last_feature_that_has_a_weight() -> None:
