@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # imported where they are needed, so that --help answers at o
     import torch
     from torch import nn
 
-PAINTING = ("first.", "down_blocks.", "bottleneck.", "up_blocks.", "final.")  # the generator without its motion network
+# The generator without its motion network; the occlusion map says what it is to paint.
+PAINTING = ("first.", "down_blocks.", "bottleneck.", "up_blocks.", "final.", "dense_motion_network.occlusion.")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -165,7 +166,7 @@ def adopted(state: dict, network: nn.Module) -> dict:
 
     Blur kernels follow from the config's scales and are not learned. A Jacobian head that the state lacks starts as it is
     built, with the identity everywhere: that is what zero-order motion is. Where the generator has other layers now, its motion
-    network goes on, and all that encodes, transforms and decodes features starts anew.
+    network goes on, and all that encodes, occludes, transforms and decodes features starts anew.
     """
     own = network.state_dict()
     anew = {key for key in state.keys() | own.keys() if key.endswith("down.weight")}

@@ -98,6 +98,7 @@ SCHEMA = {
             "num_bottleneck_blocks": WHOLE,
             "estimate_occlusion_map?": FLAG,
             "align_corners?": FLAG,
+            "image_skip?": FLAG,
             "dense_motion_params?": HOURGLASS | {"scale_factor?": SCALE, "kp_variance?": POSITIVE},
         },
         "discriminator_params": {
@@ -202,7 +203,7 @@ def dotted(key: str, name: str) -> str:
 def check_relations(config: dict, path: str | Path) -> None:
     """Values that are fine each by itself and can't go together."""
     model, train = config["model_params"], config["train_params"]
-    weights, discriminator = train["loss_weights"], model["discriminator_params"]
+    weights, generator, discriminator = train["loss_weights"], model["generator_params"], model["discriminator_params"]
     adversarial = weights["generator_gan"] != 0
     num_blocks = discriminator.get("num_blocks", 4)
     rules = [
@@ -223,8 +224,16 @@ def check_relations(config: dict, path: str | Path) -> None:
             f"train_params.loss_weights.feature_matching needs {num_blocks} weights, one for each block of the discriminator",
         ),
         (
-            weights.get("deformed", 0) != 0 and model["generator_params"].get("dense_motion_params") is None,
+            weights.get("deformed", 0) != 0 and generator.get("dense_motion_params") is None,
             "train_params.loss_weights.deformed must be 0 without generator_params.dense_motion_params: nothing is warped then",
+        ),
+        (
+            generator.get("image_skip", False) and not generator.get("estimate_occlusion_map", False),
+            "model_params.generator_params.image_skip needs estimate_occlusion_map: true, which says what to paint anew",
+        ),
+        (
+            generator.get("image_skip", False) and generator.get("dense_motion_params") is None,
+            "model_params.generator_params.image_skip needs dense_motion_params: nothing is warped without them",
         ),
         (
             any(weights["perceptual"]) and model["common_params"]["num_channels"] != 3,

@@ -33,6 +33,9 @@ class OcclusionAwareGenerator(nn.Module):
     `align_corners`: how the flow is brought to the size of what it warps. Its coordinates have -1 and 1 at the centres of the
     corner pixels; True resizes it so, and what stands still stays in place. The published False moves it by up to
     (ratio - 1) / (2 ratio) pixels of the flow. It matters where features are larger than the flow, as in no published config.
+    `image_skip`: the occlusion map also blends the picture: where it is 1 the prediction is the warped source itself, where it is
+    0 what the decoder painted. Source: the skip connections of Siarohin et al., "Motion Representations for Articulated
+    Animation", CVPR 2021, here for the image alone. Needs dense motion with an occlusion map.
     `estimate_jacobian` belongs to the parameters that all networks share; motion follows what the keypoints bring.
 
     H and W must be multiples of 2**num_down_blocks and of what the dense-motion network needs, else a `UserError`.
@@ -50,10 +53,12 @@ class OcclusionAwareGenerator(nn.Module):
         dense_motion_params: dict | None = None,
         estimate_jacobian: bool = False,
         align_corners: bool = False,
+        image_skip: bool = False,
     ):
         super().__init__()
         self.num_channels = num_channels
         self.align_corners = align_corners
+        self.image_skip = image_skip
         self.dense_motion_network = None
         self.size_multiple = 2**num_down_blocks
         if dense_motion_params is not None:
@@ -91,7 +96,10 @@ class OcclusionAwareGenerator(nn.Module):
             deformation = motion.pop("deformation")
             out = motion | {"deformed": self.deform(source.image, deformation)}
             features = occlude(self.deform(features, deformation), motion.get("occlusion_map"))  # (B, F, h, w)
-        return out | {"prediction": self.decode(features)}
+        prediction = self.decode(features)
+        if self.image_skip:
+            prediction = blend(out["deformed"], prediction, out["occlusion_map"])
+        return out | {"prediction": prediction}
 
     def deform(self, maps: Tensor, deformation: Tensor) -> Tensor:
         """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""
@@ -111,3 +119,9 @@ def occlude(features: Tensor, occlusion_map: Tensor | None) -> Tensor:
     if occlusion_map is None:
         return features
     return features * resize(occlusion_map, features.shape[2:])
+
+
+def blend(deformed: Tensor, painted: Tensor, occlusion_map: Tensor) -> Tensor:
+    """The warped source where the occlusion map (B, 1, ., .) is 1, what was painted where it is 0; images (B, C, H, W)."""
+    visible = resize(occlusion_map, painted.shape[2:])
+    return visible * deformed + (1 - visible) * painted

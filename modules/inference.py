@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.dense_motion import DenseMotionNetwork, deform_by_each, difference_heatmaps, sparse_motions
-from modules.generator import OcclusionAwareGenerator, SourceEncoding, occlude
+from modules.generator import OcclusionAwareGenerator, SourceEncoding, blend, occlude
 from modules.keypoint_detector import KPDetector, expected_jacobian, soft_argmax
 from modules.util import (
     DownBlock2d,
@@ -340,6 +340,7 @@ class FastGenerator(OcclusionAwareGenerator):
         nn.Module.__init__(self)
         self.num_channels = generator.num_channels
         self.align_corners = generator.align_corners
+        self.image_skip = generator.image_skip
         self.size_multiple = generator.size_multiple
         self.dense_motion_network = None
         if generator.dense_motion_network is not None:
@@ -360,8 +361,12 @@ class FastGenerator(OcclusionAwareGenerator):
         features, out = source.features, {}
         if self.dense_motion_network is not None:
             out = self.dense_motion_network.motion(source.small, kp_driving=kp_driving, kp_source=kp_source)
-            features = occlude(self.deform(features, out.pop("deformation")), out.get("occlusion_map"))  # (B, F, h, w)
-        return out | {"prediction": self.decode(channels_last(features))}
+            deformation = out.pop("deformation")
+            features = occlude(self.deform(features, deformation), out.get("occlusion_map"))  # (B, F, h, w)
+        prediction = self.decode(channels_last(features))
+        if self.image_skip:
+            prediction = blend(self.deform(source.image, deformation), prediction, out["occlusion_map"])
+        return out | {"prediction": prediction}
 
 
 def channels_last(maps: Tensor) -> Tensor:

@@ -61,6 +61,14 @@ def test_checkpoint_layout(name: str) -> None:
             {"train_params.loss_weights.deformed": 1, "model_params.generator_params.dense_motion_params": None},
             "train_params.loss_weights.deformed must be 0 without generator_params.dense_motion_params",
         ),
+        (
+            {"model_params.generator_params.image_skip": True, "model_params.generator_params.estimate_occlusion_map": False},
+            "generator_params.image_skip needs estimate_occlusion_map: true",
+        ),
+        (
+            {"model_params.generator_params.image_skip": True, "model_params.generator_params.dense_motion_params": None},
+            "generator_params.image_skip needs dense_motion_params",
+        ),
         ({"train_params": 5}, "train_params must hold the keys num_epochs"),
         ({"train_params.batch_size": 0}, "'train_params.batch_size' must be a whole number of at least 1; it is 0"),
         ({"train_params.lr_generator": -1.0e-4}, "'train_params.lr_generator' must be a number of at least 0"),

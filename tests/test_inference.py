@@ -176,11 +176,12 @@ def keypoints(batch, jacobian=True, dtype=torch.float64):
         ({"num_down_blocks": 0, "dense_motion_params": None, "estimate_occlusion_map": False}, True),
         ({"num_down_blocks": 3, "num_channels": 1}, True),
         ({"num_down_blocks": 0, "align_corners": True}, True),
+        ({"image_skip": True}, True),
         ({"block_expansion": 64, "max_features": 64, "num_down_blocks": 2}, True),
     ],
     ids=[
         "occlusion", "no occlusion", "zero order", "no motion", "full scale", "no halving", "three halvings", "corners aligned",
-        "winograd",
+        "image skip", "winograd",
     ],
 )
 def test_generator(changes, jacobian):
