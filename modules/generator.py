@@ -33,8 +33,8 @@ class OcclusionAwareGenerator(nn.Module):
     `align_corners`: how the flow is brought to the size of what it warps. Its coordinates have -1 and 1 at the centres of the
     corner pixels; True resizes it so, and what stands still stays in place. The published False moves it by up to
     (ratio - 1) / (2 ratio) pixels of the flow. It matters where features are larger than the flow, as in no published config.
-    `image_skip`: the occlusion map also blends the picture: where it is 1 the prediction is the warped source itself, where it is
-    0 what the decoder painted. Source: the skip connections of Siarohin et al., "Motion Representations for Articulated
+    `image_skip`: the occlusion map also blends the picture: where it is 1 the prediction is the warped source itself, where it
+    is 0 what the decoder painted. Source: the skip connections of Siarohin et al., "Motion Representations for Articulated
     Animation", CVPR 2021, here for the image alone. Needs dense motion with an occlusion map.
     `estimate_jacobian` belongs to the parameters that all networks share; motion follows what the keypoints bring.
 
