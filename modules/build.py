@@ -133,6 +133,7 @@ SCHEMA = {
             "perceptual": NUMBERS,
             "pyramid?": NUMBER,
             "deformed?": NUMBER,
+            "painted?": NUMBER,
             "keypoint_prior?": NUMBER,
             "equivariance_value": NUMBER,
             "equivariance_jacobian": NUMBER,
@@ -226,6 +227,10 @@ def check_relations(config: dict, path: str | Path) -> None:
         (
             weights.get("deformed", 0) != 0 and generator.get("dense_motion_params") is None,
             "train_params.loss_weights.deformed must be 0 without generator_params.dense_motion_params: nothing is warped then",
+        ),
+        (
+            weights.get("painted", 0) != 0 and not generator.get("image_skip", False),
+            "train_params.loss_weights.painted must be 0 without generator_params.image_skip: pyramid is the same then",
         ),
         (
             generator.get("image_skip", False) and not generator.get("estimate_occlusion_map", False),

@@ -76,7 +76,7 @@ class DenseMotionNetwork(nn.Module):
             "deformation": (motions * mask.unsqueeze(-1)).sum(dim=1),  # (B, h, w, 2)
         }
         if self.occlusion is not None:
-            out["occlusion_map"] = torch.sigmoid(self.occlusion(features))  # (B, 1, h, w)
+            out["occlusion_map"] = torch.sigmoid(at_least_float32(self.occlusion(features)))  # (B, 1, h, w); bf16 has no 0.999
         return out
 
 

@@ -27,7 +27,8 @@ class OcclusionAwareGenerator(nn.Module):
     """Source image (B, C, H, W) in [0, 1] and keypoints of source and driving frame -> the source in the driving pose.
 
     Returns a dictionary: "prediction" (B, C, H, W) in [0, 1]; with dense motion also "deformed" (B, C, H, W), the source image
-    under the flow alone, "mask" and "sparse_deformed", and "occlusion_map" where it is estimated (see `DenseMotionNetwork`).
+    under the flow alone, "mask" and "sparse_deformed", and "occlusion_map" where it is estimated (see `DenseMotionNetwork`);
+    with `image_skip` also "painted" (B, C, H, W) in [0, 1], what the decoder gives.
 
     `dense_motion_params`: arguments of the `DenseMotionNetwork`; None gives an auto-encoder without motion.
     `align_corners`: how the flow is brought to the size of what it warps. Its coordinates have -1 and 1 at the centres of the
@@ -96,10 +97,10 @@ class OcclusionAwareGenerator(nn.Module):
             deformation = motion.pop("deformation")
             out = motion | {"deformed": self.deform(source.image, deformation)}
             features = occlude(self.deform(features, deformation), motion.get("occlusion_map"))  # (B, F, h, w)
-        prediction = self.decode(features)
-        if self.image_skip:
-            prediction = blend(out["deformed"], prediction, out["occlusion_map"])
-        return out | {"prediction": prediction}
+        painted = self.decode(features)
+        if not self.image_skip:
+            return out | {"prediction": painted}
+        return out | {"painted": painted, "prediction": blend(out["deformed"], painted, out["occlusion_map"])}
 
     def deform(self, maps: Tensor, deformation: Tensor) -> Tensor:
         """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""

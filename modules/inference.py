@@ -326,12 +326,12 @@ class FastDenseMotionNetwork(DenseMotionNetwork):
         mask = at_least_float32(maps[:, : self.num_motions]).softmax(dim=1)  # (B, K+1, h, w)
         out = {"mask": mask, "deformation": (motions * mask.unsqueeze(-1)).sum(dim=1)}  # (B, h, w, 2)
         if maps.shape[1] > self.num_motions:
-            out["occlusion_map"] = torch.sigmoid(maps[:, self.num_motions :])  # (B, 1, h, w)
+            out["occlusion_map"] = torch.sigmoid(at_least_float32(maps[:, self.num_motions :]))  # (B, 1, h, w)
         return out
 
 
 class FastGenerator(OcclusionAwareGenerator):
-    """`OcclusionAwareGenerator` in its fast form, without "deformed" and "sparse_deformed" in the result.
+    """`OcclusionAwareGenerator` in its fast form, without "deformed", "sparse_deformed" and "painted" in the result.
 
     A `SourceEncoding` of batch size 1 serves a batch of driving keypoints.
     """
@@ -363,10 +363,10 @@ class FastGenerator(OcclusionAwareGenerator):
             out = self.dense_motion_network.motion(source.small, kp_driving=kp_driving, kp_source=kp_source)
             deformation = out.pop("deformation")
             features = occlude(self.deform(features, deformation), out.get("occlusion_map"))  # (B, F, h, w)
-        prediction = self.decode(channels_last(features))
-        if self.image_skip:
-            prediction = blend(self.deform(source.image, deformation), prediction, out["occlusion_map"])
-        return out | {"prediction": prediction}
+        painted = self.decode(channels_last(features))
+        if not self.image_skip:
+            return out | {"prediction": painted}
+        return out | {"prediction": blend(self.deform(source.image, deformation), painted, out["occlusion_map"])}
 
 
 def channels_last(maps: Tensor) -> Tensor:

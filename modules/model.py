@@ -288,6 +288,8 @@ class GeneratorFullModel(nn.Module):
             losses["pyramid"] = weights["pyramid"] * pyramid_loss(generated_pyramid, real_pyramid)
         if weights.get("deformed", 0) != 0:
             losses["deformed"] = weights["deformed"] * pyramid_loss(self.pyramid(generated["deformed"]), real_pyramid)
+        if weights.get("painted", 0) != 0:
+            losses["painted"] = weights["painted"] * pyramid_loss(self.pyramid(generated["painted"]), real_pyramid)
         if weights.get("keypoint_prior", 0) != 0:
             losses["keypoint_prior"] = weights["keypoint_prior"] * keypoint_prior_loss(kp_driving)
         if weights["generator_gan"] != 0:

@@ -69,6 +69,7 @@ def test_checkpoint_layout(name: str) -> None:
             {"model_params.generator_params.image_skip": True, "model_params.generator_params.dense_motion_params": None},
             "generator_params.image_skip needs dense_motion_params",
         ),
+        ({"train_params.loss_weights.painted": 1}, "loss_weights.painted must be 0 without generator_params.image_skip"),
         ({"train_params": 5}, "train_params must hold the keys num_epochs"),
         ({"train_params.batch_size": 0}, "'train_params.batch_size' must be a whole number of at least 1; it is 0"),
         ({"train_params.lr_generator": -1.0e-4}, "'train_params.lr_generator' must be a number of at least 0"),

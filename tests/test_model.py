@@ -232,12 +232,14 @@ def test_pyramid_sums_differences_of_pixels_over_scales() -> None:
     torch.testing.assert_close(losses["pyramid"], expected)
 
 
-def test_deformed_compares_the_warped_source_itself() -> None:
-    generator_full, _ = full_models({"train_params.loss_weights.deformed": 3})
+@pytest.mark.parametrize("part", ["deformed", "painted"])
+def test_the_warped_source_and_what_is_painted_have_losses_of_their_own(part: str) -> None:
+    skip = {"model_params.generator_params.image_skip": True}
+    generator_full, _ = full_models(skip | {f"train_params.loss_weights.{part}": 3})
     losses, generated = generator_full(batch())
-    real, warped = generator_full.pyramid(batch()["driving"]), generator_full.pyramid(generated["deformed"])
-    expected = sum(3 * (warped[name] - real[name]).abs().mean() for name in ("prediction_1", "prediction_0.5"))
-    torch.testing.assert_close(losses["deformed"], expected)
+    real, other = generator_full.pyramid(batch()["driving"]), generator_full.pyramid(generated[part])
+    expected = sum(3 * (other[name] - real[name]).abs().mean() for name in ("prediction_1", "prediction_0.5"))
+    torch.testing.assert_close(losses[part], expected)
 
 
 def test_keypoint_prior_is_what_lacks_to_the_distance_of_each_pair() -> None:
