@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from modules.errors import UserError, command_line
-from video import Clip, VideoWriter, open_clip, read_image
+from video import Clip, VideoWriter, fit, open_clip, read_image
 
 if TYPE_CHECKING:  # imported where they are needed, so that --help answers at once
     import torch
@@ -167,29 +166,6 @@ def hint(options: argparse.Namespace, source: tuple[int, int], driving: tuple[in
 
 # ---------------------------------------------------------------------------------------------------------------------
 # From pictures to the model's size and back
-
-
-def fit(frame: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:
-    """A picture (h, w, 3) uint8 resized to `size` (H, W): "stretch" distorts it, "crop" cuts it, "pad" adds black."""
-    height, width = size
-    image = Image.fromarray(frame)
-    ratios = image.width / width, image.height / height
-    if how == "crop":
-        image = centre(image, scaled(width, min(ratios)), scaled(height, min(ratios)))
-    inner = (scaled(image.width, 1 / max(ratios)), scaled(image.height, 1 / max(ratios))) if how == "pad" else (width, height)
-    # The gap first shrinks by a whole number where that leaves at least twice the size: half the time for 1920x1080.
-    image = image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=2)
-    return np.array(centre(image, width, height))
-
-
-def scaled(length: int, factor: float) -> int:
-    return max(1, round(length * factor))
-
-
-def centre(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Cut a picture around its middle, or surround it with black, where it is smaller."""
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 class FittedClip:

@@ -26,18 +26,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from modules.errors import DatasetError, MediaError, UserError
-from video import Clip, VideoWriter, open_clip
+from video import Box, Clip, Size, VideoWriter, fit, open_clip
 
 SPLITS = ("train", "test")
 LEAST_FRAMES = 2  # a training sample is two frames of a clip
 READ_AT_ONCE = 2**28  # bytes of frames decoded between two seeks
 LEFTOVER = re.compile(r"\.[0-9a-f]{12}\.tmp")  # the temporary names of `VideoWriter`
-
-Size = tuple[int, int]
-Box = tuple[float, float, float, float]
 
 
 # ---- one clip ----------------------------------------------------------------------------------------------------------
@@ -75,7 +71,7 @@ def write_clip(cut: Cut) -> Outcome:
                 raise MediaError(f"{cut.source}: too short, training needs {LEAST_FRAMES} frames; leave it out")
             with VideoWriter(cut.target, clip.fps) as writer:
                 for frame in frames_of(clip, wanted):
-                    writer.write(fitted(frame, cut.size, cut.fit, cut.box))
+                    writer.write(fit(frame, cut.size, cut.fit, cut.box))
         return Outcome(cut.target, str(cut.source), len(open_clip(cut.target)), clip.fps)
     except MediaError as error:
         return Outcome(cut.target, str(cut.source), error=str(error))
@@ -90,34 +86,6 @@ def frames_of(clip: Clip, wanted: range) -> Iterator[np.ndarray]:
     count = max(1, READ_AT_ONCE // (3 * height * width))
     for start in range(wanted.start, wanted.stop, count):
         yield from clip.read(range(start, min(start + count, wanted.stop)))
-
-
-def fitted(frame: np.ndarray, size: Size, fit: str, box: Box | None = None) -> np.ndarray:
-    """The part `box` of a frame (h, w, 3) uint8, all if None, resized to `size` (H, W).
-
-    `fit`: "stretch" distorts it, "crop" cuts the longer side around the middle, "pad" adds black.
-    """
-    height, width = size
-    left, top, right, bottom = (0, 0, frame.shape[1], frame.shape[0]) if box is None else box
-    ratios = (right - left) / width, (bottom - top) / height
-    image = Image.fromarray(frame)
-    if fit == "pad":
-        inner = max(1, round(width * ratios[0] / max(ratios))), max(1, round(height * ratios[1] / max(ratios)))
-        canvas = Image.new("RGB", (width, height))
-        canvas.paste(resized(image, inner, (left, top, right, bottom)), ((width - inner[0]) // 2, (height - inner[1]) // 2))
-        return np.array(canvas)
-    if fit == "crop":
-        margin_x = (right - left - width * min(ratios)) / 2
-        margin_y = (bottom - top - height * min(ratios)) / 2
-        left, top, right, bottom = left + margin_x, top + margin_y, right - margin_x, bottom - margin_y
-    return np.array(resized(image, (width, height), (left, top, right, bottom)))
-
-
-def resized(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
-    """`box` of a picture as a picture of `size` (width, height)."""
-    left, top, right, bottom = box
-    inside = max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height)
-    return image.resize(size, Image.Resampling.BICUBIC, box=inside, reducing_gap=2)
 
 
 # ---- many clips --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import demo
 from animate import Animator, normalize_kp, pose
 from modules.build import build_generator, build_kp_detector
 from tests.small import images, randomize, small_config, write_config
-from video import VideoWriter, open_clip, write_image
+from video import VideoWriter, fit, open_clip, write_image
 
 ROOT = Path(__file__).parent.parent
 FRAMES, FPS, SIZE = 7, 30, 32
@@ -256,7 +256,7 @@ def test_pose_has_neither_place_nor_size() -> None:
 def test_fit_of_a_wide_picture() -> None:
     thirds = np.zeros((20, 60, 3), np.uint8)
     thirds[:, :20, 0], thirds[:, 20:40, 1], thirds[:, 40:, 2] = 200, 200, 200
-    stretched, cropped, padded = (demo.fit(thirds, (30, 30), how) for how in ("stretch", "crop", "pad"))
+    stretched, cropped, padded = (fit(thirds, (30, 30), how) for how in ("stretch", "crop", "pad"))
     assert stretched[15, [2, 15, 27]].tolist() == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
     assert (cropped[:, 3:-3] == [0, 200, 0]).all()
     assert padded[15, [2, 15, 27]].tolist() == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
@@ -266,7 +266,7 @@ def test_fit_of_a_wide_picture() -> None:
 @pytest.mark.parametrize("how", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (37, 61), (32, 48)])
 def test_fit_gives_every_picture_the_size_of_the_model(how: str, size: tuple[int, int]) -> None:
-    frame = demo.fit(np.full((*size, 3), 90, np.uint8), (32, 48), how)
+    frame = fit(np.full((*size, 3), 90, np.uint8), (32, 48), how)
     assert frame.shape == (32, 48, 3) and frame.max() == 90
     assert how == "pad" or frame.min() == 90
 
@@ -274,7 +274,7 @@ def test_fit_gives_every_picture_the_size_of_the_model(how: str, size: tuple[int
 def test_a_finer_picture_is_averaged() -> None:
     checks = np.repeat((np.indices((256, 256)).sum(axis=0) % 2 * 255)[..., None], 3, axis=2).astype(np.uint8)
     for how in ("stretch", "crop", "pad"):
-        assert np.abs(demo.fit(checks, (32, 32), how).astype(int) - 127).max() < 10
+        assert np.abs(fit(checks, (32, 32), how).astype(int) - 127).max() < 10
 
 
 def write_source(path: Path, kind: str) -> np.ndarray:

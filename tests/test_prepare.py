@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import clips, prepare
+from data import prepare
 from frames_dataset import FramesDataset, identity
 from tests.clips import write_clip, write_dataset
 from tests.small import error_of, small_config, write_config
-from video import VideoWriter, open_clip, write_image
+from video import VideoWriter, fit, open_clip, write_image
 
 SCRIPT = Path(prepare.__file__)
 
@@ -49,10 +49,10 @@ def content(out: Path) -> dict[str, list[str]]:
 def test_crop_keeps_the_middle_and_pad_keeps_all():
     frame = np.zeros((20, 40, 3), np.uint8)
     frame[:, 10:30] = 200  # the middle square
-    assert (clips.fitted(frame, (20, 20), "crop") == 200).all()
-    padded = clips.fitted(np.full((20, 40, 3), 200, np.uint8), (20, 20), "pad")
+    assert (fit(frame, (20, 20), "crop") == 200).all()
+    padded = fit(np.full((20, 40, 3), 200, np.uint8), (20, 20), "pad")
     assert (padded[5:15] == 200).all() and not padded[:5].any() and not padded[15:].any()
-    assert (clips.fitted(frame, (20, 40), "crop") == frame).all()
+    assert (fit(frame, (20, 40), "crop") == frame).all()
 
 
 @pytest.mark.parametrize("shape", [(33, 50), (50, 33), (7, 300), (16, 16)])
@@ -62,7 +62,7 @@ def test_every_shape_fits_without_distortion(shape, how):
     y, x = np.mgrid[:shape[0], :shape[1]]
     radius = 0.4 * min(shape)
     disc = (y - shape[0] / 2 + 0.5) ** 2 + (x - shape[1] / 2 + 0.5) ** 2 < radius**2
-    found = clips.fitted(np.repeat((disc * 255).astype(np.uint8)[..., None], 3, axis=2), (64, 48), how)
+    found = fit(np.repeat((disc * 255).astype(np.uint8)[..., None], 3, axis=2), (64, 48), how)
     assert found.shape == (64, 48, 3)
     bright = found[..., 0] > 100
     assert abs(bright.any(axis=0).sum() - bright.any(axis=1).sum()) <= 0.1 * 64

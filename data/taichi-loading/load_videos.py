@@ -28,11 +28,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.clips import (
     SPLITS,
-    Box,
     Cut,
     Ledger,
     Outcome,
-    Size,
     check_even,
     make_clips,
     print_summary,
@@ -41,7 +39,7 @@ from data.clips import (
     write_clip,
 )
 from modules.errors import DatasetError, MediaError, UserError, command_line
-from video import VIDEO_SUFFIXES, open_clip
+from video import VIDEO_SUFFIXES, Box, Size, open_clip
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 VIDEO_NAME = re.compile(r"[\w-]+")  # no dots or slashes: it becomes a file name and part of an address
