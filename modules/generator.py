@@ -119,10 +119,10 @@ def occlude(features: Tensor, occlusion_map: Tensor | None) -> Tensor:
     """Eq. 8: multiply the warped features (B, F, h, w) by the occlusion map (B, 1, ., .), if there is one."""
     if occlusion_map is None:
         return features
-    return features * resize(occlusion_map, features.shape[2:])
+    return features * resize(occlusion_map, features.shape[2:]).to(features.dtype)
 
 
 def blend(deformed: Tensor, painted: Tensor, occlusion_map: Tensor) -> Tensor:
     """The warped source where the occlusion map (B, 1, ., .) is 1, what was painted where it is 0; images (B, C, H, W)."""
     visible = resize(occlusion_map, painted.shape[2:])
-    return visible * deformed + (1 - visible) * painted
+    return (visible * deformed + (1 - visible) * painted).to(deformed.dtype)
