@@ -197,7 +197,8 @@ def test_generator(changes, jacobian):
 
 
 def test_one_source_serves_a_batch_of_driving_frames():
-    plain, source = trained(OcclusionAwareGenerator(**GENERATOR, image_skip=True)), torch.rand(1, 3, 24, 32, dtype=torch.float64)
+    plain = trained(OcclusionAwareGenerator(**GENERATOR, image_skip=True))
+    source = torch.rand(1, 3, 24, 32, dtype=torch.float64)
     driving, initial = keypoints(3), keypoints(1)
     fast = fast_generator(plain)
     result = fast.generate(fast.encode(source), kp_driving=driving, kp_source=initial)
