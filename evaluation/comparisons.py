@@ -6,6 +6,7 @@ what it needs, and is called with generated and real frames, both uint8 (B, H, W
 
 from __future__ import annotations
 
+import math
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # imported where they compute
     import torch
 
 SSIM_WINDOW = 11  # pixels; pictures must be larger than half of it
+PSNR_OF_ROUNDING = 10 * math.log10(12 * 255**2)  # dB; rounding to whole levels has a mean squared error of 1/12 of a level
 LPIPS_LEAST = 32  # pixels; below, AlexNet has nothing left to look at
 
 
@@ -56,14 +58,20 @@ class Torchmetrics:
 
 
 class Psnr(Torchmetrics):
-    """Peak signal-to-noise ratio in dB, infinite where the frames are equal."""
+    """Peak signal-to-noise ratio in dB.
+
+    Frames that are equal in all 8 bits count as `PSNR_OF_ROUNDING`: they are as near as 8 bits can say, and the infinity that
+    the formula gives for a first frame that a model reproduces would be the mean of everything.
+    """
 
     name = "psnr"
+    version = f"{Torchmetrics.version}, at most {PSNR_OF_ROUNDING:.2f} dB"
 
     def _compare(self, generated, real):
         from torchmetrics.functional.image import peak_signal_noise_ratio
 
-        return peak_signal_noise_ratio(generated, real, data_range=1.0, reduction="none", dim=(1, 2, 3))
+        values = peak_signal_noise_ratio(generated, real, data_range=1.0, reduction="none", dim=(1, 2, 3))
+        return values.clamp(max=PSNR_OF_ROUNDING)
 
 
 class Ssim(Torchmetrics):
