@@ -95,17 +95,21 @@ class OcclusionAwareGenerator(nn.Module):
         if self.dense_motion_network is not None:
             motion = self.dense_motion_network.motion(source.small, kp_driving=kp_driving, kp_source=kp_source)
             deformation = motion.pop("deformation")
-            out = motion | {"deformed": self.deform(source.image, deformation)}
+            out = motion | {"deformed": self.deform_image(source.image, deformation)}
             features = occlude(self.deform(features, deformation), motion.get("occlusion_map"))  # (B, F, h, w)
         painted = self.decode(features)
         if not self.image_skip:
             return out | {"prediction": painted}
         return out | {"painted": painted, "prediction": blend(out["deformed"], painted, out["occlusion_map"])}
 
-    def deform(self, maps: Tensor, deformation: Tensor) -> Tensor:
+    def deform(self, maps: Tensor, deformation: Tensor, padding_mode: str = "zeros") -> Tensor:
         """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""
         flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:], self.align_corners).permute(0, 2, 3, 1)  # (B, H, W, 2)
-        return warp(maps, flow)
+        return warp(maps, flow, padding_mode)
+
+    def deform_image(self, image: Tensor, deformation: Tensor) -> Tensor:
+        """Warp the source; where it is seen in the prediction, its border goes on beyond it instead of black."""
+        return self.deform(image, deformation, "border" if self.image_skip else "zeros")
 
     def decode(self, features: Tensor) -> Tensor:
         """Warped and occluded features (B, F, h, w) -> image (B, C, H, W) in [0, 1]."""

@@ -366,7 +366,7 @@ class FastGenerator(OcclusionAwareGenerator):
         painted = self.decode(channels_last(features))
         if not self.image_skip:
             return out | {"prediction": painted}
-        return out | {"prediction": blend(self.deform(source.image, deformation), painted, out["occlusion_map"])}
+        return out | {"prediction": blend(self.deform_image(source.image, deformation), painted, out["occlusion_map"])}
 
 
 def channels_last(maps: Tensor) -> Tensor:

@@ -167,6 +167,13 @@ def test_source_features_can_be_kept_for_a_whole_video() -> None:
             torch.testing.assert_close(kept[name][i : i + 1], tensor, atol=1e-5, rtol=1e-4)
 
 
+def test_beyond_the_source_its_border_goes_on_where_it_is_seen_in_the_prediction() -> None:
+    generator = detector_and_generator({"model_params.generator_params.image_skip": True})[1]
+    outside = torch.full((1, 16, 16, 2), 3.0)
+    source = torch.full((1, 3, 32, 32), 0.7)
+    torch.testing.assert_close(generator.deform_image(source, outside), source)
+
+
 @pytest.mark.parametrize(("scale_factor", "align_corners"), [(1, False), (0.5, True)])
 def test_no_motion_warps_nothing(scale_factor: float, align_corners: bool) -> None:
     # The published way to resize a smaller flow, with align_corners false, bends it a little.
