@@ -286,10 +286,9 @@ class GeneratorFullModel(nn.Module):
             losses["perceptual"] = self.perceptual(real_pyramid, generated_pyramid)
         if weights.get("pyramid", 0) != 0:
             losses["pyramid"] = weights["pyramid"] * pyramid_loss(generated_pyramid, real_pyramid)
-        if weights.get("deformed", 0) != 0:
-            losses["deformed"] = weights["deformed"] * pyramid_loss(self.pyramid(generated["deformed"]), real_pyramid)
-        if weights.get("painted", 0) != 0:
-            losses["painted"] = weights["painted"] * pyramid_loss(self.pyramid(generated["painted"]), real_pyramid)
+        for part in ("deformed", "painted"):
+            if weights.get(part, 0) != 0:
+                losses[part] = weights[part] * pyramid_loss(self.pyramid(generated[part]), real_pyramid)
         if weights.get("keypoint_prior", 0) != 0:
             losses["keypoint_prior"] = weights["keypoint_prior"] * keypoint_prior_loss(kp_driving)
         if weights["generator_gan"] != 0:

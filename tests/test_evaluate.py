@@ -70,7 +70,7 @@ def test_pixel_comparisons_of_plain_frames():
         comparison.load(CPU)
         compared[comparison.name] = comparison(made, real)
     np.testing.assert_allclose(compared["l1"], [1 / 255, 1, 0])
-    np.testing.assert_allclose(compared["psnr"], [20 * np.log10(255), 0, 58.92], atol=0.005)
+    np.testing.assert_allclose(compared["psnr"], [20 * np.log10(255), 0, 10 * np.log10(12 * 255**2)], atol=1e-4)
     a, b = 100 / 255, 101 / 255
     luminance = (2 * a * b + 0.01**2) / (a * a + b * b + 0.01**2)  # contrast and structure of plain frames are 1
     np.testing.assert_allclose(compared["ssim"], [luminance, 0.01**2 / (1 + 0.01**2), 1], atol=5e-4)  # float32
@@ -211,7 +211,7 @@ def test_l1_weighs_frames_and_not_videos(tmp_path: Path):
     write_strip(tmp_path / "png" / "long.png", list(plain(7, 8, 9)))
     summary = run(tmp_path, "--metrics", "l1", "psnr")
     assert summary["metrics"]["l1"] == {"mean_over_frames": 0.25, "mean_over_videos": 0.5, "frames": 4}
-    assert summary["metrics"]["psnr"]["mean_over_frames"] == pytest.approx(3 / 4 * 58.92, abs=0.005)
+    assert summary["metrics"]["psnr"]["mean_over_frames"] == pytest.approx(3 / 4 * 10 * np.log10(12 * 255**2), abs=1e-4)
     assert (summary["videos"], summary["frames"]) == (2, 4)
 
 

@@ -167,6 +167,14 @@ def test_source_features_can_be_kept_for_a_whole_video() -> None:
             torch.testing.assert_close(kept[name][i : i + 1], tensor, atol=1e-5, rtol=1e-4)
 
 
+def test_the_occlusion_map_blends_the_warped_source_and_what_is_painted() -> None:
+    detector, generator = detector_and_generator({"model_params.generator_params.image_skip": True})
+    out = animate(detector, generator, images(1), images(1, seed=1))
+    visible = torch.nn.functional.interpolate(out["occlusion_map"], size=(32, 32), mode="bilinear", align_corners=False)
+    assert visible.std() > 0.01 and (out["deformed"] - out["painted"]).abs().mean() > 0.05
+    torch.testing.assert_close(out["prediction"], visible * out["deformed"] + (1 - visible) * out["painted"])
+
+
 def test_beyond_the_source_its_border_goes_on_where_it_is_seen_in_the_prediction() -> None:
     generator = detector_and_generator({"model_params.generator_params.image_skip": True})[1]
     outside = torch.full((1, 16, 16, 2), 3.0)
@@ -236,7 +244,8 @@ def test_networks_follow_the_dtype_of_their_inputs(dtype: torch.dtype) -> None:
     source, driving = images(1).to(dtype), images(1, seed=1).to(dtype)
     out = animate(detector, generator, source, driving)
     assert out["prediction"].dtype == dtype and out["prediction"].isfinite().all()
-    assert out["painted"].dtype == dtype and out["mask"].dtype == torch.promote_types(dtype, torch.float32)
+    assert out["painted"].dtype == dtype
+    assert out["mask"].dtype == out["occlusion_map"].dtype == torch.promote_types(dtype, torch.float32)
     assert detector(source)["value"].dtype == dtype
 
 

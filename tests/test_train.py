@@ -298,7 +298,7 @@ def test_an_error_in_a_worker_is_one_line_and_no_worker_remains(root: Path, caps
     config = config_file(root, dataset_params__frame_shape=[64, 64, 3], train_params__num_workers=1)
     with pytest.raises(SystemExit) as stop:
         start(root, config)
-    assert stop.traceback and not mp.active_children()  # Python would wait for them at its exit, perhaps for ever
+    assert stop.value.code == 2 and not mp.active_children()  # Python would wait for them at its exit, perhaps for ever
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "its frames are 32x32" in err
 
