@@ -135,6 +135,7 @@ SCHEMA = {
             "deformed?": NUMBER,
             "painted?": NUMBER,
             "keypoint_prior?": NUMBER,
+            "occlusion_prior?": NUMBER,
             "equivariance_value": NUMBER,
             "equivariance_jacobian": NUMBER,
         },
@@ -207,6 +208,7 @@ def check_relations(config: dict, path: str | Path) -> None:
     weights, generator, discriminator = train["loss_weights"], model["generator_params"], model["discriminator_params"]
     adversarial = weights["generator_gan"] != 0
     num_blocks = discriminator.get("num_blocks", 4)
+    has_occlusion_map = generator.get("estimate_occlusion_map", False) and generator.get("dense_motion_params") is not None
     rules = [
         (
             weights["equivariance_jacobian"] != 0 and not model["common_params"].get("estimate_jacobian", False),
@@ -231,6 +233,11 @@ def check_relations(config: dict, path: str | Path) -> None:
         (
             weights.get("painted", 0) != 0 and not generator.get("image_skip", False),
             "train_params.loss_weights.painted must be 0 without generator_params.image_skip: pyramid is the same then",
+        ),
+        (
+            weights.get("occlusion_prior", 0) != 0 and not has_occlusion_map,
+            "train_params.loss_weights.occlusion_prior must be 0 without an occlusion map "
+            "(generator_params.estimate_occlusion_map and dense_motion_params)",
         ),
         (
             generator.get("image_skip", False) and not generator.get("estimate_occlusion_map", False),

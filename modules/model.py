@@ -228,7 +228,7 @@ def equivariance_jacobian_loss(kp: Keypoints, transformed_kp: Keypoints, transfo
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()
 
 
-def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.04) -> Tensor:
+def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.1) -> Tensor:
     """Keeps keypoints apart: how far the squared distance of each pair is below `threshold`, summed over the pairs.
 
     Source: Wang et al., "One-Shot Free-View Neural Talking-Head Synthesis", CVPR 2021, without its depths.
@@ -236,6 +236,15 @@ def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.04) -> Tensor:
     first, second = torch.triu_indices(*2 * kp["value"].shape[1:2], offset=1, device=kp["value"].device)
     squared_distance = (kp["value"][:, first] - kp["value"][:, second]).square().sum(-1)  # (B, K (K - 1) / 2)
     return (threshold - squared_distance).clamp(min=0).sum(-1).mean()
+
+
+def occlusion_prior_loss(occlusion_map: Tensor) -> Tensor:
+    """Keeps an occlusion map (B, 1, h, w) off 0 and 1, where its sigmoid has no gradient left to learn from.
+
+    The cross entropy of one half and the map, less its minimum: 0 where the map is 1/2.
+    """
+    visible = occlusion_map.clamp(1e-7, 1 - 1e-7)
+    return -(4 * visible * (1 - visible)).log().mean() / 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -291,6 +300,8 @@ class GeneratorFullModel(nn.Module):
                 losses[part] = weights[part] * pyramid_loss(self.pyramid(generated[part]), real_pyramid)
         if weights.get("keypoint_prior", 0) != 0:
             losses["keypoint_prior"] = weights["keypoint_prior"] * keypoint_prior_loss(kp_driving)
+        if weights.get("occlusion_prior", 0) != 0:
+            losses["occlusion_prior"] = weights["occlusion_prior"] * occlusion_prior_loss(generated["occlusion_map"])
         if weights["generator_gan"] != 0:
             losses |= self.adversarial(real_pyramid, generated_pyramid, detach_kp(kp_driving))
         if weights["equivariance_value"] != 0 or weights["equivariance_jacobian"] != 0:

@@ -70,6 +70,10 @@ def test_checkpoint_layout(name: str) -> None:
             "generator_params.image_skip needs dense_motion_params",
         ),
         ({"train_params.loss_weights.painted": 1}, "loss_weights.painted must be 0 without generator_params.image_skip"),
+        (
+            {"train_params.loss_weights.occlusion_prior": 1, "model_params.generator_params.estimate_occlusion_map": False},
+            "loss_weights.occlusion_prior must be 0 without an occlusion map",
+        ),
         ({"train_params": 5}, "train_params must hold the keys num_epochs"),
         ({"train_params.batch_size": 0}, "'train_params.batch_size' must be a whole number of at least 1; it is 0"),
         ({"train_params.lr_generator": -1.0e-4}, "'train_params.lr_generator' must be a number of at least 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -20,6 +21,7 @@ from modules.model import (
     equivariance_jacobian_loss,
     equivariance_value_loss,
     keypoint_prior_loss,
+    occlusion_prior_loss,
 )
 from modules.util import frozen, inverse_2x2
 from tests.small import images, small_config
@@ -244,13 +246,32 @@ def test_the_warped_source_and_what_is_painted_have_losses_of_their_own(part: st
 
 def test_keypoint_prior_is_what_lacks_to_the_distance_of_each_pair() -> None:
     points = torch.tensor([[[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]], [[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]]])
-    expected = (2 * (0.04 - 0.01) + (0.04 - 0.02)) / 2  # the second picture's keypoints are far enough apart
+    expected = (2 * (0.1 - 0.01) + (0.1 - 0.02)) / 2  # the second picture's keypoints are far enough apart
     torch.testing.assert_close(keypoint_prior_loss({"value": points}), torch.tensor(expected))
 
     generator_full, _ = full_models({"train_params.loss_weights.keypoint_prior": 3})
     losses, generated = generator_full(batch())
     assert losses["keypoint_prior"] > 0
     torch.testing.assert_close(losses["keypoint_prior"], 3 * keypoint_prior_loss(generated["kp_driving"]))
+
+
+def test_occlusion_prior_is_least_at_one_half_and_pulls_back_a_saturated_map() -> None:
+    def slope(logit: float) -> tuple[float, float]:
+        logits = torch.full((2, 1, 4, 4), logit, requires_grad=True)
+        loss = occlusion_prior_loss(torch.sigmoid(logits))
+        loss.backward()
+        return loss.item(), logits.grad.sum().item()
+
+    assert slope(0.0) == (0, 0)
+    for logit in (2.0, 12.0, -12.0):  # cross entropy: its slope is that of 1/2, however flat the sigmoid
+        half = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(logit), torch.tensor(0.5)) - math.log(2)
+        assert slope(logit) == pytest.approx((half.item(), torch.sigmoid(torch.tensor(logit)).item() - 0.5), rel=2e-2)
+    assert math.isfinite(slope(40.0)[0])
+
+    skip = {"model_params.generator_params.image_skip": True}
+    generator_full, _ = full_models(skip | {"train_params.loss_weights.occlusion_prior": 3})
+    losses, generated = generator_full(batch())
+    torch.testing.assert_close(losses["occlusion_prior"], 3 * occlusion_prior_loss(generated["occlusion_map"]))
 
 
 def test_vgg_ends_with_the_last_feature_that_has_a_weight() -> None:
