@@ -105,7 +105,7 @@ def run_training(
     device: torch.device,
 ) -> None:
     from logger import read_checkpoint
-    from train import train
+    from train import check_data, train
 
     goes_on = checkpoint is not None and is_run_of(checkpoint.parent, options.config)
     seed = options.seed or 0
@@ -116,6 +116,7 @@ def run_training(
     else:
         if checkpoint is not None:
             start_from_weights(networks, checkpoint, options.config)
+        check_data(dataset, config["train_params"])
         log_dir = new_run_folder(Path(options.log_dir), options.config)
     stopped_by = train(
         config,

@@ -241,6 +241,15 @@ class EpochBatches(Sampler):
             yield batch.chunk(world_size())[rank()].tolist()
 
 
+def check_data(dataset: Dataset, params: dict) -> None:
+    """What can be told of the data before a run has its folder: there is a batch, and a sample is as the config says.
+
+    Raises `DatasetError`.
+    """
+    EpochBatches(len(dataset) * params.get("num_repeats", 1), params["batch_size"], seed=0)
+    dataset[0]
+
+
 def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: torch.device) -> DataLoader:
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     num_workers = params.get("num_workers", min(6, math.ceil(os.cpu_count() / local_processes)))

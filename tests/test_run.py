@@ -32,6 +32,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_config(tmp_path / "nodata.yaml", small_config({"dataset_params.root_dir": "nowhere"}))
     write_config(tmp_path / "other.yaml", small_config({"model_params.common_params.num_kp": 5}))
     write_config(tmp_path / "rainbow.yaml", small_config({"visualizer_params.colormap": "no_such_map"}))
+    write_config(tmp_path / "batch.yaml", small_config({"train_params.batch_size": 3}))
+    write_config(tmp_path / "size.yaml", small_config({"dataset_params.frame_shape": [64, 64, 3]}))
     checkpoint = {name: BUILDERS[name](config).state_dict() for name in NETWORKS}
     torch.save(checkpoint, tmp_path / "good.pth.tar")
     torch.save({"generator": {}}, tmp_path / "half.pth.tar")
@@ -54,6 +56,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("empty", "empty: can't be read as a config"),
         ("typo.yaml", "typo.yaml: unknown key 'train_params.num_epoch'"),
         ("nodata.yaml", "nowhere: no such folder"),
+        ("batch.yaml", "an epoch has 2 samples, less than one batch of 3"),
+        ("size.yaml", "its frames are 32x32 (height x width), frame_shape is 64x64"),
         ("rainbow.yaml", "matplotlib has no colormap 'no_such_map'"),
         ("good.yaml --device cuda", "no CUDA device"),
         ("good.yaml --device_ids 0,1", "no CUDA device"),
