@@ -102,14 +102,17 @@ class OcclusionAwareGenerator(nn.Module):
             return out | {"prediction": painted}
         return out | {"painted": painted, "prediction": blend(out["deformed"], painted, out["occlusion_map"])}
 
-    def deform(self, maps: Tensor, deformation: Tensor, padding_mode: str = "zeros") -> Tensor:
+    def deform(self, maps: Tensor, deformation: Tensor) -> Tensor:
         """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""
         flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:], self.align_corners).permute(0, 2, 3, 1)  # (B, H, W, 2)
-        return warp(maps, flow, padding_mode)
+        return warp(maps, flow)
 
     def deform_image(self, image: Tensor, deformation: Tensor) -> Tensor:
-        """Warp the source; where it is seen in the prediction, its border goes on beyond it instead of black."""
-        return self.deform(image, deformation, "border" if self.image_skip else "zeros")
+        """Warp the source; where it is seen in the prediction, its border goes on beyond it instead of black.
+
+        By a clamped flow: grid_sample's own border padding has not been there on every device (MPS).
+        """
+        return self.deform(image, deformation.clamp(-1, 1) if self.image_skip else deformation)
 
     def decode(self, features: Tensor) -> Tensor:
         """Warped and occluded features (B, F, h, w) -> image (B, C, H, W) in [0, 1]."""
