@@ -56,13 +56,19 @@ def normalize_kp(
 def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
     """How much larger the objects with keypoints `value_a` (B, K, 2) are than those with `value_b`: (B, 1, 1)."""
     pairs = zip(*torch.broadcast_tensors(value_a, value_b), strict=True)
-    ratios = [np.sqrt(a / b) if a > 0 and b > 0 else 1.0 for a, b in ((hull_area(a), hull_area(b)) for a, b in pairs)]
+    ratios = [
+        np.sqrt(a / b) if a > 0 and b > 0 else 1.0
+        for a, b in ((hull_area(a), hull_area(b)) for a, b in pairs)
+    ]
     return value_a.new_tensor(ratios).view(-1, 1, 1)
 
 
 def hull_area(points: Tensor) -> float:
     """The area of the convex hull of points (K, 2); 0 if they lie on a line."""
-    from scipy.spatial import ConvexHull, QhullError  # takes a tenth of the time in which the demo shows its first frame
+    from scipy.spatial import (
+        ConvexHull,
+        QhullError,
+    )  # takes a tenth of the time in which the demo shows its first frame
 
     try:
         return ConvexHull(points.detach().cpu().double().numpy()).volume
@@ -138,7 +144,9 @@ class Animator:
             out = {"kp_source": expand(self.kp_source, len(driving)), "kp_driving": kp_driving}
             if self.normalization_params is not None:
                 self.kp_initial = self.kp_initial or pick(kp_driving, 0)
-                out["kp_norm"] = normalize_kp(self.kp_source, kp_driving, self.kp_initial, **self.normalization_params)
+                out["kp_norm"] = normalize_kp(
+                    self.kp_source, kp_driving, self.kp_initial, **self.normalization_params
+                )
             kp = out.get("kp_norm", kp_driving)
             return out | self.generator.generate(self.encoding, kp_driving=kp, kp_source=self.kp_source)
 
@@ -150,7 +158,8 @@ def expand(kp: Keypoints, batch: int) -> Keypoints:
 def pick(batched: dict, index: int) -> dict:
     """Item `index` of every tensor in a dictionary of dictionaries, as batches of one."""
     return {
-        name: pick(value, index) if isinstance(value, dict) else value[index : index + 1] for name, value in batched.items()
+        name: pick(value, index) if isinstance(value, dict) else value[index : index + 1]
+        for name, value in batched.items()
     }
 
 
@@ -175,7 +184,9 @@ class Results:
     def to_skip(self, name: str) -> bool:
         return self.skip_existing and all(path.exists() for path in self.paths(name))
 
-    def write(self, name: str, animator: Animator, driving: LazyClip, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
+    def write(
+        self, name: str, animator: Animator, driving: LazyClip, progress: Progress
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Animate and write; yields each driving frame and its prediction (3, H, W). The strip alone grows with the clip."""
         video_path, strip_path = self.paths(name)
         height, width = driving.size
@@ -223,7 +234,9 @@ def animate(
                 continue
             source_frame = source.first_frame().unsqueeze(0).to(device)
             normalization_params = params.get("normalization_params") or {}
-            animator = Animator(generator, kp_detector, source_frame, normalization_params, precision=precision)
+            animator = Animator(
+                generator, kp_detector, source_frame, normalization_params, precision=precision
+            )
             for _ in results.write(name, animator, driving, progress):
                 pass
     return folder

@@ -26,7 +26,9 @@ class AllAugmentationTransform:
     `ColorJitter`, or None to leave that transform out. Unknown keys and values that can't be used raise `ConfigError`.
     """
 
-    def __init__(self, resize_param=None, rotation_param=None, flip_param=None, crop_param=None, jitter_param=None):
+    def __init__(
+        self, resize_param=None, rotation_param=None, flip_param=None, crop_param=None, jitter_param=None
+    ):
         steps = {
             "flip_param": (RandomFlip, {} if flip_param is None else flip_param),
             "rotation_param": (RandomRotation, rotation_param),
@@ -103,15 +105,28 @@ class RandomResize:
     """Scale both sides by one factor from `ratio` = [lo, hi]; `interpolation` is nearest or bilinear."""
 
     def __init__(self, ratio=(3 / 4, 4 / 3), interpolation="nearest"):
-        _require(_is_range(ratio) and ratio[0] > 0, "resize_param.ratio", ratio, "[lowest, highest], both above 0")
-        _require(interpolation in ("nearest", "bilinear"), "resize_param.interpolation", interpolation, "nearest or bilinear")
+        _require(
+            _is_range(ratio) and ratio[0] > 0, "resize_param.ratio", ratio, "[lowest, highest], both above 0"
+        )
+        _require(
+            interpolation in ("nearest", "bilinear"),
+            "resize_param.interpolation",
+            interpolation,
+            "nearest or bilinear",
+        )
         self.ratio = ratio
-        self.how = {"mode": "nearest-exact"} if interpolation == "nearest" else {"mode": "bilinear", "antialias": True}
+        self.how = (
+            {"mode": "nearest-exact"}
+            if interpolation == "nearest"
+            else {"mode": "bilinear", "antialias": True}
+        )
 
     def __call__(self, planes, rng):
         factor = rng.uniform(*self.ratio)
         size = [max(1, round(side * factor)) for side in planes.shape[2:]]
-        resized = functional.interpolate(torch.from_numpy(np.ascontiguousarray(planes)), size=size, **self.how)
+        resized = functional.interpolate(
+            torch.from_numpy(np.ascontiguousarray(planes)), size=size, **self.how
+        )
         return resized.clamp(0, 1).numpy()  # (T, 3, H', W')
 
 
@@ -124,15 +139,21 @@ class RandomCrop:
     def __init__(self, size):
         size = (size, size) if _is_number(size) else size
         _require(
-            isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and side > 0 for side in size),
-            "crop_param.size", size, "a whole number of pixels or [height, width]",
+            isinstance(size, list | tuple)
+            and len(size) == 2
+            and all(type(side) is int and side > 0 for side in size),
+            "crop_param.size",
+            size,
+            "a whole number of pixels or [height, width]",
         )
         self.size = size
 
     def __call__(self, planes, rng):
         missing = [max(0, wanted - side) for wanted, side in zip(self.size, planes.shape[2:], strict=True)]
         if any(missing):
-            planes = np.pad(planes, [(0, 0), (0, 0), *((gap // 2, gap - gap // 2) for gap in missing)], mode="edge")
+            planes = np.pad(
+                planes, [(0, 0), (0, 0), *((gap // 2, gap - gap // 2) for gap in missing)], mode="edge"
+            )
         height, width = self.size
         top = rng.integers(planes.shape[2] - height + 1)
         left = rng.integers(planes.shape[3] - width + 1)
@@ -155,7 +176,9 @@ class ColorJitter:
             most = 0.5 if key == "hue" else np.inf
             allowed = "a number from 0 to 0.5" if key == "hue" else "a number of 0 or more"
             _require(_is_number(amount) and 0 <= amount <= most, f"jitter_param.{key}", amount, allowed)
-        self.parts = [(ADJUST[key], *_jitter_range(key, amount)) for key, amount in amounts.items() if amount > 0]
+        self.parts = [
+            (ADJUST[key], *_jitter_range(key, amount)) for key, amount in amounts.items() if amount > 0
+        ]
 
     def __call__(self, planes, rng):
         for part in rng.permutation(len(self.parts)):
@@ -224,9 +247,15 @@ def _turn_hue(block, shift):
     """
     thirds = round(3 * shift)
     if thirds:
-        block[:] = np.roll(block, thirds, axis=0)  # a third of the circle makes red green, green blue, and blue red
+        block[:] = np.roll(
+            block, thirds, axis=0
+        )  # a third of the circle makes red green, green blue, and blue red
     red, green, blue = block
-    rises = green < blue, blue < red, red < green  # where turning forward, from red to green, adds to each channel
+    rises = (
+        green < blue,
+        blue < red,
+        red < green,
+    )  # where turning forward, from red to green, adds to each channel
 
     larger, smaller = np.maximum(red, green), np.minimum(red, green)  # (h, W)
     high, low = np.maximum(larger, blue), np.minimum(smaller, blue)
@@ -283,4 +312,9 @@ def _is_number(value):
 
 
 def _is_range(value):
-    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value)) and value[0] <= value[1]
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(map(_is_number, value))
+        and value[0] <= value[1]
+    )

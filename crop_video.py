@@ -39,14 +39,27 @@ Detector = Callable[[np.ndarray], np.ndarray]  # a frame (H, W, 3) uint8 -> boxe
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inp", type=Path, required=True, help="the video; with --out also a folder of frames")
-    parser.add_argument("--out", type=Path, help="a folder to write the crops to; without it, ffmpeg commands are printed")
-    parser.add_argument(
-        "--image_shape", type=shape, default=(256, 256), metavar="W,H", help="size of the crops (default: 256,256)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--increase", type=float, default=0.1, help="how far the box grows on each side, as a share of it (default: 0.1)"
+        "--inp", type=Path, required=True, help="the video; with --out also a folder of frames"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="a folder to write the crops to; without it, ffmpeg commands are printed"
+    )
+    parser.add_argument(
+        "--image_shape",
+        type=shape,
+        default=(256, 256),
+        metavar="W,H",
+        help="size of the crops (default: 256,256)",
+    )
+    parser.add_argument(
+        "--increase",
+        type=float,
+        default=0.1,
+        help="how far the box grows on each side, as a share of it (default: 0.1)",
     )
     parser.add_argument(
         "--iou_with_initial",
@@ -54,13 +67,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=0.25,
         help="a face that overlaps less with the place where it was first seen begins a new crop (default: 0.25)",
     )
-    parser.add_argument("--min_frames", type=int, default=150, help="shorter crops are dropped (default: 150)")
+    parser.add_argument(
+        "--min_frames", type=int, default=150, help="shorter crops are dropped (default: 150)"
+    )
     parser.add_argument(
         "--detector",
         choices=["face-alignment", "cascade"],
         help="default: face-alignment if that package is installed, else scikit-image's cascade",
     )
-    parser.add_argument("--cpu", action="store_true", help="run face-alignment on the CPU even if there is a GPU")
+    parser.add_argument(
+        "--cpu", action="store_true", help="run face-alignment on the CPU even if there is a GPU"
+    )
     options = parser.parse_args(argv)
     if options.increase < 0 or options.min_frames < 1 or not 0 <= options.iou_with_initial <= 1:
         parser.error("--increase must be at least 0, --min_frames at least 1, --iou_with_initial from 0 to 1")
@@ -94,7 +111,9 @@ def check_output(out: Path | None, clip: Clip) -> None:
     """Raise `UserError` if the crops can't be written, or would replace files."""
     if out is None:
         if not isinstance(clip, VideoClip):
-            raise UserError(f"{clip.path}: is not a video, so ffmpeg can't cut it; give --out to write the crops")
+            raise UserError(
+                f"{clip.path}: is not a video, so ffmpeg can't cut it; give --out to write the crops"
+            )
         return
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; name a folder")
@@ -137,13 +156,17 @@ class FaceAlignmentDetector:
             self.network = FaceDetector(device=pick_device("cpu" if cpu else None).type, verbose=False)
         except (OSError, RuntimeError) as error:  # no connection, or a damaged file
             place = Path(torch.hub.get_dir()) / "checkpoints"
-            raise UserError(f"face-alignment can't load its weights ({error}); put s3fd-619a316812.pth into {place}, or use "
-                            "--detector cascade") from error
+            raise UserError(
+                f"face-alignment can't load its weights ({error}); put s3fd-619a316812.pth into {place}, or use "
+                "--detector cascade"
+            ) from error
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         image = Image.fromarray(frame)
         scale = min(1, self.LONG_SIDE / max(image.size))
-        small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+        small = image.resize(
+            (round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR
+        )
         found = self.network.detect_from_image(np.array(small))  # F times left, top, right, bottom, score
         return np.array([face[:4] for face in found], float).reshape(-1, 4) / scale  # (F, 4)
 
@@ -175,7 +198,9 @@ class CascadeDetector:
         image = Image.fromarray(frame).convert("L")
         faces: list[np.ndarray] = []
         for count, box in sorted(self._confirmed(image), key=lambda pair: -pair[0]):
-            if count >= self.LEAST_TILTS and not any(iou(box[None], face[None]) > self.SAME_FACE for face in faces):
+            if count >= self.LEAST_TILTS and not any(
+                iou(box[None], face[None]) > self.SAME_FACE for face in faces
+            ):
                 faces.append(box)
         boxes = np.array(faces).reshape(-1, 4)
         boxes[:, 3] += self.CHIN * (boxes[:, 3] - boxes[:, 1])
@@ -184,7 +209,9 @@ class CascadeDetector:
     def _confirmed(self, image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
         """For each place that may be a face, the number of tilts at which it is seen and the mean of the boxes."""
         scale = self.SHORT_SIDE / min(image.size)
-        small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+        small = image.resize(
+            (round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR
+        )
         sizes = self.WINDOW, self.SHORT_SIDE
         _, places = self._scan(small, self.TILTS, sizes, scale_step=1.2, neighbours=2)
         for place in distinct(places / scale, self.SAME_FACE):
@@ -196,7 +223,9 @@ class CascadeDetector:
         margin = self.MARGIN * side
         area = place + margin * np.array([-1, -1, 1, 1])
         pixels = round(self.CLOSE_WINDOW * (1 + 2 * self.MARGIN))
-        patch = image.transform((pixels, pixels), Image.Transform.EXTENT, tuple(area), Image.Resampling.BILINEAR)
+        patch = image.transform(
+            (pixels, pixels), Image.Transform.EXTENT, tuple(area), Image.Resampling.BILINEAR
+        )
         sizes = round(0.65 * self.CLOSE_WINDOW), round(1.5 * self.CLOSE_WINDOW)
         tilts, boxes = self._scan(patch, self.CLOSE_TILTS, sizes, scale_step=1.1, neighbours=3)
         boxes = boxes / scale + np.tile(area[:2], 2)
@@ -204,7 +233,12 @@ class CascadeDetector:
         return len(set(tilts[same])), boxes[same].mean(axis=0) if same.any() else place
 
     def _scan(
-        self, image: Image.Image, tilts: Iterable[int], sizes: tuple[int, int], scale_step: float, neighbours: int
+        self,
+        image: Image.Image,
+        tilts: Iterable[int],
+        sizes: tuple[int, int],
+        scale_step: float,
+        neighbours: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Look at `image` turned by each of `tilts`: the tilt (F,) and the upright box (F, 4) of all that is found."""
         smallest, largest = sizes
@@ -221,7 +255,10 @@ class CascadeDetector:
                 min_neighbor_number=neighbours,
             ):
                 half = face["width"] / 2
-                x, y = face["c"] + half - turned.width / 2, face["r"] + half - turned.height / 2  # from the middle
+                x, y = (
+                    face["c"] + half - turned.width / 2,
+                    face["r"] + half - turned.height / 2,
+                )  # from the middle
                 x, y = x * cos - y * sin + image.width / 2, x * sin + y * cos + image.height / 2
                 at.append(tilt)
                 boxes.append((x - half, y - half, x + half, y + half))
@@ -306,7 +343,9 @@ def find_tracks(clip: Clip, detect: Detector, iou_with_initial: float) -> list[T
     return [track for track in tracks if track.found(step) >= LEAST_FOUND]
 
 
-def looks(clip: Clip, detect: Detector, step: int, advance: Callable[[int], None]) -> Iterator[tuple[int, np.ndarray]]:
+def looks(
+    clip: Clip, detect: Detector, step: int, advance: Callable[[int], None]
+) -> Iterator[tuple[int, np.ndarray]]:
     """Every `step`-th frame's number, and the last one's, with the boxes (F, 4) in it."""
     last = len(clip) - 1
     for number, frame in enumerate(clip):
@@ -315,7 +354,9 @@ def looks(clip: Clip, detect: Detector, step: int, advance: Callable[[int], None
         advance(1)
 
 
-def link(detections: Iterable[tuple[int, np.ndarray]], iou_with_initial: float, patience: float) -> list[Track]:
+def link(
+    detections: Iterable[tuple[int, np.ndarray]], iou_with_initial: float, patience: float
+) -> list[Track]:
     """Give each box to the track whose last box it overlaps most; what fits none begins a track.
 
     A box fits a track whose first box it overlaps by `iou_with_initial`, and which was seen within `patience` frames.
@@ -333,7 +374,14 @@ def link(detections: Iterable[tuple[int, np.ndarray]], iou_with_initial: float, 
             if column in taken:
                 taken[column].add(number, box)
             else:
-                tracks.append(begun(number, box, [track for track in near if track not in taken.values()], iou_with_initial))
+                tracks.append(
+                    begun(
+                        number,
+                        box,
+                        [track for track in near if track not in taken.values()],
+                        iou_with_initial,
+                    )
+                )
     return tracks
 
 
@@ -352,17 +400,24 @@ def begun(number: int, box: np.ndarray, near: list[Track], least_iou: float) -> 
 def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]:
     """The tracks of `min_frames` frames; in a shorter video, of half its length. Raises `UserError` if there are none."""
     if not tracks:
-        raise UserError(f"{clip.path}: no face was found in its {len(clip)} frames; faces must look at the camera and be at "
-                        "least an eighth of the frame's shorter side")
+        raise UserError(
+            f"{clip.path}: no face was found in its {len(clip)} frames; faces must look at the camera and be at "
+            "least an eighth of the frame's shorter side"
+        )
     if len(clip) < min_frames:
-        print(f"hint: {clip.path} has {len(clip)} frames, fewer than --min_frames {min_frames}; crops are kept from half of "
-              "its length on", file=sys.stderr)
+        print(
+            f"hint: {clip.path} has {len(clip)} frames, fewer than --min_frames {min_frames}; crops are kept from half of "
+            "its length on",
+            file=sys.stderr,
+        )
         min_frames = math.ceil(len(clip) / 2)
     kept = [track for track in tracks if track.end - track.start >= min_frames]
     if not kept:
         longest = max(track.end - track.start for track in tracks)
-        raise UserError(f"{clip.path}: no face stays in its place for {min_frames} frames; the longest stays for {longest}: "
-                        "lower --min_frames or --iou_with_initial")
+        raise UserError(
+            f"{clip.path}: no face stays in its place for {min_frames} frames; the longest stays for {longest}: "
+            "lower --min_frames or --iou_with_initial"
+        )
     return kept
 
 
@@ -391,7 +446,9 @@ def crop_box(tube: np.ndarray, size: tuple[int, int], image_shape: tuple[int, in
     sides = [max(2, even(height * aspect)), max(2, even(height))]
     middle = (left + right) / 2, (top + bottom) / 2
     space = size[1] - sides[0], size[0] - sides[1]
-    corner = [even(min(max(0, at - side / 2), most)) for at, side, most in zip(middle, sides, space, strict=True)]
+    corner = [
+        even(min(max(0, at - side / 2), most)) for at, side, most in zip(middle, sides, space, strict=True)
+    ]
     return Box(*corner, *sides)
 
 
@@ -405,11 +462,24 @@ def ffmpeg_command(clip: Clip, track: Track, box: Box, image_shape: tuple[int, i
     crop = f"crop={box.width}:{box.height}:{box.left}:{box.top}, scale={image_shape[0]}:{image_shape[1]}"
     output = f"./{name}" if name.startswith("-") else name
     return shlex.join(
-        ["ffmpeg", "-i", str(clip.path), "-ss", f"{start:.4f}", "-t", f"{end - start:.4f}", "-filter:v", crop, output]
+        [
+            "ffmpeg",
+            "-i",
+            str(clip.path),
+            "-ss",
+            f"{start:.4f}",
+            "-t",
+            f"{end - start:.4f}",
+            "-filter:v",
+            crop,
+            output,
+        ]
     )
 
 
-def write_crops(clip: Clip, tracks: list[Track], boxes: list[Box], image_shape: tuple[int, int], out: Path) -> None:
+def write_crops(
+    clip: Clip, tracks: list[Track], boxes: list[Box], image_shape: tuple[int, int], out: Path
+) -> None:
     """Write all crops in one pass through the video."""
     from logger import Progress
 
@@ -426,13 +496,17 @@ def write_crops(clip: Clip, tracks: list[Track], boxes: list[Box], image_shape: 
                     writer.finish()
             progress.advance(1)
     for writer, track, box in zip(writers, tracks, boxes, strict=True):
-        print(f"{writer.path}: frames {track.start} to {track.end - 1}, {box.width}x{box.height} at {box.left},{box.top}")
+        print(
+            f"{writer.path}: frames {track.start} to {track.end - 1}, {box.width}x{box.height} at {box.left},{box.top}"
+        )
 
 
 def cut(frame: np.ndarray, box: Box, image_shape: tuple[int, int]) -> np.ndarray:
     """The part `box` of a frame (H, W, 3) uint8, resized to `image_shape` (width, height)."""
     area = (box.left, box.top, box.left + box.width, box.top + box.height)
-    return np.array(Image.fromarray(frame).resize(image_shape, Image.Resampling.BICUBIC, box=area, reducing_gap=2))
+    return np.array(
+        Image.fromarray(frame).resize(image_shape, Image.Resampling.BICUBIC, box=area, reducing_gap=2)
+    )
 
 
 if __name__ == "__main__":

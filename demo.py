@@ -48,22 +48,37 @@ MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="the YAML config that the model was trained with, see config/")
-    parser.add_argument("--checkpoint", type=Path, help="a .pth.tar file, or the folder of a run, whose newest one is taken")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", type=Path, help="the YAML config that the model was trained with, see config/"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a .pth.tar file, or the folder of a run, whose newest one is taken"
+    )
     parser.add_argument("--source_image", type=Path, help="the picture to animate")
     parser.add_argument("--driving_video", type=Path, help="a video, a .gif or a folder of frames")
     parser.add_argument(
-        "--result_video", type=Path, default="result.mp4", help=".mp4, .gif, or a folder of pngs (default: result.mp4)"
+        "--result_video",
+        type=Path,
+        default="result.mp4",
+        help=".mp4, .gif, or a folder of pngs (default: result.mp4)",
     )
-    parser.add_argument("--relative", action="store_true", help="move the source as the driving keypoints have moved")
-    parser.add_argument("--adapt_scale", action="store_true", help="scale that movement by the ratio of the objects' sizes")
+    parser.add_argument(
+        "--relative", action="store_true", help="move the source as the driving keypoints have moved"
+    )
+    parser.add_argument(
+        "--adapt_scale", action="store_true", help="scale that movement by the ratio of the objects' sizes"
+    )
     parser.add_argument(
         "--find_best_frame",
         action="store_true",
         help="with --relative: measure movement from the driving frame whose pose is closest to the source's",
     )
-    parser.add_argument("--best_frame", type=int, metavar="N", help="with --relative: measure it from frame N, counted from 0")
+    parser.add_argument(
+        "--best_frame", type=int, metavar="N", help="with --relative: measure it from frame N, counted from 0"
+    )
     parser.add_argument("--audio", action="store_true", help="carry over the driving video's sound")
     parser.add_argument(
         "--fit",
@@ -71,15 +86,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=["stretch", "crop", "pad"],
         help="how pictures of another shape get the model's (default: stretch)",
     )
-    parser.add_argument("--side_by_side", action="store_true", help="write source, driving frame and result in a row")
+    parser.add_argument(
+        "--side_by_side", action="store_true", help="write source, driving frame and result in a row"
+    )
     parser.add_argument("--cpu", action="store_true", help="the same as --device cpu")
     parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="default: fp32")
     parser.add_argument("--batch_size", type=int, default=1, help="frames computed together (default: 1)")
-    parser.add_argument("--plain", action="store_true", help="on the CPU, don't turn the networks into their fast form")
+    parser.add_argument(
+        "--plain", action="store_true", help="on the CPU, don't turn the networks into their fast form"
+    )
     options = parser.parse_args(argv)
     if (options.config is None) != (options.checkpoint is None):
-        parser.error("--config and --checkpoint go together: a checkpoint fits the config it was trained with")
+        parser.error(
+            "--config and --checkpoint go together: a checkpoint fits the config it was trained with"
+        )
     if options.cpu and options.device not in (None, "cpu"):
         parser.error(f"--cpu and --device {options.device} exclude each other")
     if options.batch_size < 1:
@@ -109,7 +130,9 @@ def main(argv: list[str] | None = None) -> None:
         plain = options.plain or options.precision != "fp32"
         networks = load_networks(config, options.config, checkpoint, device, plain)
         started = time.monotonic()
-        done, stopped_by = write_animation(options, networks, device, fit(source, size, options.fit), driving, writer)
+        done, stopped_by = write_animation(
+            options, networks, device, fit(source, size, options.fit), driving, writer
+        )
     seconds = time.monotonic() - started
     if writer.audio_note is not None:
         print(f"warning: {writer.audio_note}", file=sys.stderr)
@@ -144,7 +167,9 @@ def model_size(config: dict, config_path: Path) -> tuple[int, int]:
 
     height, width, channels = frame_shape(config)
     if channels != 3:
-        raise UserError(f"{config_path}: its model takes pictures of {channels} channels; only colour (3) can be animated here")
+        raise UserError(
+            f"{config_path}: its model takes pictures of {channels} channels; only colour (3) can be animated here"
+        )
     return height, width
 
 
@@ -153,10 +178,17 @@ def check_best_frame(number: int | None, driving: FittedClip) -> None:
         raise UserError(f"--best_frame {number}: {driving.clip.path} has the frames 0 to {len(driving) - 1}")
 
 
-def hint(options: argparse.Namespace, source: tuple[int, int], driving: tuple[int, int], model: tuple[int, int]) -> None:
+def hint(
+    options: argparse.Namespace, source: tuple[int, int], driving: tuple[int, int], model: tuple[int, int]
+) -> None:
     """Say on stderr which options have no effect, and which pictures, of the sizes (h, w), will be distorted."""
-    if not options.relative and (options.adapt_scale or options.find_best_frame or options.best_frame is not None):
-        print("hint: --adapt_scale, --find_best_frame and --best_frame do nothing without --relative", file=sys.stderr)
+    if not options.relative and (
+        options.adapt_scale or options.find_best_frame or options.best_frame is not None
+    ):
+        print(
+            "hint: --adapt_scale, --find_best_frame and --best_frame do nothing without --relative",
+            file=sys.stderr,
+        )
     for path, (height, width) in ((options.source_image, source), (options.driving_video, driving)):
         stretch = (height / width) / (model[0] / model[1])
         if options.fit == "stretch" and max(stretch, 1 / stretch) > MAX_STRETCH:
@@ -230,7 +262,9 @@ def write_animation(
     with caught_signals() as caught, Progress(len(driving), "animation", "frames") as progress:
         frames = itertools.takewhile(lambda frame: not caught, driving)
         for prediction, frame in animated(animator, frames):
-            writer.write(np.concatenate([source, frame, prediction], axis=1) if options.side_by_side else prediction)
+            writer.write(
+                np.concatenate([source, frame, prediction], axis=1) if options.side_by_side else prediction
+            )
             progress.advance(1)
             done += 1
         if done == 0:
@@ -241,7 +275,11 @@ def write_animation(
 
 def transfer(relative: bool, adapt_scale: bool) -> dict[str, bool]:
     """The arguments of `normalize_kp`, as in the published demo."""
-    return {"use_relative_movement": relative, "use_relative_jacobian": relative, "adapt_movement_scale": adapt_scale}
+    return {
+        "use_relative_movement": relative,
+        "use_relative_jacobian": relative,
+        "adapt_movement_scale": adapt_scale,
+    }
 
 
 def start_from_best(animator: Animator, driving: FittedClip, number: int | None) -> None:
@@ -297,7 +335,9 @@ def load_networks(
 # Notebooks
 
 
-def load_checkpoints(config_path: str | Path, checkpoint_path: str | Path, cpu: bool = False) -> tuple[nn.Module, nn.Module]:
+def load_checkpoints(
+    config_path: str | Path, checkpoint_path: str | Path, cpu: bool = False
+) -> tuple[nn.Module, nn.Module]:
     """Generator and keypoint detector of a checkpoint, on the best device there is or, with `cpu`, on the CPU.
 
     On the CPU they come in their fast form (`modules/inference.py`), which can't be trained. Raises `ConfigError` and

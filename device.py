@@ -25,16 +25,22 @@ def pick_device(name: str | None = None, device_ids: list[int] | None = None) ->
         cuda_wanted = torch.cuda.is_available() or device_ids is not None
         name = "cuda" if cuda_wanted else "mps" if torch.backends.mps.is_available() else "cpu"
     if name == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: this machine has no Apple GPU that PyTorch can use; leave --device out or use cpu")
+        raise UserError(
+            "--device mps: this machine has no Apple GPU that PyTorch can use; leave --device out or use cpu"
+        )
     if name != "cuda":
         return torch.device(name)
     count = torch.cuda.device_count()
     if count == 0:
-        raise UserError("no CUDA device: PyTorch finds no NVIDIA GPU here; leave out --device and --device_ids, or use cpu")
+        raise UserError(
+            "no CUDA device: PyTorch finds no NVIDIA GPU here; leave out --device and --device_ids, or use cpu"
+        )
     wanted = [int(os.environ["LOCAL_RANK"])] if in_torchrun() else device_ids or [0]
     absent = [index for index in wanted if index >= count]
     if absent:
-        raise UserError(f"no CUDA device {absent[0]}: this machine has {count}, numbered from 0; change --device_ids")
+        raise UserError(
+            f"no CUDA device {absent[0]}: this machine has {count}, numbered from 0; change --device_ids"
+        )
     return torch.device("cuda", wanted[0])
 
 

@@ -33,18 +33,40 @@ from modules.errors import UserError, command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--generated", type=Path, required=True, metavar="DIR", help="what a model made: reconstruction/png")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--generated", type=Path, required=True, metavar="DIR", help="what a model made: reconstruction/png"
+    )
     parser.add_argument("--real", type=Path, required=True, metavar="DIR", help="the test clips")
-    parser.add_argument("--metrics", nargs="+", default=["l1"], choices=METRICS, metavar="METRIC",
-                        help=f"any of {' '.join(METRICS)} (default: l1)")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=["l1"],
+        choices=METRICS,
+        metavar="METRIC",
+        help=f"any of {' '.join(METRICS)} (default: l1)",
+    )
     parser.add_argument("--landmarks", choices=LANDMARKS, help="detector for akd and mkr")
     parser.add_argument("--identity", choices=IDENTITIES, help="detector for aed")
-    parser.add_argument("--puppets", type=Path, metavar="DIR", help="dataset of data/make_puppets.py on whose train/ the "
-                        "detector 'puppets' is fitted at its first use (default: the folder that holds --real)")
-    parser.add_argument("--frame_size", type=int, nargs=2, metavar=("H", "W"),
-                        help="of the frames in real clips that are strips (default: squares)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go (default: the folder --generated)")
+    parser.add_argument(
+        "--puppets",
+        type=Path,
+        metavar="DIR",
+        help="dataset of data/make_puppets.py on whose train/ the "
+        "detector 'puppets' is fitted at its first use (default: the folder that holds --real)",
+    )
+    parser.add_argument(
+        "--frame_size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="of the frames in real clips that are strips (default: squares)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the results go (default: the folder --generated)"
+    )
     parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
     return parser.parse_args(argv)
 
@@ -53,7 +75,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     cache = Cache()
-    pairs = find_pairs(options.generated, options.real, cache, options.frame_size and tuple(options.frame_size))
+    pairs = find_pairs(
+        options.generated, options.real, cache, options.frame_size and tuple(options.frame_size)
+    )
     detectors = make_detectors(options)
     comparisons = {metric: COMPARISONS[metric]() for metric in options.metrics if metric in COMPARISONS}
     measured = measure(pairs, detectors, comparisons, options.device, cache)
@@ -95,7 +119,9 @@ def make_detectors(options: argparse.Namespace) -> dict:
 
 def distance_of_all(pairs: list[Pair], measured: dict[str, Measured]) -> float:
     """FID between all frames of the generated and all frames of the real clips."""
-    generated, real = (np.concatenate([measured[pair.name]["inception"][side] for pair in pairs]) for side in (0, 1))
+    generated, real = (
+        np.concatenate([measured[pair.name]["inception"][side] for pair in pairs]) for side in (0, 1)
+    )
     return frechet_inception_distance(generated, real)
 
 

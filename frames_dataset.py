@@ -30,7 +30,15 @@ from torch.utils.data import Dataset
 
 from augmentation import AllAugmentationTransform
 from modules.errors import DatasetError, MediaError
-from video import CLIP_SUFFIXES, IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES, has_suffix, is_clip, open_clip
+from video import (
+    CLIP_SUFFIXES,
+    IMAGE_SUFFIXES,
+    STRIP_SUFFIXES,
+    VIDEO_SUFFIXES,
+    has_suffix,
+    is_clip,
+    open_clip,
+)
 
 MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
 
@@ -89,12 +97,23 @@ class FramesDataset(Dataset):
     """
 
     def __init__(
-        self, root_dir, frame_shape=(256, 256, 3), id_sampling=False, is_train=True, random_seed=0, pairs_list=None,
+        self,
+        root_dir,
+        frame_shape=(256, 256, 3),
+        id_sampling=False,
+        is_train=True,
+        random_seed=0,
+        pairs_list=None,
         augmentation_params=None,
     ):
         self.root_dir = Path(root_dir)
         self.frame_shape = tuple(frame_shape)
-        self.id_sampling, self.is_train, self.random_seed, self.pairs_list = id_sampling, is_train, random_seed, pairs_list
+        self.id_sampling, self.is_train, self.random_seed, self.pairs_list = (
+            id_sampling,
+            is_train,
+            random_seed,
+            pairs_list,
+        )
         self.transform = AllAugmentationTransform.from_config(augmentation_params)
 
         self.folder, self.clips = find_clips(self.root_dir, is_train, id_sampling, random_seed)
@@ -178,10 +197,14 @@ class FramesDataset(Dataset):
         if self._unreadable[position]:
             return
         self._unreadable[position] = True
-        warnings.warn(f"{path.name} is unreadable, training draws another clip instead: {error}", stacklevel=2)
+        warnings.warn(
+            f"{path.name} is unreadable, training draws another clip instead: {error}", stacklevel=2
+        )
         count = int(self._unreadable.sum())
         if count > MAX_UNREADABLE * len(self.clips):
-            raise DatasetError(f"{self.folder}: {count} of {len(self.clips)} clips can't be read, the last because: {error}")
+            raise DatasetError(
+                f"{self.folder}: {count} of {len(self.clips)} clips can't be read, the last because: {error}"
+            )
 
 
 class DatasetRepeater(Dataset):
@@ -273,7 +296,9 @@ def _read_pairs_list(path):
             table = csv.DictReader(file, restval="", skipinitialspace=True)
             missing = {"source", "driving"} - set(table.fieldnames or [])
             if missing:
-                raise DatasetError(f"{path}: has no column {' or '.join(sorted(missing))}; it needs source,driving")
+                raise DatasetError(
+                    f"{path}: has no column {' or '.join(sorted(missing))}; it needs source,driving"
+                )
             rows = [(row["driving"], row["source"]) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
@@ -290,13 +315,17 @@ def _read_pairs_list(path):
 def find_clips(root: Path, is_train: bool, by_identity: bool, seed: int) -> tuple[Path, list[str]]:
     """The folder and the sorted names of the training or the test clips under `root`."""
     if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder; dataset_params.root_dir names the folder that holds the clips")
+        raise DatasetError(
+            f"{root}: no such folder; dataset_params.root_dir names the folder that holds the clips"
+        )
     train, test = root / "train", root / "test"
     if not train.is_dir() and not test.is_dir():
         return root, _random_split(root, is_train, by_identity, seed)
     for folder, other in ((train, test), (test, train)):
         if not folder.is_dir():
-            raise DatasetError(f"{folder}: no such folder beside {other.name}/; add it, or put all clips directly in {root}")
+            raise DatasetError(
+                f"{folder}: no such folder beside {other.name}/; add it, or put all clips directly in {root}"
+            )
     folder = train if is_train else test
     return folder, _list_clips(folder)
 
@@ -308,7 +337,9 @@ def _random_split(root, is_train, by_identity, seed):
     groups = sorted({group(name) for name in names})
     if len(groups) < 2:
         kind = "identity" if by_identity else "clip"
-        raise DatasetError(f"{root}: holds one {kind}, a random split needs two; add clips, or make train/ and test/")
+        raise DatasetError(
+            f"{root}: holds one {kind}, a random split needs two; add clips, or make train/ and test/"
+        )
     test = set(random.Random(seed).sample(groups, max(1, round(0.2 * len(groups)))))
     return [name for name in names if (group(name) in test) != is_train]
 
@@ -316,8 +347,12 @@ def _random_split(root, is_train, by_identity, seed):
 def _list_clips(folder):
     names = sorted(entry.name for entry in os.scandir(folder) if is_clip(entry))
     if not names:
-        frames, strips, videos = (" ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES))
-        raise DatasetError(f"{folder}: holds no clips; looked for folders of {frames}, strips {strips} and videos {videos}")
+        frames, strips, videos = (
+            " ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES)
+        )
+        raise DatasetError(
+            f"{folder}: holds no clips; looked for folders of {frames}, strips {strips} and videos {videos}"
+        )
     return names
 
 

@@ -40,7 +40,9 @@ def find_checkpoint(path: str | Path) -> Path:
             raise CheckpointError(f"{path}: holds no checkpoint (looked for *-checkpoint.pth.tar)")
         return checkpoints[-1]
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; --checkpoint takes a .pth.tar file or the folder of a run")
+        raise CheckpointError(
+            f"{path}: no such checkpoint; --checkpoint takes a .pth.tar file or the folder of a run"
+        )
     return path
 
 
@@ -53,7 +55,9 @@ def read_checkpoint(path: str | Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage brings about
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint (don't unpack a .pth.tar): {reason}") from error
+        raise CheckpointError(
+            f"{path}: damaged, or not a checkpoint (don't unpack a .pth.tar): {reason}"
+        ) from error
     if not isinstance(content, dict) or not {"generator", "kp_detector"} <= content.keys():
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: has no 'generator' and 'kp_detector'; it holds {found}")
@@ -172,7 +176,12 @@ class Logger:
             "optimizer_discriminator": optimizer_discriminator,
             "optimizer_kp_detector": optimizer_kp_detector,
         }
-        load_parts(content, {name: part for name, part in parts.items() if part is not None}, checkpoint_path, config_path)
+        load_parts(
+            content,
+            {name: part for name, part in parts.items() if part is not None},
+            checkpoint_path,
+            config_path,
+        )
         return content.get("epoch")
 
 
@@ -206,7 +215,9 @@ def keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(line for line in lines if line.endswith("\n") and wanted(line)), encoding="utf-8")
+    temporary.write_text(
+        "".join(line for line in lines if line.endswith("\n") and wanted(line)), encoding="utf-8"
+    )
     temporary.replace(path)
 
 
@@ -229,7 +240,9 @@ class Progress:
     SECONDS_PER_LINE = 10
 
     def __init__(self, total: int | None, description: str, unit: str):
-        self.bar = tqdm(total=total, desc=description, unit=unit, leave=False, disable=not sys.stderr.isatty())
+        self.bar = tqdm(
+            total=total, desc=description, unit=unit, leave=False, disable=not sys.stderr.isatty()
+        )
         self.description, self.unit, self.total, self.done = description, unit, total, 0
         self.started = time.monotonic()
         self.next_line = 0.0
@@ -246,7 +259,10 @@ class Progress:
     def _line(self, elapsed: float, note: str) -> str:
         rate = self.done / max(elapsed, 1e-9)
         known = self.total is not None
-        parts = [f"{self.description}: {self.done}{f'/{self.total}' if known else ''} {self.unit}", f"{rate:.2f} {self.unit}/s"]
+        parts = [
+            f"{self.description}: {self.done}{f'/{self.total}' if known else ''} {self.unit}",
+            f"{rate:.2f} {self.unit}/s",
+        ]
         if known:
             parts.append(f"{tqdm.format_interval((self.total - self.done) / max(rate, 1e-9))} left")
         return ", ".join(parts + ([note] if note else []))
@@ -275,7 +291,9 @@ class Visualizer:
         import matplotlib  # only drawing needs it
 
         if colormap not in matplotlib.colormaps:
-            raise UserError(f"visualizer_params.colormap: matplotlib has no colormap '{colormap}'; try gist_rainbow")
+            raise UserError(
+                f"visualizer_params.colormap: matplotlib has no colormap '{colormap}'; try gist_rainbow"
+            )
         self.kp_size, self.draw_border, self.colormap = kp_size, draw_border, matplotlib.colormaps[colormap]
 
     def visualize(self, driving: Tensor, source: Tensor, out: dict) -> np.ndarray:
@@ -315,7 +333,16 @@ class Visualizer:
 
     def _column(self, images: Tensor, kp: dict[str, Tensor] | None) -> np.ndarray:
         """Images (B, 1 or 3, H, W), drawn upon and stacked: float (rows·H, W, 3)."""
-        images = images[: self.MOST_ROWS].detach().float().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy().copy()
+        images = (
+            images[: self.MOST_ROWS]
+            .detach()
+            .float()
+            .expand(-1, 3, -1, -1)
+            .permute(0, 2, 3, 1)
+            .cpu()
+            .numpy()
+            .copy()
+        )
         for i, image in enumerate(images):
             if kp is not None:
                 self._draw_keypoints(image, kp["value"][i].detach().float().cpu().numpy())

@@ -40,7 +40,9 @@ def reconstruction(
             name = clip_stem(clip.name)
             if name in scores and results.to_skip(name):
                 continue
-            animator = Animator(generator, kp_detector, clip.first_frame().unsqueeze(0).to(device), precision=precision)
+            animator = Animator(
+                generator, kp_detector, clip.first_frame().unsqueeze(0).to(device), precision=precision
+            )
             written = results.write(name, animator, clip, progress)
             losses = [(driving - prediction).abs().mean().item() for driving, prediction in written]
             scores[name] = {"video": name, "frames": len(losses), "l1": float(np.mean(losses))}

@@ -24,21 +24,38 @@ if TYPE_CHECKING:  # imported where they are needed, so that --help answers at o
     from torch import nn
 
 # The generator without its motion network; the occlusion map says what it is to paint.
-PAINTING = ("first.", "down_blocks.", "bottleneck.", "up_blocks.", "final.", "dense_motion_network.occlusion.")
+PAINTING = (
+    "first.",
+    "down_blocks.",
+    "bottleneck.",
+    "up_blocks.",
+    "final.",
+    "dense_motion_network.occlusion.",
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config_file", nargs="?", metavar="CONFIG", help="a YAML config, see config/")
     parser.add_argument("--config", help="the config, by the published option")
     parser.add_argument("--mode", default="train", choices=["train", "reconstruction", "animate"])
     parser.add_argument("--log_dir", default="log", help="folder for the folders of runs (default: log)")
-    parser.add_argument("--checkpoint", help="a .pth.tar file, or the folder of a run, whose newest one is taken")
-    parser.add_argument("--device_ids", type=gpu_numbers, help="GPUs to train on, by number: 0,1,2,3 (default: the first)")
+    parser.add_argument(
+        "--checkpoint", help="a .pth.tar file, or the folder of a run, whose newest one is taken"
+    )
+    parser.add_argument(
+        "--device_ids", type=gpu_numbers, help="GPUs to train on, by number: 0,1,2,3 (default: the first)"
+    )
     parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="default: fp32")
-    parser.add_argument("--seed", type=int, help="of everything random (default: 0, or that of the run that goes on)")
-    parser.add_argument("--skip_existing", action="store_true", help="don't reconstruct or animate what is there already")
+    parser.add_argument(
+        "--seed", type=int, help="of everything random (default: 0, or that of the run that goes on)"
+    )
+    parser.add_argument(
+        "--skip_existing", action="store_true", help="don't reconstruct or animate what is there already"
+    )
     parser.add_argument("--verbose", action="store_true", help="print the networks")
     options = parser.parse_args(argv)
     if (options.config is None) == (options.config_file is None):
@@ -58,7 +75,9 @@ def gpu_numbers(text: str) -> list[int]:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     if options.mode != "train" and options.checkpoint is None:
-        raise UserError(f"{options.mode} needs --checkpoint (a .pth.tar written by training, or the folder of a run)")
+        raise UserError(
+            f"{options.mode} needs --checkpoint (a .pth.tar written by training, or the folder of a run)"
+        )
 
     from device import pick_device, process_group
     from frames_dataset import FramesDataset
@@ -66,7 +85,9 @@ def main(argv: list[str] | None = None) -> None:
     from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
 
     config = read_config(options.config)
-    Visualizer(**(config.get("visualizer_params") or {}))  # an unknown colormap would else come out after an epoch
+    Visualizer(
+        **(config.get("visualizer_params") or {})
+    )  # an unknown colormap would else come out after an epoch
     device = pick_device(options.device, options.device_ids)
     checkpoint = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
     with process_group(device):
@@ -142,7 +163,9 @@ def is_run_of(folder: Path, config_path: Path) -> bool:
 def seed_of_run(content: dict, checkpoint: Path, asked: int | None) -> int:
     seed = content.get("resume", {}).get("seed", asked or 0)
     if asked not in (None, seed):
-        raise UserError(f"--seed {asked}: the run of {checkpoint} has seed {seed}; leave --seed out to go on with it")
+        raise UserError(
+            f"--seed {asked}: the run of {checkpoint} has seed {seed}; leave --seed out to go on with it"
+        )
     return seed
 
 
@@ -155,7 +178,9 @@ def start_from_weights(networks: dict[str, nn.Module], checkpoint: Path, config_
     for name in ("generator", "kp_detector"):
         if isinstance(content.get(name), dict):  # else told by `load_parts`
             content[name] = adopted(content[name], networks[name])
-    load_parts(content, {name: networks[name] for name in ("generator", "kp_detector")}, checkpoint, config_path)
+    load_parts(
+        content, {name: networks[name] for name in ("generator", "kp_detector")}, checkpoint, config_path
+    )
     try:
         load_parts(content, {"discriminator": networks["discriminator"]}, checkpoint, config_path)
     except CheckpointError as error:
@@ -174,9 +199,13 @@ def adopted(state: dict, network: nn.Module) -> dict:
     anew |= {key for key in own if key.startswith("jacobian.") and key not in state}
     painting = {key for key in state.keys() | own.keys() if key.startswith(PAINTING)}
     if any(key not in state or key not in own or state[key].shape != own[key].shape for key in painting):
-        print("the generator has other layers than the checkpoint's: they start anew, its motion network goes on")
+        print(
+            "the generator has other layers than the checkpoint's: they start anew, its motion network goes on"
+        )
         anew |= painting
-    return {key: tensor for key, tensor in state.items() if key not in anew} | {key: own[key] for key in anew & own.keys()}
+    return {key: tensor for key, tensor in state.items() if key not in anew} | {
+        key: own[key] for key in anew & own.keys()
+    }
 
 
 def new_run_folder(parent: Path, config_path: Path) -> Path:
@@ -189,7 +218,9 @@ def new_run_folder(parent: Path, config_path: Path) -> Path:
             log_dir.mkdir(parents=True)
             shutil.copy(config_path, log_dir / config_path.name)
         except OSError as error:
-            raise UserError(f"{log_dir}: the run's folder can't be made ({error}); choose another --log_dir") from error
+            raise UserError(
+                f"{log_dir}: the run's folder can't be made ({error}); choose another --log_dir"
+            ) from error
     return log_dir
 
 
@@ -217,7 +248,9 @@ def run_inference(
         print(f"Reconstruction loss: {loss}")
     else:
         seed = options.seed or 0
-        print(f"animations: {animate(config, **used, log_dir=checkpoint.parent, dataset=dataset, seed=seed, **shared)}")
+        print(
+            f"animations: {animate(config, **used, log_dir=checkpoint.parent, dataset=dataset, seed=seed, **shared)}"
+        )
 
 
 if __name__ == "__main__":

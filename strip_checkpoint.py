@@ -1,6 +1,6 @@
 """Reduce a training checkpoint to the weights that inference needs, about a quarter of its size.
 
-    python strip_checkpoint.py log/vox-256_2026-01-31_12-00-00 vox-small.pth.tar
+python strip_checkpoint.py log/vox-256_2026-01-31_12-00-00 vox-small.pth.tar
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from modules.errors import UserError, command_line
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="a .pth.tar file, or the folder of a run, whose newest one is taken")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "checkpoint", help="a .pth.tar file, or the folder of a run, whose newest one is taken"
+    )
     parser.add_argument("output", type=Path, help="the file to write; it must not exist")
     options = parser.parse_args(argv)
 

@@ -70,7 +70,10 @@ def train(
     logger = None
     if rank() == 0:
         logger = Logger(
-            log_dir, params["checkpoint_freq"], config.get("visualizer_params"), start=(state.epoch, state.step)
+            log_dir,
+            params["checkpoint_freq"],
+            config.get("visualizer_params"),
+            start=(state.epoch, state.step),
         )
 
     bar = progress_bar(params["num_epochs"], len(batches), state)
@@ -106,12 +109,16 @@ def train(
 
                 if logger is not None:
                     logger.log_iter(epoch, state.step, values)
-                    progress.advance(params["batch_size"], f"epoch {epoch}, step {state.step}: {as_text(values)}")
+                    progress.advance(
+                        params["batch_size"], f"epoch {epoch}, step {state.step}: {as_text(values)}"
+                    )
                 state.count_step(values)
                 if state.step < len(batches) and any_rank(caught):
                     if logger is not None:
                         path = logger.save_cpk(epoch, state.content(epoch))
-                        print(f"stopped in epoch {epoch} after step {state.step}; go on with --checkpoint {path}")
+                        print(
+                            f"stopped in epoch {epoch} after step {state.step}; go on with --checkpoint {path}"
+                        )
                     return caught[0] if caught else signal.SIGTERM
 
             losses = state.finish_epoch()
@@ -135,7 +142,9 @@ def train(
 class TrainingState:
     """Networks, optimisers, loss scaler, and the position in the data: `step` steps of `epoch` are done."""
 
-    def __init__(self, config: dict, networks: dict[str, nn.Module], device: torch.device, seed: int, precision: str):
+    def __init__(
+        self, config: dict, networks: dict[str, nn.Module], device: torch.device, seed: int, precision: str
+    ):
         self.config, self.seed, self.networks = config, seed, networks
         self.epoch, self.step, self.loss_sums = 0, 0, {}
         params = config["train_params"]
@@ -189,7 +198,9 @@ class TrainingState:
             self.epoch = content["epoch"] + 1
             return
         if resume["format"] != RESUME_FORMAT:
-            raise CheckpointError(f"{path}: written by another version of this project (format {resume['format']})")
+            raise CheckpointError(
+                f"{path}: written by another version of this project (format {resume['format']})"
+            )
         batch_size = resume["config"]["train_params"]["batch_size"]
         if resume["step"] and batch_size != batches.batch_size:
             raise CheckpointError(
@@ -206,7 +217,9 @@ class TrainingState:
 
 def seeded_generator(*key: int) -> torch.Generator:
     """A stream of random numbers that belongs to `key`, unrelated to those of other keys."""
-    sequence = np.random.SeedSequence([len(key), *key])  # the length, because SeedSequence ignores zeros at the end
+    sequence = np.random.SeedSequence(
+        [len(key), *key]
+    )  # the length, because SeedSequence ignores zeros at the end
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
 
@@ -223,7 +236,9 @@ class EpochBatches(Sampler):
                 "train_params.num_repeats or lower train_params.batch_size"
             )
         if batch_size % world_size():
-            raise UserError(f"train_params.batch_size {batch_size} can't be shared evenly by {world_size()} processes")
+            raise UserError(
+                f"train_params.batch_size {batch_size} can't be shared evenly by {world_size()} processes"
+            )
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.epoch, self.step = 0, 0
 
@@ -302,7 +317,9 @@ def full_models(
     config: dict, networks: dict[str, nn.Module], device: torch.device, device_ids: list[int] | None
 ) -> tuple[nn.Module, nn.Module]:
     """The two full models on their device: compiled, split over GPUs or over ranks as the config and the run ask for."""
-    kp_detector, generator, discriminator = (networks[name] for name in ("kp_detector", "generator", "discriminator"))
+    kp_detector, generator, discriminator = (
+        networks[name] for name in ("kp_detector", "generator", "discriminator")
+    )
     models = []
     for build in (GeneratorFullModel, DiscriminatorFullModel):
         model = build(kp_detector, generator, discriminator, config["train_params"]).to(device)

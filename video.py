@@ -56,14 +56,24 @@ _TIMED_CONTAINERS = frozenset({_MP4, "matroska,webm"})
 # Sound that browsers play inside an .mp4 and that is therefore copied as it is; any other is turned into AAC.
 _COPIED_SOUND = frozenset({"aac", "mp3", "opus", "flac"})
 _AAC_RATE, _AAC_FRAME = 48000, 1024  # samples per second, samples per packet
-_FASTSTART = {"movflags": "+faststart"}  # the table of contents first, so that playing starts before all is downloaded
+_FASTSTART = {
+    "movflags": "+faststart"
+}  # the table of contents first, so that playing starts before all is downloaded
 _SMPTE170M = 6  # FFmpeg's number for the BT.601 colour matrix
 _DIGITS = re.compile(r"(\d+)")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_RGB = bytes([8, 2, 0, 0, 0])  # bits, colour type, compression, filters, interlacing
 # Transparency, an animation, and where a rotation may be written.
 _PNG_ODDITIES = frozenset({b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -132,9 +142,15 @@ def fit(frame: np.ndarray, size: Size, how: str, box: Box | None = None) -> np.n
     ratios = (right - left) / width, (bottom - top) / height
     image = Image.fromarray(frame)
     if how == "pad":
-        inner = max(1, round(width * ratios[0] / max(ratios))), max(1, round(height * ratios[1] / max(ratios)))
+        inner = (
+            max(1, round(width * ratios[0] / max(ratios))),
+            max(1, round(height * ratios[1] / max(ratios))),
+        )
         canvas = Image.new("RGB", (width, height))
-        canvas.paste(_resized(image, inner, (left, top, right, bottom)), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        canvas.paste(
+            _resized(image, inner, (left, top, right, bottom)),
+            ((width - inner[0]) // 2, (height - inner[1]) // 2),
+        )
         return np.array(canvas)
     if how == "crop":
         margin_x = (right - left - width * min(ratios)) / 2
@@ -170,7 +186,9 @@ def _picture_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise MediaError(f"{path}: does not exist; check the path") from None
     except _PILLOW_ERRORS as error:
-        raise MediaError(f"{path}: can't be read as a picture ({error}); save it again as .png or .jpg") from error
+        raise MediaError(
+            f"{path}: can't be read as a picture ({error}); save it again as .png or .jpg"
+        ) from error
 
 
 def _read_plain_png(path: Path) -> bytes | None:
@@ -191,7 +209,9 @@ def _read_plain_png(path: Path) -> bytes | None:
 
 def _decode_plain_png(data: bytes) -> np.ndarray | None:
     """Decode what `_read_plain_png` returned, in 0.55 of Pillow's time; None where FFmpeg finds it damaged."""
-    codec = av.CodecContext.create("png", "r")  # new each time: its second picture was found to come out wrong
+    codec = av.CodecContext.create(
+        "png", "r"
+    )  # new each time: its second picture was found to come out wrong
     codec.thread_count = 1
     codec.options = {"err_detect": "crccheck+explode", "max_pixels": str(Image.MAX_IMAGE_PIXELS)}
     try:
@@ -341,8 +361,10 @@ class FolderClip(Clip):
             frame = read_image(file)
             if frame.shape[:2] != self.size:
                 height, width = frame.shape[:2]
-                raise MediaError(f"{file}: is {width}x{height} but the first frame of its clip is "
-                                 f"{self.size[1]}x{self.size[0]}; resize the frames to one size")
+                raise MediaError(
+                    f"{file}: is {width}x{height} but the first frame of its clip is "
+                    f"{self.size[1]}x{self.size[0]}; resize the frames to one size"
+                )
             yield number, frame
 
 
@@ -363,12 +385,16 @@ class StripClip(Clip):
 
     def __init__(self, path: str | Path, frame_shape: tuple[int, int, int] | None = None):
         self.path = Path(path)
-        self._strip = read_image(self.path, any_size=frame_shape is not None)  # (H, N*W, 3); as long as its clip
+        self._strip = read_image(
+            self.path, any_size=frame_shape is not None
+        )  # (H, N*W, 3); as long as its clip
         height, width = self._strip.shape[:2]
         self.size = (height, width) if frame_shape is None else tuple(frame_shape[:2])
         if height != self.size[0] or width % self.size[1]:
-            raise MediaError(f"{self.path}: is {width}x{height}, which is not a row of {self.size[1]}x{self.size[0]} frames; "
-                             "set frame_shape to the size of one frame, or resize the strip")
+            raise MediaError(
+                f"{self.path}: is {width}x{height}, which is not a row of {self.size[1]}x{self.size[0]} frames; "
+                "set frame_shape to the size of one frame, or resize the strip"
+            )
 
     def __len__(self) -> int:
         return self._strip.shape[1] // self.size[1]
@@ -379,7 +405,7 @@ class StripClip(Clip):
     def _pick(self, numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
         width = self.size[1]
         for number in numbers:
-            yield number, self._strip[:, number * width:(number + 1) * width].copy()
+            yield number, self._strip[:, number * width : (number + 1) * width].copy()
 
 
 class VideoClip(Clip):
@@ -436,7 +462,9 @@ class VideoClip(Clip):
         """Decode each of `numbers` from the keyframe before it. Frames that do not come out right are left out."""
         pts, keyframes = self._index.pts, self._index.keyframes
         with _opened(self.path) as (container, stream):
-            for start, group in itertools.groupby(numbers, lambda n: np.searchsorted(keyframes, pts[n], side="right") - 1):
+            for start, group in itertools.groupby(
+                numbers, lambda n: np.searchsorted(keyframes, pts[n], side="right") - 1
+            ):
                 targets = {int(pts[number]): number for number in group}
                 container.seek(int(keyframes[start]), stream=stream)
                 for frame in _decode_chosen(container, stream, int(keyframes[start]), targets):
@@ -480,7 +508,7 @@ class _Orientation:
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         if self.transposed:
             pixels = pixels.swapaxes(0, 1)
-        return np.ascontiguousarray(pixels[::-1 if self.mirrored_y else 1, ::-1 if self.mirrored_x else 1])
+        return np.ascontiguousarray(pixels[:: -1 if self.mirrored_y else 1, :: -1 if self.mirrored_x else 1])
 
 
 @dataclass(frozen=True)
@@ -504,8 +532,10 @@ class _VideoIndex:
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The container at `path` and its main video stream, decoded by one thread: data loaders run many workers."""
     # An absolute path can't be taken for a protocol, as "id1:2.mp4" would be.
-    with _media_errors(path, "the file is damaged or is not a video, convert or download it again"), \
-            av.open(str(path.absolute()), metadata_errors="ignore") as container:
+    with (
+        _media_errors(path, "the file is damaged or is not a video, convert or download it again"),
+        av.open(str(path.absolute()), metadata_errors="ignore") as container,
+    ):
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None:
             raise MediaError(f"{path}: holds no video that can be decoded; convert it to H.264 .mp4")
@@ -524,11 +554,16 @@ def _video_index(path: Path, mtime_ns: int, size: int) -> _VideoIndex:
             raise MediaError(f"{path}: ends early or is damaged; convert or download it again")
         if first is None:
             raise MediaError(f"{path}: holds no frames; convert or download it again")
-        found = {"coded_size": (first.height, first.width), "orientation": _Orientation.of(first),
-                 "has_audio": bool(container.streams.audio)}
+        found = {
+            "coded_size": (first.height, first.width),
+            "orientation": _Orientation.of(first),
+            "has_audio": bool(container.streams.audio),
+        }
         if not _trusted(container, stream, packets):
             length, seconds = _count_frames(path)
-            return _VideoIndex(length, None, np.empty(0, np.int64), fps=_mean_fps(length, seconds, stream), **found)
+            return _VideoIndex(
+                length, None, np.empty(0, np.int64), fps=_mean_fps(length, seconds, stream), **found
+            )
         pts = np.array(sorted(packet.pts for packet in packets if packet.is_shown), np.int64)  # (N,)
         keyframes = np.array(sorted(packet.pts for packet in packets if packet.is_keyframe), np.int64)
         seconds = float((pts[-1] - pts[0]) * stream.time_base)
@@ -556,10 +591,18 @@ def _demux(container, stream) -> tuple[av.VideoFrame | None, list[_Packet] | Non
 
 def _trusted(container, stream, packets: list[_Packet]) -> bool:
     """Whether `packets` tell all frames: each is one, shown at its own time, and the first is a keyframe none precedes."""
-    if container.format.name not in _TIMED_CONTAINERS or stream.codec_context.codec.canonical_name not in _FRAME_PER_PACKET:
+    if (
+        container.format.name not in _TIMED_CONTAINERS
+        or stream.codec_context.codec.canonical_name not in _FRAME_PER_PACKET
+    ):
         return False
     times = [packet.pts for packet in packets]
-    return None not in times and len(set(times)) == len(times) and packets[0].is_keyframe and times[0] == min(times)
+    return (
+        None not in times
+        and len(set(times)) == len(times)
+        and packets[0].is_keyframe
+        and times[0] == min(times)
+    )
 
 
 def _count_frames(path: Path) -> tuple[int, float]:
@@ -630,7 +673,9 @@ class VideoWriter:
     Raises `MediaError` when constructed if the name can't be written, and later if the disk fails.
     """
 
-    def __init__(self, path: str | Path, fps: float, audio_from: str | Path | None = None, lossless: bool = False):
+    def __init__(
+        self, path: str | Path, fps: float, audio_from: str | Path | None = None, lossless: bool = False
+    ):
         self.path = Path(path)
         self.audio_note: str | None = None
         self._check_target(fps, lossless)
@@ -638,17 +683,25 @@ class VideoWriter:
         self._audio_from = self._checked_audio(audio_from)
         self._lossless = lossless
         self._temporary = _temporary_name(self.path)
-        self._output: _EncodedOutput | _FolderOutput | None = None  # opened with the first frame, which tells the size
+        self._output: _EncodedOutput | _FolderOutput | None = (
+            None  # opened with the first frame, which tells the size
+        )
         self._finished = False
 
     def _check_target(self, fps: float, lossless: bool) -> None:
         suffix = self.path.suffix.lower()
         if suffix not in {".mp4", ".gif", ""}:
-            raise MediaError(f"{self.path}: {suffix} can't be written; use .mp4, .gif, or no suffix for a folder of pngs")
+            raise MediaError(
+                f"{self.path}: {suffix} can't be written; use .mp4, .gif, or no suffix for a folder of pngs"
+            )
         if suffix == ".gif" and lossless:
-            raise MediaError(f"{self.path}: a gif holds 256 colours and can't be lossless; use .mp4 or a folder of pngs")
+            raise MediaError(
+                f"{self.path}: a gif holds 256 colours and can't be lossless; use .mp4 or a folder of pngs"
+            )
         if not 0.01 <= fps <= 1000:
-            raise MediaError(f"{self.path}: can't be written at {fps} frames per second; use a number from 0.01 to 1000")
+            raise MediaError(
+                f"{self.path}: can't be written at {fps} frames per second; use a number from 0.01 to 1000"
+            )
         if suffix and self.path.is_dir():
             raise MediaError(f"{self.path}: is a folder; choose another name")
         if not suffix and self.path.exists() and not _only_numbered_pngs(self.path):
@@ -690,7 +743,9 @@ class VideoWriter:
             if self._output is None:
                 self._output = self._open_output(frame.shape[:2])
             if frame.shape[:2] != self._output.size:
-                raise ValueError(f"{self.path}: frame of size {frame.shape[:2]} in a video of size {self._output.size}")
+                raise ValueError(
+                    f"{self.path}: frame of size {frame.shape[:2]} in a video of size {self._output.size}"
+                )
             self._output.write(frame)
 
     def _open_output(self, size: tuple[int, int]) -> _EncodedOutput | _FolderOutput:
@@ -724,7 +779,9 @@ class VideoWriter:
             _mux_sound(self._temporary, self._audio_from, with_sound)
             with_sound.replace(self._temporary)
         except Exception as error:  # whatever is wrong with the sound, the picture is kept
-            self.audio_note = f"{self.path}: has no sound, that of {self._audio_from} can't be carried over ({error})"
+            self.audio_note = (
+                f"{self.path}: has no sound, that of {self._audio_from} can't be carried over ({error})"
+            )
         finally:
             with_sound.unlink(missing_ok=True)
 
@@ -777,8 +834,9 @@ class _EncodedOutput:
 
     def __init__(self, path: Path, size: tuple[int, int], fps: Fraction, file_format: str):
         self.size, self._fps, self._count = size, fps, 0
-        self._container = av.open(str(path.absolute()), "w", format=file_format,
-                                  options=_FASTSTART if file_format == "mp4" else {})
+        self._container = av.open(
+            str(path.absolute()), "w", format=file_format, options=_FASTSTART if file_format == "mp4" else {}
+        )
         self._stream: av.VideoStream
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
@@ -815,15 +873,23 @@ class _Mp4Output(_EncodedOutput):
         self._stream.pix_fmt = "yuv420p"
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         # BT.601, which readers also assume of a small video whose tags they do not look at.
-        self._stream.codec_context.colorspace, self._stream.codec_context.color_range = _SMPTE170M, ColorRange.MPEG
+        self._stream.codec_context.colorspace, self._stream.codec_context.color_range = (
+            _SMPTE170M,
+            ColorRange.MPEG,
+        )
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
         if self._lossless:
             return av.VideoFrame.from_ndarray(frame, format="rgb24")
         height, width = self.size
         padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        return self._reformatter.reformat(av.VideoFrame.from_ndarray(padded, format="rgb24"), format="yuv420p",
-                                          dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG, threads=1)
+        return self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(padded, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
 
 
 class _GifOutput(_EncodedOutput):
@@ -845,7 +911,9 @@ class _GifOutput(_EncodedOutput):
 def _palette_graph(width: int, height: int, fps: Fraction) -> av.filter.Graph:
     """A filter from RGB frames to frames of 256 colours chosen for each of them, so that none has to be kept."""
     graph = av.filter.Graph()
-    source = graph.add("buffer", video_size=f"{width}x{height}", pix_fmt="rgb24", time_base=str(1 / fps), pixel_aspect="1/1")
+    source = graph.add(
+        "buffer", video_size=f"{width}x{height}", pix_fmt="rgb24", time_base=str(1 / fps), pixel_aspect="1/1"
+    )
     split, choose = graph.add("split"), graph.add("palettegen", "stats_mode=single")
     apply, sink = graph.add("paletteuse", "new=1"), graph.add("buffersink")
     source.link_to(split)
@@ -862,18 +930,24 @@ def _palette_graph(width: int, height: int, fps: Fraction) -> av.filter.Graph:
 
 def _mux_sound(picture: Path, source: Path, target: Path) -> None:
     """Write to `target` (.mp4) the video of `picture` with the first sound track of `source`, cut to the same length."""
-    with av.open(str(picture.absolute())) as pictures, \
-            av.open(str(source.absolute()), metadata_errors="ignore") as sounds, \
-            av.open(str(target.absolute()), "w", format="mp4", options=_FASTSTART) as output:
+    with (
+        av.open(str(picture.absolute())) as pictures,
+        av.open(str(source.absolute()), metadata_errors="ignore") as sounds,
+        av.open(str(target.absolute()), "w", format="mp4", options=_FASTSTART) as output,
+    ):
         video, sound = pictures.streams.video[0], sounds.streams.audio[0]
         video_out = output.add_stream_from_template(video)
         shown = sounds.streams.best("video")
-        start = shown.start_time * shown.time_base if shown.start_time else Fraction(0)  # when the source's picture begins
+        start = (
+            shown.start_time * shown.time_base if shown.start_time else Fraction(0)
+        )  # when the source's picture begins
         interval = (start, start + video.duration * video.time_base)
         copied = sound.codec_context.codec.canonical_name in _COPIED_SOUND
         sound_packets = (_copied_sound if copied else _aac_sound)(sounds, sound, output, interval)
         video_packets = (_moved(packet, video_out) for packet in pictures.demux(video) if packet.size)
-        for packet in heapq.merge(video_packets, sound_packets, key=lambda packet: packet.dts * packet.time_base):
+        for packet in heapq.merge(
+            video_packets, sound_packets, key=lambda packet: packet.dts * packet.time_base
+        ):
             output.mux(packet)
 
 
@@ -896,8 +970,11 @@ def _within(items, interval: tuple[Fraction, Fraction]):
 
 def _copied_sound(sounds, sound, output, interval: tuple[Fraction, Fraction]) -> Iterator[av.Packet]:
     stream = output.add_stream_from_template(sound)
-    packets = ((packet, (packet.duration or 0) * packet.time_base) for packet in sounds.demux(sound)
-               if packet.size and packet.pts is not None)
+    packets = (
+        (packet, (packet.duration or 0) * packet.time_base)
+        for packet in sounds.demux(sound)
+        if packet.size and packet.pts is not None
+    )
 
     def retimed() -> Iterator[av.Packet]:
         for packet in _within(packets, interval):

@@ -50,19 +50,25 @@ def train_variant(config: Path, precision: str) -> Path:
     """Train, or go on with, the run of a config; return the folder of the run."""
     before = sorted(config.parent.glob(f"{config.stem}_*"))
     go_on = ["--checkpoint", str(before[-1])] if before else []
-    run.main([str(config), "--log_dir", str(config.parent), "--device", "cpu", "--precision", precision, *go_on])
+    run.main(
+        [str(config), "--log_dir", str(config.parent), "--device", "cpu", "--precision", precision, *go_on]
+    )
     return sorted(config.parent.glob(f"{config.stem}_*"))[-1]
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("log/ablations"))
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
-    print("| variant | L1 | L1 / copy | SSIM | landmark error | motion correlation |\n| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| variant | L1 | L1 / copy | SSIM | landmark error | motion correlation |\n| --- | --- | --- | --- | --- | --- |"
+    )
     for name in VARIANTS:
         config = write_variant(options.out, name, options.epochs)
         figures = measure(config, train_variant(config, options.precision))

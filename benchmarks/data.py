@@ -92,7 +92,9 @@ def write_dataset(root, clips):
         frames = draw_clip(number)
         write_mp4(root / "x264" / "train" / f"{number}.mp4", frames, {})
         write_mp4(root / "every30" / "train" / f"{number}.mp4", frames, {"g": "30"})
-        write_pngs(root / "png" / "train" / f"{number}", video.open_clip(root / "x264" / "train" / f"{number}.mp4"))
+        write_pngs(
+            root / "png" / "train" / f"{number}", video.open_clip(root / "x264" / "train" / f"{number}.mp4")
+        )
 
 
 # ---- plain ways to make a sample ----
@@ -123,7 +125,10 @@ def pick_two(read_clip, path, transform, rng):
 
 def skimage_and_pil(folder, rng):
     names = sorted(entry.name for entry in os.scandir(folder))
-    frames = [img_as_float32(io.imread(folder / names[number])) for number in sorted(rng.integers(len(names), size=2))]
+    frames = [
+        img_as_float32(io.imread(folder / names[number]))
+        for number in sorted(rng.integers(len(names), size=2))
+    ]
     if rng.random() < 0.5:
         frames = frames[::-1]
     if rng.random() < 0.5:
@@ -146,7 +151,9 @@ def skimage_and_pil(folder, rng):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=4, help="clips of each kind")
     parser.add_argument("--rounds", type=int, default=12, help="samples of each clip and method")
     options = parser.parse_args(argv)

@@ -47,7 +47,15 @@ def write_inputs(folder: Path, lengths: list[int]) -> None:
 
 
 def start_demo(folder: Path, length: int, *options: str) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "demo.py"), "--config", str(CONFIG), "--cpu", "--checkpoint", "model.pth.tar"]
+    command = [
+        sys.executable,
+        str(ROOT / "demo.py"),
+        "--config",
+        str(CONFIG),
+        "--cpu",
+        "--checkpoint",
+        "model.pth.tar",
+    ]
     inputs = ["--source_image", "source.png", "--driving_video", f"{length}.mp4"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([*command, *inputs, *options], cwd=folder, text=True, **pipes)
@@ -60,7 +68,9 @@ def peak_memory(folder: Path, length: int) -> float:
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         raise RuntimeError(err)
-    print(f"{length:6d} frames: peak {usage.ru_maxrss / 1024:7.1f} MiB   ({out.splitlines()[-1]})", flush=True)
+    print(
+        f"{length:6d} frames: peak {usage.ru_maxrss / 1024:7.1f} MiB   ({out.splitlines()[-1]})", flush=True
+    )
     return usage.ru_maxrss / 1024
 
 
@@ -76,7 +86,9 @@ def seconds_to_first_frame(folder: Path, length: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--short", type=int, default=300, help="frames (default: 300)")
     parser.add_argument("--long", type=int, default=3000, help="frames (default: 3000)")
     parser.add_argument("--rounds", type=int, default=5, help="first frames to measure (default: 5)")
@@ -85,7 +97,10 @@ def main() -> None:
         folder = Path(name)
         write_inputs(folder, [options.short, options.long])
         times = [seconds_to_first_frame(folder, options.short) for _ in range(options.rounds)]
-        print(f"first frame after {statistics.median(times):.2f} s (from {min(times):.2f} to {max(times):.2f})", flush=True)
+        print(
+            f"first frame after {statistics.median(times):.2f} s (from {min(times):.2f} to {max(times):.2f})",
+            flush=True,
+        )
         short, long = (peak_memory(folder, length) for length in (options.short, options.long))
         print(f"{options.long} frames take {long / short - 1:+.1%} of the memory of {options.short}")
 

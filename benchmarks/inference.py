@@ -91,7 +91,9 @@ class StraightforwardFrame(nn.Module):
 class CachedFrame(StraightforwardFrame):
     """The same from the encoded source."""
 
-    def forward(self, small: Tensor, features: Tensor, driving: Tensor, value: Tensor, jacobian: Tensor) -> Tensor:
+    def forward(
+        self, small: Tensor, features: Tensor, driving: Tensor, value: Tensor, jacobian: Tensor
+    ) -> Tensor:
         encoding, kp_source = SourceEncoding(small, small, features), {"value": value, "jacobian": jacobian}
         kp_driving = self.kp_detector(driving)
         motion = self.generator.generate(encoding, kp_driving=kp_driving, kp_source=kp_source)
@@ -104,7 +106,9 @@ class Encoder(StraightforwardFrame):
         return encoding.small, encoding.features
 
 
-def torch_variants(generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor) -> list[Variant]:
+def torch_variants(
+    generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor
+) -> list[Variant]:
     kp_source, encoding = kp_detector(source), generator.encode(source)
     fast, fast_detector = fast_generator(generator), fast_kp_detector(kp_detector)
     fast_kp_source, fast_encoding = fast_detector(source), fast.encode(source)
@@ -113,10 +117,14 @@ def torch_variants(generator: OcclusionAwareGenerator, kp_detector: KPDetector, 
         return generator(source, kp_driving=kp_detector(driving), kp_source=kp_source)["prediction"]
 
     def plain_cached(driving: Tensor) -> Tensor:
-        return generator.generate(encoding, kp_driving=kp_detector(driving), kp_source=kp_source)["prediction"]
+        return generator.generate(encoding, kp_driving=kp_detector(driving), kp_source=kp_source)[
+            "prediction"
+        ]
 
     def fast_frame(driving: Tensor) -> Tensor:
-        return fast.generate(fast_encoding, kp_driving=fast_detector(driving), kp_source=fast_kp_source)["prediction"]
+        return fast.generate(fast_encoding, kp_driving=fast_detector(driving), kp_source=fast_kp_source)[
+            "prediction"
+        ]
 
     plain, quick = [generator, kp_detector], [fast, fast_detector]
     return [
@@ -138,12 +146,20 @@ def engine_variants(
     whole, encoder, rest = (load(graphs[part]) for part in ("whole", "encoder", "rest"))
     small, features = (torch.from_numpy(np.array(output)) for output in encoder([source]))
     return [
-        Variant(f"{name}, plain loop", lambda driving: whole([source, driving, value, jacobian])[0], counts[0]),
-        Variant(f"{name}, source cached", lambda driving: rest([small, features, driving, value, jacobian])[0], counts[1]),
+        Variant(
+            f"{name}, plain loop", lambda driving: whole([source, driving, value, jacobian])[0], counts[0]
+        ),
+        Variant(
+            f"{name}, source cached",
+            lambda driving: rest([small, features, driving, value, jacobian])[0],
+            counts[1],
+        ),
     ]
 
 
-def export(generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor, folder: Path) -> dict[str, Path]:
+def export(
+    generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor, folder: Path
+) -> dict[str, Path]:
     from onnxscript import opset20
 
     def is_negative(x):  # of the determinant's sign; the exporter has no translation for it
@@ -178,13 +194,19 @@ def load_onnxruntime(path: Path, threads: int) -> Callable[[list[Tensor]], list[
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
-    return lambda inputs: session.run(None, {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)})
+    return lambda inputs: session.run(
+        None, {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+    )
 
 
 def load_openvino(path: Path, threads: int) -> Callable[[list[Tensor]], list[np.ndarray]]:
     import openvino
 
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     model = openvino.Core().compile_model(path, "CPU", settings)
     return lambda inputs: list(model([tensor.numpy() for tensor in inputs]).values())
 
@@ -201,8 +223,15 @@ def gflop(networks: list[nn.Module], run: Callable[[], object]) -> float:
         batch, channels, height, width = inputs[0].shape
         if isinstance(layer, WinogradConv2d):  # 36 products for a tile of 16 pixels
             products = 36 * -(-height // 4) * -(-width // 4) * channels * out.shape[1]
-        elif isinstance(layer, UpsampledConv2d):  # the pixels, two of each difference along an axis, four along both
-            places = height * width + 2 * (height + 1) * width + 2 * height * (width + 1) + 4 * (height + 1) * (width + 1)
+        elif isinstance(
+            layer, UpsampledConv2d
+        ):  # the pixels, two of each difference along an axis, four along both
+            places = (
+                height * width
+                + 2 * (height + 1) * width
+                + 2 * height * (width + 1)
+                + 4 * (height + 1) * (width + 1)
+            )
             products = places * channels * out.shape[1]
         else:
             products = out[0].numel() * layer.weight[0].numel()
@@ -250,8 +279,12 @@ def take_turns(variants: list[Variant], driving: list[Tensor], peak: MatrixPeak)
     return times
 
 
-def print_table(variants: list[Variant], times: dict[str, list[float]], differences: dict[str, float], peak: float) -> None:
-    print(f"matrix peak {peak:.0f} GFLOP/s, {torch.get_num_threads()} threads, {len(times[variants[0].name])} rounds")
+def print_table(
+    variants: list[Variant], times: dict[str, list[float]], differences: dict[str, float], peak: float
+) -> None:
+    print(
+        f"matrix peak {peak:.0f} GFLOP/s, {torch.get_num_threads()} threads, {len(times[variants[0].name])} rounds"
+    )
     columns = ("median", "min", "max", "ratio", "GFLOP", "of peak", "difference")
     print(f"{'ms/frame':28}" + "".join(f"{column:>11}" for column in columns))
     plain = statistics.median(times[variants[0].name])
@@ -268,7 +301,9 @@ def print_table(variants: list[Variant], times: dict[str, list[float]], differen
 def installed(*packages: str) -> bool:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        print(f"without {packages[0]}: {', '.join(missing)} not installed; pip install -r requirements-dev.txt")
+        print(
+            f"without {packages[0]}: {', '.join(missing)} not installed; pip install -r requirements-dev.txt"
+        )
     return not missing
 
 
@@ -284,18 +319,25 @@ def main(argv: list[str] | None = None) -> None:
     source, *driving = frames(1 + options.rounds)
     variants = torch_variants(generator, kp_detector, source)
     engines = {"onnxruntime": ("ONNX Runtime", load_onnxruntime), "openvino": ("OpenVINO", load_openvino)}
-    engines = {package: engine for package, engine in engines.items() if installed(package, "onnx", "onnxscript")}
+    engines = {
+        package: engine for package, engine in engines.items() if installed(package, "onnx", "onnxscript")
+    }
     with tempfile.TemporaryDirectory() as folder:
         graphs = export(generator, kp_detector, source, Path(folder)) if engines else {}
         counts = (variants[0].gflop, variants[1].gflop)
         kp = kp_detector(source)
         for name, load in engines.values():
             inputs = (source, kp["value"], kp["jacobian"])
-            variants += engine_variants(name, lambda path, load=load: load(path, options.threads), graphs, inputs, counts)
+            variants += engine_variants(
+                name, lambda path, load=load: load(path, options.threads), graphs, inputs, counts
+            )
     expected = [variants[0].animate(frame) for frame in driving[:3]]
     print(f"contrast of the pictures: standard deviation {255 * torch.cat(expected).std():.0f} grey levels")
     differences = {
-        name: max(float((torch.as_tensor(animate(driving[i])) - plain).abs().max()) for i, plain in enumerate(expected))
+        name: max(
+            float((torch.as_tensor(animate(driving[i])) - plain).abs().max())
+            for i, plain in enumerate(expected)
+        )
         for name, animate, _ in variants
     }
     peak = MatrixPeak()

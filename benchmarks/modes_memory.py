@@ -38,7 +38,9 @@ def prepare(folder: Path, frames: int) -> None:
         for i in range(frames):
             row = (127 + 120 * np.sin(wave + i / 10)).astype(np.uint8)
             writer.write(np.repeat(np.repeat(row[None, :, None], SIZE, axis=0), 3, axis=2))
-    config = small_config({"dataset_params.root_dir": str(folder / "data"), "dataset_params.frame_shape": [SIZE, SIZE, 3]})
+    config = small_config(
+        {"dataset_params.root_dir": str(folder / "data"), "dataset_params.frame_shape": [SIZE, SIZE, 3]}
+    )
     write_config(folder / "tiny.yaml", config)
     networks = {"generator": build_generator(config), "kp_detector": build_kp_detector(config)}
     torch.save({name: network.state_dict() for name, network in networks.items()}, folder / "weights.pth.tar")
@@ -48,7 +50,15 @@ def peak_of(mode: str, folder: str) -> float:
     """MiB at the peak of this process for the mode."""
     import run
 
-    arguments = [f"{folder}/tiny.yaml", "--mode", mode, "--checkpoint", f"{folder}/weights.pth.tar", "--device", "cpu"]
+    arguments = [
+        f"{folder}/tiny.yaml",
+        "--mode",
+        mode,
+        "--checkpoint",
+        f"{folder}/weights.pth.tar",
+        "--device",
+        "cpu",
+    ]
     run.main(arguments)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 

@@ -75,7 +75,9 @@ def read_sample(dataset: FramesDataset, number: int, frames: int | None = None) 
     clip = dataset.clip(number)
     path = dataset.folder / f"{clip_stem(clip.name)}.npz"
     if not path.exists():
-        raise DatasetError(f"{path}: no such file; true landmarks come with the clips of data/make_puppets.py")
+        raise DatasetError(
+            f"{path}: no such file; true landmarks come with the clips of data/make_puppets.py"
+        )
     with np.load(path) as truth:  # of plain arrays: pickles are refused by default
         landmarks, names = truth["xy"], tuple(truth["names"].tolist())
     chosen = np.unique(np.linspace(0, len(clip) - 1, frames or len(clip)).round().astype(int))
@@ -92,7 +94,9 @@ def keypoints(kp_detector: nn.Module, frames: Tensor) -> np.ndarray:
 # ---- the figures ----
 
 
-def reconstruction_scores(samples: Iterable[Sample], networks: tuple[nn.Module, nn.Module]) -> dict[str, float]:
+def reconstruction_scores(
+    samples: Iterable[Sample], networks: tuple[nn.Module, nn.Module]
+) -> dict[str, float]:
     rows = []
     for frames, *_ in samples:
         animator = Animator(*networks, frames[:1], batch_size=BATCH_SIZE)
@@ -104,7 +108,9 @@ def reconstruction_scores(samples: Iterable[Sample], networks: tuple[nn.Module, 
 
 def scores(picture: Tensor, real: Tensor) -> tuple[float, float]:
     """L1 and SSIM of two pictures (3, H, W) in [0, 1]."""
-    ssim = structural_similarity(picture.numpy(), real.numpy(), channel_axis=0, data_range=1, gaussian_weights=True)
+    ssim = structural_similarity(
+        picture.numpy(), real.numpy(), channel_axis=0, data_range=1, gaussian_weights=True
+    )
     return (picture - real).abs().mean().item(), float(ssim)
 
 
@@ -113,14 +119,18 @@ class LandmarkRegression:
 
     def __init__(self, values: np.ndarray, landmarks: np.ndarray):
         self.shape = landmarks.shape[1:]
-        self.weights = np.linalg.lstsq(self._inputs(values), landmarks.reshape(len(landmarks), -1), rcond=None)[0]
+        self.weights = np.linalg.lstsq(
+            self._inputs(values), landmarks.reshape(len(landmarks), -1), rcond=None
+        )[0]
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         return (self._inputs(values) @ self.weights).reshape(len(values), *self.shape)
 
     @staticmethod
     def _inputs(values: np.ndarray) -> np.ndarray:
-        return np.concatenate([values.reshape(len(values), -1), np.ones((len(values), 1))], axis=1)  # (T, 2K + 1)
+        return np.concatenate(
+            [values.reshape(len(values), -1), np.ones((len(values), 1))], axis=1
+        )  # (T, 2K + 1)
 
 
 def landmark_errors(found: np.ndarray, true: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
@@ -131,7 +141,9 @@ def landmark_errors(found: np.ndarray, true: np.ndarray, names: tuple[str, ...])
 
 def motion_correlation(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Correlation of displacements (N, L, 2) for each landmark, over all N and both coordinates: (L,)."""
-    return np.array([np.corrcoef(found[:, i].ravel(), true[:, i].ravel())[0, 1] for i in range(found.shape[1])])
+    return np.array(
+        [np.corrcoef(found[:, i].ravel(), true[:, i].ravel())[0, 1] for i in range(found.shape[1])]
+    )
 
 
 def face_colour(picture: Tensor, landmarks: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
@@ -157,19 +169,28 @@ def transfer_scores(
         found.append(landmarks - landmarks[0])
         true.append(driving.landmarks - driving.landmarks[0])
         looks = face_colour(source.frames[0], source.landmarks[0], source.names)
-        kept += [abs(face_colour(*pair, source.names) - looks).mean() for pair in zip(results, landmarks, strict=True)]
+        kept += [
+            abs(face_colour(*pair, source.names) - looks).mean()
+            for pair in zip(results, landmarks, strict=True)
+        ]
         taken += [
             abs(face_colour(*pair, source.names) - looks).mean()
             for pair in zip(driving.frames, driving.landmarks, strict=True)
         ]
-    return motion_correlation(np.concatenate(found), np.concatenate(true)), float(np.mean(kept)), float(np.mean(taken))
+    return (
+        motion_correlation(np.concatenate(found), np.concatenate(true)),
+        float(np.mean(kept)),
+        float(np.mean(taken)),
+    )
 
 
 # ---- command line ----
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "puppets-128.yaml")
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "sup-mat" / "puppets-128.pth.tar")
     parser.add_argument("--data", type=Path, help="folder of the puppets (default: the config's root_dir)")
@@ -180,11 +201,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> dict:
     """All figures of a model, by name."""
     config = read_config(config_path)
-    networks = load_networks(config, config_path, find_checkpoint(checkpoint), torch.device("cpu"), plain=True)
-    params = {"root_dir": data or config["dataset_params"]["root_dir"], "frame_shape": config["dataset_params"]["frame_shape"]}
+    networks = load_networks(
+        config, config_path, find_checkpoint(checkpoint), torch.device("cpu"), plain=True
+    )
+    params = {
+        "root_dir": data or config["dataset_params"]["root_dir"],
+        "frame_shape": config["dataset_params"]["frame_shape"],
+    }
     train, test = (FramesDataset(**params, is_train=is_train) for is_train in (True, False))
     if not (train.root_dir / "test").is_dir():
-        raise UserError(f"{train.root_dir}: has no train/ and test/, so that unseen identities can't be told from others")
+        raise UserError(
+            f"{train.root_dir}: has no train/ and test/, so that unseen identities can't be told from others"
+        )
 
     numbers = one_clip_each(train)
     with Progress(len(numbers), "fitting landmarks", "clips") as progress:
@@ -197,14 +225,18 @@ def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> di
 
     samples = [read_sample(test, number) for number in one_clip_each(test)]
     names = samples[0].names
-    errors = np.concatenate([landmark_errors(regress(keypoints(networks[1], s.frames)), s.landmarks, names) for s in samples])
+    errors = np.concatenate(
+        [landmark_errors(regress(keypoints(networks[1], s.frames)), s.landmarks, names) for s in samples]
+    )
     correlation, kept, taken = transfer_scores(samples, networks, regress)
     return {
         "identities": len(samples),
         "frames": sum(len(sample.frames) for sample in samples),
         "reconstruction": reconstruction_scores(samples, networks),
-        "landmark_error": dict(zip(names, errors.mean(axis=0).tolist(), strict=True)) | {"mean": float(errors.mean())},
-        "motion_correlation": dict(zip(names, correlation.tolist(), strict=True)) | {"mean": float(correlation.mean())},
+        "landmark_error": dict(zip(names, errors.mean(axis=0).tolist(), strict=True))
+        | {"mean": float(errors.mean())},
+        "motion_correlation": dict(zip(names, correlation.tolist(), strict=True))
+        | {"mean": float(correlation.mean())},
         "face_colour": {"result_to_source": kept, "driving_to_source": taken},
     }
 

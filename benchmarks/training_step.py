@@ -38,7 +38,10 @@ class PlainGeneratorFullModel(GeneratorFullModel):
     def perceptual(self, real, generated):
         loss = 0
         for scale in self.scales:
-            features, target = self.vgg(generated[f"prediction_{scale}"]), self.vgg(real[f"prediction_{scale}"])
+            features, target = (
+                self.vgg(generated[f"prediction_{scale}"]),
+                self.vgg(real[f"prediction_{scale}"]),
+            )
             loss = loss + weighted_l1(features, [t.detach() for t in target], self.loss_weights["perceptual"])
         return loss
 
@@ -47,8 +50,12 @@ class PlainGeneratorFullModel(GeneratorFullModel):
         losses = {"gen_gan": 0, "feature_matching": 0}
         for scale in self.disc_scales:
             features, target_features = judged[f"feature_maps_{scale}"], target[f"feature_maps_{scale}"]
-            losses["gen_gan"] += self.loss_weights["generator_gan"] * generator_gan_loss(judged[f"prediction_map_{scale}"])
-            losses["feature_matching"] += weighted_l1(features, target_features, self.loss_weights["feature_matching"])
+            losses["gen_gan"] += self.loss_weights["generator_gan"] * generator_gan_loss(
+                judged[f"prediction_map_{scale}"]
+            )
+            losses["feature_matching"] += weighted_l1(
+                features, target_features, self.loss_weights["feature_matching"]
+            )
         return losses
 
 
@@ -68,7 +75,8 @@ class Step:
         self.discriminator = networks[2]
         self.adversarial = config["train_params"]["loss_weights"]["generator_gan"] != 0
         self.optimizers = [
-            torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=self.ours) for network in networks
+            torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=self.ours)
+            for network in networks
         ]
         height, width, channels = frame_shape(config)
         self.x = {name: torch.rand(batch_size, channels, height, width) for name in ("source", "driving")}
@@ -103,13 +111,22 @@ def interleaved_times(steps: dict[str, Step], rounds: int) -> dict[str, float]:
 
 def peak_memory(variant: str, arguments: argparse.Namespace) -> float:
     """MiB that a process needs at its peak for two steps of the variant."""
-    command = [sys.executable, __file__, "--config", arguments.config, "--batch_size", str(arguments.batch_size)]
+    command = [
+        sys.executable,
+        __file__,
+        "--config",
+        arguments.config,
+        "--batch_size",
+        str(arguments.batch_size),
+    ]
     out = subprocess.run([*command, "--peak_of", variant], check=True, capture_output=True, text=True).stdout
     return float(out)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", default="config/vox-adv-256.yaml")
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
@@ -124,9 +141,13 @@ def main() -> None:
         return
 
     peaks = {variant: peak_memory(variant, arguments) for variant in VARIANTS}
-    steps = {variant: Step(variant, read_config(arguments.config), arguments.batch_size) for variant in VARIANTS}
+    steps = {
+        variant: Step(variant, read_config(arguments.config), arguments.batch_size) for variant in VARIANTS
+    }
     times = interleaved_times(steps, arguments.rounds)
-    print(f"{arguments.config}, batch {arguments.batch_size}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(
+        f"{arguments.config}, batch {arguments.batch_size}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
     print(f"{'variant':16}{'s/step':>8}{'speed':>8}{'peak MiB':>10}{'memory':>8}")
     for variant in VARIANTS:
         speed, memory = times["plain"] / times[variant], peaks[variant] / peaks["plain"]

@@ -37,9 +37,9 @@ def write_clip(path: Path, frames: int, keyframe_spacing: int) -> None:
         stream.width = stream.height = SIZE
         for number in range(frames):
             drift = number % 300
-            frame = background[drift:drift + SIZE, :SIZE].copy()
+            frame = background[drift : drift + SIZE, :SIZE].copy()
             top, left = (int(64 + 40 * wave(number / 8)) for wave in (np.sin, np.cos))
-            frame[top:top + len(face), left:left + len(face)] = face
+            frame[top : top + len(face), left : left + len(face)] = face
             frame += rng.integers(-6, 7, frame.shape, dtype=np.int16)
             picture = av.VideoFrame.from_ndarray(frame.clip(0, 255).astype(np.uint8), format="rgb24")
             container.mux(stream.encode(picture))
@@ -86,8 +86,11 @@ def compare_libraries(path: Path) -> None:
     whole = seconds(lambda: list(video.VideoClip(path)))
     report("  PyAV", seconds(lambda: video.VideoClip(path).read(pair())), whole)
     report("  PyAV, first visit", seconds(first_visit), whole)
-    report("  imageio-ffmpeg", seconds(lambda: [imageio_frames(path, int(number), 1) for number in pair()]),
-           seconds(lambda: imageio_frames(path, 0, None)))
+    report(
+        "  imageio-ffmpeg",
+        seconds(lambda: [imageio_frames(path, int(number), 1) for number in pair()]),
+        seconds(lambda: imageio_frames(path, 0, None)),
+    )
 
 
 def report(name: str, two: float, whole: float) -> None:
@@ -99,7 +102,9 @@ def compare_memory(folder: Path) -> None:
     for frames in (30, 3000):
         path = folder / f"long{frames}.mp4"
         write_clip(path, frames, 250)
-        child = subprocess.run([sys.executable, __file__, str(path)], check=True, capture_output=True, text=True)
+        child = subprocess.run(
+            [sys.executable, __file__, str(path)], check=True, capture_output=True, text=True
+        )
         peaks[frames] = int(child.stdout) / 1024
         print(f"peak memory of iterating {frames:4d} frames: {peaks[frames]:.1f} MB")
     print(f"difference: {peaks[3000] - peaks[30]:.1f} MB")

@@ -68,7 +68,9 @@ def write_clip(cut: Cut) -> Outcome:
         if not cut.target.exists():
             wanted = range(len(clip)) if cut.frames is None else cut.frames
             if len(wanted) < LEAST_FRAMES:
-                raise MediaError(f"{cut.source}: too short, training needs {LEAST_FRAMES} frames; leave it out")
+                raise MediaError(
+                    f"{cut.source}: too short, training needs {LEAST_FRAMES} frames; leave it out"
+                )
             with VideoWriter(cut.target, clip.fps) as writer:
                 for frame in frames_of(clip, wanted):
                     writer.write(fit(frame, cut.size, cut.fit, cut.box))
@@ -105,7 +107,9 @@ def in_parallel(function: Callable[[Any], Any], jobs: Sequence[Any], workers: in
             for done in as_completed([pool.submit(function, job) for job in jobs]):
                 yield done.result()
         except BrokenProcessPool:
-            raise UserError("a worker was killed, perhaps for want of memory; start again with fewer --workers") from None
+            raise UserError(
+                "a worker was killed, perhaps for want of memory; start again with fewer --workers"
+            ) from None
         finally:
             held_end.close()  # and leaving the pool waits until the workers are gone
 
@@ -134,13 +138,17 @@ class Ledger:
         try:
             self._open(settings)
         except OSError as error:
-            raise DatasetError(f"{out}: can't be written ({error.strerror or error}); name a folder that can") from error
+            raise DatasetError(
+                f"{out}: can't be written ({error.strerror or error}); name a folder that can"
+            ) from error
 
     def _open(self, settings: dict) -> None:
         header, *lines = self._read() or [settings]
         for key, value in settings.items():
             if header.get(key) != value:
-                raise DatasetError(f"{self.out}: was made with {key} {header.get(key)}, not {value}; use that or a new folder")
+                raise DatasetError(
+                    f"{self.out}: was made with {key} {header.get(key)}, not {value}; use that or a new folder"
+                )
         self.clips = {line.pop("clip"): line for line in lines}
         for split in SPLITS:
             (self.out / split).mkdir(parents=True, exist_ok=True)
@@ -151,7 +159,9 @@ class Ledger:
         """The lines, without one that a dying process left unfinished."""
         if not self.path.exists():
             if any((self.out / split).exists() for split in SPLITS):
-                raise DatasetError(f"{self.out}: holds {' or '.join(SPLITS)} from elsewhere; name a new folder")
+                raise DatasetError(
+                    f"{self.out}: holds {' or '.join(SPLITS)} from elsewhere; name a new folder"
+                )
             return []
         lines = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
@@ -186,13 +196,18 @@ class Ledger:
         return target.relative_to(self.out).as_posix()
 
 
-def make_clips(function: Callable[[Any], list[Outcome]], jobs: Sequence[Any], clips: int, ledger: Ledger, workers: int) -> list:
+def make_clips(
+    function: Callable[[Any], list[Outcome]], jobs: Sequence[Any], clips: int, ledger: Ledger, workers: int
+) -> list:
     """Run `function` on the jobs, which make `clips` clips, and enter those in the ledger; returns the failed outcomes."""
     from logger import Progress  # here, because workers import this file and need no PyTorch
 
     failures = []
     try:
-        with Progress(clips, "clips", "clip") as progress, contextlib.closing(in_parallel(function, jobs, workers)) as results:
+        with (
+            Progress(clips, "clips", "clip") as progress,
+            contextlib.closing(in_parallel(function, jobs, workers)) as results,
+        ):
             for outcomes in results:
                 for outcome in outcomes:
                     failures.append(outcome) if outcome.error else ledger.add(outcome)
@@ -208,7 +223,11 @@ def print_summary(ledger: Ledger) -> None:
 
     print(f"{ledger.out}:\n{'':7}{'clips':>9}{'frames':>11}{'identities':>12}{'seconds':>11}")
     for split in SPLITS:
-        clips = {Path(name).name: clip for name, clip in ledger.clips.items() if name.startswith(split) and ledger.holds(name)}
+        clips = {
+            Path(name).name: clip
+            for name, clip in ledger.clips.items()
+            if name.startswith(split) and ledger.holds(name)
+        }
         frames = sum(clip["frames"] for clip in clips.values())
         seconds = sum(clip["frames"] / clip["fps"] for clip in clips.values())
         identities = {identity(name) for name in clips}
@@ -219,7 +238,7 @@ def print_summary(ledger: Ledger) -> None:
 
 
 def size_option(text: str) -> Size:
-    """"256" or "256,384" (height, width) for argparse."""
+    """ "256" or "256,384" (height, width) for argparse."""
     sides = tuple(int(side) for side in text.split(","))
     if len(sides) not in (1, 2) or min(sides) < 8:
         raise argparse.ArgumentTypeError(f"{text}: give one side, or height,width, of 8 pixels or more")

@@ -38,28 +38,78 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from modules.errors import UserError, command_line
 
-LANDMARKS = ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right", "chin", "ear_left", "ear_right",
-             "shoulder_left", "shoulder_right")
+LANDMARKS = (
+    "eye_left",
+    "eye_right",
+    "nose",
+    "mouth_left",
+    "mouth_right",
+    "chin",
+    "ear_left",
+    "ear_right",
+    "shoulder_left",
+    "shoulder_right",
+)
 CLIPS_PER_IDENTITY = 4
 FPS = 25
 
-UNIT = 0.53             # length of a head unit in xy, at scale 1
-REST = (0.0, -0.12)     # where the head is at rest
-DEPTH = 1.04            # depth of the head over its width
-PIVOT = 0.75            # height about which the head nods and tilts: the top of the neck
-LINE = 0.032            # width of outlines, head units
+UNIT = 0.53  # length of a head unit in xy, at scale 1
+REST = (0.0, -0.12)  # where the head is at rest
+DEPTH = 1.04  # depth of the head over its width
+PIVOT = 0.75  # height about which the head nods and tilts: the top of the neck
+LINE = 0.032  # width of outlines, head units
 
 Colour = tuple[int, int, int]
 
-SKINS = ((255, 226, 200), (250, 209, 172), (238, 186, 142), (217, 158, 110), (181, 122, 78), (141, 90, 56), (102, 64, 42))
-NATURAL_HAIR = ((35, 28, 30), (62, 40, 31), (101, 62, 38), (150, 94, 48), (214, 160, 80), (240, 205, 128), (186, 78, 38))
+SKINS = (
+    (255, 226, 200),
+    (250, 209, 172),
+    (238, 186, 142),
+    (217, 158, 110),
+    (181, 122, 78),
+    (141, 90, 56),
+    (102, 64, 42),
+)
+NATURAL_HAIR = (
+    (35, 28, 30),
+    (62, 40, 31),
+    (101, 62, 38),
+    (150, 94, 48),
+    (214, 160, 80),
+    (240, 205, 128),
+    (186, 78, 38),
+)
 GREY_HAIR = ((150, 150, 156), (205, 205, 210), (238, 236, 232))
 DYED_HAIR = ((232, 112, 150), (86, 160, 170), (132, 98, 178), (74, 110, 190))
 IRISES = ((94, 58, 34), (62, 42, 32), (70, 120, 180), (84, 134, 84), (110, 120, 130), (150, 100, 44))
-FABRICS = ((229, 87, 80), (244, 162, 66), (250, 206, 92), (102, 178, 120), (64, 145, 158), (78, 110, 188), (140, 98, 170),
-           (236, 138, 160), (250, 246, 236), (62, 66, 88), (170, 206, 220), (198, 216, 160))
-PASTELS = ((255, 214, 186), (255, 234, 178), (206, 234, 200), (186, 226, 232), (196, 208, 244), (226, 204, 240),
-           (250, 206, 216), (122, 176, 190), (240, 160, 120), (136, 146, 200), (110, 168, 138), (232, 190, 96))
+FABRICS = (
+    (229, 87, 80),
+    (244, 162, 66),
+    (250, 206, 92),
+    (102, 178, 120),
+    (64, 145, 158),
+    (78, 110, 188),
+    (140, 98, 170),
+    (236, 138, 160),
+    (250, 246, 236),
+    (62, 66, 88),
+    (170, 206, 220),
+    (198, 216, 160),
+)
+PASTELS = (
+    (255, 214, 186),
+    (255, 234, 178),
+    (206, 234, 200),
+    (186, 226, 232),
+    (196, 208, 244),
+    (226, 204, 240),
+    (250, 206, 216),
+    (122, 176, 190),
+    (240, 160, 120),
+    (136, 146, 200),
+    (110, 168, 138),
+    (232, 190, 96),
+)
 WHITE, INK = (255, 255, 255), (44, 32, 38)
 
 
@@ -87,27 +137,47 @@ class Hair:
     """A cut: the hair covers the head above the hairline, `knots` of (degrees from the front, height)."""
 
     knots: tuple[tuple[float, float], ...]  # mirrored unless they begin below zero
-    volume: float = 1.1                     # size of the hair over the size of the head
-    back: float = 0.0                       # how far down it hangs behind the neck; 0 is not at all
-    flare: float = 0.0                      # how much it widens on its way down
-    wave: float = 0.0                       # amplitude of the waves down its sides
-    jag: float = 0.0                        # depth of the points of the fringe
-    curl: float = 0.0                       # radius of its curls
-    ears: bool = True                       # whether the ears show
-    extra: str = ""                         # bun, buns, ponytail, braids, spikes, quiff
-    hat: bool = True                        # whether a beanie or cap fits
+    volume: float = 1.1  # size of the hair over the size of the head
+    back: float = 0.0  # how far down it hangs behind the neck; 0 is not at all
+    flare: float = 0.0  # how much it widens on its way down
+    wave: float = 0.0  # amplitude of the waves down its sides
+    jag: float = 0.0  # depth of the points of the fringe
+    curl: float = 0.0  # radius of its curls
+    ears: bool = True  # whether the ears show
+    extra: str = ""  # bun, buns, ponytail, braids, spikes, quiff
+    hat: bool = True  # whether a beanie or cap fits
 
 
 SHORT = ((0, -0.50), (40, -0.46), (62, -0.28), (76, 0.0), (84, 0.06), (92, -0.12), (112, 0.1), (180, 0.55))
 HIGH = ((0, -0.62), (45, -0.54), (66, -0.34), (80, -0.05), (92, -0.14), (112, 0.1), (180, 0.5))
 FRINGE = ((0, -0.30), (45, -0.26), (64, -0.14), (80, 0.1), (92, -0.1), (112, 0.1), (180, 0.55))
-SWEPT = ((-180, 0.55), (-112, 0.1), (-92, -0.12), (-82, 0.04), (-62, -0.34), (-30, -0.62), (0, -0.5), (35, -0.3), (62, -0.16),
-         (80, 0.04), (92, -0.12), (112, 0.1), (180, 0.55))
+SWEPT = (
+    (-180, 0.55),
+    (-112, 0.1),
+    (-92, -0.12),
+    (-82, 0.04),
+    (-62, -0.34),
+    (-30, -0.62),
+    (0, -0.5),
+    (35, -0.3),
+    (62, -0.16),
+    (80, 0.04),
+    (92, -0.12),
+    (112, 0.1),
+    (180, 0.55),
+)
 
 
 def hanging(front: float, length: float) -> tuple[tuple[float, float], ...]:
     """A hairline that begins at height `front` and hangs over the ears to `length`."""
-    return (0, front), (36, front + 0.04), (54, front + 0.34), (64, min(0.5, length)), (72, length), (180, length)
+    return (
+        (0, front),
+        (36, front + 0.04),
+        (54, front + 0.34),
+        (64, min(0.5, length)),
+        (72, length),
+        (180, length),
+    )
 
 
 HAIRS: dict[str, Hair | None] = {
@@ -134,10 +204,36 @@ HAIRS: dict[str, Hair | None] = {
     "braids": Hair(SHORT, 1.08, extra="braids"),
 }
 # How often each cut is drawn.
-MASCULINE = {"bald": 1, "buzz": 2, "short": 3, "side": 3, "crop": 3, "bowl": 1, "spikes": 2, "quiff": 3, "curly": 2,
-             "afro": 1.5, "curtain": 1, "long": 0.5}
-FEMININE = {"bob": 3, "curtain": 2, "long": 3, "waves": 3, "fringe": 3, "tucked": 2, "bun": 2, "buns": 2, "ponytail": 3,
-            "braids": 2, "curly": 1.5, "afro": 2, "side": 1, "crop": 0.6}
+MASCULINE = {
+    "bald": 1,
+    "buzz": 2,
+    "short": 3,
+    "side": 3,
+    "crop": 3,
+    "bowl": 1,
+    "spikes": 2,
+    "quiff": 3,
+    "curly": 2,
+    "afro": 1.5,
+    "curtain": 1,
+    "long": 0.5,
+}
+FEMININE = {
+    "bob": 3,
+    "curtain": 2,
+    "long": 3,
+    "waves": 3,
+    "fringe": 3,
+    "tucked": 2,
+    "bun": 2,
+    "buns": 2,
+    "ponytail": 3,
+    "braids": 2,
+    "curly": 1.5,
+    "afro": 2,
+    "side": 1,
+    "crop": 0.6,
+}
 
 
 @dataclass(frozen=True)
@@ -160,40 +256,40 @@ class Puppet:
     """Everything about a puppet that does not move. Lengths are in head units."""
 
     background: Background
-    age: str                # kid, adult, elder
+    age: str  # kid, adult, elder
     skin: Colour
-    width: float            # of half the face
-    square: float           # 1 is an ellipse, less is squarer
-    taper: float            # how much the jaw narrows
-    hair: str               # a key of HAIRS
+    width: float  # of half the face
+    square: float  # 1 is an ellipse, less is squarer
+    taper: float  # how much the jaw narrows
+    hair: str  # a key of HAIRS
     hair_colour: Colour
-    part: int               # side of the parting, -1 or 1
-    eyes: str               # round, almond, bead
+    part: int  # side of the parting, -1 or 1
+    eyes: str  # round, almond, bead
     iris: Colour
     eye_size: float
     eye_x: float
     eye_y: float
     lashes: bool
-    brow: float             # thickness
+    brow: float  # thickness
     brow_tilt: float
-    nose: str               # button, round, line
+    nose: str  # button, round, line
     nose_size: float
     mouth_width: float
     lips: Colour
-    lip: float              # thickness
-    ear: float              # half height
+    lip: float  # thickness
+    ear: float  # half height
     blush: float
     freckles: bool
-    beard: str              # none, stubble, full, moustache, goatee
-    glasses: str            # none, round, square
-    hat: str                # none, beanie, cap, headband, bow, flower
-    accent: Colour          # of hat, glasses and earrings
+    beard: str  # none, stubble, full, moustache, goatee
+    glasses: str  # none, round, square
+    hat: str  # none, beanie, cap, headband, bow, flower
+    accent: Colour  # of hat, glasses and earrings
     earrings: bool
-    top: str                # crew, vneck, collar, hood, turtle, overalls
+    top: str  # crew, vneck, collar, hood, turtle, overalls
     fabric: Colour
     fabric2: Colour
-    pattern: str            # plain, stripes, dots
-    shoulders: float        # half the width
+    pattern: str  # plain, stripes, dots
+    shoulders: float  # half the width
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Puppet:
@@ -235,7 +331,9 @@ class Puppet:
             ear=rng.uniform(0.2, 0.27),
             blush=rng.uniform(0.1, 0.32),
             freckles=bool(rng.random() < (0.35 if kid else 0.15)),
-            beard="none" if feminine or kid else pick(rng, ("none", "stubble", "full", "moustache", "goatee"), (8, 2, 5, 3, 2)),
+            beard="none"
+            if feminine or kid
+            else pick(rng, ("none", "stubble", "full", "moustache", "goatee"), (8, 2, 5, 3, 2)),
             glasses=pick(rng, ("none", "round", "square"), (2 if elder else 5, 1, 1)),
             hat=pick(rng, ("none", *HATS), (8, 1.2 * fits, 1.2 * fits, 0.8, 0.8 * feminine, 0.8 * feminine)),
             accent=FABRICS[fabrics[2]],
@@ -244,7 +342,12 @@ class Puppet:
             fabric=FABRICS[fabrics[0]],
             fabric2=FABRICS[fabrics[1]],
             pattern=pick(rng, ("plain", "stripes", "dots"), (2, 1, 1)),
-            shoulders=rng.uniform(0.98, 1.08) if kid else rng.uniform(1.1, 1.25) if feminine else rng.uniform(1.22, 1.42))
+            shoulders=rng.uniform(0.98, 1.08)
+            if kid
+            else rng.uniform(1.1, 1.25)
+            if feminine
+            else rng.uniform(1.22, 1.42),
+        )
 
 
 # ---- What it does: poses and motion ------------------------------------------------------------------------------------------
@@ -254,31 +357,49 @@ class Puppet:
 class Pose:
     """One moment. Positive is right, down, clockwise and towards us, as the viewer sees it."""
 
-    x: float = 0.0          # head, in xy
+    x: float = 0.0  # head, in xy
     y: float = 0.0
     scale: float = 1.0
     roll: float = 0.0
-    yaw: float = 0.0        # turns to the right
-    pitch: float = 0.0      # looks up
-    mouth: float = 0.0      # 0 shut to 1 wide open
-    smile: float = 0.5      # -1 to 1
-    blink: float = 0.0      # 0 open to 1 shut
-    brows: float = 0.0      # -1 to 1, up is positive
-    gaze_x: float = 0.0     # -1 to 1
+    yaw: float = 0.0  # turns to the right
+    pitch: float = 0.0  # looks up
+    mouth: float = 0.0  # 0 shut to 1 wide open
+    smile: float = 0.5  # -1 to 1
+    blink: float = 0.0  # 0 open to 1 shut
+    brows: float = 0.0  # -1 to 1, up is positive
+    gaze_x: float = 0.0  # -1 to 1
     gaze_y: float = 0.0
-    body_x: float = 0.0     # shoulders, in xy
-    shrug: float = 0.0      # -1 to 1
+    body_x: float = 0.0  # shoulders, in xy
+    shrug: float = 0.0  # -1 to 1
 
 
-REACH = Pose(x=0.2, y=0.09, scale=0.1, roll=0.3, yaw=0.66, pitch=0.27, mouth=1.0, smile=0.55, blink=1.0, brows=1.0, gaze_x=1.0,
-             gaze_y=1.0, body_x=0.05, shrug=1.0)
+REACH = Pose(
+    x=0.2,
+    y=0.09,
+    scale=0.1,
+    roll=0.3,
+    yaw=0.66,
+    pitch=0.27,
+    mouth=1.0,
+    smile=0.55,
+    blink=1.0,
+    brows=1.0,
+    gaze_x=1.0,
+    gaze_y=1.0,
+    body_x=0.05,
+    shrug=1.0,
+)
 
 
-def drift(rng: np.random.Generator, frames: int, shortest: float, longest: float) -> np.ndarray:  # (frames,) in [-1, 1]
+def drift(
+    rng: np.random.Generator, frames: int, shortest: float, longest: float
+) -> np.ndarray:  # (frames,) in [-1, 1]
     """A smooth random curve: two sine waves whose periods, in frames, lie between `shortest` and `longest`."""
     t = np.arange(frames)
     period, phase = rng.uniform(shortest, longest, 2), rng.uniform(0, 2 * np.pi, 2)
-    return 0.65 * np.sin(2 * np.pi * t / period[0] + phase[0]) + 0.35 * np.sin(2 * np.pi * t / period[1] + phase[1])
+    return 0.65 * np.sin(2 * np.pi * t / period[0] + phase[0]) + 0.35 * np.sin(
+        2 * np.pi * t / period[1] + phase[1]
+    )
 
 
 def blinks(rng: np.random.Generator, frames: int) -> np.ndarray:  # (frames,) in [0, 1]
@@ -350,12 +471,16 @@ class View:
     def hang(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 3) of something that hangs from the head: the lower, the less it tilts with it."""
         drop = np.clip(points[:, 1] - 0.2, 0, None)  # (N,)
-        return self.solid(points) + UNIT * self.pose.scale * np.stack([drop * np.sin(self.pose.roll) * 0.8, 0 * drop], 1)
+        return self.solid(points) + UNIT * self.pose.scale * np.stack(
+            [drop * np.sin(self.pose.roll) * 0.8, 0 * drop], 1
+        )
 
     def beside(self, centre: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Flat points (N, 2) around a place (2,) in the frame, which tilt with the head but do not turn."""
         sin, cos = np.sin(self.pose.roll), np.cos(self.pose.roll)
-        return centre + UNIT * self.pose.scale * np.asarray(points, float) @ np.array([[cos, sin], [-sin, cos]])
+        return centre + UNIT * self.pose.scale * np.asarray(points, float) @ np.array(
+            [[cos, sin], [-sin, cos]]
+        )
 
     def body(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 2) of the body in head units; the shoulders follow the head a third of the way."""
@@ -372,7 +497,11 @@ class View:
 
 def half_width(puppet: Puppet, y) -> np.ndarray:
     """Half the width of the head at height `y`."""
-    return puppet.width * np.maximum(1 - np.square(y), 0) ** (puppet.square / 2) * (1 - puppet.taper * ramp(y, -0.1, 1))
+    return (
+        puppet.width
+        * np.maximum(1 - np.square(y), 0) ** (puppet.square / 2)
+        * (1 - puppet.taper * ramp(y, -0.1, 1))
+    )
 
 
 def head_profile(puppet: Puppet, y: np.ndarray, mouth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -400,7 +529,11 @@ def hair_surface(puppet: Puppet, azimuth, y, swell: float = 1.0) -> np.ndarray: 
         w = w * (1 - 0.2 * ramp(below, hair.back - 0.35, hair.back + 0.1))
     else:
         w = w * half_width(puppet, np.clip(0.9 * y, 0, 1)) / puppet.width
-    points = np.stack([w * np.sin(azimuth), np.minimum(y, 0), DEPTH * w * np.cos(azimuth) - 0.06], -1) * hair.volume * swell
+    points = (
+        np.stack([w * np.sin(azimuth), np.minimum(y, 0), DEPTH * w * np.cos(azimuth) - 0.06], -1)
+        * hair.volume
+        * swell
+    )
     return points + np.stack([0 * y, below, 0 * y], -1)
 
 
@@ -424,13 +557,17 @@ def landmarks(puppet: Puppet, pose: Pose) -> np.ndarray:
     """True places of `LANDMARKS`, float64 (L, 2), in [-1, 1] where the frame ends."""
     view = View(puppet, pose)
     corner_y = corner_height(pose)
-    return np.concatenate([
-        view.face([-puppet.eye_x, puppet.eye_x], puppet.eye_y),
-        nose_tip(view),
-        view.face([-puppet.mouth_width, puppet.mouth_width], corner_y),
-        view.face(0, [1.0]),
-        ear_outline(view, -1, 0.0)[:1], ear_outline(view, 1, 0.0)[:1],
-        view.body([(-shoulder_x(puppet), shoulder_y(puppet)), (shoulder_x(puppet), shoulder_y(puppet))])])
+    return np.concatenate(
+        [
+            view.face([-puppet.eye_x, puppet.eye_x], puppet.eye_y),
+            nose_tip(view),
+            view.face([-puppet.mouth_width, puppet.mouth_width], corner_y),
+            view.face(0, [1.0]),
+            ear_outline(view, -1, 0.0)[:1],
+            ear_outline(view, 1, 0.0)[:1],
+            view.body([(-shoulder_x(puppet), shoulder_y(puppet)), (shoulder_x(puppet), shoulder_y(puppet))]),
+        ]
+    )
 
 
 # ---- Drawing -----------------------------------------------------------------------------------------------------------------
@@ -448,7 +585,12 @@ class Canvas:
 
     def corners(self, xy: np.ndarray) -> list[int]:
         """xy (N, 2) in whole pixels of the large picture, flat."""
-        return np.rint((np.asarray(xy, float) + 1) * self.pixels + (self.factor - 1) / 2).astype(int).ravel().tolist()
+        return (
+            np.rint((np.asarray(xy, float) + 1) * self.pixels + (self.factor - 1) / 2)
+            .astype(int)
+            .ravel()
+            .tolist()
+        )
 
     def length(self, units: float) -> int:
         """A length in whole pixels of the large picture."""
@@ -489,7 +631,9 @@ def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.concatenate([a, b[::-1]])
 
 
-def circle(x: float, y: float, rx: float, ry: float | None = None, count: int = 33) -> np.ndarray:  # (count, 2)
+def circle(
+    x: float, y: float, rx: float, ry: float | None = None, count: int = 33
+) -> np.ndarray:  # (count, 2)
     t = np.linspace(0, 2 * np.pi, count)
     return np.stack([x + rx * np.cos(t), y + (rx if ry is None else ry) * np.sin(t)], 1)
 
@@ -510,7 +654,9 @@ def rays(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None
     count, start = int(rng.integers(7, 13)), rng.random()
     for angle in (np.arange(count) + start) * 2 * np.pi / count:
         spread = angle + np.array((-0.5, 0.5)) * np.pi / count
-        canvas.fill([(0, 0.1), *zip(3 * np.cos(spread), 0.1 + 3 * np.sin(spread), strict=True)], mix(b, WHITE, 0.35))
+        canvas.fill(
+            [(0, 0.1), *zip(3 * np.cos(spread), 0.1 + 3 * np.sin(spread), strict=True)], mix(b, WHITE, 0.35)
+        )
 
 
 def spots(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
@@ -523,25 +669,39 @@ def spots(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> Non
 def diagonals(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
     step, lean = rng.uniform(0.25, 0.5), pick(rng, (-1, 0, 1))
     for x in np.arange(-3, 3, step):
-        canvas.fill([(x, -1.1), (x + step / 2, -1.1), (x + step / 2 + 2 * lean, 1.1), (x + 2 * lean, 1.1)], mix(b, WHITE, 0.3))
+        canvas.fill(
+            [(x, -1.1), (x + step / 2, -1.1), (x + step / 2 + 2 * lean, 1.1), (x + 2 * lean, 1.1)],
+            mix(b, WHITE, 0.3),
+        )
 
 
 def hills(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
     canvas.fill(circle(*rng.uniform((-0.8, -0.8), (0.8, -0.4)), 0.2), mix((255, 236, 170), WHITE, 0.3))
     x = np.linspace(-1.1, 1.1, 45)
-    for layer, (base, green) in enumerate(((0.1, (150, 200, 180)), (0.35, (118, 182, 140)), (0.6, (92, 160, 112)))):
+    for layer, (base, green) in enumerate(
+        ((0.1, (150, 200, 180)), (0.35, (118, 182, 140)), (0.6, (92, 160, 112)))
+    ):
         y = base + 0.14 * np.sin(rng.uniform(2, 4) * x + rng.uniform(0, 6)) + 0.02 * layer
         canvas.fill([(-1.1, 1.1), *zip(x, y, strict=True), (1.1, 1.1)], mix(green, a, 0.25))
 
 
 def lights(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
     for _ in range(22):
-        canvas.disc(rng.uniform(-1, 1, 2), rng.uniform(0.06, 0.4), mix(pick(rng, (a, b)), WHITE, rng.uniform(0.15, 0.55)))
+        canvas.disc(
+            rng.uniform(-1, 1, 2),
+            rng.uniform(0.06, 0.4),
+            mix(pick(rng, (a, b)), WHITE, rng.uniform(0.15, 0.55)),
+        )
 
 
 def room(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
     x, y = rng.choice((-0.62, 0.62)), rng.uniform(-0.6, -0.4)
-    for w, h, colour in ((0.33, 0.4, WHITE), (0.27, 0.33, (168, 214, 240)), (0.02, 0.33, WHITE), (0.27, 0.02, WHITE)):
+    for w, h, colour in (
+        (0.33, 0.4, WHITE),
+        (0.27, 0.33, (168, 214, 240)),
+        (0.02, 0.33, WHITE),
+        (0.27, 0.02, WHITE),
+    ):
         canvas.fill([(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)], colour)
     canvas.fill([(-1.1, 0.5), (1.1, 0.5), (1.1, 1.1), (-1.1, 1.1)], mix(b, (150, 110, 80), 0.3))
     canvas.fill([(-1.1, 0.45), (1.1, 0.45), (1.1, 0.52), (-1.1, 0.52)], mix(a, WHITE, 0.7))
@@ -563,8 +723,8 @@ def backdrop(background: Background, size: int) -> Image.Image:
 
 # The body, in head units.
 
-NECK = 0.34             # half the width of the neck
-COLLAR_Y = 1.12         # where the shoulders begin
+NECK = 0.34  # half the width of the neck
+COLLAR_Y = 1.12  # where the shoulders begin
 SHOULDER = np.radians(62)  # the landmark along the arc of the shoulder
 
 
@@ -592,7 +752,9 @@ def both_sides(right: np.ndarray) -> np.ndarray:
 def draw_body(canvas: Canvas, view: View) -> None:
     puppet = view.puppet
     s = np.linspace(0, np.pi / 2, 16)
-    torso = both_sides([*zip(shoulder_x(puppet, s), shoulder_y(puppet, s), strict=True), (puppet.shoulders + 0.15, 3.2)])
+    torso = both_sides(
+        [*zip(shoulder_x(puppet, s), shoulder_y(puppet, s), strict=True), (puppet.shoulders + 0.15, 3.2)]
+    )
     canvas.fill(view.body(torso), puppet.fabric)
     draw_pattern(canvas, view)
     canvas.line(view.body(torso), edge(puppet.fabric))
@@ -658,7 +820,9 @@ def hood(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
 def turtle(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
     right = [(NECK + 0.04, 0.98), (NECK + 0.1, 1.1), (NECK + 0.1, 1.3), (0.22, 1.44)]
     canvas.shape(view.body(both_sides(right)), mix(view.puppet.fabric, WHITE, 0.15))
-    canvas.line(view.body([(-NECK - 0.06, 1.12), (0, 1.2), (NECK + 0.06, 1.12)]), edge(view.puppet.fabric), LINE / 2)
+    canvas.line(
+        view.body([(-NECK - 0.06, 1.12), (0, 1.2), (NECK + 0.06, 1.12)]), edge(view.puppet.fabric), LINE / 2
+    )
 
 
 TOPS = {"crew": crew, "vneck": crew, "collar": collar, "hood": hood, "turtle": turtle, "overalls": crew}
@@ -723,8 +887,14 @@ def draw_wrinkles(canvas: Canvas, view: View) -> None:
     puppet, t = view.puppet, np.linspace(-1, 1, 13)
     colour = mix(puppet.skin, edge(puppet.skin), 0.45)
     for side in (-1, 1):
-        canvas.line(view.face(side * (puppet.eye_x + 0.12 * t), puppet.eye_y + 0.27 - 0.04 * t * t), colour, 0.024)
-        canvas.line(view.face(side * (puppet.mouth_width + 0.08 + 0.04 * t), puppet.eye_y + 0.38 + 0.1 * t), colour, 0.024)
+        canvas.line(
+            view.face(side * (puppet.eye_x + 0.12 * t), puppet.eye_y + 0.27 - 0.04 * t * t), colour, 0.024
+        )
+        canvas.line(
+            view.face(side * (puppet.mouth_width + 0.08 + 0.04 * t), puppet.eye_y + 0.38 + 0.1 * t),
+            colour,
+            0.024,
+        )
     for y in (-0.46, -0.56):
         canvas.line(view.face(0.3 * t, y + 0.03 * np.cos(2.7 * t) - 0.04 * view.pose.brows), colour, 0.022)
 
@@ -825,7 +995,9 @@ def draw_beard(canvas: Canvas, view: View) -> None:
         canvas.shape(view.face(*circle(0, 0.86, 0.2, 0.2).T, 0.03), colour)
         return
     azimuth = view.span()
-    top = np.interp(np.abs(np.degrees(azimuth)), (0, 24, 36, 48, 60, 72, 88), (0.46, 0.47, 0.56, 0.57, 0.48, 0.32, 0.0))
+    top = np.interp(
+        np.abs(np.degrees(azimuth)), (0, 24, 36, 48, 60, 72, 88), (0.46, 0.47, 0.56, 0.57, 0.48, 0.32, 0.0)
+    )
     swell = 1.06 if puppet.beard == "full" else 1.0
     right, left = (view.surface(azimuth[i], np.linspace(top[i], 1, 30), swell) for i in (-1, 0))
     border = np.concatenate([view.surface(azimuth, top), right, left[::-1]])
@@ -906,7 +1078,7 @@ def curl_places(puppet: Puppet) -> np.ndarray:  # (N, 3)
     radius = HAIRS[puppet.hair].curl
     count = round(15 / radius)
     i = np.arange(count) + 0.5
-    azimuth, y = np.mod(i * np.pi * (1 + 5 ** 0.5), 2 * np.pi) - np.pi, -1 + 1.5 * i / count
+    azimuth, y = np.mod(i * np.pi * (1 + 5**0.5), 2 * np.pi) - np.pi, -1 + 1.5 * i / count
     keep = y < hairline(puppet, azimuth) - 0.1 * radius
     return hair_surface(puppet, azimuth[keep], y[keep])
 
@@ -927,7 +1099,9 @@ def draw_curls(canvas: Canvas, view: View, behind: bool) -> None:
         canvas.disc(centre - 0.35 * radius * UNIT * view.pose.scale, 0.25 * radius, mix(colour, WHITE, 0.14))
 
 
-def draw_knot(canvas: Canvas, view: View, place: tuple[float, float, float], radius: float, colour: Colour) -> None:
+def draw_knot(
+    canvas: Canvas, view: View, place: tuple[float, float, float], radius: float, colour: Colour
+) -> None:
     """Hair wound into a ball."""
     centre = view.solid([place])[0]
     canvas.blob([centre], [radius], colour)
@@ -946,9 +1120,15 @@ def buns(canvas: Canvas, view: View, colour: Colour) -> None:
 
 def ponytail(canvas: Canvas, view: View, colour: Colour) -> None:
     t, side = np.linspace(0, 1, 24), view.puppet.part
-    path = np.stack([side * (0.55 + 0.75 * np.sin(2.2 * t)), -0.85 - 0.4 * np.sin(np.pi * np.minimum(2 * t, 1)) + 1.9 * t * t,
-                     -0.5 - 0.1 * t], 1)
-    canvas.blob(view.hang(path), 0.14 + 0.14 * np.sin(np.pi * t ** 0.8), mix(colour, INK, 0.1))
+    path = np.stack(
+        [
+            side * (0.55 + 0.75 * np.sin(2.2 * t)),
+            -0.85 - 0.4 * np.sin(np.pi * np.minimum(2 * t, 1)) + 1.9 * t * t,
+            -0.5 - 0.1 * t,
+        ],
+        1,
+    )
+    canvas.blob(view.hang(path), 0.14 + 0.14 * np.sin(np.pi * t**0.8), mix(colour, INK, 0.1))
     canvas.blob(view.hang(path[1:2]), [0.16], view.puppet.accent)
 
 
@@ -956,7 +1136,11 @@ def braids(canvas: Canvas, view: View, colour: Colour) -> None:
     w = view.puppet.width
     for side in (-1, 1):
         for i in range(6):
-            canvas.blob(view.hang(np.array([(side * (w + 0.16 + 0.02 * i), 0.36 + 0.2 * i, -0.1)])), [0.17 - 0.012 * i], colour)
+            canvas.blob(
+                view.hang(np.array([(side * (w + 0.16 + 0.02 * i), 0.36 + 0.2 * i, -0.1)])),
+                [0.17 - 0.012 * i],
+                colour,
+            )
         canvas.blob(view.hang(np.array([(side * (w + 0.28), 1.46, -0.1)])), [0.09], view.puppet.accent)
         canvas.blob(view.hang(np.array([(side * (w + 0.29), 1.6, -0.1)])), [0.12], colour)
 
@@ -984,8 +1168,13 @@ BEFORE = {"braids": braids, "spikes": spikes, "quiff": quiff}
 def cap_outline(view: View, rim: float, swell: float) -> np.ndarray:
     """The dome above height `rim` of a head `swell` times as large."""
     azimuth, y = view.span(), heights(-1, rim, 30)
-    return np.concatenate([view.surface(azimuth, rim, swell), view.surface(azimuth[-1], y, swell)[::-1],
-                           view.surface(azimuth[0], y, swell)])
+    return np.concatenate(
+        [
+            view.surface(azimuth, rim, swell),
+            view.surface(azimuth[-1], y, swell)[::-1],
+            view.surface(azimuth[0], y, swell),
+        ]
+    )
 
 
 def strip(view: View, top: float, bottom: float, swell: float) -> np.ndarray:
@@ -1001,7 +1190,9 @@ def beanie(canvas: Canvas, view: View) -> None:
     canvas.shape(strip(view, -0.56, -0.32, swell + 0.03), mix(colour, WHITE, 0.35))
     for azimuth in np.radians(np.arange(-170, 180, 20)):
         if view.visible(azimuth):
-            canvas.line(view.surface(azimuth, [-0.54, -0.34], swell + 0.03), mix(colour, edge(colour), 0.3), 0.022)
+            canvas.line(
+                view.surface(azimuth, [-0.54, -0.34], swell + 0.03), mix(colour, edge(colour), 0.3), 0.022
+            )
 
 
 def cap(canvas: Canvas, view: View) -> None:
@@ -1045,9 +1236,13 @@ def draw_glasses(canvas: Canvas, view: View) -> None:
     colour = puppet.accent if sum(puppet.skin) < 400 else edge(puppet.accent)
     power = 1.0 if puppet.glasses == "round" else 0.55
     t = np.linspace(0, 2 * np.pi, 41)
-    rim = 0.29 * np.stack([np.sign(np.cos(t)) * np.abs(np.cos(t)) ** power, np.sign(np.sin(t)) * np.abs(np.sin(t)) ** power], 1)
+    rim = 0.29 * np.stack(
+        [np.sign(np.cos(t)) * np.abs(np.cos(t)) ** power, np.sign(np.sin(t)) * np.abs(np.sin(t)) ** power], 1
+    )
     for side in (-1, 1):
-        canvas.line(view.face(side * (puppet.eye_x + rim[:, 0]), puppet.eye_y + 0.02 + rim[:, 1], 0.1), colour, 0.055)
+        canvas.line(
+            view.face(side * (puppet.eye_x + rim[:, 0]), puppet.eye_y + 0.02 + rim[:, 1], 0.1), colour, 0.055
+        )
         azimuth = side * np.linspace(1.0, 1.6, 9)
         azimuth = azimuth[view.visible(azimuth)]
         if len(azimuth) > 1:
@@ -1102,7 +1297,7 @@ def render(puppet: Puppet, pose: Pose, size: int) -> np.ndarray:
 class Clip:
     """One clip to write; its pixels follow from `seed`, `identity`, `number`, `frames` and `size` alone."""
 
-    path: Path              # without the .npz beside it; no suffix is a folder of png files
+    path: Path  # without the .npz beside it; no suffix is a folder of png files
     seed: int
     identity: int
     number: int
@@ -1125,7 +1320,9 @@ def write_clip(clip: Clip) -> None:
         for pose in poses:
             writer.write(render(puppet, pose, clip.size))
     xy = np.stack([landmarks(puppet, pose) for pose in poses]).astype(np.float32)  # (frames, L, 2)
-    np.savez(clip.path.with_name(f"{clip.path.name.removesuffix('.mp4')}.npz"), xy=xy, names=np.array(LANDMARKS))
+    np.savez(
+        clip.path.with_name(f"{clip.path.name.removesuffix('.mp4')}.npz"), xy=xy, names=np.array(LANDMARKS)
+    )
 
 
 def plan(folder: Path, videos: int, frames: int, size: int, format: str, seed: int) -> list[Clip]:
@@ -1137,7 +1334,16 @@ def plan(folder: Path, videos: int, frames: int, size: int, format: str, seed: i
         number, identity = divmod(video, identities)
         split = "test" if identity in tests else "train"
         suffix = "" if format == "png" else ".mp4"
-        clips.append(Clip(folder / split / f"id{identity:05d}#{number:05d}{suffix}", seed, identity, number, frames, size))
+        clips.append(
+            Clip(
+                folder / split / f"id{identity:05d}#{number:05d}{suffix}",
+                seed,
+                identity,
+                number,
+                frames,
+                size,
+            )
+        )
     return clips
 
 
@@ -1163,7 +1369,12 @@ def make_dataset(out: Path, videos: int, frames: int, size: int, format: str, se
 
     Raises `UserError` if `out` exists or a number makes no sense.
     """
-    for flag, value, least in (("--videos", videos, 2), ("--frames", frames, 1), ("--size", size, 16), ("--seed", seed, 0)):
+    for flag, value, least in (
+        ("--videos", videos, 2),
+        ("--frames", frames, 1),
+        ("--size", size, 16),
+        ("--seed", seed, 0),
+    ):
         if value < least:
             raise UserError(f"{flag} {value}: use {least} or more")
     if out.exists():
@@ -1182,13 +1393,25 @@ def make_dataset(out: Path, videos: int, frames: int, size: int, format: str, se
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Draw a dataset of cartoon heads that move, with their true landmarks.")
-    parser.add_argument("--videos", type=int, default=400, help="number of clips, four for each identity (default 400)")
+    parser = argparse.ArgumentParser(
+        description="Draw a dataset of cartoon heads that move, with their true landmarks."
+    )
+    parser.add_argument(
+        "--videos", type=int, default=400, help="number of clips, four for each identity (default 400)"
+    )
     parser.add_argument("--frames", type=int, default=32, help="frames in a clip (default 32)")
-    parser.add_argument("--size", type=int, default=128, help="width and height of a frame in pixels (default 128)")
-    parser.add_argument("--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video")
-    parser.add_argument("--out", type=Path, default=Path("data/puppets"), help="new folder to write (default data/puppets)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same dataset (default 0)")
+    parser.add_argument(
+        "--size", type=int, default=128, help="width and height of a frame in pixels (default 128)"
+    )
+    parser.add_argument(
+        "--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/puppets"), help="new folder to write (default data/puppets)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed gives the same dataset (default 0)"
+    )
     make_dataset(**vars(parser.parse_args(argv)))
 
 

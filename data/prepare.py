@@ -49,17 +49,38 @@ FLAT, BLACK, STILL = 8, 16, 0.5
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Turn a folder of videos into a dataset, or check a dataset.")
-    parser.add_argument("inp", metavar="IN", type=Path, nargs="?", help="folder with videos or folders of frames")
+    parser = argparse.ArgumentParser(
+        description="Turn a folder of videos into a dataset, or check a dataset."
+    )
+    parser.add_argument(
+        "inp", metavar="IN", type=Path, nargs="?", help="folder with videos or folders of frames"
+    )
     parser.add_argument("out", metavar="OUT", type=Path, nargs="?", help="folder to write, or to go on with")
-    parser.add_argument("--size", type=size_option, default=(256, 256), help="side, or height,width, of the frames (256)")
-    parser.add_argument("--fit", choices=("crop", "pad"), default="crop", help="cut what is too long, or surround with black")
-    parser.add_argument("--format", choices=("png", "mp4"), default="png",
-                        help="folders of png are the fastest to train from, mp4 is smaller (default png)")
-    parser.add_argument("--workers", type=workers_option, default=os.cpu_count() or 1, help="processes (default: one a core)")
-    parser.add_argument("--test_share", type=float, default=0.1, help="part of the identities that goes to test/ (default 0.1)")
+    parser.add_argument(
+        "--size", type=size_option, default=(256, 256), help="side, or height,width, of the frames (256)"
+    )
+    parser.add_argument(
+        "--fit", choices=("crop", "pad"), default="crop", help="cut what is too long, or surround with black"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("png", "mp4"),
+        default="png",
+        help="folders of png are the fastest to train from, mp4 is smaller (default png)",
+    )
+    parser.add_argument(
+        "--workers", type=workers_option, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
+    parser.add_argument(
+        "--test_share",
+        type=float,
+        default=0.1,
+        help="part of the identities that goes to test/ (default 0.1)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
-    parser.add_argument("--check", metavar="DIR", type=Path, help="write nothing, tell what is wrong with a dataset")
+    parser.add_argument(
+        "--check", metavar="DIR", type=Path, help="write nothing, tell what is wrong with a dataset"
+    )
     parser.add_argument("--config", type=Path, help="with --check: the config that will train on it")
     options = parser.parse_args(argv)
     if (options.check is None) == (options.out is None) or (options.check and options.inp):
@@ -88,12 +109,16 @@ def prepare(options: argparse.Namespace) -> None:
     check_even(options.size, f".{options.format}")
     sources = find_sources(options.inp, options.out)
     splits = choose_splits(sources, options)
-    settings = {"size": list(options.size)} | {key: getattr(options, key) for key in ("fit", "format", "test_share", "seed")}
+    settings = {"size": list(options.size)} | {
+        key: getattr(options, key) for key in ("fit", "format", "test_share", "seed")
+    }
     ledger = Ledger(options.out, settings)
 
     suffix = ".mp4" if options.format == "mp4" else ""
-    cuts = [Cut(path, options.out / splits[name] / f"{name}{suffix}", options.size, options.fit)
-            for name, (path, _) in sources.items()]
+    cuts = [
+        Cut(path, options.out / splits[name] / f"{name}{suffix}", options.size, options.fit)
+        for name, (path, _) in sources.items()
+    ]
     todo = [cut for cut in cuts if not ledger.holds(ledger.name(cut.target))]
     if len(todo) < len(cuts):
         print(f"{len(cuts) - len(todo)} of {len(cuts)} clips are finished already", file=sys.stderr)
@@ -102,7 +127,9 @@ def prepare(options: argparse.Namespace) -> None:
     for failure in failures:
         print(f"failed: {failure.error}")
     if len(failures) == len(cuts):
-        raise DatasetError(f"{options.inp}: none of its {len(cuts)} clips can be prepared; the reasons are above")
+        raise DatasetError(
+            f"{options.inp}: none of its {len(cuts)} clips can be prepared; the reasons are above"
+        )
 
 
 def write_one(cut: Cut) -> list[Outcome]:
@@ -129,10 +156,14 @@ def find_sources(root: Path, out: Path) -> dict[str, Source]:
         split = parts[0] if is_dataset and parts[0] in SPLITS else None
         name = clip_name(parts[1:] if split else parts)
         if name in sources:
-            raise DatasetError(f"{path}: would be called {name} like {sources[name].path}; rename one of them")
+            raise DatasetError(
+                f"{path}: would be called {name} like {sources[name].path}; rename one of them"
+            )
         sources[name] = Source(path, split)
     if not sources:
-        raise DatasetError(f"{root}: holds no videos ({' '.join(sorted(VIDEO_SUFFIXES))}) and no sub-folders of pictures")
+        raise DatasetError(
+            f"{root}: holds no videos ({' '.join(sorted(VIDEO_SUFFIXES))}) and no sub-folders of pictures"
+        )
     return sources
 
 
@@ -175,11 +206,15 @@ def choose_splits(sources: dict[str, Source], options: argparse.Namespace) -> di
     identities = sorted({identity(name) for name in sources})
     wanted = max(1, round(options.test_share * len(identities))) if options.test_share else 0
     if not fixed and wanted and len(identities) < 2:
-        raise DatasetError(f"{options.inp}: shows one identity only, {identities[0]}; sort its videos into a sub-folder for "
-                           "each identity, or give --test_share 0")
+        raise DatasetError(
+            f"{options.inp}: shows one identity only, {identities[0]}; sort its videos into a sub-folder for "
+            "each identity, or give --test_share 0"
+        )
     drawn = sorted(identities, key=lambda name: random.Random(f"{options.seed} {name}").random())[:wanted]
-    return {name: source.split or fixed.get(identity(name), "test" if identity(name) in drawn else "train")
-            for name, source in sources.items()}
+    return {
+        name: source.split or fixed.get(identity(name), "test" if identity(name) in drawn else "train")
+        for name, source in sources.items()
+    }
 
 
 # ---- checking ----------------------------------------------------------------------------------------------------------
@@ -215,7 +250,10 @@ def check(root: Path, config_path: Path | None, workers: int) -> bool:
     shape = config["dataset_params"].get("frame_shape") if config else None
     jobs = [(path, shape) for paths in clips.values() for path in paths]
     looks = []
-    with Progress(len(jobs), "clips", "clip") as progress, closing(in_parallel(look_at, jobs, workers)) as results:
+    with (
+        Progress(len(jobs), "clips", "clip") as progress,
+        closing(in_parallel(look_at, jobs, workers)) as results,
+    ):
         for look in results:
             looks.append(look)
             progress.advance(1)
@@ -248,7 +286,11 @@ def list_clips(root: Path, config: dict | None) -> tuple[list[Finding], dict[str
 def check_names(root: Path, clips: dict[str, list[Path]], config: dict | None) -> list[Finding]:
     """Whether names tell clips and identities apart, and whether all that lies in the folders is a clip."""
     known = {path for paths in clips.values() for path in paths}
-    findings = [finding for folder in sorted({path.parent for path in known}) for finding in check_strangers(folder, known)]
+    findings = [
+        finding
+        for folder in sorted({path.parent for path in known})
+        for finding in check_strangers(folder, known)
+    ]
     findings += [finding for paths in clips.values() for finding in check_twins(paths)]
     if (root / "train").is_dir():
         findings += check_identities(clips)
@@ -292,8 +334,11 @@ def check_identities(clips: dict[str, list[Path]]) -> Iterator[Finding]:
 
     train, test = ({identity(path.name) for path in clips.get(split, [])} for split in SPLITS)
     for name in sorted(train & test):
-        yield Finding("identities", f"{name}: this identity (a name up to #) is in train/ and in test/, which makes tests look "
-                                    "too good; move its clips into one of them")
+        yield Finding(
+            "identities",
+            f"{name}: this identity (a name up to #) is in train/ and in test/, which makes tests look "
+            "too good; move its clips into one of them",
+        )
 
 
 def check_marks(paths: list[Path]) -> Iterator[Finding]:
@@ -302,7 +347,9 @@ def check_marks(paths: list[Path]) -> Iterator[Finding]:
     unmarked = [path for path in paths if "#" not in clip_stem(path.name)]
     if unmarked:
         text = f"{unmarked[0]}: has no # in its name ({len(unmarked)} of {len(paths)} clips have none), so that id_sampling "
-        yield Finding("identities", text + "takes it for an identity of its own; name it identity#number", wrong=False)
+        yield Finding(
+            "identities", text + "takes it for an identity of its own; name it identity#number", wrong=False
+        )
 
 
 def look_at(job: tuple[Path, tuple[int, int, int] | None]) -> Look:
@@ -350,10 +397,14 @@ def check_sizes(looks: list[Look], config: dict | None, config_path: Path | None
             yield Finding("sizes", text + f"prepare it again with --size {wanted[0]},{wanted[1]}")
     if not config and any(side % PUBLISHED_MULTIPLE for side in wanted):
         text = f"frames of {by(wanted)}: the published configs need multiples of {PUBLISHED_MULTIPLE}; "
-        yield Finding("sizes", text + "give your config with --config to see whether they fit it", wrong=False)
+        yield Finding(
+            "sizes", text + "give your config with --config to see whether they fit it", wrong=False
+        )
     if wanted[0] != wanted[1]:
         text = f"frames of {by(wanted)} (height x width) are not square, those of the published configs are; "
-        yield Finding("sizes", text + "prepare them again with one number as --size if that was not meant", wrong=False)
+        yield Finding(
+            "sizes", text + "prepare them again with one number as --size if that was not meant", wrong=False
+        )
 
 
 def by(size: Size) -> str:
@@ -365,7 +416,9 @@ def wanted_size(config: dict) -> Size | None:
     from augmentation import AllAugmentationTransform
     from modules.build import frame_shape
 
-    changes = AllAugmentationTransform.from_config(config["dataset_params"].get("augmentation_params")).changes_size
+    changes = AllAugmentationTransform.from_config(
+        config["dataset_params"].get("augmentation_params")
+    ).changes_size
     return None if changes else frame_shape(config)[:2]
 
 

@@ -44,8 +44,10 @@ class Cache:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             if self._writable:
-                warnings.warn(f"{place.parent}: results can't be kept there ({error}), the next run computes them again",
-                              stacklevel=2)
+                warnings.warn(
+                    f"{place.parent}: results can't be kept there ({error}), the next run computes them again",
+                    stacklevel=2,
+                )
             self._writable = False
 
 

@@ -51,7 +51,9 @@ class Pair:
     real: EvaluatedClip
 
 
-def find_pairs(generated: Path, real: Path, cache: Cache, frame_size: tuple[int, int] | None = None) -> list[Pair]:
+def find_pairs(
+    generated: Path, real: Path, cache: Cache, frame_size: tuple[int, int] | None = None
+) -> list[Pair]:
     """The clips of two folders, paired by their names up to the first dot, in the order of these names.
 
     `frame_size` (H, W) is needed where the real clips are strips of frames that are not square. Raises `DatasetError` for a
@@ -78,8 +80,10 @@ def clips_by_name(folder: Path) -> dict[str, Path]:
             continue
         name = path.name.split(".")[0]
         if name in clips:
-            raise DatasetError(f"{folder}: {clips[name].name} and {path.name} both count as '{name}', because names match up "
-                               "to the first dot; rename or remove one")
+            raise DatasetError(
+                f"{folder}: {clips[name].name} and {path.name} both count as '{name}', because names match up "
+                "to the first dot; rename or remove one"
+            )
         clips[name] = path
     if not clips:
         raise DatasetError(f"{folder}: holds no clips; looked for folders of pictures, strips and videos")
@@ -89,13 +93,21 @@ def clips_by_name(folder: Path) -> dict[str, Path]:
 def _check_counterparts(generated: Path, real: Path, names: dict[Path, dict[str, Path]]) -> None:
     without_real = [name for name in names[generated] if name not in names[real]]
     if without_real:
-        is_parent = (generated / "png").is_dir()  # reconstruction/, which holds what the networks saw, was meant
-        remedy = f"give --generated {generated / 'png'}" if is_parent else "remove them, or add the clips they were made from"
+        is_parent = (
+            generated / "png"
+        ).is_dir()  # reconstruction/, which holds what the networks saw, was meant
+        remedy = (
+            f"give --generated {generated / 'png'}"
+            if is_parent
+            else "remove them, or add the clips they were made from"
+        )
         raise DatasetError(f"{generated}: {_list(without_real)} without a real clip in {real}; {remedy}")
     missing = [name for name in names[real] if name not in names[generated]]
     if missing:
-        raise DatasetError(f"{generated}: lacks {_list(missing)} of {real}; generate them too "
-                           "(reconstruction_params.num_videos says how many), or give --real a folder without them")
+        raise DatasetError(
+            f"{generated}: lacks {_list(missing)} of {real}; generate them too "
+            "(reconstruction_params.num_videos says how many), or give --real a folder without them"
+        )
 
 
 def _list(names: list[str]) -> str:
@@ -106,11 +118,15 @@ def _list(names: list[str]) -> str:
 def _check_shapes(pair: Pair) -> None:
     generated, real = pair.generated, pair.real
     if generated.size != real.size:
-        raise DatasetError(f"{generated.path}: its frames are {generated.size[0]}x{generated.size[1]} (height x width), those "
-                           f"of {real.path} {real.size[0]}x{real.size[1]}; resize one of them")
+        raise DatasetError(
+            f"{generated.path}: its frames are {generated.size[0]}x{generated.size[1]} (height x width), those "
+            f"of {real.path} {real.size[0]}x{real.size[1]}; resize one of them"
+        )
     if generated.length != real.length:
-        raise DatasetError(f"{generated.path}: has {generated.length} frames and {real.path} has {real.length}; generate the "
-                           "clip again from this one")
+        raise DatasetError(
+            f"{generated.path}: has {generated.length} frames and {real.path} has {real.length}; generate the "
+            "clip again from this one"
+        )
 
 
 # ---- looking at a clip -------------------------------------------------------------------------------------------------
@@ -137,9 +153,11 @@ def _strip_shape(path: Path, frame_size: tuple[int, int] | None) -> tuple[int, i
     strip_height, strip_width = read_image_size(path)
     height, width = frame_size or (strip_height, strip_height)
     if strip_height != height or strip_width % width:
-        raise DatasetError(f"{path}: is {strip_height}x{strip_width} (height x width), which is not a row of frames of "
-                           f"{height}x{width}, the size of the real clip's frames or else --frame_size; generate it again in "
-                           "that size")
+        raise DatasetError(
+            f"{path}: is {strip_height}x{strip_width} (height x width), which is not a row of frames of "
+            f"{height}x{width}, the size of the real clip's frames or else --frame_size; generate it again in "
+            "that size"
+        )
     return strip_width // width, height, width
 
 

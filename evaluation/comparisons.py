@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # imported where they compute
     import torch
 
 SSIM_WINDOW = 11  # pixels; pictures must be larger than half of it
-PSNR_OF_ROUNDING = 10 * math.log10(12 * 255**2)  # dB; rounding to whole levels has a mean squared error of 1/12 of a level
+PSNR_OF_ROUNDING = 10 * math.log10(
+    12 * 255**2
+)  # dB; rounding to whole levels has a mean squared error of 1/12 of a level
 LPIPS_LEAST = 32  # pixels; below, AlexNet has nothing left to look at
 
 
@@ -83,9 +85,13 @@ class Ssim(Torchmetrics):
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         if min(real.shape[2:]) <= SSIM_WINDOW // 2:
-            raise DatasetError(f"frames of {real.shape[2]}x{real.shape[3]} are too small for ssim, which compares windows of "
-                               f"{SSIM_WINDOW}x{SSIM_WINDOW}; leave it out of --metrics")
-        return structural_similarity_index_measure(generated, real, data_range=1.0, kernel_size=SSIM_WINDOW, reduction="none")
+            raise DatasetError(
+                f"frames of {real.shape[2]}x{real.shape[3]} are too small for ssim, which compares windows of "
+                f"{SSIM_WINDOW}x{SSIM_WINDOW}; leave it out of --metrics"
+            )
+        return structural_similarity_index_measure(
+            generated, real, data_range=1.0, kernel_size=SSIM_WINDOW, reduction="none"
+        )
 
 
 class Lpips(Torchmetrics):
@@ -105,8 +111,10 @@ class Lpips(Torchmetrics):
 
     def _compare(self, generated, real):
         if min(real.shape[2:]) < LPIPS_LEAST:
-            raise DatasetError(f"frames of {real.shape[2]}x{real.shape[3]} are too small for lpips, whose network needs "
-                               f"{LPIPS_LEAST}x{LPIPS_LEAST}; leave it out of --metrics")
+            raise DatasetError(
+                f"frames of {real.shape[2]}x{real.shape[3]} are too small for lpips, whose network needs "
+                f"{LPIPS_LEAST}x{LPIPS_LEAST}; leave it out of --metrics"
+            )
         values = self._metric(generated, real)
         self._metric.reset()  # the values of the batch are enough
         return values

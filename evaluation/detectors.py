@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # imported where they compute
 
     from evaluation.puppets import PuppetNet
 
-PERSON_SCORE = 0.75   # a body below counts as none
+PERSON_SCORE = 0.75  # a body below counts as none
 KEYPOINT_SCORE = 2.0  # a keypoint below (the peak of its heatmap, a logit) counts as missing
 
 
@@ -48,9 +48,12 @@ class FaceAlignment:
         import face_alignment
         import torch
 
-        with missing_weights("the detector face-alignment", self.FILES, Path(torch.hub.get_dir()) / "checkpoints"):
-            self._network = face_alignment.FaceAlignment(face_alignment.LandmarksType.TWO_D, device=str(device),
-                                                         flip_input=False, compile=False)
+        with missing_weights(
+            "the detector face-alignment", self.FILES, Path(torch.hub.get_dir()) / "checkpoints"
+        ):
+            self._network = face_alignment.FaceAlignment(
+                face_alignment.LandmarksType.TWO_D, device=str(device), flip_input=False, compile=False
+            )
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         with warnings.catch_warnings():
@@ -73,7 +76,9 @@ class KeypointRCNN:
     POINTS = 17
 
     def __init__(self, puppets: Path):
-        self.version = f"{version_of('torchvision', 'the detector keypoint-rcnn')} {PERSON_SCORE} {KEYPOINT_SCORE}"
+        self.version = (
+            f"{version_of('torchvision', 'the detector keypoint-rcnn')} {PERSON_SCORE} {KEYPOINT_SCORE}"
+        )
 
     def load(self, device: torch.device) -> None:
         import torch
@@ -139,7 +144,10 @@ class InsightFace:
 
         files = [f"the files of {self.MODELS}.zip"]
         folder = Path("~/.insightface/models").expanduser() / self.MODELS
-        with missing_weights("the detector insightface", files, folder), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            missing_weights("the detector insightface", files, folder),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             self._faces = FaceAnalysis(self.MODELS, allowed_modules=["detection", "recognition"])
             self._faces.prepare(ctx_id=0 if device.type == "cuda" else -1)
 
@@ -222,7 +230,9 @@ class Inception:
         file, folder = Path(URL_INCEPTION_V3).name, Path(torch.hub.get_dir()) / "checkpoints"
         with missing_weights("fid", [file], folder):
             if (folder / file).exists():
-                torch.load(folder / file, map_location="cpu", weights_only=True)  # the library would unpickle anything
+                torch.load(
+                    folder / file, map_location="cpu", weights_only=True
+                )  # the library would unpickle anything
             self._network = NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
         self._device = device
 

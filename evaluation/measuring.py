@@ -16,7 +16,9 @@ from evaluation.clips import EvaluatedClip, Pair
 
 BATCH = 16  # frames an instrument looks at together
 
-Measured = dict[str, list[np.ndarray]]  # by role: [(T, ...) of the generated, of the real clip], or [(T,)] of a comparison
+Measured = dict[
+    str, list[np.ndarray]
+]  # by role: [(T, ...) of the generated, of the real clip], or [(T,)] of a comparison
 
 
 class Task(NamedTuple):
@@ -33,7 +35,9 @@ class Task(NamedTuple):
         return self.instrument.name, clips[0].path, key
 
 
-def measure(pairs: list[Pair], detectors: dict, comparisons: dict, device: str | None, cache: Cache) -> dict[str, Measured]:
+def measure(
+    pairs: list[Pair], detectors: dict, comparisons: dict, device: str | None, cache: Cache
+) -> dict[str, Measured]:
     """What the instruments, given by role, say of each pair, by its name; only what isn't in the cache is computed.
 
     A pair's results are in the cache as soon as it is done, so that a run that was stopped goes on there. `device` as
@@ -55,12 +59,16 @@ def _by_role(values: dict[Task, np.ndarray]) -> Measured:
     return dict(measured)
 
 
-def _compute(pairs: list[Pair], results: dict[str, dict[Task, np.ndarray | None]], device: str | None, cache: Cache) -> None:
+def _compute(
+    pairs: list[Pair], results: dict[str, dict[Task, np.ndarray | None]], device: str | None, cache: Cache
+) -> None:
     from device import pick_device
     from logger import Progress
 
     picked = pick_device(device)
-    missing = {pair.name: [task for task, values in results[pair.name].items() if values is None] for pair in pairs}
+    missing = {
+        pair.name: [task for task, values in results[pair.name].items() if values is None] for pair in pairs
+    }
     for instrument in {task.instrument for tasks in missing.values() for task in tasks}:
         instrument.load(picked)
     with Progress(sum(pair.real.length for pair in pairs), "evaluation", "frames") as progress:
@@ -73,7 +81,9 @@ def _compute(pairs: list[Pair], results: dict[str, dict[Task, np.ndarray | None]
 def _look_at(pair: Pair, tasks: list[Task], progress) -> dict[Task, np.ndarray]:
     """Decode both clips once, side by side, for all `tasks`."""
     chunks = defaultdict(list)
-    for frames in zip(pair.generated.batches(BATCH), pair.real.batches(BATCH), strict=True):  # 2 × (B, H, W, 3)
+    for frames in zip(
+        pair.generated.batches(BATCH), pair.real.batches(BATCH), strict=True
+    ):  # 2 × (B, H, W, 3)
         for task in tasks:
             chunks[task].append(task.instrument(*(frames[side] for side in task.sides)))
         progress.advance(len(frames[0]), pair.name)

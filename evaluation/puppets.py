@@ -28,10 +28,10 @@ SIDE = 64
 EMBEDDING = 32
 SEEN = 0.5
 
-FRAMES = 12_000      # of the train split, at most, held in memory
+FRAMES = 12_000  # of the train split, at most, held in memory
 STEPS, BATCH = 1000, 32
 LEARNING_RATE = 3e-3
-LOGIT_SCALE = 12.0   # of cosines of identities
+LOGIT_SCALE = 12.0  # of cosines of identities
 WEIGHT_OF_IDENTITY, WEIGHT_OF_SEEN = 0.01, 0.05  # beside the mean distance of the landmarks in uv
 
 
@@ -53,7 +53,9 @@ class PuppetNet(nn.Module):
         fine = self.fine(pictures - 0.5)  # (B, 48, S/4, S/4)
         coarse = self.coarse(fine)  # (B, 96, S/8, S/8)
         embedding = F.normalize(self.embedding(coarse.mean((2, 3))), dim=1)  # (B, D)
-        merged = self.merged(self.skip(fine) + F.interpolate(coarse, scale_factor=2.0, mode="bilinear"))  # (B, 64, G, G)
+        merged = self.merged(
+            self.skip(fine) + F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
+        )  # (B, 64, G, G)
         votes = self.votes(merged).unflatten(1, (len(self.names), 4))  # (B, L, 4, G, G)
         weight = votes[:, :, 0].flatten(2).softmax(-1)  # (B, L, G*G)
         places = (votes[:, :, 1:3] + _cell_centres(votes)).flatten(3)  # (B, L, 2, G*G)
@@ -113,10 +115,10 @@ def shrink(frames: Tensor) -> Tensor:
 class Examples(NamedTuple):
     """N frames with what is true of them."""
 
-    frames: Tensor      # (N, 3, SIDE, SIDE) uint8
-    uv: Tensor          # (N, L, 2)
-    puppets: Tensor     # (N,) number of the identity
-    names: list[str]    # L names of landmarks
+    frames: Tensor  # (N, 3, SIDE, SIDE) uint8
+    uv: Tensor  # (N, L, 2)
+    puppets: Tensor  # (N,) number of the identity
+    names: list[str]  # L names of landmarks
 
 
 def fit_puppets(train: Path, weights: Path, steps: int = STEPS) -> None:
@@ -131,8 +133,10 @@ def fit_puppets(train: Path, weights: Path, steps: int = STEPS) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise DatasetError(f"{weights}: can't be written ({error.strerror}); give --puppets a copy of the dataset that can "
-                           "be") from error
+        raise DatasetError(
+            f"{weights}: can't be written ({error.strerror}); give --puppets a copy of the dataset that can "
+            "be"
+        ) from error
     examples = read_examples(train)
     draw = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
@@ -153,7 +157,9 @@ def fit_puppets(train: Path, weights: Path, steps: int = STEPS) -> None:
     network.save(weights)
 
 
-def fitting_loss(network: PuppetNet, identities: nn.Linear, examples: Examples, draw: torch.Generator) -> Tensor:
+def fitting_loss(
+    network: PuppetNet, identities: nn.Linear, examples: Examples, draw: torch.Generator
+) -> Tensor:
     """Of a random batch: distance of the landmarks that are seen, whether each is seen, and whose puppet it is."""
     chosen = torch.randint(len(examples.frames), (BATCH,), generator=draw)
     pictures, true_uv, true_seen = disturb(examples, chosen, draw)
@@ -170,10 +176,17 @@ def fitting_loss(network: PuppetNet, identities: nn.Linear, examples: Examples, 
 def read_examples(train: Path) -> Examples:
     """At most `FRAMES` frames, evenly from all clips of `train` that `data/make_puppets.py` wrote."""
     landmarks = sorted(train.glob("*.npz")) if train.is_dir() else []
-    clips = [(file, clip) for file in landmarks for clip in (file.with_suffix(""), file.with_suffix(".mp4")) if clip.exists()]
+    clips = [
+        (file, clip)
+        for file in landmarks
+        for clip in (file.with_suffix(""), file.with_suffix(".mp4"))
+        if clip.exists()
+    ]
     if not clips:
-        raise DatasetError(f"{train}: holds no puppets with landmarks to fit their detector on; make some with "
-                           "data/make_puppets.py, and give --puppets that dataset")
+        raise DatasetError(
+            f"{train}: holds no puppets with landmarks to fit their detector on; make some with "
+            "data/make_puppets.py, and give --puppets that dataset"
+        )
     most = max(1, FRAMES // len(clips))
     frames = torch.empty(len(clips) * most, 3, SIDE, SIDE, dtype=torch.uint8)
     uv, puppets = [], []
@@ -183,12 +196,12 @@ def read_examples(train: Path) -> Examples:
                 xy, names = content["xy"], content["names"].tolist()
             numbers = np.unique(np.linspace(0, len(xy) - 1, most).round().astype(int))
             pixels = torch.from_numpy(open_clip(path).read(numbers)).permute(0, 3, 1, 2)  # (N, 3, H, W)
-            frames[len(puppets):len(puppets) + len(numbers)] = shrink(pixels.float()).round()
+            frames[len(puppets) : len(puppets) + len(numbers)] = shrink(pixels.float()).round()
             uv.append(xy_to_uv(torch.from_numpy(xy[numbers]), *pixels.shape[2:]))
             puppets += [path.name.split("#")[0]] * len(numbers)
             progress.advance(1)
     _, number = np.unique(puppets, return_inverse=True)
-    return Examples(frames[:len(puppets)], torch.cat(uv), torch.from_numpy(number), names)
+    return Examples(frames[: len(puppets)], torch.cat(uv), torch.from_numpy(number), names)
 
 
 def xy_to_uv(xy: Tensor, height: int, width: int) -> Tensor:

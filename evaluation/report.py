@@ -28,7 +28,11 @@ SCORES: dict[str, dict[str, Score]] = {
     "akd": {"akd": ("landmarks", metrics.keypoint_distance, "AKD, pixels")},
     "mkr": {"mkr": ("landmarks", metrics.missing_rate, "MKR, in [0, 1]")},
     "aed": {
-        "aed_squared": ("identity", metrics.squared_embedding_distance, "AED, sum of squares (published code)"),
+        "aed_squared": (
+            "identity",
+            metrics.squared_embedding_distance,
+            "AED, sum of squares (published code)",
+        ),
         "aed_euclidean": ("identity", metrics.euclidean_embedding_distance, "AED, Euclidean"),
     },
     "psnr": {"psnr": ("psnr", np.asarray, "PSNR, dB")},
@@ -62,7 +66,9 @@ def summarise(scores: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float 
         pooled = np.concatenate(values)
         summary[column] = {
             "mean_over_frames": metrics.mean_of_counted(pooled),
-            "mean_over_videos": metrics.mean_of_counted(np.array([metrics.mean_of_counted(video) for video in values])),
+            "mean_over_videos": metrics.mean_of_counted(
+                np.array([metrics.mean_of_counted(video) for video in values])
+            ),
             "frames": int((~np.isnan(pooled)).sum()),
         }
     return summary
@@ -77,7 +83,9 @@ def frechet_inception_distance(generated: np.ndarray, real: np.ndarray) -> float
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     if len(real) < 2:
-        raise DatasetError("fid compares distributions and needs two frames at least; leave it out of --metrics")
+        raise DatasetError(
+            "fid compares distributions and needs two frames at least; leave it out of --metrics"
+        )
 
     class Features(torch.nn.Identity):
         num_features = real.shape[1]
@@ -103,7 +111,9 @@ def write_report(folder: Path, rows: list[dict], summary: dict) -> None:
         _write(folder / "evaluation.csv", text.getvalue())
         _write(folder / "evaluation.json", json.dumps(_finite(summary), indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"{folder}: the results can't be written there ({error.strerror}); choose another --out") from error
+        raise UserError(
+            f"{folder}: the results can't be written there ({error.strerror}); choose another --out"
+        ) from error
 
 
 def _write(path: Path, text: str) -> None:
@@ -126,6 +136,12 @@ def format_table(summary: dict) -> str:
         if column == "fid":
             lines.append(("FID, all frames", f"{means:.4f}", "", str(summary["frames"])))
         else:
-            lines.append((titles[column], f"{means['mean_over_frames']:.4f}", f"{means['mean_over_videos']:.4f}",
-                          str(means["frames"])))
+            lines.append(
+                (
+                    titles[column],
+                    f"{means['mean_over_frames']:.4f}",
+                    f"{means['mean_over_videos']:.4f}",
+                    str(means["frames"]),
+                )
+            )
     return "\n".join(f"{title:<38} {a:>16} {b:>16} {frames:>8}" for title, a, b, frames in lines)

@@ -15,7 +15,9 @@ def version_of(package: str, wanted_by: str) -> str:
     try:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
-        raise UserError(f"{wanted_by} needs the package {package}; install it with: pip install {package}") from None
+        raise UserError(
+            f"{wanted_by} needs the package {package}; install it with: pip install {package}"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -23,7 +25,11 @@ def missing_weights(wanted_by: str, files: Sequence[str], folder: Path) -> Itera
     """Turn the failure to get or to read weights, within the block, into a `CheckpointError` that says what goes where."""
     try:
         yield
-    except Exception as error:  # each library, and torch.load, raises what it likes for no network or a damaged file
+    except (
+        Exception
+    ) as error:  # each library, and torch.load, raises what it likes for no network or a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{wanted_by} needs weights that could not be downloaded or read ({reason}): put "
-                              f"{' and '.join(files)} into {folder}") from error
+        raise CheckpointError(
+            f"{wanted_by} needs weights that could not be downloaded or read ({reason}): put "
+            f"{' and '.join(files)} into {folder}"
+        ) from error

@@ -49,7 +49,10 @@ POSITIVE: Leaf = ("a number above 0", lambda value: is_number(value) and value >
 NUMBERS: Leaf = ("a list of numbers of at least 0", lambda value: list_of(is_number, value))
 WHOLES: Leaf = ("a list of whole numbers", lambda value: list_of(is_integer, value))
 SCALE: Leaf = ("1 divided by a whole number (1, 0.5, 0.25, …)", is_scale)
-SCALES: Leaf = ("a list of 1 divided by whole numbers ([1, 0.5, 0.25])", lambda value: list_of(is_scale, value))
+SCALES: Leaf = (
+    "a list of 1 divided by whole numbers ([1, 0.5, 0.25])",
+    lambda value: list_of(is_scale, value),
+)
 FRAME_SHAPE: Leaf = (
     "[height, width, channels]",
     lambda value: list_of(lambda item: is_integer(item, least=1), value) and len(value) == 3,
@@ -60,7 +63,9 @@ RANGE: Leaf = (
 )
 ANGLE: Leaf = (
     "degrees, or [lowest, highest]",
-    lambda value: is_number(value) or (list_of(lambda item: is_number(item, least=-360), value) and len(value) == 2),
+    lambda value: (
+        is_number(value) or (list_of(lambda item: is_number(item, least=-360), value) and len(value) == 2)
+    ),
 )
 SIZE: Leaf = (
     "a whole number, or [height, width]",
@@ -84,7 +89,12 @@ SCHEMA = {
             "rotation_param?": {"degrees": ANGLE},
             "resize_param?": {"ratio?": RANGE, "interpolation?": INTERPOLATION},
             "crop_param?": {"size": SIZE},
-            "jitter_param?": {"brightness?": NUMBER, "contrast?": NUMBER, "saturation?": NUMBER, "hue?": NUMBER},
+            "jitter_param?": {
+                "brightness?": NUMBER,
+                "contrast?": NUMBER,
+                "saturation?": NUMBER,
+                "hue?": NUMBER,
+            },
         },
     },
     "model_params": {
@@ -179,15 +189,21 @@ def check_keys(values: Any, schema: dict, path: str | Path, key: str) -> None:
     """Hold one mapping of a config, found under the dotted `key`, and all below it against the schema."""
     here = key or "the file"
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: {here} must hold the keys {', '.join(plain_names(schema))}; it is {values!r}")
+        raise ConfigError(
+            f"{path}: {here} must hold the keys {', '.join(plain_names(schema))}; it is {values!r}"
+        )
     for name in values:
         if name not in plain_names(schema):
-            raise ConfigError(f"{path}: unknown key '{dotted(key, name)}'; {here} may hold {', '.join(plain_names(schema))}")
+            raise ConfigError(
+                f"{path}: unknown key '{dotted(key, name)}'; {here} may hold {', '.join(plain_names(schema))}"
+            )
     for entry, expected in schema.items():
         name, full = entry.rstrip("?"), dotted(key, entry.rstrip("?"))
         if values.get(name) is None:  # an empty value counts as left out
             if not entry.endswith("?"):
-                raise ConfigError(f"{path}: missing key '{full}'{'' if isinstance(expected, dict) else ': ' + expected[0]}")
+                raise ConfigError(
+                    f"{path}: missing key '{full}'{'' if isinstance(expected, dict) else ': ' + expected[0]}"
+                )
         elif isinstance(expected, dict):
             check_keys(values[name], expected, path, full)
         elif not expected[1](values[name]):
@@ -205,13 +221,20 @@ def dotted(key: str, name: str) -> str:
 def check_relations(config: dict, path: str | Path) -> None:
     """Values that are fine each by itself and can't go together."""
     model, train = config["model_params"], config["train_params"]
-    weights, generator, discriminator = train["loss_weights"], model["generator_params"], model["discriminator_params"]
+    weights, generator, discriminator = (
+        train["loss_weights"],
+        model["generator_params"],
+        model["discriminator_params"],
+    )
     adversarial = weights["generator_gan"] != 0
     num_blocks = discriminator.get("num_blocks", 4)
-    has_occlusion_map = generator.get("estimate_occlusion_map", False) and generator.get("dense_motion_params") is not None
+    has_occlusion_map = (
+        generator.get("estimate_occlusion_map", False) and generator.get("dense_motion_params") is not None
+    )
     rules = [
         (
-            weights["equivariance_jacobian"] != 0 and not model["common_params"].get("estimate_jacobian", False),
+            weights["equivariance_jacobian"] != 0
+            and not model["common_params"].get("estimate_jacobian", False),
             "train_params.loss_weights.equivariance_jacobian must be 0 where common_params.estimate_jacobian is false",
         ),
         (
@@ -223,7 +246,9 @@ def check_relations(config: dict, path: str | Path) -> None:
             "model_params.discriminator_params.scales may only hold scales of train_params.scales",
         ),
         (
-            adversarial and any(weights["feature_matching"]) and len(weights["feature_matching"]) < num_blocks,
+            adversarial
+            and any(weights["feature_matching"])
+            and len(weights["feature_matching"]) < num_blocks,
             f"train_params.loss_weights.feature_matching needs {num_blocks} weights, one for each block of the discriminator",
         ),
         (
@@ -285,7 +310,9 @@ def build_discriminator(config: dict) -> MultiScaleDiscriminator:
     return MultiScaleDiscriminator(**params["discriminator_params"], **params["common_params"])
 
 
-def load_weights(network: nn.Module, state: dict, name: str, path: str | Path, config_path: str | Path) -> None:
+def load_weights(
+    network: nn.Module, state: dict, name: str, path: str | Path, config_path: str | Path
+) -> None:
     """Put `state`, the part `name` of the checkpoint `path`, into a network built from `config_path`.
 
     Raises `CheckpointError` naming the keys that are missing, not known, or of another shape, and changes nothing then.
@@ -297,5 +324,7 @@ def load_weights(network: nn.Module, state: dict, name: str, path: str | Path, c
     if missing or unknown or reshaped:
         found = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
         told = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in found.items() if keys)
-        raise CheckpointError(f"{path}: its '{name}' does not fit {config_path}: {told}; use the config it was trained with")
+        raise CheckpointError(
+            f"{path}: its '{name}' does not fit {config_path}: {told}; use the config it was trained with"
+        )
     network.load_state_dict(state)

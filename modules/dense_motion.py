@@ -47,7 +47,9 @@ class DenseMotionNetwork(nn.Module):
         kp_variance: float = 0.01,
     ):
         super().__init__()
-        self.hourglass = Hourglass(block_expansion, (num_kp + 1) * (num_channels + 1), num_blocks, max_features)
+        self.hourglass = Hourglass(
+            block_expansion, (num_kp + 1) * (num_channels + 1), num_blocks, max_features
+        )
         self.mask = nn.Conv2d(self.hourglass.out_filters, num_kp + 1, kernel_size=7, padding=3)
         self.occlusion = None
         if estimate_occlusion_map:
@@ -65,7 +67,9 @@ class DenseMotionNetwork(nn.Module):
 
     def motion(self, source: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
         """As `forward`, from the downsampled source (B, C, h, w)."""
-        heatmaps = difference_heatmaps(kp_driving, kp_source, source.shape[2:], self.kp_variance)  # (B, K+1, 1, h, w)
+        heatmaps = difference_heatmaps(
+            kp_driving, kp_source, source.shape[2:], self.kp_variance
+        )  # (B, K+1, 1, h, w)
         motions = sparse_motions(kp_driving, kp_source, source.shape[2:])  # (B, K+1, h, w, 2)
         deformed = deform_by_each(source, motions)  # (B, K+1, C, h, w)
         features = self.hourglass(torch.cat([heatmaps.to(source.dtype), deformed], dim=2).flatten(1, 2))
@@ -76,13 +80,19 @@ class DenseMotionNetwork(nn.Module):
             "deformation": (motions * mask.unsqueeze(-1)).sum(dim=1),  # (B, h, w, 2)
         }
         if self.occlusion is not None:
-            out["occlusion_map"] = torch.sigmoid(at_least_float32(self.occlusion(features)))  # (B, 1, h, w); bf16 has no 0.999
+            out["occlusion_map"] = torch.sigmoid(
+                at_least_float32(self.occlusion(features))
+            )  # (B, 1, h, w); bf16 has no 0.999
         return out
 
 
-def difference_heatmaps(kp_driving: Keypoints, kp_source: Keypoints, size: tuple[int, int], kp_variance: float) -> Tensor:
+def difference_heatmaps(
+    kp_driving: Keypoints, kp_source: Keypoints, size: tuple[int, int], kp_variance: float
+) -> Tensor:
     """Eq. 6: a Gaussian at the driving keypoint minus one at the source's, zeros for the background: (B, K+1, 1, h, w)."""
-    heatmaps = kp2gaussian(kp_driving, size, kp_variance) - kp2gaussian(kp_source, size, kp_variance)  # (B, K, h, w)
+    heatmaps = kp2gaussian(kp_driving, size, kp_variance) - kp2gaussian(
+        kp_source, size, kp_variance
+    )  # (B, K, h, w)
     return F.pad(heatmaps, (0, 0, 0, 0, 1, 0)).unsqueeze(2)
 
 
@@ -97,7 +107,9 @@ def sparse_motions(kp_driving: Keypoints, kp_source: Keypoints, size: tuple[int,
     offset = identity - driving[:, :, None, None, :]  # (B, K, h, w, 2)
     if "jacobian" in kp_driving:
         with full_precision(like=offset):
-            jacobian = at_least_float32(kp_source["jacobian"]) @ inverse_2x2(kp_driving["jacobian"])  # (B, K, 2, 2)
+            jacobian = at_least_float32(kp_source["jacobian"]) @ inverse_2x2(
+                kp_driving["jacobian"]
+            )  # (B, K, 2, 2)
             offset = (jacobian[:, :, None, None] @ offset.unsqueeze(-1)).squeeze(-1)
     motion = source[:, :, None, None, :] + offset  # (B, K, h, w, 2)
     background = identity.expand(motion.shape[0], 1, -1, -1, -1)

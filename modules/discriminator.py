@@ -19,7 +19,9 @@ class DownBlock2d(nn.Module):
     (B, C, H, W) -> (B, C', H-3, W-3), halved if pooled. `sn` adds spectral normalisation.
     """
 
-    def __init__(self, in_features: int, out_features: int, norm: bool = False, pool: bool = False, sn: bool = False):
+    def __init__(
+        self, in_features: int, out_features: int, norm: bool = False, pool: bool = False, sn: bool = False
+    ):
         super().__init__()
         self.conv = maybe_spectral_norm(nn.Conv2d(in_features, out_features, kernel_size=4), sn)
         self.norm = nn.InstanceNorm2d(out_features, affine=True) if norm else None
@@ -59,7 +61,8 @@ class Discriminator(nn.Module):
         widths = [num_channels + num_kp * use_kp]
         widths += [features_at(i + 1, block_expansion, max_features) for i in range(num_blocks)]
         self.down_blocks = nn.ModuleList(
-            DownBlock2d(widths[i], widths[i + 1], norm=i != 0, pool=i != num_blocks - 1, sn=sn) for i in range(num_blocks)
+            DownBlock2d(widths[i], widths[i + 1], norm=i != 0, pool=i != num_blocks - 1, sn=sn)
+            for i in range(num_blocks)
         )
         self.conv = maybe_spectral_norm(nn.Conv2d(widths[-1], 1, kernel_size=1), sn)
         self.use_kp = use_kp

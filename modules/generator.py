@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from modules.dense_motion import DenseMotionNetwork
-from modules.util import DownBlock2d, Keypoints, ResBlock2d, SameBlock2d, UpBlock2d, check_size, features_at, resize, warp
+from modules.util import (
+    DownBlock2d,
+    Keypoints,
+    ResBlock2d,
+    SameBlock2d,
+    UpBlock2d,
+    check_size,
+    features_at,
+    resize,
+    warp,
+)
 
 
 class SourceEncoding(NamedTuple):
@@ -64,14 +74,21 @@ class OcclusionAwareGenerator(nn.Module):
         self.size_multiple = 2**num_down_blocks
         if dense_motion_params is not None:
             self.dense_motion_network = DenseMotionNetwork(
-                num_kp=num_kp, num_channels=num_channels, estimate_occlusion_map=estimate_occlusion_map, **dense_motion_params
+                num_kp=num_kp,
+                num_channels=num_channels,
+                estimate_occlusion_map=estimate_occlusion_map,
+                **dense_motion_params,
             )
             self.size_multiple = max(self.size_multiple, self.dense_motion_network.size_multiple)
 
         widths = [features_at(i, block_expansion, max_features) for i in range(num_down_blocks + 1)]
         self.first = SameBlock2d(num_channels, widths[0], kernel_size=7, padding=3)
-        self.down_blocks = nn.ModuleList(DownBlock2d(widths[i], widths[i + 1]) for i in range(num_down_blocks))
-        self.up_blocks = nn.ModuleList(UpBlock2d(widths[i + 1], widths[i]) for i in reversed(range(num_down_blocks)))
+        self.down_blocks = nn.ModuleList(
+            DownBlock2d(widths[i], widths[i + 1]) for i in range(num_down_blocks)
+        )
+        self.up_blocks = nn.ModuleList(
+            UpBlock2d(widths[i + 1], widths[i]) for i in reversed(range(num_down_blocks))
+        )
         self.bottleneck = nn.Sequential()
         for i in range(num_bottleneck_blocks):
             self.bottleneck.add_module(f"r{i}", ResBlock2d(widths[-1], kernel_size=3, padding=1))
@@ -86,17 +103,25 @@ class OcclusionAwareGenerator(nn.Module):
         features = self.first(source_image)
         for down_block in self.down_blocks:
             features = down_block(features)
-        small = None if self.dense_motion_network is None else self.dense_motion_network.downsample(source_image)
+        small = (
+            None if self.dense_motion_network is None else self.dense_motion_network.downsample(source_image)
+        )
         return SourceEncoding(source_image, small, features)
 
-    def generate(self, source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
+    def generate(
+        self, source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints
+    ) -> dict[str, Tensor]:
         """The half that is done for each driving frame; returns what `forward` returns."""
         features, out = source.features, {}
         if self.dense_motion_network is not None:
-            motion = self.dense_motion_network.motion(source.small, kp_driving=kp_driving, kp_source=kp_source)
+            motion = self.dense_motion_network.motion(
+                source.small, kp_driving=kp_driving, kp_source=kp_source
+            )
             deformation = motion.pop("deformation")
             out = motion | {"deformed": self.deform_image(source.image, deformation)}
-            features = occlude(self.deform(features, deformation), motion.get("occlusion_map"))  # (B, F, h, w)
+            features = occlude(
+                self.deform(features, deformation), motion.get("occlusion_map")
+            )  # (B, F, h, w)
         painted = self.decode(features)
         if not self.image_skip:
             return out | {"prediction": painted}
@@ -104,7 +129,9 @@ class OcclusionAwareGenerator(nn.Module):
 
     def deform(self, maps: Tensor, deformation: Tensor) -> Tensor:
         """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""
-        flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:], self.align_corners).permute(0, 2, 3, 1)  # (B, H, W, 2)
+        flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:], self.align_corners).permute(
+            0, 2, 3, 1
+        )  # (B, H, W, 2)
         return warp(maps, flow)
 
     def deform_image(self, image: Tensor, deformation: Tensor) -> Tensor:

@@ -90,7 +90,9 @@ class WinogradConv2d(nn.Module):
         # `winograd_input` leaves out.
         points = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
         points = torch.tensor(points, dtype=torch.float64, device=conv.weight.device) / 24
-        weight = torch.einsum("xr,ys,ocsr->xyco", points, points, conv.weight.detach().double())  # (6, 6, C, O)
+        weight = torch.einsum(
+            "xr,ys,ocsr->xyco", points, points, conv.weight.detach().double()
+        )  # (6, 6, C, O)
         self.register_buffer("weight", weight.flatten(0, 1).to(conv.weight.dtype))  # (36, C, O)
         self.register_buffer("bias", conv.bias.detach().clone())  # (O,)
 
@@ -109,7 +111,9 @@ class WinogradConv2d(nn.Module):
         batch, rows, _, columns, _, width = out.shape
         strips = x.new_empty(6, batch, rows, x.shape[2], x.shape[3])
         winograd_input([x[:, i : i + 4 * rows - 3 : 4] for i in range(6)], strips)
-        tiles = x.new_empty(6, 6, batch, rows, columns, x.shape[3])  # axes: column in the tile, row in the tile, tile
+        tiles = x.new_empty(
+            6, 6, batch, rows, columns, x.shape[3]
+        )  # axes: column in the tile, row in the tile, tile
         winograd_input([strips[:, :, :, j : j + 4 * columns - 3 : 4] for j in range(6)], tiles)
         products = tiles.flatten(0, 1).flatten(1, 3) @ self.weight  # (36, B·R·S, O)
         products[7] += self.bias  # the product at point (1, 1) enters every output once
@@ -171,7 +175,9 @@ class UpsampledConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
-        taps = torch.tensor([[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=torch.float64, device=conv.weight.device)
+        taps = torch.tensor(
+            [[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=torch.float64, device=conv.weight.device
+        )
         weight = torch.einsum("yr,xs,ocrs->cyxo", taps, taps, conv.weight.detach().double())  # (C, 3, 3, O)
         weight = weight.to(conv.weight.dtype)
         self.register_buffer("of_pixel", weight[:, 0, 0].contiguous())  # (C, O)
@@ -197,7 +203,9 @@ class UpsampledConv2d(nn.Module):
         pixel += self.bias
         by_dy = ((inner[:, 1:] - inner[:, :-1]) @ self.of_dy).unflatten(-1, (2, -1))  # (B, R + 1, W, 2, O)
         by_dx = (dx[:, 1:-1].contiguous() @ self.of_dx).unflatten(-1, (2, -1))  # (B, R, W + 1, 2, O)
-        by_both = ((dx[:, 1:] - dx[:, :-1]) @ self.of_dxdy).unflatten(-1, (2, 2, -1))  # (B, R + 1, W + 1, 2, 2, O)
+        by_both = ((dx[:, 1:] - dx[:, :-1]) @ self.of_dxdy).unflatten(
+            -1, (2, 2, -1)
+        )  # (B, R + 1, W + 1, 2, 2, O)
         for a in range(2):
             above = by_dy[:, a : a + rows, :, a].add_(pixel)
             for b in range(2):
@@ -245,7 +253,9 @@ class FastResBlock(nn.Module):
 
     def __init__(self, block: ResBlock2d):
         super().__init__()
-        scale, shift = (value.to(block.conv1.weight.dtype)[None, :, None, None] for value in affine(block.norm1))
+        scale, shift = (
+            value.to(block.conv1.weight.dtype)[None, :, None, None] for value in affine(block.norm1)
+        )
         self.register_buffer("scale", scale)  # (1, C, 1, 1)
         self.register_buffer("shift", shift)  # (1, C, 1, 1)
         self.conv1 = fast_conv3x3(fold(block.conv1, block.norm2))
@@ -261,7 +271,9 @@ def fast_same_block(block: SameBlock2d) -> nn.Module:
 
 
 def fast_down_block(block: DownBlock2d) -> nn.Module:
-    return nn.Sequential(fast_conv3x3(fold(block.conv, block.norm)), nn.ReLU(inplace=True), copy.deepcopy(block.pool))
+    return nn.Sequential(
+        fast_conv3x3(fold(block.conv, block.norm)), nn.ReLU(inplace=True), copy.deepcopy(block.pool)
+    )
 
 
 def fast_up_block(block: UpBlock2d) -> nn.Module:
@@ -298,7 +310,9 @@ class FastKPDetector(KPDetector):
             x = self.down(x)
         maps = self.heads(self.predictor(channels_last(x)))  # (B, K + 4·K, h, w)
         logits = at_least_float32(maps[:, : self.num_kp])  # (B, K, h, w)
-        heatmap = (logits.flatten(2) / self.temperature).softmax(dim=-1).view_as(logits)  # (B, K, h, w), sums to 1
+        heatmap = (
+            (logits.flatten(2) / self.temperature).softmax(dim=-1).view_as(logits)
+        )  # (B, K, h, w), sums to 1
         kp = {"value": soft_argmax(heatmap)}
         if maps.shape[1] > self.num_kp:
             kp["jacobian"] = expected_jacobian(heatmap, maps[:, self.num_kp :])
@@ -318,7 +332,9 @@ class FastDenseMotionNetwork(DenseMotionNetwork):
         self.size_multiple = network.size_multiple
 
     def motion(self, source: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
-        heatmaps = difference_heatmaps(kp_driving, kp_source, source.shape[2:], self.kp_variance)  # (B, K+1, 1, h, w)
+        heatmaps = difference_heatmaps(
+            kp_driving, kp_source, source.shape[2:], self.kp_variance
+        )  # (B, K+1, 1, h, w)
         motions = sparse_motions(kp_driving, kp_source, source.shape[2:])  # (B, K+1, h, w, 2)
         deformed = deform_by_each(source, motions)  # (B, K+1, C, h, w)
         features = torch.cat([heatmaps.to(source.dtype), deformed], dim=2).flatten(1, 2)
@@ -326,7 +342,9 @@ class FastDenseMotionNetwork(DenseMotionNetwork):
         mask = at_least_float32(maps[:, : self.num_motions]).softmax(dim=1)  # (B, K+1, h, w)
         out = {"mask": mask, "deformation": (motions * mask.unsqueeze(-1)).sum(dim=1)}  # (B, h, w, 2)
         if maps.shape[1] > self.num_motions:
-            out["occlusion_map"] = torch.sigmoid(at_least_float32(maps[:, self.num_motions :]))  # (B, 1, h, w)
+            out["occlusion_map"] = torch.sigmoid(
+                at_least_float32(maps[:, self.num_motions :])
+            )  # (B, 1, h, w)
         return out
 
 
@@ -357,7 +375,9 @@ class FastGenerator(OcclusionAwareGenerator):
         return super().encode(channels_last(source_image))
 
     @torch.no_grad()
-    def generate(self, source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
+    def generate(
+        self, source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints
+    ) -> dict[str, Tensor]:
         features, out = source.features, {}
         if self.dense_motion_network is not None:
             out = self.dense_motion_network.motion(source.small, kp_driving=kp_driving, kp_source=kp_source)
@@ -366,7 +386,9 @@ class FastGenerator(OcclusionAwareGenerator):
         painted = self.decode(channels_last(features))
         if not self.image_skip:
             return out | {"prediction": painted}
-        return out | {"prediction": blend(self.deform_image(source.image, deformation), painted, out["occlusion_map"])}
+        return out | {
+            "prediction": blend(self.deform_image(source.image, deformation), painted, out["occlusion_map"])
+        }
 
 
 def channels_last(maps: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ class KPDetector(nn.Module):
             x = self.down(x)
         features = self.predictor(x)
         logits = at_least_float32(self.kp(features))  # (B, K, h, w)
-        heatmap = (logits.flatten(2) / self.temperature).softmax(dim=-1).view_as(logits)  # (B, K, h, w), sums to 1
+        heatmap = (
+            (logits.flatten(2) / self.temperature).softmax(dim=-1).view_as(logits)
+        )  # (B, K, h, w), sums to 1
         kp = {"value": soft_argmax(heatmap)}
         if self.jacobian is not None:
             kp["jacobian"] = expected_jacobian(heatmap, self.jacobian(features))

@@ -33,7 +33,13 @@ Pyramid = dict[str, Tensor]  # "prediction_<scale>" -> (B, C, scale·H, scale·W
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-RELU_X_1 = (1, 6, 11, 20, 29)  # positions of relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 in torchvision's vgg19().features
+RELU_X_1 = (
+    1,
+    6,
+    11,
+    20,
+    29,
+)  # positions of relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 in torchvision's vgg19().features
 
 
 class Vgg19(nn.Module):
@@ -73,7 +79,10 @@ def load_vgg19(weights: str) -> nn.Module:
     if weights == "imagenet":
         try:
             state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError) as error:  # no network, no disk space; a broken download fails its hash
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # no network, no disk space; a broken download fails its hash
             name = Path(VGG19_Weights.IMAGENET1K_V1.url).name
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             raise CheckpointError(
@@ -112,7 +121,8 @@ class ImagePyramide(nn.Module):
 
     def forward(self, x: Tensor) -> Pyramid:
         return {
-            f"prediction_{scale}": down(x) for scale, down in zip(self.scales, self.downs.values(), strict=True)
+            f"prediction_{scale}": down(x)
+            for scale, down in zip(self.scales, self.downs.values(), strict=True)
         }
 
 
@@ -197,7 +207,11 @@ class Transform:
 
 def weighted_l1(features: list[Tensor], target: list[Tensor], weights: list[float]) -> Tensor:
     """L1 between feature maps of a generated and a real image: VGG's (Sec. 3.3) or, for feature matching, a discriminator's."""
-    return sum(weight * F.l1_loss(a, b) for a, b, weight in zip(features, target, weights, strict=False) if weight != 0)
+    return sum(
+        weight * F.l1_loss(a, b)
+        for a, b, weight in zip(features, target, weights, strict=False)
+        if weight != 0
+    )
 
 
 def pyramid_loss(generated: Pyramid, real: Pyramid) -> Tensor:
@@ -223,7 +237,9 @@ def equivariance_value_loss(kp: Keypoints, transformed_kp: Keypoints, transform:
 def equivariance_jacobian_loss(kp: Keypoints, transformed_kp: Keypoints, transform: Transform) -> Tensor:
     """Eq. 11, written with the inverse on one side so that collapsing Jacobians don't lower it: |1 - J⁻¹ J_T J_transformed|."""
     with full_precision(like=kp["value"]):
-        expected = transform.jacobian(transformed_kp["value"]) @ at_least_float32(transformed_kp["jacobian"])  # (B, K, 2, 2)
+        expected = transform.jacobian(transformed_kp["value"]) @ at_least_float32(
+            transformed_kp["jacobian"]
+        )  # (B, K, 2, 2)
         product = inverse_2x2(kp["jacobian"]) @ expected
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()
 
@@ -266,7 +282,9 @@ class GeneratorFullModel(nn.Module):
     through the discriminator to the generator, and none are computed for the discriminator's own weights.
     """
 
-    def __init__(self, kp_extractor: nn.Module, generator: nn.Module, discriminator: nn.Module, train_params: dict):
+    def __init__(
+        self, kp_extractor: nn.Module, generator: nn.Module, discriminator: nn.Module, train_params: dict
+    ):
         super().__init__()
         self.kp_extractor = kp_extractor
         self.generator = generator
@@ -301,7 +319,9 @@ class GeneratorFullModel(nn.Module):
         if weights.get("keypoint_prior", 0) != 0:
             losses["keypoint_prior"] = weights["keypoint_prior"] * keypoint_prior_loss(kp_driving)
         if weights.get("occlusion_prior", 0) != 0:
-            losses["occlusion_prior"] = weights["occlusion_prior"] * occlusion_prior_loss(generated["occlusion_map"])
+            losses["occlusion_prior"] = weights["occlusion_prior"] * occlusion_prior_loss(
+                generated["occlusion_map"]
+            )
         if weights["generator_gan"] != 0:
             losses |= self.adversarial(real_pyramid, generated_pyramid, detach_kp(kp_driving))
         if weights["equivariance_value"] != 0 or weights["equivariance_jacobian"] != 0:
@@ -329,7 +349,9 @@ class GeneratorFullModel(nn.Module):
         for scale in self.disc_scales:
             features, target_features = judged[f"feature_maps_{scale}"], target[f"feature_maps_{scale}"]
             gan = gan + generator_gan_loss(judged[f"prediction_map_{scale}"])
-            matching = matching + weighted_l1(features, target_features, self.loss_weights["feature_matching"])
+            matching = matching + weighted_l1(
+                features, target_features, self.loss_weights["feature_matching"]
+            )
         losses = {"gen_gan": self.loss_weights["generator_gan"] * gan}
         return losses | ({"feature_matching": matching} if any(self.loss_weights["feature_matching"]) else {})
 
@@ -338,10 +360,19 @@ class GeneratorFullModel(nn.Module):
             return Transform.from_state(state)
         return Transform(like.shape[0], **self.train_params["transform_params"]).to(like)
 
-    def equivariance(self, kp: Keypoints, transformed_kp: Keypoints, transform: Transform) -> dict[str, Tensor]:
-        terms = {"equivariance_value": equivariance_value_loss, "equivariance_jacobian": equivariance_jacobian_loss}
+    def equivariance(
+        self, kp: Keypoints, transformed_kp: Keypoints, transform: Transform
+    ) -> dict[str, Tensor]:
+        terms = {
+            "equivariance_value": equivariance_value_loss,
+            "equivariance_jacobian": equivariance_jacobian_loss,
+        }
         weights = {name: self.loss_weights[name] for name in terms}
-        return {name: weights[name] * term(kp, transformed_kp, transform) for name, term in terms.items() if weights[name] != 0}
+        return {
+            name: weights[name] * term(kp, transformed_kp, transform)
+            for name, term in terms.items()
+            if weights[name] != 0
+        }
 
 
 class DiscriminatorFullModel(nn.Module):
@@ -351,7 +382,9 @@ class DiscriminatorFullModel(nn.Module):
     the keypoint detector and the generator as the published class does, and needs neither.
     """
 
-    def __init__(self, kp_extractor: nn.Module, generator: nn.Module, discriminator: nn.Module, train_params: dict):
+    def __init__(
+        self, kp_extractor: nn.Module, generator: nn.Module, discriminator: nn.Module, train_params: dict
+    ):
         super().__init__()
         self.discriminator = discriminator
         self.scales = discriminator.scales

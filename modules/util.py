@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from modules.errors import UserError
 from sync_batchnorm import SynchronizedBatchNorm2d as BatchNorm2d
 
-Keypoints = dict[str, Tensor]  # "value" (B, K, 2) in [-1, 1] and, for first-order motion, "jacobian" (B, K, 2, 2)
+Keypoints = dict[
+    str, Tensor
+]  # "value" (B, K, 2) in [-1, 1] and, for first-order motion, "jacobian" (B, K, 2, 2)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Coordinates
@@ -52,7 +54,9 @@ def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros") -> Tensor:
     """
     image = image.expand(grid.shape[0], -1, -1, -1)
     dtype = torch.promote_types(image.dtype, grid.dtype)
-    sampled = F.grid_sample(image.to(dtype), grid.to(dtype), mode="bilinear", padding_mode=padding_mode, align_corners=True)
+    sampled = F.grid_sample(
+        image.to(dtype), grid.to(dtype), mode="bilinear", padding_mode=padding_mode, align_corners=True
+    )
     return sampled.to(image.dtype)
 
 
@@ -140,7 +144,9 @@ class ResBlock2d(nn.Module):
 class UpBlock2d(nn.Module):
     """Nearest upsampling, convolution, batch norm, ReLU: (B, C, H, W) -> (B, C', 2H, 2W)."""
 
-    def __init__(self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1):
+    def __init__(
+        self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1
+    ):
         super().__init__()
         self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
         self.norm = BatchNorm2d(out_features, affine=True)
@@ -152,7 +158,9 @@ class UpBlock2d(nn.Module):
 class DownBlock2d(nn.Module):
     """Convolution, batch norm, ReLU, 2×2 average pooling: (B, C, H, W) -> (B, C', H/2, W/2)."""
 
-    def __init__(self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1):
+    def __init__(
+        self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1
+    ):
         super().__init__()
         self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
         self.norm = BatchNorm2d(out_features, affine=True)
@@ -165,7 +173,9 @@ class DownBlock2d(nn.Module):
 class SameBlock2d(nn.Module):
     """Convolution, batch norm, ReLU at the same size: (B, C, H, W) -> (B, C', H, W)."""
 
-    def __init__(self, in_features: int, out_features: int, groups: int = 1, kernel_size: int = 3, padding: int = 1):
+    def __init__(
+        self, in_features: int, out_features: int, groups: int = 1, kernel_size: int = 3, padding: int = 1
+    ):
         super().__init__()
         self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
         self.norm = BatchNorm2d(out_features, affine=True)
@@ -188,7 +198,9 @@ class Encoder(nn.Module):
 
     def __init__(self, block_expansion: int, in_features: int, num_blocks: int = 3, max_features: int = 256):
         super().__init__()
-        widths = [in_features] + [features_at(i + 1, block_expansion, max_features) for i in range(num_blocks)]
+        widths = [in_features] + [
+            features_at(i + 1, block_expansion, max_features) for i in range(num_blocks)
+        ]
         self.down_blocks = nn.ModuleList(DownBlock2d(widths[i], widths[i + 1]) for i in range(num_blocks))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -239,7 +251,9 @@ def downsampling_stride(scale: float) -> int:
     """1/scale as an integer; a `UserError` if it isn't one."""
     stride = round(1 / scale)
     if abs(stride * scale - 1) > 1e-6:
-        raise UserError(f"scale {scale}: images can only be made smaller by a whole factor (1, 0.5, 0.25, 0.125, …)")
+        raise UserError(
+            f"scale {scale}: images can only be made smaller by a whole factor (1, 0.5, 0.25, 0.125, …)"
+        )
     return stride
 
 

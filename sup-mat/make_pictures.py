@@ -98,7 +98,9 @@ def grid(rows: list[list[np.ndarray | None]]) -> np.ndarray:
     """Cells on white, centred in rows and columns as large as their largest cell; None stays empty."""
     heights = [max(cell.shape[0] for cell in row if cell is not None) for row in rows]
     widths = [max(cell.shape[1] for cell in column if cell is not None) for column in zip(*rows, strict=True)]
-    sheet = np.full((sum(heights) + GAP * (len(rows) + 1), sum(widths) + GAP * (len(widths) + 1), 3), 255, np.uint8)
+    sheet = np.full(
+        (sum(heights) + GAP * (len(rows) + 1), sum(widths) + GAP * (len(widths) + 1), 3), 255, np.uint8
+    )
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
             if cell is not None:
@@ -112,7 +114,9 @@ def label(text: str, size: int = 15) -> np.ndarray:
     """Text on white, as wide as it is; lines of text have one height, whichever letters they hold."""
     font = ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
     style = {"font": font, "spacing": 6, "align": "center"}
-    left, _, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, **style)
+    left, _, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox(
+        (0, 0), text, **style
+    )
     image = Image.new("RGB", (round(right - left), max(round(bottom), sum(font.getmetrics()))), "white")
     ImageDraw.Draw(image).multiline_text((-left, 0), text, INK, **style)
     return np.array(image)
@@ -127,7 +131,9 @@ def scaled(image: np.ndarray, size: int) -> np.ndarray:
     return fit(image, (size, size), "stretch")
 
 
-def animated(networks: Networks, source: np.ndarray, driving: list[np.ndarray], relative: bool = True) -> list[np.ndarray]:
+def animated(
+    networks: Networks, source: np.ndarray, driving: list[np.ndarray], relative: bool = True
+) -> list[np.ndarray]:
     predictions = make_animation(source, driving, *networks, relative=relative, adapt_movement_scale=relative)
     return [to_uint8(prediction) for prediction in predictions]
 
@@ -164,7 +170,9 @@ def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int) -> None:
     images = [Image.fromarray(frame).quantize(palette=chosen, dither=Image.Dither.NONE) for frame in frames]
     temporary = path.with_name(path.name + ".tmp")
     try:
-        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+        images[0].save(
+            temporary, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0
+        )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -174,11 +182,18 @@ def write_transfer(path: Path, networks: Networks, size: int, columns: int = 6, 
     """A source near the camera on the left, a driving head far from it on the right: what each kind of transfer makes of it."""
     source = portrait(TRANSFER_PAIR[0], size, Pose(x=-0.14, scale=1.1))
     poses = evenly(performance(TRANSFER_PAIR[1], 48), columns)
-    driving = film(TRANSFER_PAIR[1], size, [replace(pose, x=pose.x + 0.14, scale=0.9 * pose.scale) for pose in poses])
+    driving = film(
+        TRANSFER_PAIR[1], size, [replace(pose, x=pose.x + 0.14, scale=0.9 * pose.scale) for pose in poses]
+    )
     rows = [("driving", None, driving)]
-    rows += [(name, source, animated(networks, source, driving, relative))
-             for name, relative in (("absolute\n(default)", False), ("--relative\n--adapt_scale", True))]
-    cells = [[image if image is None else scaled(image, cell) for image in [first, *images]] for _, first, images in rows]
+    rows += [
+        (name, source, animated(networks, source, driving, relative))
+        for name, relative in (("absolute\n(default)", False), ("--relative\n--adapt_scale", True))
+    ]
+    cells = [
+        [image if image is None else scaled(image, cell) for image in [first, *images]]
+        for _, first, images in rows
+    ]
     write_image(path, grid([[label(name), *images] for (name, *_), images in zip(rows, cells, strict=True)]))
 
 
@@ -201,8 +216,13 @@ def drawn(source: np.ndarray, driving: np.ndarray, out: dict) -> dict[str, np.nd
     seen |= {name: out[name] for name in ("kp_source", "kp_driving")}
     pair = [zoom(to_tensor(image).unsqueeze(0)) for image in (driving, source)]
     strip = Visualizer(kp_size=DETAIL // 40).visualize(*pair, seen)
-    pictures = dict(zip(("source", "driving", "deformed", "result", "occlusion"), np.split(strip, 5, axis=1), strict=True))
-    return pictures | {"flow": scaled(flow_colours(flow(out)), DETAIL), "masks": scaled(mask_colours(out["mask"]), DETAIL)}
+    pictures = dict(
+        zip(("source", "driving", "deformed", "result", "occlusion"), np.split(strip, 5, axis=1), strict=True)
+    )
+    return pictures | {
+        "flow": scaled(flow_colours(flow(out)), DETAIL),
+        "masks": scaled(mask_colours(out["mask"]), DETAIL),
+    }
 
 
 def zoom(images: Tensor) -> Tensor:
@@ -232,8 +252,14 @@ def mask_colours(mask: Tensor) -> np.ndarray:
 
 
 def write_inside(path: Path, networks: Networks, size: int, cell: int = 180) -> None:
-    columns = {"source": "source", "driving": "driving", "flow": "dense flow", "deformed": "source, warped",
-               "occlusion": "occlusion map", "result": "result"}
+    columns = {
+        "source": "source",
+        "driving": "driving",
+        "flow": "dense flow",
+        "deformed": "source, warped",
+        "occlusion": "occlusion map",
+        "result": "result",
+    }
     rows = []
     for source_number, driving_number in INSIDE_PAIRS:
         source, driving = portrait(source_number, size), most_moved(driving_number, size)
@@ -263,24 +289,37 @@ class Chart:
         self.axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
         self.axes.axis("off")
 
-    def text(self, x: float, y: float, text: str, size: float = 12, weight: str = "normal", va: str = "center") -> None:
-        self.axes.text(x, y, text, size=size, weight=weight, color=TEXT, ha="center", va=va, linespacing=1.3, zorder=4)
+    def text(
+        self, x: float, y: float, text: str, size: float = 12, weight: str = "normal", va: str = "center"
+    ) -> None:
+        self.axes.text(
+            x, y, text, size=size, weight=weight, color=TEXT, ha="center", va=va, linespacing=1.3, zorder=4
+        )
 
     def picture(self, x: float, y: float, image: np.ndarray, side: int, title: str = "") -> None:
         """A picture with its left top corner at x, y, and its title below."""
-        self.axes.imshow(outlined(scaled(image, side)), extent=(x, x + side, y + side, y), interpolation="none", zorder=3)
+        self.axes.imshow(
+            outlined(scaled(image, side)), extent=(x, x + side, y + side, y), interpolation="none", zorder=3
+        )
         self.text(x + side / 2, y + side + 6, title, va="top")
 
     def box(self, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
-        shape = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=8", fc=colour, ec=LINES, zorder=1)
+        shape = FancyBboxPatch(
+            (x, y), width, height, boxstyle="round,pad=0,rounding_size=8", fc=colour, ec=LINES, zorder=1
+        )
         self.axes.add_patch(shape)
         self.text(x + width / 2, y + height / 2, text)
 
     def arrow(self, *points: tuple[float, float]) -> None:
         """A line through the points with a head at the last."""
         self.axes.plot(*zip(*points, strict=True), color=LINES, lw=1.6, zorder=2, solid_capstyle="butt")
-        self.axes.annotate("", points[-1], points[-2], zorder=2,
-                           arrowprops={"arrowstyle": "-|>", "color": LINES, "lw": 1.6, "shrinkA": 0, "shrinkB": 0})
+        self.axes.annotate(
+            "",
+            points[-1],
+            points[-2],
+            zorder=2,
+            arrowprops={"arrowstyle": "-|>", "color": LINES, "lw": 1.6, "shrinkA": 0, "shrinkB": 0},
+        )
 
     def pixels(self) -> np.ndarray:
         canvas = FigureCanvasAgg(self.figure)
@@ -313,7 +352,11 @@ def write_method(path: Path, networks: Networks, size: int) -> None:
 
     chart.box(924, 70, 256, 470, "", PANEL)
     chart.text(1108, 120, "generator", weight="bold")
-    steps = (("masks", "masks", 168, ""), ("flow", "dense flow", 310, "warp"), ("occlusion", "occlusion map", 452, "occlude"))
+    steps = (
+        ("masks", "masks", 168, ""),
+        ("flow", "dense flow", 310, "warp"),
+        ("occlusion", "occlusion map", 452, "occlude"),
+    )
     for name, title, y, step in steps:
         chart.picture(814, y - 46, found[name], 92, title)
         chart.arrow((782, 310), (798, 310), (798, y), (814, y))
@@ -344,30 +387,43 @@ def strongest_motions(out: dict, count: int) -> list[np.ndarray]:
 # Contact sheets
 
 
-def write_sheets(folder: Path, networks: Networks, dataset: FramesDataset, pairs: int = 12, frames: int = 8) -> list[Path]:
+def write_sheets(
+    folder: Path, networks: Networks, dataset: FramesDataset, pairs: int = 12, frames: int = 8
+) -> list[Path]:
     """Sheets of four pairs of different identities: driving frames above, the source and what becomes of it below.
 
     One pixel of the model is one pixel of the sheet; movement is relative to the driving clip's first frame. Raises
     `DatasetError` from the dataset, and `UserError` where it holds one identity.
     """
     drawn_pairs = PairedDataset(dataset, number_of_pairs=len(dataset) ** 2, seed=SEED)
-    unlike = [i for i, (driving, source) in enumerate(drawn_pairs.pairs)
-              if identity(dataset.clips[driving]) != identity(dataset.clips[source])][:pairs]
+    unlike = [
+        i
+        for i, (driving, source) in enumerate(drawn_pairs.pairs)
+        if identity(dataset.clips[driving]) != identity(dataset.clips[source])
+    ][:pairs]
     if not unlike:
         raise UserError(f"{dataset.folder}: holds one identity; pairs need two")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--contact_sheets {folder}: can't be made ({error.strerror}); name another folder") from error
+        raise UserError(
+            f"--contact_sheets {folder}: can't be made ({error.strerror}); name another folder"
+        ) from error
     paths = []
     for start in range(0, len(unlike), 4):
-        rows = [row for i in unlike[start : start + 4] for row in pair_rows(networks, *drawn_pairs.pair(i), frames)]
+        rows = [
+            row
+            for i in unlike[start : start + 4]
+            for row in pair_rows(networks, *drawn_pairs.pair(i), frames)
+        ]
         paths.append(folder / f"pairs-{start + 1:02d}.png")
         write_image(paths[-1], grid(rows))
     return paths
 
 
-def pair_rows(networks: Networks, driving: LazyClip, source: LazyClip, frames: int) -> list[list[np.ndarray | None]]:
+def pair_rows(
+    networks: Networks, driving: LazyClip, source: LazyClip, frames: int
+) -> list[list[np.ndarray | None]]:
     clip = [to_uint8(frame.permute(1, 2, 0)) for frame in driving]
     first = to_uint8(source.first_frame().permute(1, 2, 0))
     names = label(f"{clip_stem(driving.name)}\nmoves\n{clip_stem(source.name)}", size=11)
@@ -382,23 +438,42 @@ def picture_size(config: dict, path: Path) -> int:
     height, width = model_size(config, path)
     params = config["model_params"]["generator_params"]
     if height != width or not params.get("dense_motion_params") or not params.get("estimate_occlusion_map"):
-        raise UserError(f"{path}: the pictures need a model of square frames, with dense motion and an occlusion map")
+        raise UserError(
+            f"{path}: the pictures need a model of square frames, with dense motion and an occlusion map"
+        )
     return height
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=SAMPLE["config"], help="default: that of the model that ships")
-    parser.add_argument("--checkpoint", type=Path, default=SAMPLE["checkpoint"], help="a .pth.tar file, or the folder of a run")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="an existing folder (default: sup-mat)")
-    parser.add_argument("--contact_sheets", type=Path, metavar="DIR", help="write contact sheets there, and nothing else")
-    parser.add_argument("--data", type=Path, help="dataset of the contact sheets (default: the config's root_dir)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", type=Path, default=SAMPLE["config"], help="default: that of the model that ships"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=SAMPLE["checkpoint"],
+        help="a .pth.tar file, or the folder of a run",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="an existing folder (default: sup-mat)"
+    )
+    parser.add_argument(
+        "--contact_sheets", type=Path, metavar="DIR", help="write contact sheets there, and nothing else"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="dataset of the contact sheets (default: the config's root_dir)"
+    )
     options = parser.parse_args(argv)
 
     config = read_config(options.config)
     size = picture_size(config, options.config)
-    networks = load_networks(config, options.config, find_checkpoint(options.checkpoint), torch.device("cpu"), plain=True)
+    networks = load_networks(
+        config, options.config, find_checkpoint(options.checkpoint), torch.device("cpu"), plain=True
+    )
     if options.contact_sheets:
         params = config["dataset_params"] | ({"root_dir": options.data} if options.data else {})
         paths = write_sheets(options.contact_sheets, networks, FramesDataset(**params, is_train=False))
@@ -411,8 +486,12 @@ def main(argv: list[str] | None = None) -> None:
 def write_pictures(out: Path, networks: Networks, size: int) -> list[Path]:
     """Everything but the contact sheets, for a model of pictures of `size` x `size`."""
     write_sample(out)
-    writers = {"teaser.gif": write_teaser, "inside.png": write_inside, "absolute-vs-relative.png": write_transfer,
-               "method.png": write_method}
+    writers = {
+        "teaser.gif": write_teaser,
+        "inside.png": write_inside,
+        "absolute-vs-relative.png": write_transfer,
+        "method.png": write_method,
+    }
     for name, write in writers.items():
         write(out / name, networks, size)
     return [out / name for name in (SAMPLE["source_image"].name, SAMPLE["driving_video"].name, *writers)]

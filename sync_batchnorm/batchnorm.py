@@ -72,7 +72,9 @@ class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         dims = [0, *range(2, x.dim())]
         count = x.numel() // x.size(1)
         full = x.to(torch.promote_types(x.dtype, torch.float32))
-        pivot = full.detach().sum(dims, keepdim=True) / max(count, 1)  # (1, C, 1...), a constant near the mean
+        pivot = full.detach().sum(dims, keepdim=True) / max(
+            count, 1
+        )  # (1, C, 1...), a constant near the mean
         centred = full - pivot  # (B, C, *)
 
         pivot = pivot.flatten()  # (C,)
@@ -81,7 +83,9 @@ class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         rows = self._gather(torch.cat([pivot + residue, m2, m2.new_full((1,), count)]))  # (R, 2C + 1)
         mean, m2, total = combine_shares(rows)
         if count <= 1 and total <= 1:
-            raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(x.shape)}")
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {list(x.shape)}"
+            )
         if self.track_running_stats and (self._seat is None or self._seat.replica == 0):
             self._update_running_statistics(mean, m2 / (total - 1))
 
@@ -135,7 +139,9 @@ class DataParallelWithCallback(nn.DataParallel):
     When a replica raises, all stop, and the exception raised here is the one that came first.
     """
 
-    def parallel_apply(self, replicas: Sequence[nn.Module], inputs: Sequence[tuple], kwargs: Sequence[dict]) -> list:
+    def parallel_apply(
+        self, replicas: Sequence[nn.Module], inputs: Sequence[tuple], kwargs: Sequence[dict]
+    ) -> list:
         return run_replicas(replicas, inputs, kwargs, apply=super().parallel_apply)
 
 
@@ -164,7 +170,10 @@ def apply_in_threads(modules: Sequence[Callable], inputs: Sequence[tuple], kwarg
 
 
 def run_replicas(
-    replicas: Sequence[nn.Module], inputs: Sequence[tuple], kwargs: Sequence[dict], apply: Callable = apply_in_threads
+    replicas: Sequence[nn.Module],
+    inputs: Sequence[tuple],
+    kwargs: Sequence[dict],
+    apply: Callable = apply_in_threads,
 ) -> list:
     """Run one forward pass of replicas whose synchronised batch norms see one another.
 

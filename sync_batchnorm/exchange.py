@@ -26,7 +26,9 @@ class ReplicaExchange:
     def __init__(self, replicas: int) -> None:
         self.error: BaseException | None = None
         self._changed = threading.Condition()
-        self._given: list[list[Tensor]] = [[] for _ in range(replicas)]  # per replica: one row for each gather so far
+        self._given: list[list[Tensor]] = [
+            [] for _ in range(replicas)
+        ]  # per replica: one row for each gather so far
         self._running = [True] * replicas
 
     def run(self, replica: int, module: Callable, *inputs, **kwargs):
@@ -49,7 +51,9 @@ class ReplicaExchange:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._complete(turn) or self._hopeless(turn))
             if not self._complete(turn):
-                raise RuntimeError(f"replica {replica} waited in a synchronised batch norm that another never reached")
+                raise RuntimeError(
+                    f"replica {replica} waited in a synchronised batch norm that another never reached"
+                )
             rows = [given[turn] for given in self._given]
         return torch.stack([other.to(row.device) for other in rows])
 
@@ -57,7 +61,9 @@ class ReplicaExchange:
         return all(len(given) > turn for given in self._given)
 
     def _hopeless(self, turn: int) -> bool:
-        gone = any(len(given) <= turn and not runs for given, runs in zip(self._given, self._running, strict=True))
+        gone = any(
+            len(given) <= turn and not runs for given, runs in zip(self._given, self._running, strict=True)
+        )
         return self.error is not None or gone
 
 

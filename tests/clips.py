@@ -15,7 +15,9 @@ def write_clip(folder: Path, seed: int, frames: int = 4, size: int = 32) -> None
     folder.mkdir(parents=True)
     picture = (images(1, 2 * size, seed)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
     for i in range(frames):
-        write_image(folder / f"{i:07d}.png", np.ascontiguousarray(picture[:size, 2 * i % size : 2 * i % size + size]))
+        write_image(
+            folder / f"{i:07d}.png", np.ascontiguousarray(picture[:size, 2 * i % size : 2 * i % size + size])
+        )
 
 
 def write_dataset(root: Path, train: int = 6, test: int = 2, **clip: int) -> Path:

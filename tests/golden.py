@@ -33,7 +33,9 @@ class Case:
 
     def state(self, network: str | None = None) -> dict:
         prefix = "state/" if network is None else f"state/{network}/"
-        return {key.removeprefix(prefix): tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
+        return {
+            key.removeprefix(prefix): tensor for key, tensor in self.tensors.items() if key.startswith(prefix)
+        }
 
 
 def assert_outputs(actual: dict, expected: dict) -> None:
@@ -49,6 +51,8 @@ def assert_outputs(actual: dict, expected: dict) -> None:
             assert_outputs(found, value)
         else:
             assert found.shape == value.shape, name
-            tolerance = (2e-5 if name in ("deformed", "prediction") else 1e-5) * max(1, value.abs().max().item())
+            tolerance = (2e-5 if name in ("deformed", "prediction") else 1e-5) * max(
+                1, value.abs().max().item()
+            )
             difference = (found.detach() - value).abs().max().item()
             assert difference <= tolerance, f"{name} is off by {difference:.2e}"

@@ -32,9 +32,20 @@ SMALL_CONFIG = {
             "num_down_blocks": 2,
             "num_bottleneck_blocks": 1,
             "estimate_occlusion_map": True,
-            "dense_motion_params": {"block_expansion": 4, "max_features": 8, "num_blocks": 2, "scale_factor": 0.5},
+            "dense_motion_params": {
+                "block_expansion": 4,
+                "max_features": 8,
+                "num_blocks": 2,
+                "scale_factor": 0.5,
+            },
         },
-        "discriminator_params": {"scales": [1], "block_expansion": 4, "max_features": 8, "num_blocks": 2, "sn": True},
+        "discriminator_params": {
+            "scales": [1],
+            "block_expansion": 4,
+            "max_features": 8,
+            "num_blocks": 2,
+            "sn": True,
+        },
     },
     "train_params": {
         "num_epochs": 2,
@@ -103,7 +114,9 @@ def error_of(capsys: pytest.CaptureFixture, call: Callable[[], object]) -> str:
 def images(batch: int, size: int = 32, seed: int = 0) -> Tensor:
     """Smooth random pictures (batch, 3, size, size) in [0, 1]."""
     coarse = torch.rand(batch, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
-    return nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
+    return nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False).clamp(
+        0, 1
+    )
 
 
 def randomize(network: nn.Module, seed: int = 0) -> nn.Module:

@@ -35,7 +35,11 @@ def trained(tmp_path: Path) -> tuple[Path, Path]:
     root = write_dataset(tmp_path / "data")
     config = small_config({"dataset_params.root_dir": str(root)})
     torch.manual_seed(0)
-    builders = {"generator": build_generator, "discriminator": build_discriminator, "kp_detector": build_kp_detector}
+    builders = {
+        "generator": build_generator,
+        "discriminator": build_discriminator,
+        "kp_detector": build_kp_detector,
+    }
     content = {name: randomize(builders[name](config)).state_dict() for name in NETWORKS}
     (tmp_path / "run").mkdir()
     checkpoint = tmp_path / "run" / "00000000-checkpoint.pth.tar"
@@ -71,7 +75,9 @@ def test_batches_are_treated_one_by_one() -> None:
     sources, drivings, initials = keypoints(3), keypoints(3, seed=1), keypoints(3, seed=2)
     together = normalize_kp(sources, drivings, initials, **dict.fromkeys(SWITCHES, True))
     for i in range(3):
-        one = ({name: tensor[i : i + 1] for name, tensor in kp.items()} for kp in (sources, drivings, initials))
+        one = (
+            {name: tensor[i : i + 1] for name, tensor in kp.items()} for kp in (sources, drivings, initials)
+        )
         alone = normalize_kp(*one, **dict.fromkeys(SWITCHES, True))
         torch.testing.assert_close({name: tensor[i : i + 1] for name, tensor in together.items()}, alone)
 
@@ -146,7 +152,9 @@ def test_visualizer_draws_every_column_and_marks_keypoints(networks) -> None:
 # Modes
 
 
-def test_reconstruction_writes_videos_strips_and_the_loss(trained: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
+def test_reconstruction_writes_videos_strips_and_the_loss(
+    trained: tuple[Path, Path], capsys: pytest.CaptureFixture
+) -> None:
     config, checkpoint = trained
     arguments = [str(config), "--mode", "reconstruction", "--checkpoint", str(checkpoint), "--device", "cpu"]
     run.main(arguments)
@@ -155,12 +163,16 @@ def test_reconstruction_writes_videos_strips_and_the_loss(trained: tuple[Path, P
     assert sorted(path.name for path in folder.glob("*.mp4")) == [f"{name}.mp4" for name in names]
     table = pd.read_csv(folder / "l1.csv")
     assert table["video"].tolist() == names and table["frames"].tolist() == [4, 4]
-    assert f"Reconstruction loss: {np.average(table['l1'], weights=table['frames'])}" in capsys.readouterr().out
+    assert (
+        f"Reconstruction loss: {np.average(table['l1'], weights=table['frames'])}" in capsys.readouterr().out
+    )
 
     for name, l1 in zip(names, table["l1"], strict=True):
         strip = open_clip(folder / "png" / f"{name}.png", (32, 32, 3)).read(range(4))
         real = open_clip(checkpoint.parent.parent / "data" / "test" / name).read(range(4))
-        assert np.abs(strip / 255 - real / 255).mean() == pytest.approx(l1, abs=0.002)  # but for rounding to 8 bits
+        assert np.abs(strip / 255 - real / 255).mean() == pytest.approx(
+            l1, abs=0.002
+        )  # but for rounding to 8 bits
         assert len(open_clip(folder / f"{name}.mp4")) == 4
         assert open_clip(folder / f"{name}.mp4").fps == pytest.approx(25)
     summary = json.loads((folder / "l1.json").read_text())
@@ -184,10 +196,15 @@ def test_animation_of_a_list_of_pairs(trained: tuple[Path, Path], tmp_path: Path
     config, checkpoint = trained
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("source,driving\nid100#0.mp4,id101#1.mp4\nid101#1,id101#1\n")
-    config.write_text(config.read_text().replace("dataset_params:\n", f"dataset_params:\n  pairs_list: {pairs}\n"))
+    config.write_text(
+        config.read_text().replace("dataset_params:\n", f"dataset_params:\n  pairs_list: {pairs}\n")
+    )
     run.main([str(config), "--mode", "animate", "--checkpoint", str(checkpoint.parent), "--device", "cpu"])
     folder = checkpoint.parent / "animation"
-    assert sorted(path.name for path in folder.glob("*.mp4")) == ["id101#1-id100#0.mp4", "id101#1-id101#1.mp4"]
+    assert sorted(path.name for path in folder.glob("*.mp4")) == [
+        "id101#1-id100#0.mp4",
+        "id101#1-id101#1.mp4",
+    ]
     assert len(open_clip(folder / "png" / "id101#1-id100#0.png", (32, 32, 3))) == 4
 
 
@@ -195,7 +212,19 @@ def test_random_pairs_repeat_with_their_seed(trained: tuple[Path, Path]) -> None
     config, checkpoint = trained
     made = []
     for _ in range(2):
-        run.main([str(config), "--mode", "animate", "--checkpoint", str(checkpoint), "--device", "cpu", "--seed", "1"])
+        run.main(
+            [
+                str(config),
+                "--mode",
+                "animate",
+                "--checkpoint",
+                str(checkpoint),
+                "--device",
+                "cpu",
+                "--seed",
+                "1",
+            ]
+        )
         made.append({path.name for path in (checkpoint.parent / "animation").glob("*.mp4")})
     assert made[0] == made[1] and len(made[0]) == 2
 
@@ -206,19 +235,29 @@ def test_only_the_first_frame_of_a_source_is_decoded(trained: tuple[Path, Path],
         late_frame.write_bytes(b"damaged")
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("source,driving\nid100#0,id101#1\n")
-    config.write_text(config.read_text().replace("dataset_params:\n", f"dataset_params:\n  pairs_list: {pairs}\n"))
+    config.write_text(
+        config.read_text().replace("dataset_params:\n", f"dataset_params:\n  pairs_list: {pairs}\n")
+    )
     run.main([str(config), "--mode", "animate", "--checkpoint", str(checkpoint), "--device", "cpu"])
     assert (checkpoint.parent / "animation" / "id101#1-id100#0.mp4").exists()
 
 
-def test_a_damaged_driving_clip_leaves_nothing_half_written(trained: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+def test_a_damaged_driving_clip_leaves_nothing_half_written(
+    trained: tuple[Path, Path], tmp_path: Path, capsys
+) -> None:
     config, checkpoint = trained
     (tmp_path / "data/test/id101#1/0000002.png").write_bytes(b"damaged")
     with pytest.raises(SystemExit):
-        run.main([str(config), "--mode", "reconstruction", "--checkpoint", str(checkpoint), "--device", "cpu"])
+        run.main(
+            [str(config), "--mode", "reconstruction", "--checkpoint", str(checkpoint), "--device", "cpu"]
+        )
     assert "0000002.png" in capsys.readouterr().err
     folder = checkpoint.parent / "reconstruction"
-    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["id100#0.mp4", "id100#0.png", "l1.csv"]
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == [
+        "id100#0.mp4",
+        "id100#0.png",
+        "l1.csv",
+    ]
 
 
 def test_the_dataset_gives_frames_the_networks_take(trained: tuple[Path, Path], tmp_path: Path) -> None:

@@ -81,9 +81,14 @@ def test_each_flip_alone_leaves_the_other_axis(params, axis):
     assert any(flipped) and any(same) and all(a != b for a, b in zip(flipped, same, strict=True))
 
 
-@pytest.mark.parametrize(("size", "window", "rows", "columns"), [
-    (3, (3, 3), 4, 6), ([6, 5], (6, 5), 1, 4), ([2, 8], (2, 8), 5, 1),
-])
+@pytest.mark.parametrize(
+    ("size", "window", "rows", "columns"),
+    [
+        (3, (3, 3), 4, 6),
+        ([6, 5], (6, 5), 1, 4),
+        ([2, 8], (2, 8), 5, 1),
+    ],
+)
 def test_crop_reaches_every_offset_equally_often(size, window, rows, columns):
     clip = np.zeros((1, 6, 8, 3), np.uint8)
     clip[..., 0], clip[..., 1] = np.arange(6)[:, None], np.arange(8)  # a pixel holds its own position
@@ -102,13 +107,17 @@ def test_crop_reaches_every_offset_equally_often(size, window, rows, columns):
 def test_crop_pads_a_small_clip_with_its_edges():
     clip = random_clip(height=4, width=9)
     out = augmented(clip, crop_param={"size": [7, 9]})
-    np.testing.assert_array_equal(out, np.pad((clip / 255).astype(np.float32), [(0, 0), (1, 2), (0, 0), (0, 0)], mode="edge"))
+    np.testing.assert_array_equal(
+        out, np.pad((clip / 255).astype(np.float32), [(0, 0), (1, 2), (0, 0), (0, 0)], mode="edge")
+    )
 
 
 def test_nearest_resize_repeats_pixels_and_bilinear_keeps_a_ramp():
     clip = random_clip()
     doubled = augmented(clip, resize_param={"ratio": [2, 2]})
-    np.testing.assert_array_equal(doubled, (clip / 255).astype(np.float32).repeat(2, axis=1).repeat(2, axis=2))
+    np.testing.assert_array_equal(
+        doubled, (clip / 255).astype(np.float32).repeat(2, axis=1).repeat(2, axis=2)
+    )
 
     ramp = np.broadcast_to(np.linspace(0, 1, 32)[:, None], (1, 32, 32, 3))
     out = augmented(ramp, resize_param={"ratio": [0.75, 0.75], "interpolation": "bilinear"})
@@ -118,7 +127,9 @@ def test_nearest_resize_repeats_pixels_and_bilinear_keeps_a_ramp():
 
 
 def test_resize_draws_over_the_whole_range():
-    heights = [augmented(random_clip(), seed, resize_param={"ratio": [0.5, 1.5]}).shape[1] for seed in range(300)]
+    heights = [
+        augmented(random_clip(), seed, resize_param={"ratio": [0.5, 1.5]}).shape[1] for seed in range(300)
+    ]
     assert min(heights) == 6 and max(heights) == 18 and set(heights) == set(range(6, 19))
 
 
@@ -139,7 +150,9 @@ def test_rotation_turns_about_the_centre():
 # Noise, and ties between channels: greys, primaries, secondaries, halves. Higher than one block of rows.
 LEVELS = np.array([0, 0.5, 1])
 TIES = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS), axis=-1).reshape(1, 1, 27, 3)
-COLOURS = np.concatenate([random_clip(3, 150, 32) / 255, np.broadcast_to(TIES, (3, 150, 27, 3))], axis=2).astype(np.float32)
+COLOURS = np.concatenate(
+    [random_clip(3, 150, 32) / 255, np.broadcast_to(TIES, (3, 150, 27, 3))], axis=2
+).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
@@ -171,6 +184,7 @@ def test_jitter_applies_all_parts_in_every_order():
         def adjust(planes, amount):
             calls.append((name, amount))
             augmentation.ADJUST[name](planes, amount)
+
         return adjust
 
     step.parts = [(spy(name), low, high) for name, (_, low, high) in zip(jitter, step.parts, strict=True)]
@@ -203,31 +217,36 @@ def test_the_clip_that_is_passed_in_stays_as_it_is():
 
 def test_a_part_that_is_zero_is_left_out():
     clip = random_clip()
-    np.testing.assert_array_equal(augmented(clip, jitter_param={"hue": 0, "contrast": 0}), (clip / 255).astype(np.float32))
+    np.testing.assert_array_equal(
+        augmented(clip, jitter_param={"hue": 0, "contrast": 0}), (clip / 255).astype(np.float32)
+    )
 
 
 # ---- mistakes in a config ----
 
 
-@pytest.mark.parametrize(("params", "named"), [
-    ({"flop_param": {}}, "flop_param"),
-    ({"flip_param": {"vertical_flip": True}}, "vertical_flip"),
-    ({"flip_param": True}, "flip_param"),
-    ({"flip_param": {"time_flip": "yes"}}, "flip_param.time_flip"),
-    ({"rotation_param": {}}, "degrees"),
-    ({"rotation_param": {"degrees": [10, -10]}}, "rotation_param.degrees"),
-    ({"resize_param": {"ratio": 0.9}}, "resize_param.ratio"),
-    ({"resize_param": {"ratio": [0, 1]}}, "resize_param.ratio"),
-    ({"resize_param": {"interpolation": "cubic"}}, "resize_param.interpolation"),
-    ({"crop_param": {"size": [256]}}, "crop_param.size"),
-    ({"crop_param": {"size": 25.6}}, "crop_param.size"),
-    ({"crop_param": {"size": 0}}, "crop_param.size"),
-    ({"jitter_param": {"hue": 0.7}}, "jitter_param.hue"),
-    ({"jitter_param": {"contrast": -0.1}}, "jitter_param.contrast"),
-    ({"jitter_param": {"brightness": "0.1"}}, "jitter_param.brightness"),
-    ([], "augmentation_params"),
-    ("flip", "augmentation_params"),
-])
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"flop_param": {}}, "flop_param"),
+        ({"flip_param": {"vertical_flip": True}}, "vertical_flip"),
+        ({"flip_param": True}, "flip_param"),
+        ({"flip_param": {"time_flip": "yes"}}, "flip_param.time_flip"),
+        ({"rotation_param": {}}, "degrees"),
+        ({"rotation_param": {"degrees": [10, -10]}}, "rotation_param.degrees"),
+        ({"resize_param": {"ratio": 0.9}}, "resize_param.ratio"),
+        ({"resize_param": {"ratio": [0, 1]}}, "resize_param.ratio"),
+        ({"resize_param": {"interpolation": "cubic"}}, "resize_param.interpolation"),
+        ({"crop_param": {"size": [256]}}, "crop_param.size"),
+        ({"crop_param": {"size": 25.6}}, "crop_param.size"),
+        ({"crop_param": {"size": 0}}, "crop_param.size"),
+        ({"jitter_param": {"hue": 0.7}}, "jitter_param.hue"),
+        ({"jitter_param": {"contrast": -0.1}}, "jitter_param.contrast"),
+        ({"jitter_param": {"brightness": "0.1"}}, "jitter_param.brightness"),
+        ([], "augmentation_params"),
+        ("flip", "augmentation_params"),
+    ],
+)
 def test_a_mistake_in_the_config_is_named(params, named):
     with pytest.raises(ConfigError, match=named):
         AllAugmentationTransform.from_config(params)

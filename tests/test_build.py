@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from modules.build import build_discriminator, build_generator, build_kp_detector, frame_shape, load_weights, read_config
+from modules.build import (
+    build_discriminator,
+    build_generator,
+    build_kp_detector,
+    frame_shape,
+    load_weights,
+    read_config,
+)
 from modules.errors import CheckpointError, ConfigError
 from tests.small import small_config, write_config
 
@@ -51,38 +58,83 @@ def test_checkpoint_layout(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_params.batchsize": 2}, "unknown key 'train_params.batchsize'; train_params may hold num_epochs"),
-        ({"extra": {}}, "unknown key 'extra'; the file may hold dataset_params"),
-        ({"train_params.num_epochs": None}, "missing key 'train_params.num_epochs': a whole number of at least 1"),
-        ({"model_params": None}, "missing key 'model_params'"),
-        ({"train_params.lr_generator": "2e-4"}, "'train_params.lr_generator' must be a number of at least 0 (with a dot"),
-        ({"train_params.batch_size": True}, "'train_params.batch_size' must be a whole number of at least 1; it is True"),
         (
-            {"train_params.loss_weights.deformed": 1, "model_params.generator_params.dense_motion_params": None},
+            {"train_params.batchsize": 2},
+            "unknown key 'train_params.batchsize'; train_params may hold num_epochs",
+        ),
+        ({"extra": {}}, "unknown key 'extra'; the file may hold dataset_params"),
+        (
+            {"train_params.num_epochs": None},
+            "missing key 'train_params.num_epochs': a whole number of at least 1",
+        ),
+        ({"model_params": None}, "missing key 'model_params'"),
+        (
+            {"train_params.lr_generator": "2e-4"},
+            "'train_params.lr_generator' must be a number of at least 0 (with a dot",
+        ),
+        (
+            {"train_params.batch_size": True},
+            "'train_params.batch_size' must be a whole number of at least 1; it is True",
+        ),
+        (
+            {
+                "train_params.loss_weights.deformed": 1,
+                "model_params.generator_params.dense_motion_params": None,
+            },
             "train_params.loss_weights.deformed must be 0 without generator_params.dense_motion_params",
         ),
         (
-            {"model_params.generator_params.image_skip": True, "model_params.generator_params.estimate_occlusion_map": False},
+            {
+                "model_params.generator_params.image_skip": True,
+                "model_params.generator_params.estimate_occlusion_map": False,
+            },
             "generator_params.image_skip needs estimate_occlusion_map: true",
         ),
         (
-            {"model_params.generator_params.image_skip": True, "model_params.generator_params.dense_motion_params": None},
+            {
+                "model_params.generator_params.image_skip": True,
+                "model_params.generator_params.dense_motion_params": None,
+            },
             "generator_params.image_skip needs dense_motion_params",
         ),
-        ({"train_params.loss_weights.painted": 1}, "loss_weights.painted must be 0 without generator_params.image_skip"),
         (
-            {"train_params.loss_weights.occlusion_prior": 1, "model_params.generator_params.estimate_occlusion_map": False},
+            {"train_params.loss_weights.painted": 1},
+            "loss_weights.painted must be 0 without generator_params.image_skip",
+        ),
+        (
+            {
+                "train_params.loss_weights.occlusion_prior": 1,
+                "model_params.generator_params.estimate_occlusion_map": False,
+            },
             "loss_weights.occlusion_prior must be 0 without an occlusion map",
         ),
         ({"train_params": 5}, "train_params must hold the keys num_epochs"),
-        ({"train_params.batch_size": 0}, "'train_params.batch_size' must be a whole number of at least 1; it is 0"),
-        ({"train_params.lr_generator": -1.0e-4}, "'train_params.lr_generator' must be a number of at least 0"),
-        ({"model_params.kp_detector_params.temperature": 0}, "temperature' must be a number above 0; it is 0"),
-        ({"model_params.generator_params.dense_motion_params.kp_variance": 0}, "kp_variance' must be a number above 0"),
+        (
+            {"train_params.batch_size": 0},
+            "'train_params.batch_size' must be a whole number of at least 1; it is 0",
+        ),
+        (
+            {"train_params.lr_generator": -1.0e-4},
+            "'train_params.lr_generator' must be a number of at least 0",
+        ),
+        (
+            {"model_params.kp_detector_params.temperature": 0},
+            "temperature' must be a number above 0; it is 0",
+        ),
+        (
+            {"model_params.generator_params.dense_motion_params.kp_variance": 0},
+            "kp_variance' must be a number above 0",
+        ),
         ({"model_params.kp_detector_params.scale_factor": 0.3}, "must be 1 divided by a whole number"),
         ({"model_params.kp_detector_params.scale_factor": 2}, "must be 1 divided by a whole number"),
-        ({"dataset_params.frame_shape": [256, 256]}, "'dataset_params.frame_shape' must be [height, width, channels]"),
-        ({"dataset_params.frame_shape": [32, 32, 1]}, "frame_shape must end in model_params.common_params.num_channels"),
+        (
+            {"dataset_params.frame_shape": [256, 256]},
+            "'dataset_params.frame_shape' must be [height, width, channels]",
+        ),
+        (
+            {"dataset_params.frame_shape": [32, 32, 1]},
+            "frame_shape must end in model_params.common_params.num_channels",
+        ),
         ({"model_params.common_params.estimate_jacobian": False}, "equivariance_jacobian must be 0"),
         ({"model_params.discriminator_params.scales": [0.25]}, "may only hold scales of train_params.scales"),
         ({"train_params.loss_weights.feature_matching": [10]}, "feature_matching needs 2 weights"),
@@ -132,11 +184,16 @@ def test_weights_of_another_config_are_told_apart_and_change_nothing() -> None:
     detector = build_kp_detector(small_config())
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     foreign = build_kp_detector(small_config({"model_params.common_params.num_kp": 4})).state_dict()
-    with pytest.raises(CheckpointError, match=r"x\.pth\.tar: its 'kp_detector' does not fit y\.yaml: 4 of another shape"):
+    with pytest.raises(
+        CheckpointError, match=r"x\.pth\.tar: its 'kp_detector' does not fit y\.yaml: 4 of another shape"
+    ):
         load_weights(detector, foreign, "kp_detector", "x.pth.tar", "y.yaml")
     less, more = dict(before), before | {"extra.weight": torch.zeros(1)}
     del less["down.weight"]
-    for state, message in ((less, r"1 missing \(first: down\.weight\)"), (more, r"1 unknown \(first: extra\.weight\)")):
+    for state, message in (
+        (less, r"1 missing \(first: down\.weight\)"),
+        (more, r"1 unknown \(first: extra\.weight\)"),
+    ):
         with pytest.raises(CheckpointError, match=f"does not fit y.yaml: {message}; use the config"):
             load_weights(detector, state, "kp_detector", "x.pth.tar", "y.yaml")
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
@@ -146,4 +203,7 @@ def test_weights_go_in() -> None:
     config = small_config()
     source, target = build_generator(config), build_generator(config)
     load_weights(target, source.state_dict(), "generator", "x.pth.tar", "y.yaml")
-    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )

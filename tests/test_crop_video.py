@@ -36,7 +36,9 @@ def scene(places, size=(160, 240), scale=0.5):
     for x, y in places:
         canvas.paste(head, (round(x), round(y)))
     corner = np.tile(HEAD[:2], 2)
-    return np.array(canvas), np.array([(FACE - corner) * scale + np.tile((round(x), round(y)), 2) for x, y in places])
+    return np.array(canvas), np.array(
+        [(FACE - corner) * scale + np.tile((round(x), round(y)), 2) for x, y in places]
+    )
 
 
 def write(path, frames, fps=25):
@@ -63,14 +65,19 @@ def still(tmp_path_factory):
 
 def test_the_moving_astronaut_is_found_in_95_percent_of_frames(tmp_path, cascade):
     angles = np.linspace(0, 2, 41)
-    frames, faces = zip(*(scene([(70 + 50 * np.sin(a), 30 + 25 * np.cos(1.7 * a))], scale=0.5 + 0.05 * a) for a in angles),
-                        strict=True)
+    frames, faces = zip(
+        *(scene([(70 + 50 * np.sin(a), 30 + 25 * np.cos(1.7 * a))], scale=0.5 + 0.05 * a) for a in angles),
+        strict=True,
+    )
     clip = open_clip(write(tmp_path / "moving.mp4", frames))
     tracks = find_tracks(clip, cascade, iou_with_initial=0.25)
     best = np.zeros(len(frames))
     for track in tracks:
         numbers = np.arange(track.start, track.end)
-        overlaps = [iou(box[None], faces[number]).item() for number, box in zip(numbers, track.boxes_at(numbers), strict=True)]
+        overlaps = [
+            iou(box[None], faces[number]).item()
+            for number, box in zip(numbers, track.boxes_at(numbers), strict=True)
+        ]
         best[numbers] = np.maximum(best[numbers], overlaps)
     assert (best >= 0.5).mean() >= 0.95, best
 
@@ -101,7 +108,9 @@ def linked(detections, patience=25):
 
 
 def test_a_face_that_leaves_its_first_place_begins_a_new_track():
-    tracks = linked([(i, [square(i)]) for i in range(12)])  # from 7 on, less than a quarter of the first box is shared
+    tracks = linked(
+        [(i, [square(i)]) for i in range(12)]
+    )  # from 7 on, less than a quarter of the first box is shared
     assert [track.numbers for track in tracks] == [list(range(7)), list(range(6, 12))]
     assert [(track.start, track.end) for track in tracks] == [(0, 7), (7, 12)]
 
@@ -158,7 +167,12 @@ def test_crops_stay_in_the_frame_and_keep_their_shape(image_shape):
         height, width = random.integers(50, 300, 2)
         corners = np.sort(random.uniform(0, 1, (2, 2)), axis=0) * (width, height)
         box = crop_box(corners.ravel(), (height, width), image_shape, increase=0.1)
-        assert box.left >= 0 and box.top >= 0 and box.left + box.width <= width and box.top + box.height <= height
+        assert (
+            box.left >= 0
+            and box.top >= 0
+            and box.left + box.width <= width
+            and box.top + box.height <= height
+        )
         assert all(number % 2 == 0 for number in box)
         aspect = image_shape[0] / image_shape[1]
         assert abs(box.width - aspect * box.height) <= 2 * max(1, aspect)
@@ -167,7 +181,12 @@ def test_crops_stay_in_the_frame_and_keep_their_shape(image_shape):
 def test_the_box_grows_as_published_and_moves_inside():
     assert crop_box(np.array([100, 100, 150, 200]), (400, 400), (256, 256), 0.1) == (64, 90, 120, 120)
     assert crop_box(np.array([0, 300, 50, 400]), (400, 400), (256, 256), 0.1) == (0, 280, 120, 120)
-    assert crop_box(np.array([50, 0, 250, 100]), (101, 400), (256, 256), 0.1) == (100, 0, 100, 100)  # more than the frame holds
+    assert crop_box(np.array([50, 0, 250, 100]), (101, 400), (256, 256), 0.1) == (
+        100,
+        0,
+        100,
+        100,
+    )  # more than the frame holds
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -185,9 +204,13 @@ def test_out_writes_a_crop_for_each_face(still, tmp_path, capsys):
         crop = open_clip(file)
         assert (len(crop), crop.size, crop.fps) == (12, (64, 96), 25)
         width, height, left, top = map(int, re.search(r"(\d+)x(\d+) at (\d+),(\d+)$", line).groups())
-        expected = np.asarray(frame.resize((96, 64), Image.Resampling.BICUBIC, (left, top, left + width, top + height)), float)
+        expected = np.asarray(
+            frame.resize((96, 64), Image.Resampling.BICUBIC, (left, top, left + width, top + height)), float
+        )
         assert np.abs(crop.read([6])[0] - expected).mean() < 8
-        faces.append(next(i for i, (x, y) in enumerate(MIDDLES) if left < x < left + width and top < y < top + height))
+        faces.append(
+            next(i for i, (x, y) in enumerate(MIDDLES) if left < x < left + width and top < y < top + height)
+        )
     assert sorted(faces) == [0, 1]
 
 

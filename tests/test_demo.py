@@ -58,7 +58,12 @@ def trained(config: dict) -> dict[str, torch.nn.Module]:
     networks = {"generator": build_generator(config), "kp_detector": build_kp_detector(config)}
     generator, kp_detector = networks["generator"], networks["kp_detector"]
     motion = generator.dense_motion_network
-    for head, gain in ((kp_detector.kp, 100), (motion.mask, 30), (motion.occlusion, 30), (generator.final, 20)):
+    for head, gain in (
+        (kp_detector.kp, 100),
+        (motion.mask, 30),
+        (motion.occlusion, 30),
+        (generator.final, 20),
+    ):
         head.weight.data *= gain  # keypoints follow the picture, and the prediction follows them
     return {name: randomize(network).eval() for name, network in networks.items()}
 
@@ -104,7 +109,9 @@ def run(result: Path, *options: str, inputs: list[str] = INPUTS) -> np.ndarray:
     return np.stack(list(open_clip(result)))
 
 
-def published_loop(source: np.ndarray, driving: list[np.ndarray], initial: int = 0, **params: bool) -> np.ndarray:
+def published_loop(
+    source: np.ndarray, driving: list[np.ndarray], initial: int = 0, **params: bool
+) -> np.ndarray:
     """What the published demo computes, with the plain networks: (N, H, W, 3) in [0, 1]."""
     networks = trained(small_config())
     generator, kp_detector = networks["generator"], networks["kp_detector"]
@@ -128,7 +135,9 @@ def driving_frames() -> list[np.ndarray]:
 # What is written
 
 
-def test_the_mp4_plays_at_the_drivings_rate_with_its_sound(place: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_mp4_plays_at_the_drivings_rate_with_its_sound(
+    place: Path, capsys: pytest.CaptureFixture
+) -> None:
     result = place / "result.mp4"
     run(result, "--audio", inputs=["--source_image", "source.png", "--driving_video", "talk.mp4"])
     with av.open(str(result)) as container:
@@ -175,7 +184,9 @@ def test_a_driving_gif_and_a_single_frame(place: Path) -> None:
         ),
     ],
 )
-def test_frames_are_those_of_the_published_loop(place: Path, options: list[str], params: dict[str, bool]) -> None:
+def test_frames_are_those_of_the_published_loop(
+    place: Path, options: list[str], params: dict[str, bool]
+) -> None:
     expected = published_loop(picture(0), driving_frames(), **params) * 255
     assert expected.std(axis=0).mean() > 2  # frames differ
     for result, more in (("fast", []), ("plain", ["--plain"])):
@@ -319,7 +330,10 @@ def test_distortion_is_hinted_at(place: Path, capsys: pytest.CaptureFixture) -> 
     run(place / "b", "--fit", "crop", inputs=wide)
     assert "hint" not in capsys.readouterr().err
     run(place / "c", "--find_best_frame")
-    assert "hint: --adapt_scale, --find_best_frame and --best_frame do nothing without --relative" in capsys.readouterr().err
+    assert (
+        "hint: --adapt_scale, --find_best_frame and --best_frame do nothing without --relative"
+        in capsys.readouterr().err
+    )
 
 
 # Mistakes
@@ -351,13 +365,19 @@ def test_distortion_is_hinted_at(place: Path, capsys: pytest.CaptureFixture) -> 
         ("--result_video empty.mp4 --driving_video empty.mp4", "empty.mp4: does not exist"),
         ("--result_video source.png", "--result_video source.png would replace --source_image source.png"),
         ("--result_video link.png", "--result_video link.png would replace --source_image source.png"),
-        ("--result_video ./talk.mp4 --driving_video talk.mp4", "talk.mp4 would replace --driving_video talk.mp4"),
+        (
+            "--result_video ./talk.mp4 --driving_video talk.mp4",
+            "talk.mp4 would replace --driving_video talk.mp4",
+        ),
         ("--result_video driving", "--result_video driving would replace --driving_video driving"),
         (
             "--result_video holds_source --source_image holds_source/0000000.png",
             "--result_video holds_source would replace --source_image holds_source/0000000.png",
         ),
-        ("--result_video good.pth.tar", "--result_video good.pth.tar would replace --checkpoint good.pth.tar"),
+        (
+            "--result_video good.pth.tar",
+            "--result_video good.pth.tar would replace --checkpoint good.pth.tar",
+        ),
         ("--best_frame 7", "--best_frame 7: driving has the frames 0 to 6"),
         ("--best_frame -1", "--best_frame -1: driving has the frames 0 to 6"),
         ("--batch_size 0", "--batch_size must be at least 1"),
@@ -365,7 +385,9 @@ def test_distortion_is_hinted_at(place: Path, capsys: pytest.CaptureFixture) -> 
         ("--device mps", "--cpu and --device mps exclude each other"),
     ],
 )
-def test_a_mistake_is_one_line(inputs: Path, place: Path, capsys: pytest.CaptureFixture, options: str, message: str) -> None:
+def test_a_mistake_is_one_line(
+    inputs: Path, place: Path, capsys: pytest.CaptureFixture, options: str, message: str
+) -> None:
     before = {path: path.lstat().st_mtime_ns for path in inputs.rglob("*")}
     with pytest.raises(SystemExit) as stop:
         demo.main([*MODEL, *INPUTS, "--result_video", str(place / "result.mp4"), *options.split()])
@@ -385,14 +407,19 @@ def test_config_and_checkpoint_go_together(capsys: pytest.CaptureFixture) -> Non
     assert "--config and --checkpoint go together" in capsys.readouterr().err
 
 
-def test_a_driving_frame_that_cant_be_read_leaves_an_earlier_result(place: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_driving_frame_that_cant_be_read_leaves_an_earlier_result(
+    place: Path, capsys: pytest.CaptureFixture
+) -> None:
     with VideoWriter(place / "clip", 25) as writer:
         for frame in driving_frames():
             writer.write(frame)
     write_image(place / "clip" / "0000005.png", picture(0, 48))
     (place / "result.mp4").write_text("an earlier result")
     with pytest.raises(SystemExit):
-        run(place / "result.mp4", inputs=["--source_image", "source.png", "--driving_video", str(place / "clip")])
+        run(
+            place / "result.mp4",
+            inputs=["--source_image", "source.png", "--driving_video", str(place / "clip")],
+        )
     assert "0000005.png: is 48x48" in capsys.readouterr().err
     assert (place / "result.mp4").read_text() == "an earlier result"
     assert sorted(path.name for path in place.iterdir()) == ["clip", "result.mp4"]
@@ -404,7 +431,12 @@ def test_a_driving_frame_that_cant_be_read_leaves_an_earlier_result(place: Path,
 def test_without_options_the_sample_is_animated(
     place: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    names = {"config": "good.yaml", "checkpoint": "good.pth.tar", "source_image": "source.png", "driving_video": "talk.mp4"}
+    names = {
+        "config": "good.yaml",
+        "checkpoint": "good.pth.tar",
+        "source_image": "source.png",
+        "driving_video": "talk.mp4",
+    }
     monkeypatch.chdir(place)
     monkeypatch.setattr(demo, "ROOT", inputs)
     monkeypatch.setattr(demo, "SAMPLE", {name: inputs / file for name, file in names.items()})
@@ -425,7 +457,9 @@ def test_without_options_the_sample_is_animated(
 
 def test_help_loads_no_torch() -> None:
     script = "import sys, demo\ntry: demo.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stderr.strip() == "False" and "--source_image" in done.stdout
 
 
@@ -434,7 +468,14 @@ def test_ctrl_c_keeps_what_is_done(place: Path, inputs: Path) -> None:
         for number in range(4000):
             writer.write(np.roll(picture(0), number, axis=1))
     result = place / "result.mp4"
-    command = [sys.executable, str(ROOT / "demo.py"), *MODEL, "--source_image", "source.png", "--driving_video"]
+    command = [
+        sys.executable,
+        str(ROOT / "demo.py"),
+        *MODEL,
+        "--source_image",
+        "source.png",
+        "--driving_video",
+    ]
     process = subprocess.Popen(
         [*command, str(place / "long.mp4"), "--result_video", str(result)],
         cwd=inputs,
@@ -457,12 +498,16 @@ def test_ctrl_c_keeps_what_is_done(place: Path, inputs: Path) -> None:
 
 
 def test_functions_for_notebooks(inputs: Path) -> None:
-    generator, kp_detector = demo.load_checkpoints(inputs / "good.yaml", str(inputs / "good.pth.tar"), cpu=True)
+    generator, kp_detector = demo.load_checkpoints(
+        inputs / "good.yaml", str(inputs / "good.pth.tar"), cpu=True
+    )
     source, driving = picture(0) / 255, [frame / 255 for frame in driving_frames()]
     predictions = demo.make_animation(source, driving, generator, kp_detector, cpu=True)
     switches = ("use_relative_movement", "use_relative_jacobian", "adapt_movement_scale")
     expected = published_loop(picture(0), driving_frames(), **dict.fromkeys(switches, True))
     assert isinstance(predictions, list) and predictions[0].dtype == np.float32
     np.testing.assert_allclose(predictions, expected, atol=1e-3)
-    absolute = demo.make_animation(source, driving, **trained(small_config()), relative=False, adapt_movement_scale=False)
+    absolute = demo.make_animation(
+        source, driving, **trained(small_config()), relative=False, adapt_movement_scale=False
+    )
     np.testing.assert_allclose(absolute, published_loop(picture(0), driving_frames()), atol=1e-5)

@@ -34,7 +34,9 @@ SIZE = (32, 40)  # (H, W), not square
 
 
 def test_keypoint_distance_is_the_mean_over_the_coordinates_found_in_both():
-    real = np.array([[(10, 20), (30, 40)], [(10, 20), (30, 40)], [(10, 20), NOT_FOUND], [NOT_FOUND, NOT_FOUND]])
+    real = np.array(
+        [[(10, 20), (30, 40)], [(10, 20), (30, 40)], [(10, 20), NOT_FOUND], [NOT_FOUND, NOT_FOUND]]
+    )
     made = np.array([[(13, 20), (30, 35)], [(12, 20), NOT_FOUND], [NOT_FOUND, (30, 40)], [(1, 1), (2, 2)]])
     values = metrics.keypoint_distance(made, real)
     np.testing.assert_array_equal(values, [(3 + 0 + 0 + 5) / 4, (2 + 0) / 2, NAN, NAN])
@@ -70,15 +72,23 @@ def test_pixel_comparisons_of_plain_frames():
         comparison.load(CPU)
         compared[comparison.name] = comparison(made, real)
     np.testing.assert_allclose(compared["l1"], [1 / 255, 1, 0])
-    np.testing.assert_allclose(compared["psnr"], [20 * np.log10(255), 0, 10 * np.log10(12 * 255**2)], atol=1e-4)
+    np.testing.assert_allclose(
+        compared["psnr"], [20 * np.log10(255), 0, 10 * np.log10(12 * 255**2)], atol=1e-4
+    )
     a, b = 100 / 255, 101 / 255
-    luminance = (2 * a * b + 0.01**2) / (a * a + b * b + 0.01**2)  # contrast and structure of plain frames are 1
-    np.testing.assert_allclose(compared["ssim"], [luminance, 0.01**2 / (1 + 0.01**2), 1], atol=5e-4)  # float32
+    luminance = (2 * a * b + 0.01**2) / (
+        a * a + b * b + 0.01**2
+    )  # contrast and structure of plain frames are 1
+    np.testing.assert_allclose(
+        compared["ssim"], [luminance, 0.01**2 / (1 + 0.01**2), 1], atol=5e-4
+    )  # float32
 
 
 def test_fid_of_one_feature():
     real, made = np.array([[0.0], [2]]), np.array([[3.0], [7]])  # means 1 and 5, variances 2 and 8
-    assert frechet_inception_distance(made, real) == pytest.approx((5 - 1) ** 2 + (np.sqrt(8) - np.sqrt(2)) ** 2)
+    assert frechet_inception_distance(made, real) == pytest.approx(
+        (5 - 1) ** 2 + (np.sqrt(8) - np.sqrt(2)) ** 2
+    )
 
 
 # ---- from the packages' answers to landmarks and embeddings ------------------------------------------------------------
@@ -88,9 +98,15 @@ def test_the_largest_of_several_faces_counts_and_no_face_lacks_everything():
     small = np.random.default_rng(0).random((68, 2)) * 10
     large = np.concatenate([small * 5, np.ones((68, 1))], axis=1)
     np.testing.assert_array_equal(FaceAlignment.largest_face([small, large]), small * 5)
-    assert FaceAlignment.largest_face(None).shape == (68, 2) and not metrics.found(FaceAlignment.largest_face(None)).any()
+    assert (
+        FaceAlignment.largest_face(None).shape == (68, 2)
+        and not metrics.found(FaceAlignment.largest_face(None)).any()
+    )
 
-    faces = [SimpleNamespace(bbox=np.array([0, 0, side, side]), normed_embedding=np.full(512, side)) for side in (3, 9, 5)]
+    faces = [
+        SimpleNamespace(bbox=np.array([0, 0, side, side]), normed_embedding=np.full(512, side))
+        for side in (3, 9, 5)
+    ]
     np.testing.assert_array_equal(InsightFace.largest_face(faces), np.full(512, 9))
     assert InsightFace.largest_face([]).shape == (512,) and np.isnan(InsightFace.largest_face([])).all()
 
@@ -103,7 +119,11 @@ def test_unsure_bodies_and_keypoints_are_missing():
     landmarks = KeypointRCNN.surest_person(person)
     assert metrics.found(landmarks).tolist() == [number != 4 for number in range(17)]
     np.testing.assert_array_equal(landmarks[5], points[0, 5, :2])
-    nobody = {"scores": torch.zeros(0), "keypoints": torch.zeros(0, 17, 3), "keypoints_scores": torch.zeros(0, 17)}
+    nobody = {
+        "scores": torch.zeros(0),
+        "keypoints": torch.zeros(0, 17, 3),
+        "keypoints_scores": torch.zeros(0, 17),
+    }
     for unsure in (person | {"scores": torch.tensor([0.7, 0.6])}, nobody):
         assert not metrics.found(KeypointRCNN.surest_person(unsure)).any()
 
@@ -128,7 +148,9 @@ class DotLandmarks:
         if DotLandmarks.frames >= DotLandmarks.stop_after:
             raise KeyboardInterrupt
         DotLandmarks.frames += len(frames)
-        return np.stack([[self.dot(frame[..., channel]) for channel in (0, 1)] for frame in frames])  # (B, 2, 2)
+        return np.stack(
+            [[self.dot(frame[..., channel]) for channel in (0, 1)] for frame in frames]
+        )  # (B, 2, 2)
 
     @staticmethod
     def dot(channel: np.ndarray) -> tuple[float, float]:
@@ -174,8 +196,19 @@ def write_folder(path: Path, frames: list[np.ndarray]) -> None:
 
 
 def run(folder: Path, *options: str) -> dict:
-    evaluate.main(["--generated", str(folder / "png"), "--real", str(folder / "test"), "--out", str(folder / "out"),
-                   "--device", "cpu", *options])
+    evaluate.main(
+        [
+            "--generated",
+            str(folder / "png"),
+            "--real",
+            str(folder / "test"),
+            "--out",
+            str(folder / "out"),
+            "--device",
+            "cpu",
+            *options,
+        ]
+    )
     return json.loads((folder / "out" / "evaluation.json").read_text())
 
 
@@ -190,11 +223,20 @@ def test_reconstruction_strips_against_clips_of_any_format(tmp_path: Path, capsy
         for _ in range(3):
             writer.write(dotted((5, 6), (10, 20)))
     # Moved by 3 pixels to the right; red missing and another blue; both missing, nobody there.
-    write_strip(tmp_path / "png" / "id2.png", [dotted((8, 6), (13, 20)), dotted(None, (10, 24), 255), dotted(None, None, 0)])
+    write_strip(
+        tmp_path / "png" / "id2.png",
+        [dotted((8, 6), (13, 20)), dotted(None, (10, 24), 255), dotted(None, None, 0)],
+    )
     means = run(tmp_path, *DOTS)["metrics"]
-    assert means["akd"] == {"mean_over_frames": pytest.approx((0 + 1.5 + 2) / 3), "mean_over_videos": pytest.approx(1.75 / 2),
-                            "frames": 3}
-    assert means["mkr"]["mean_over_frames"] == pytest.approx((0 + 0 + 0.5 + 1) / 4) and means["mkr"]["frames"] == 4
+    assert means["akd"] == {
+        "mean_over_frames": pytest.approx((0 + 1.5 + 2) / 3),
+        "mean_over_videos": pytest.approx(1.75 / 2),
+        "frames": 3,
+    }
+    assert (
+        means["mkr"]["mean_over_frames"] == pytest.approx((0 + 0 + 0.5 + 1) / 4)
+        and means["mkr"]["frames"] == 4
+    )
     assert means["aed_squared"]["mean_over_frames"] == pytest.approx((0 + 0 + 0.8**2) / 3)
     assert means["aed_euclidean"]["mean_over_frames"] == pytest.approx((0 + 0 + 0.8) / 3)
     rows = pd.read_csv(tmp_path / "out" / "evaluation.csv").set_index("video")
@@ -211,7 +253,9 @@ def test_l1_weighs_frames_and_not_videos(tmp_path: Path):
     write_strip(tmp_path / "png" / "long.png", list(plain(7, 8, 9)))
     summary = run(tmp_path, "--metrics", "l1", "psnr")
     assert summary["metrics"]["l1"] == {"mean_over_frames": 0.25, "mean_over_videos": 0.5, "frames": 4}
-    assert summary["metrics"]["psnr"]["mean_over_frames"] == pytest.approx(3 / 4 * 10 * np.log10(12 * 255**2), abs=1e-4)
+    assert summary["metrics"]["psnr"]["mean_over_frames"] == pytest.approx(
+        3 / 4 * 10 * np.log10(12 * 255**2), abs=1e-4
+    )
     assert (summary["videos"], summary["frames"]) == (2, 4)
 
 
@@ -226,7 +270,9 @@ def test_nothing_found_anywhere_is_said_and_not_counted(tmp_path: Path):
     for folder in ("png", "test"):
         write_folder(tmp_path / folder / "a", [dotted(None, None, 0)] * 2)
     means = run(tmp_path, *DOTS)["metrics"]
-    assert all(means[name] == {"mean_over_frames": None, "mean_over_videos": None, "frames": 0} for name in means)
+    assert all(
+        means[name] == {"mean_over_frames": None, "mean_over_videos": None, "frames": 0} for name in means
+    )
 
 
 # ---- what is kept ------------------------------------------------------------------------------------------------------
@@ -283,8 +329,10 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_second_run_does_not_even_import_torch(tmp_path: Path):
     write_pairs(tmp_path)
     run(tmp_path, "--metrics", "l1", "psnr")
-    program = (f"import sys, evaluate; evaluate.main(['--generated', {str(tmp_path / 'png')!r}, '--real', "
-               f"{str(tmp_path / 'test')!r}, '--metrics', 'l1', 'psnr']); sys.exit('torch' in sys.modules)")
+    program = (
+        f"import sys, evaluate; evaluate.main(['--generated', {str(tmp_path / 'png')!r}, '--real', "
+        f"{str(tmp_path / 'test')!r}, '--metrics', 'l1', 'psnr']); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(evaluate.__file__).parent).returncode == 0
 
 
@@ -316,15 +364,39 @@ def above_the_strips(folder: Path) -> None:
 
 
 MISTAKES = {
-    "generated only": (lambda d: write_strip(d / "png" / "new.png", [dotted(None, None)]), DOTS, "png: new without a real"),
-    "real only": (lambda d: write_folder(d / "test" / "new", [dotted(None, None)]), DOTS, "png: lacks new of"),
+    "generated only": (
+        lambda d: write_strip(d / "png" / "new.png", [dotted(None, None)]),
+        DOTS,
+        "png: new without a real",
+    ),
+    "real only": (
+        lambda d: write_folder(d / "test" / "new", [dotted(None, None)]),
+        DOTS,
+        "png: lacks new of",
+    ),
     "a folder too high": (above_the_strips, DOTS, "give --generated"),
     "lengths": (longer, DOTS, "c1.png: has 2 frames and"),
     "sizes": (larger, DOTS, "its frames are 16x18 (height x width), those of"),
-    "size of a strip": (other_strip, DOTS, "c1.png: is 16x16 (height x width), which is not a row of frames of 32x40"),
-    "names": (lambda d: write_folder(d / "test" / "c1.mp4", [dotted(None, None)]), DOTS, "c1 and c1.mp4 both count as 'c1'"),
-    "no detector": (lambda d: None, ("--metrics", "akd", "mkr"), "akd and mkr need --landmarks, one of face-alignment"),
-    "no puppets": (lambda d: None, ("--metrics", "aed", "--identity", "puppets"), "train: holds no puppets with landmarks"),
+    "size of a strip": (
+        other_strip,
+        DOTS,
+        "c1.png: is 16x16 (height x width), which is not a row of frames of 32x40",
+    ),
+    "names": (
+        lambda d: write_folder(d / "test" / "c1.mp4", [dotted(None, None)]),
+        DOTS,
+        "c1 and c1.mp4 both count as 'c1'",
+    ),
+    "no detector": (
+        lambda d: None,
+        ("--metrics", "akd", "mkr"),
+        "akd and mkr need --landmarks, one of face-alignment",
+    ),
+    "no puppets": (
+        lambda d: None,
+        ("--metrics", "aed", "--identity", "puppets"),
+        "train: holds no puppets with landmarks",
+    ),
 }
 
 
@@ -340,21 +412,29 @@ def test_mistakes_are_one_line_with_names(name: str, tmp_path: Path, capsys: pyt
     assert not (tmp_path / "out").exists()
 
 
-def test_damaged_weights_are_one_line_that_says_what_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_damaged_weights_are_one_line_that_says_what_goes_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth").write_bytes(b"half a download")
-    with pytest.raises(CheckpointError, match=r"^lpips needs weights .*: put alexnet-owt-7be5be79\.pth into .*checkpoints$"):
+    with pytest.raises(
+        CheckpointError, match=r"^lpips needs weights .*: put alexnet-owt-7be5be79\.pth into .*checkpoints$"
+    ):
         Lpips().load(CPU)
 
 
 def test_an_optional_package_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if "site-packages" not in path])  # nothing is installed
+    monkeypatch.setattr(
+        sys, "path", [path for path in sys.path if "site-packages" not in path]
+    )  # nothing is installed
     write_pairs(tmp_path, clips=1)
     with pytest.raises(SystemExit):
         run(tmp_path, "--metrics", "akd", "--landmarks", "face-alignment")
-    assert capsys.readouterr().err == ("error: the detector face-alignment needs the package face-alignment; install it with: "
-                                       "pip install face-alignment\n")
+    assert capsys.readouterr().err == (
+        "error: the detector face-alignment needs the package face-alignment; install it with: "
+        "pip install face-alignment\n"
+    )
 
 
 # ---- puppets -----------------------------------------------------------------------------------------------------------
@@ -371,7 +451,17 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_puppets_against_themselves_and_moved(fitted: Path, tmp_path: Path):
     options = ("--metrics", "l1", "akd", "mkr", "aed", "--landmarks", "puppets", "--identity", "puppets")
-    evaluate.main(["--generated", str(fitted / "test"), "--real", str(fitted / "test"), "--out", str(tmp_path), *options])
+    evaluate.main(
+        [
+            "--generated",
+            str(fitted / "test"),
+            "--real",
+            str(fitted / "test"),
+            "--out",
+            str(tmp_path),
+            *options,
+        ]
+    )
     means = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]
     assert all(means[name]["mean_over_frames"] == 0 and means[name]["frames"] == 8 for name in means)
 
@@ -405,7 +495,9 @@ def test_true_landmarks_moved_by_three_pixels(fitted: Path):
         pixels = (puppets.xy_to_uv(xy, 64, 64) * 64 - 0.5).numpy()
         np.testing.assert_allclose(pixels, (xy.numpy() + 1) / 2 * 63, atol=1e-4)
         for shift, expected in (((3, 0), 1.5), ((3, -3), 3)):
-            np.testing.assert_allclose(metrics.keypoint_distance(pixels + np.array(shift), pixels), expected, atol=1e-5)
+            np.testing.assert_allclose(
+                metrics.keypoint_distance(pixels + np.array(shift), pixels), expected, atol=1e-5
+            )
 
 
 def test_disturbed_examples_keep_landmarks_on_what_they_mark():

@@ -76,7 +76,9 @@ def test_a_test_sample_is_the_whole_clip_unaugmented(root):
     test = dataset(root, is_train=False, augmentation_params=FLIPS | {"jitter_param": {"brightness": 0.5}})
     assert len(test) == 2 and test.videos == ["id3#a.mp4", "id4#a"]
     sample = test[1]
-    expected = np.stack([numbered_frame(number, value=1) for number in range(5)]).transpose(3, 0, 1, 2) / np.float32(255)
+    expected = np.stack([numbered_frame(number, value=1) for number in range(5)]).transpose(
+        3, 0, 1, 2
+    ) / np.float32(255)
     assert sample["name"] == "id4#a" and sample["video"].dtype == np.float32
     np.testing.assert_array_equal(sample["video"], expected)
 
@@ -141,14 +143,17 @@ def test_what_is_no_clip_is_ignored(root):
     assert len(dataset(root)) == 10
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda root: None, "no such folder.*root_dir"),
-    (lambda root: root.mkdir(), "holds no clips.*png.*mp4"),
-    (lambda root: write_clip(root / "train" / "a"), "test.*no such folder"),
-    (lambda root: write_clip(root / "test" / "a"), "train.*no such folder"),
-    (lambda root: (write_clip(root / "test" / "a"), (root / "train").mkdir()), "train.*holds no clips"),
-    (lambda root: write_clip(root / "a"), "random split needs two"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "no such folder.*root_dir"),
+        (lambda root: root.mkdir(), "holds no clips.*png.*mp4"),
+        (lambda root: write_clip(root / "train" / "a"), "test.*no such folder"),
+        (lambda root: write_clip(root / "test" / "a"), "train.*no such folder"),
+        (lambda root: (write_clip(root / "test" / "a"), (root / "train").mkdir()), "train.*holds no clips"),
+        (lambda root: write_clip(root / "a"), "random split needs two"),
+    ],
+)
 def test_a_wrong_layout_is_told(tmp_path, make, message):
     make(tmp_path / "data")
     with pytest.raises(DatasetError, match=message):
@@ -159,7 +164,8 @@ def test_the_random_split_is_80_to_20_disjoint_and_seeded(tmp_path):
     for number in range(20):
         write_clip(tmp_path / f"clip{number}", frames=1)
     splits = {
-        seed: [dataset(tmp_path, is_train=is_train, random_seed=seed).videos for is_train in (True, False)] for seed in range(3)
+        seed: [dataset(tmp_path, is_train=is_train, random_seed=seed).videos for is_train in (True, False)]
+        for seed in range(3)
     }
     for train, test in splits.values():
         assert (len(train), len(test)) == (16, 4) and train == sorted(train)
@@ -173,7 +179,10 @@ def test_the_random_split_keeps_each_identity_on_one_side(tmp_path):
         for part in range(number % 3 + 1):
             write_clip(tmp_path / f"id{number}#{part}", frames=1)
     for seed in range(5):
-        train, test = (dataset(tmp_path, id_sampling=True, is_train=is_train, random_seed=seed) for is_train in (True, False))
+        train, test = (
+            dataset(tmp_path, id_sampling=True, is_train=is_train, random_seed=seed)
+            for is_train in (True, False)
+        )
         people = [{identity(name) for name in side.clips} for side in (train, test)]
         assert (len(people[0]), len(people[1])) == (8, 2) and not people[0] & people[1]
         assert len(train) == 8 and len(test) == len(test.clips)
@@ -184,13 +193,23 @@ def test_every_clip_is_in_the_test_part_of_a_fifth_of_the_seeds(tmp_path):
     names = [f"clip{number}" for number in range(10)]
     for name in names:
         write_clip(tmp_path / name, frames=1)
-    count = Counter(name for seed in range(1000) for name in dataset(tmp_path, is_train=False, random_seed=seed).videos)
+    count = Counter(
+        name for seed in range(1000) for name in dataset(tmp_path, is_train=False, random_seed=seed).videos
+    )
     assert all(abs(count[name] - 200) < 65 for name in names)  # standard deviation 13
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("id1#x#0.mp4", "id1"), ("id10#x", "id10"), ("a.b.mp4", "a.b"), ("a.b", "a.b"), ("id1.png", "id1"), ("id1", "id1"),
-])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("id1#x#0.mp4", "id1"),
+        ("id10#x", "id10"),
+        ("a.b.mp4", "a.b"),
+        ("a.b", "a.b"),
+        ("id1.png", "id1"),
+        ("id1", "id1"),
+    ],
+)
 def test_identity(name, expected):
     assert identity(name) == expected
 
@@ -224,7 +243,11 @@ def test_10000_draws_show_every_identity_clip_and_flip_as_promised(root):
 
 def epoch_of(loader, epoch):
     loader.dataset.set_epoch(epoch)
-    return [(name, source) for batch in loader for name, source in zip(batch["name"], batch["source"], strict=True)]
+    return [
+        (name, source)
+        for batch in loader
+        for name, source in zip(batch["name"], batch["source"], strict=True)
+    ]
 
 
 def same(samples, others):
@@ -240,14 +263,18 @@ def test_samples_do_not_depend_on_the_workers(root):
     expected = [epoch_of(plain, epoch) for epoch in range(3)]
     assert not same(expected[0], expected[1])
     for workers in (1, 2):
-        loader = DataLoader(draws, batch_size=3, num_workers=workers, persistent_workers=True, multiprocessing_context="fork")
+        loader = DataLoader(
+            draws, batch_size=3, num_workers=workers, persistent_workers=True, multiprocessing_context="fork"
+        )
         for epoch in (0, 1, 2, 1):  # workers that live on see each new epoch
             assert same(epoch_of(loader, epoch), expected[epoch])
 
 
 def test_spawned_workers_get_the_same_dataset(root):
     train = dataset(root, augmentation_params=AUGMENTED)
-    loader = DataLoader(train, batch_size=5, num_workers=1, persistent_workers=True, multiprocessing_context="spawn")
+    loader = DataLoader(
+        train, batch_size=5, num_workers=1, persistent_workers=True, multiprocessing_context="spawn"
+    )
     for epoch in (0, 3):
         assert same(epoch_of(loader, epoch), epoch_of(DataLoader(train, batch_size=5), epoch))
 
@@ -342,7 +369,9 @@ def test_a_mistake_in_the_augmentation_is_found_before_the_clips(tmp_path):
 
 
 def write_pairs(path, *rows):
-    path.write_text("distance,source,driving,frame\n" + "".join(f"0,{source},{driving},0\n" for source, driving in rows))
+    path.write_text(
+        "distance,source,driving,frame\n" + "".join(f"0,{source},{driving},0\n" for source, driving in rows)
+    )
     return path
 
 
@@ -369,7 +398,9 @@ def test_only_the_first_frame_of_a_lazy_source_is_decoded(root):
 
 
 def test_names_match_clips_of_another_format_and_unknown_ones_are_named(root):
-    pairs_list = write_pairs(root / "pairs.csv", ("id4#a.mp4", "id3#a"), ("id4#a", "lost.mp4"), ("gone", "lost.mp4"))
+    pairs_list = write_pairs(
+        root / "pairs.csv", ("id4#a.mp4", "id3#a"), ("id4#a", "lost.mp4"), ("gone", "lost.mp4")
+    )
     test = dataset(root, is_train=False, pairs_list=pairs_list)
     with pytest.warns(UserWarning, match=r"2 of 3 pairs.*2 of their names.*gone, lost\.mp4"):
         pairs = PairedDataset(test, 50)
@@ -384,14 +415,17 @@ def test_the_exact_name_wins(tmp_path):
     assert PairedDataset(dataset(tmp_path, is_train=False, pairs_list=pairs_list), 1).pairs == [(1, 0)]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    (None, r"pairs\.csv.*can't be read.*source,driving"),
-    ("", "no column driving or source"),
-    ("source,frame\na,0\n", "no column driving"),
-    ("source,driving\n", "holds no pairs"),
-    ("source,driving\nid4#a\n", "1 of 1 pairs"),
-    ("source,driving\nx,y\n", "2 of their names.*x, y"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"pairs\.csv.*can't be read.*source,driving"),
+        ("", "no column driving or source"),
+        ("source,frame\na,0\n", "no column driving"),
+        ("source,driving\n", "holds no pairs"),
+        ("source,driving\nid4#a\n", "1 of 1 pairs"),
+        ("source,driving\nx,y\n", "2 of their names.*x, y"),
+    ],
+)
 def test_a_pairs_list_that_can_not_be_used_is_an_error(root, text, message):
     if text is not None:
         (root / "pairs.csv").write_text(text)
@@ -424,5 +458,7 @@ def test_random_pairs_are_distinct_seeded_and_reach_all_clips(tmp_path):
     assert pairs != PairedDataset(test, 100, seed=2).pairs
     assert {clip for pair in pairs for clip in pair} == set(range(30))
     assert len(PairedDataset(test, 10_000)) == 900
-    few = Counter(clip for seed in range(1000) for pair in PairedDataset(test, 5, seed=seed).pairs for clip in pair)
+    few = Counter(
+        clip for seed in range(1000) for pair in PairedDataset(test, 5, seed=seed).pairs for clip in pair
+    )
     assert all(abs(few[clip] - 1000 / 3) < 95 for clip in range(30))  # standard deviation 18

@@ -101,7 +101,9 @@ def check_losses(case: Case) -> None:
     assert losses.keys() == expected["loss"].keys()
     assert_outputs(losses, expected["loss"])
     generated["kp_driving"] = generated["kp_driving"]["value"]
-    assert_outputs(generated, {name: expected[name] for name in ("prediction", "transformed_frame", "kp_driving")})
+    assert_outputs(
+        generated, {name: expected[name] for name in ("prediction", "transformed_frame", "kp_driving")}
+    )
     check_gradients(networks, expected["grad"])
 
 

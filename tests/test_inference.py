@@ -85,7 +85,10 @@ def test_four_pixels_at_a_time_are_the_convolution(kernel_size):
 
 @pytest.mark.parametrize("padding", [0, 3])
 def test_joint_convolution_puts_the_heads_one_after_another(padding):
-    heads, x = [trained(nn.Conv2d(4, width, 7, padding=padding), seed=width) for width in (3, 1, 4)], maps(2, 4, 9, 8)
+    heads, x = (
+        [trained(nn.Conv2d(4, width, 7, padding=padding), seed=width) for width in (3, 1, 4)],
+        maps(2, 4, 9, 8),
+    )
     assert_same(joint(heads)(x), torch.cat([head(x) for head in heads], dim=1))
 
 
@@ -151,7 +154,10 @@ DETECTOR = {
 )
 def test_kp_detector(changes):
     params = DETECTOR | changes
-    plain, image = trained(KPDetector(**params)), torch.rand(2, params["num_channels"], 32, 40, dtype=torch.float64)
+    plain, image = (
+        trained(KPDetector(**params)),
+        torch.rand(2, params["num_channels"], 32, 40, dtype=torch.float64),
+    )
     expected, kp = plain(image), fast_kp_detector(plain)(image)
     assert kp.keys() == expected.keys()
     for name in expected:
@@ -180,13 +186,24 @@ def keypoints(batch, jacobian=True, dtype=torch.float64):
         ({"block_expansion": 64, "max_features": 64, "num_down_blocks": 2}, True),
     ],
     ids=[
-        "occlusion", "no occlusion", "zero order", "no motion", "full scale", "no halving", "three halvings", "corners aligned",
-        "image skip", "winograd",
+        "occlusion",
+        "no occlusion",
+        "zero order",
+        "no motion",
+        "full scale",
+        "no halving",
+        "three halvings",
+        "corners aligned",
+        "image skip",
+        "winograd",
     ],
 )
 def test_generator(changes, jacobian):
     params = GENERATOR | changes
-    plain, source = trained(OcclusionAwareGenerator(**params)), torch.rand(2, params["num_channels"], 24, 32).double()
+    plain, source = (
+        trained(OcclusionAwareGenerator(**params)),
+        torch.rand(2, params["num_channels"], 24, 32).double(),
+    )
     driving, initial = keypoints(2, jacobian), keypoints(2, jacobian)
     expected, fast = plain(source, kp_driving=driving, kp_source=initial), fast_generator(plain)
     result = fast.generate(fast.encode(source), kp_driving=driving, kp_source=initial)

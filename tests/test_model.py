@@ -32,7 +32,12 @@ ALL_TERMS = {"train_params.loss_weights.perceptual": [10] * 5}
 def full_models(changes: dict | None = None) -> tuple[GeneratorFullModel, DiscriminatorFullModel]:
     torch.manual_seed(0)
     config = small_config(changes)
-    arguments = (build_kp_detector(config), build_generator(config), build_discriminator(config), config["train_params"])
+    arguments = (
+        build_kp_detector(config),
+        build_generator(config),
+        build_discriminator(config),
+        config["train_params"],
+    )
     return GeneratorFullModel(*arguments), DiscriminatorFullModel(*arguments)
 
 
@@ -64,7 +69,9 @@ def test_a_draw_repeats_with_its_generator_and_its_state() -> None:
 
 
 def test_draws_spread_around_the_identity_as_asked() -> None:
-    drawn = Transform(2000, sigma_affine=0.05, sigma_tps=0.005, points_tps=5, generator=torch.Generator().manual_seed(0))
+    drawn = Transform(
+        2000, sigma_affine=0.05, sigma_tps=0.005, points_tps=5, generator=torch.Generator().manual_seed(0)
+    )
     assert drawn.control_params.shape == (2000, 1, 25)
     for numbers, sigma in ((drawn.theta - torch.eye(2, 3), 0.05), (drawn.control_params, 0.005)):
         assert numbers.mean().abs() < 0.05 * sigma
@@ -95,7 +102,8 @@ def test_equivariance_of_an_exactly_transformed_motion_is_zero() -> None:
 def test_equivariance_is_not_rounded_under_autocast() -> None:
     transform = Transform(2, 0.05, 0.005, 5)
     kp, transformed = (
-        {"value": torch.rand(2, 4, 2) - 0.5, "jacobian": torch.eye(2) + 0.2 * torch.randn(2, 4, 2, 2)} for _ in range(2)
+        {"value": torch.rand(2, 4, 2) - 0.5, "jacobian": torch.eye(2) + 0.2 * torch.randn(2, 4, 2, 2)}
+        for _ in range(2)
     )
     for term in (equivariance_value_loss, equivariance_jacobian_loss):
         expected = term(kp, transformed, transform)
@@ -158,7 +166,10 @@ def test_vgg_from_a_file_and_from_a_wrong_one(tmp_path) -> None:
     torch.save({"weight": torch.zeros(1)}, other)
     damaged.write_bytes(b"no weights")
     assert torch.equal(Vgg19(weights=str(good)).features[0].weight, weights.features[0].weight)
-    for path, message in ((other, "not the state_dict of a torchvision VGG-19"), (damaged, "can't be read as PyTorch weights")):
+    for path, message in (
+        (other, "not the state_dict of a torchvision VGG-19"),
+        (damaged, "can't be read as PyTorch weights"),
+    ):
         with pytest.raises(CheckpointError, match=re.escape(f"{path}: {message}")):
             Vgg19(weights=str(path))
     with pytest.raises(CheckpointError, match="no such file"):
@@ -168,7 +179,9 @@ def test_vgg_from_a_file_and_from_a_wrong_one(tmp_path) -> None:
 def test_imagenet_weights_that_can_not_be_had_name_the_file_and_the_place(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # refuses at once, wherever the test runs
-    with pytest.raises(CheckpointError, match=rf"put vgg19-\w+\.pth into {re.escape(str(tmp_path))}") as raised:
+    with pytest.raises(
+        CheckpointError, match=rf"put vgg19-\w+\.pth into {re.escape(str(tmp_path))}"
+    ) as raised:
         Vgg19()
     assert "\n" not in str(raised.value)
 
@@ -181,7 +194,13 @@ def test_every_term_is_there_finite_and_reaches_both_networks() -> None:
     with frozen(generator_full.discriminator):
         losses, generated = generator_full(batch())
         sum(losses.values()).backward()
-    assert list(losses) == ["perceptual", "gen_gan", "feature_matching", "equivariance_value", "equivariance_jacobian"]
+    assert list(losses) == [
+        "perceptual",
+        "gen_gan",
+        "feature_matching",
+        "equivariance_value",
+        "equivariance_jacobian",
+    ]
     for network in (generator_full.kp_extractor, generator_full.generator):
         assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
         assert any(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
@@ -198,7 +217,9 @@ def test_the_real_branch_is_not_kept_for_the_backward_pass() -> None:
     generator_full, _ = full_models(ALL_TERMS)
     calls = []
     for network in (generator_full.vgg, generator_full.discriminator):
-        network.register_forward_hook(lambda module, inputs, out: calls.append((type(module).__name__, requires_grad(out))))
+        network.register_forward_hook(
+            lambda module, inputs, out: calls.append((type(module).__name__, requires_grad(out)))
+        )
     generator_full(batch())  # not within `frozen`, so that the discriminator's weights want gradients
     assert sorted(calls) == [
         ("MultiScaleDiscriminator", False),
@@ -222,7 +243,9 @@ def test_perceptual_sums_weighted_differences_over_features_and_scales() -> None
     expected = 0
     for scale in (1, 0.5):
         taps, target = (generator_full.vgg(pyramid[f"prediction_{scale}"]) for pyramid in (fake, real))
-        expected += sum(weight * (taps[i] - target[i]).abs().mean() for i, weight in enumerate((1, 2, 3, 4, 5)))
+        expected += sum(
+            weight * (taps[i] - target[i]).abs().mean() for i, weight in enumerate((1, 2, 3, 4, 5))
+        )
     torch.testing.assert_close(losses["perceptual"], expected)
 
 
@@ -264,14 +287,20 @@ def test_occlusion_prior_is_least_at_one_half_and_pulls_back_a_saturated_map() -
 
     assert slope(0.0) == (0, 0)
     for logit in (2.0, 12.0, -12.0):  # cross entropy: its slope is that of 1/2, however flat the sigmoid
-        half = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(logit), torch.tensor(0.5)) - math.log(2)
-        assert slope(logit) == pytest.approx((half.item(), torch.sigmoid(torch.tensor(logit)).item() - 0.5), rel=2e-2)
+        half = torch.nn.functional.binary_cross_entropy_with_logits(
+            torch.tensor(logit), torch.tensor(0.5)
+        ) - math.log(2)
+        assert slope(logit) == pytest.approx(
+            (half.item(), torch.sigmoid(torch.tensor(logit)).item() - 0.5), rel=2e-2
+        )
     assert math.isfinite(slope(40.0)[0])
 
     skip = {"model_params.generator_params.image_skip": True}
     generator_full, _ = full_models(skip | {"train_params.loss_weights.occlusion_prior": 3})
     losses, generated = generator_full(batch())
-    torch.testing.assert_close(losses["occlusion_prior"], 3 * occlusion_prior_loss(generated["occlusion_map"]))
+    torch.testing.assert_close(
+        losses["occlusion_prior"], 3 * occlusion_prior_loss(generated["occlusion_map"])
+    )
 
 
 def test_vgg_ends_with_the_last_feature_that_has_a_weight() -> None:
@@ -295,14 +324,17 @@ def test_adversarial_terms_sum_over_scales_and_blocks_with_their_weights() -> No
     losses, generated = generator_full(batch())
     losses |= discriminator_full(batch(), generated)
     real, fake = (
-        generator_full.discriminator(generator_full.pyramid(image)) for image in (batch()["driving"], generated["prediction"])
+        generator_full.discriminator(generator_full.pyramid(image))
+        for image in (batch()["driving"], generated["prediction"])
     )
     gan, matching, disc = 0, 0, 0
     for scale in (1, 0.5):
         fake_map, real_map = fake[f"prediction_map_{scale}"], real[f"prediction_map_{scale}"]
         gan += 2 * ((1 - fake_map) ** 2).mean()
         disc += 3 * ((1 - real_map) ** 2 + fake_map**2).mean()
-        for weight, a, b in zip((5, 7), fake[f"feature_maps_{scale}"], real[f"feature_maps_{scale}"], strict=True):
+        for weight, a, b in zip(
+            (5, 7), fake[f"feature_maps_{scale}"], real[f"feature_maps_{scale}"], strict=True
+        ):
             matching += weight * (a - b).abs().mean()
     for name, expected in {"gen_gan": gan, "feature_matching": matching, "disc_gan": disc}.items():
         torch.testing.assert_close(losses[name], expected)
@@ -310,7 +342,8 @@ def test_adversarial_terms_sum_over_scales_and_blocks_with_their_weights() -> No
 
 def test_terms_with_zero_weights_are_not_computed() -> None:
     weights = {
-        f"train_params.loss_weights.{name}": 0 for name in ("generator_gan", "equivariance_value", "equivariance_jacobian")
+        f"train_params.loss_weights.{name}": 0
+        for name in ("generator_gan", "equivariance_value", "equivariance_jacobian")
     }
     generator_full, _ = full_models(weights | {"train_params.loss_weights.perceptual": [0, 0, 1, 0, 0]})
     losses, generated = generator_full(batch())
@@ -321,7 +354,10 @@ def test_terms_with_zero_weights_are_not_computed() -> None:
 
 def test_zero_order_motion_trains() -> None:
     generator_full, _ = full_models(
-        {"model_params.common_params.estimate_jacobian": False, "train_params.loss_weights.equivariance_jacobian": 0}
+        {
+            "model_params.common_params.estimate_jacobian": False,
+            "train_params.loss_weights.equivariance_jacobian": 0,
+        }
     )
     losses, generated = generator_full(batch())
     assert "equivariance_jacobian" not in losses and "jacobian" not in generated["kp_driving"]

@@ -68,7 +68,9 @@ def test_half_precision_images_are_sampled_at_full_precision_coordinates() -> No
 def test_gaussian_and_soft_argmax_agree_on_where_a_point_is() -> None:
     value = torch.tensor([[[0.3, -0.2], [0.0, 0.5]]])
     bumps = kp2gaussian({"value": value}, (64, 64), kp_variance=0.005)
-    torch.testing.assert_close(soft_argmax(bumps / bumps.sum(dim=(2, 3), keepdim=True)), value, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        soft_argmax(bumps / bumps.sum(dim=(2, 3), keepdim=True)), value, atol=1e-3, rtol=0
+    )
 
 
 def test_antialiasing_keeps_flat_pictures_and_removes_stripes() -> None:
@@ -82,7 +84,9 @@ def test_antialiasing_keeps_flat_pictures_and_removes_stripes() -> None:
 def test_only_whole_factors_make_pictures_smaller() -> None:
     assert [downsampling_stride(scale) for scale in (1, 0.5, 0.33333334, 0.1)] == [1, 2, 3, 10]
     for scale in (0.3, 2):
-        with pytest.raises(UserError, match=f"scale {scale}: images can only be made smaller by a whole factor"):
+        with pytest.raises(
+            UserError, match=f"scale {scale}: images can only be made smaller by a whole factor"
+        ):
             downsampling_stride(scale)
 
 
@@ -99,7 +103,9 @@ def test_inverse_is_the_inverse() -> None:
     torch.testing.assert_close(inverse_2x2(matrices), torch.linalg.inv(matrices))
 
 
-@pytest.mark.parametrize("matrix", [[[0.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [2.0, 4.0]], [[1e-4, 0.0], [0.0, -1e-4]]])
+@pytest.mark.parametrize(
+    "matrix", [[[0.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [2.0, 4.0]], [[1e-4, 0.0], [0.0, -1e-4]]]
+)
 def test_singular_matrices_give_finite_values_and_gradients(matrix: list) -> None:
     matrix = torch.tensor(matrix, requires_grad=True)
     inverse = inverse_2x2(matrix)
@@ -108,8 +114,12 @@ def test_singular_matrices_give_finite_values_and_gradients(matrix: list) -> Non
 
 
 def test_only_the_smallest_determinants_are_replaced_and_keep_their_sign() -> None:
-    torch.testing.assert_close(inverse_2x2(torch.tensor([1e-2, 1e-3]).diag()), torch.tensor([1e2, 1e3]).diag())
-    torch.testing.assert_close(inverse_2x2(torch.tensor([1e-4, -1e-4]).diag()), torch.tensor([100.0, -100.0]).diag())
+    torch.testing.assert_close(
+        inverse_2x2(torch.tensor([1e-2, 1e-3]).diag()), torch.tensor([1e2, 1e3]).diag()
+    )
+    torch.testing.assert_close(
+        inverse_2x2(torch.tensor([1e-4, -1e-4]).diag()), torch.tensor([100.0, -100.0]).diag()
+    )
 
 
 def test_inverse_is_float32_under_autocast() -> None:
@@ -148,10 +158,17 @@ def test_groups_of_a_block_split_its_channels() -> None:
 
 def test_a_discriminator_with_keypoints_sees_gaussians_of_its_variance() -> None:
     discriminator = build_discriminator(
-        small_config({"model_params.discriminator_params.use_kp": True, "model_params.discriminator_params.kp_variance": 0.05})
+        small_config(
+            {
+                "model_params.discriminator_params.use_kp": True,
+                "model_params.discriminator_params.kp_variance": 0.05,
+            }
+        )
     )
     seen = []
-    discriminator.discs["1"].down_blocks[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    discriminator.discs["1"].down_blocks[0].register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])
+    )
     kp = {"value": torch.rand(2, 3, 2) - 0.5}
     discriminator({"prediction_1": images(2)}, kp)
     assert torch.equal(seen[0], torch.cat([images(2), kp2gaussian(kp, (32, 32), 0.05)], dim=1))
@@ -160,7 +177,9 @@ def test_a_discriminator_with_keypoints_sees_gaussians_of_its_variance() -> None
 def test_source_features_can_be_kept_for_a_whole_video() -> None:
     detector, generator = detector_and_generator()
     source, driving = images(1), images(4, seed=1)
-    kept = generator.generate(generator.encode(source), kp_driving=detector(driving), kp_source=detector(source))
+    kept = generator.generate(
+        generator.encode(source), kp_driving=detector(driving), kp_source=detector(source)
+    )
     for i in range(4):
         alone = animate(detector, generator, source, driving[i : i + 1])
         for name, tensor in alone.items():
@@ -170,7 +189,9 @@ def test_source_features_can_be_kept_for_a_whole_video() -> None:
 def test_the_occlusion_map_blends_the_warped_source_and_what_is_painted() -> None:
     detector, generator = detector_and_generator({"model_params.generator_params.image_skip": True})
     out = animate(detector, generator, images(1), images(1, seed=1))
-    visible = torch.nn.functional.interpolate(out["occlusion_map"], size=(32, 32), mode="bilinear", align_corners=False)
+    visible = torch.nn.functional.interpolate(
+        out["occlusion_map"], size=(32, 32), mode="bilinear", align_corners=False
+    )
     assert visible.std() > 0.01 and (out["deformed"] - out["painted"]).abs().mean() > 0.05
     torch.testing.assert_close(out["prediction"], visible * out["deformed"] + (1 - visible) * out["painted"])
 
@@ -186,9 +207,13 @@ def test_beyond_the_source_its_border_goes_on_where_it_is_seen_in_the_prediction
 def test_no_motion_warps_nothing(scale_factor: float, align_corners: bool) -> None:
     # The published way to resize a smaller flow, with align_corners false, bends it a little.
     params = {"dense_motion_params.scale_factor": scale_factor, "align_corners": align_corners}
-    detector, generator = detector_and_generator({f"model_params.generator_params.{key}": v for key, v in params.items()})
+    detector, generator = detector_and_generator(
+        {f"model_params.generator_params.{key}": v for key, v in params.items()}
+    )
     source = images(1)
-    torch.testing.assert_close(animate(detector, generator, source, source)["deformed"], source, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        animate(detector, generator, source, source)["deformed"], source, atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 36), (30, 32), (4, 32)])
@@ -212,7 +237,9 @@ def test_channels_last_keeps_the_numbers() -> None:
     expected = animate(detector, generator, source, driving)["prediction"]
     detector, generator = (network.to(memory_format=torch.channels_last) for network in (detector, generator))
     source, driving = (image.to(memory_format=torch.channels_last) for image in (source, driving))
-    torch.testing.assert_close(animate(detector, generator, source, driving)["prediction"], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        animate(detector, generator, source, driving)["prediction"], expected, atol=1e-5, rtol=0
+    )
 
 
 def test_bf16_autocast_stays_close_and_keeps_coordinates_precise() -> None:
@@ -228,7 +255,8 @@ def test_bf16_autocast_stays_close_and_keeps_coordinates_precise() -> None:
 
 def test_motions_are_not_rounded_under_autocast() -> None:
     source, driving, initial = (
-        {"value": torch.rand(2, 3, 2) - 0.5, "jacobian": torch.eye(2) + 0.2 * torch.randn(2, 3, 2, 2)} for _ in range(3)
+        {"value": torch.rand(2, 3, 2) - 0.5, "jacobian": torch.eye(2) + 0.2 * torch.randn(2, 3, 2, 2)}
+        for _ in range(3)
     )
     switches = {"use_relative_movement": True, "use_relative_jacobian": True}
     expected = sparse_motions(driving, source, (16, 16)), normalize_kp(source, driving, initial, **switches)
@@ -267,7 +295,9 @@ def test_export_and_compile_keep_the_numbers() -> None:
     torch.testing.assert_close(exported(source, **kp)["prediction"], expected)
     compiled = torch.compile(generator, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(source, **kp)["prediction"], expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.compile(detector, fullgraph=True, backend="aot_eager")(driving), kp["kp_driving"])
+    torch.testing.assert_close(
+        torch.compile(detector, fullgraph=True, backend="aot_eager")(driving), kp["kp_driving"]
+    )
 
 
 def test_frozen_blocks_gradients_of_weights_not_of_inputs_and_ends() -> None:

@@ -34,8 +34,16 @@ def model(tmp_path: Path) -> list[str]:
     """The arguments that name a small model."""
     config = small_config()
     generator, kp_detector = networks(config)
-    torch.save({"generator": generator.state_dict(), "kp_detector": kp_detector.state_dict()}, tmp_path / "small.pth.tar")
-    return ["--config", str(write_config(tmp_path / "small.yaml", config)), "--checkpoint", str(tmp_path / "small.pth.tar")]
+    torch.save(
+        {"generator": generator.state_dict(), "kp_detector": kp_detector.state_dict()},
+        tmp_path / "small.pth.tar",
+    )
+    return [
+        "--config",
+        str(write_config(tmp_path / "small.yaml", config)),
+        "--checkpoint",
+        str(tmp_path / "small.pth.tar"),
+    ]
 
 
 def complaint(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
@@ -46,13 +54,21 @@ def complaint(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
 
 
 def test_one_command_makes_every_picture(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "TEASER_DRIVING", pictures.TEASER_DRIVING[:1])  # fewer puppets, to take less time
+    monkeypatch.setattr(
+        pictures, "TEASER_DRIVING", pictures.TEASER_DRIVING[:1]
+    )  # fewer puppets, to take less time
     monkeypatch.setattr(pictures, "INSIDE_PAIRS", pictures.INSIDE_PAIRS[:1])
     out = tmp_path / "out"
     out.mkdir()
     pictures.main([*model, "--out", str(out)])
     assert {path.name for path in out.iterdir()} == {
-        "source.png", "driving.mp4", "teaser.gif", "inside.png", "absolute-vs-relative.png", "method.png"}
+        "source.png",
+        "driving.mp4",
+        "teaser.gif",
+        "inside.png",
+        "absolute-vs-relative.png",
+        "method.png",
+    }
     assert read_image(out / "source.png").shape == (256, 256, 3)
     driving = open_clip(out / "driving.mp4")
     assert (len(driving), driving.fps, tuple(driving.size)) == (72, 25, (256, 256))
@@ -123,7 +139,11 @@ def test_contact_sheets_show_pairs_of_different_identities(model, tmp_path, caps
     write_clip(data / "test" / "id100#7", seed=9)
     pictures.main([*model, "--data", str(data), "--contact_sheets", str(tmp_path / "new" / "sheets")])
     sheets = sorted((tmp_path / "new" / "sheets").iterdir())
-    assert [sheet.name for sheet in sheets] == ["pairs-01.png", "pairs-05.png", "pairs-09.png"]  # 10 of the 16 pairs
+    assert [sheet.name for sheet in sheets] == [
+        "pairs-01.png",
+        "pairs-05.png",
+        "pairs-09.png",
+    ]  # 10 of the 16 pairs
     assert len(capsys.readouterr().out.splitlines()) == 3
     heights = [Image.open(sheet).height for sheet in sheets]
     assert heights[0] == heights[1] > heights[2]
@@ -132,10 +152,14 @@ def test_contact_sheets_show_pairs_of_different_identities(model, tmp_path, caps
 def test_mistakes_are_one_line(model, tmp_path, capsys):
     alone = tmp_path / "alone"
     write_dataset(alone, train=1, test=1)
-    assert "one identity" in complaint(capsys, [*model, "--data", str(alone), "--contact_sheets", str(tmp_path / "sheets")])
+    assert "one identity" in complaint(
+        capsys, [*model, "--data", str(alone), "--contact_sheets", str(tmp_path / "sheets")]
+    )
     write_dataset(tmp_path / "data", train=1, test=2)
     sheets = ["--data", str(tmp_path / "data"), "--contact_sheets", str(tmp_path / "small.yaml")]
     assert "name another folder" in complaint(capsys, [*model, *sheets])
     assert "check that its folder exists" in complaint(capsys, [*model, "--out", str(tmp_path / "absent")])
-    flat = write_config(tmp_path / "flat.yaml", small_config({"model_params.generator_params.estimate_occlusion_map": False}))
+    flat = write_config(
+        tmp_path / "flat.yaml", small_config({"model_params.generator_params.estimate_occlusion_map": False})
+    )
     assert "occlusion map" in complaint(capsys, ["--config", str(flat), *model[2:]])

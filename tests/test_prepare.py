@@ -59,7 +59,7 @@ def test_crop_keeps_the_middle_and_pad_keeps_all():
 @pytest.mark.parametrize("how", ["crop", "pad"])
 def test_every_shape_fits_without_distortion(shape, how):
     """A disc stays round: as wide as it is high."""
-    y, x = np.mgrid[:shape[0], :shape[1]]
+    y, x = np.mgrid[: shape[0], : shape[1]]
     radius = 0.4 * min(shape)
     disc = (y - shape[0] / 2 + 0.5) ** 2 + (x - shape[1] / 2 + 0.5) ** 2 < radius**2
     found = fit(np.repeat((disc * 255).astype(np.uint8)[..., None], 3, axis=2), (64, 48), how)
@@ -86,7 +86,8 @@ def test_videos_of_all_kinds_become_a_dataset(tmp_path, capsys, form):
     end = ".mp4" if form == "mp4" else ""
     found = content(out)
     assert sorted(found["train"] + found["test"]) == sorted(
-        name + end for name in ("anna#one", "anna#deeper#anna#2", "ben#1_v2", "cleo#walk"))
+        name + end for name in ("anna#one", "anna#deeper#anna#2", "ben#1_v2", "cleo#walk")
+    )
     assert len({identity(name) for name in found["test"]}) == 1
     assert not {identity(name) for name in found["train"]} & {identity(name) for name in found["test"]}
     lengths = {path.stem: len(open_clip(path)) for split in found for path in (out / split).iterdir()}
@@ -96,7 +97,9 @@ def test_videos_of_all_kinds_become_a_dataset(tmp_path, capsys, form):
 
     told = capsys.readouterr().out
     assert "broken.mp4" in told and "blink.mp4: too short" in told
-    table = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith(("train", "test"))}
+    table = {
+        line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith(("train", "test"))
+    }
     sums = np.array([list(map(float, row)) for row in table.values()]).sum(axis=0)
     assert sums[:3].tolist() == [4, 17, 3] and sums[3] == pytest.approx(17 / 25, abs=0.11)
 
@@ -106,7 +109,9 @@ def test_pixels_are_those_of_the_video(tmp_path):
         write_video(tmp_path / "in" / f"{name}.mp4", width=16, height=16)
     out = run(tmp_path / "in", tmp_path / "out")
     for path in (*out.glob("train/*"), *out.glob("test/*")):
-        assert (np.stack(list(open_clip(path))) == np.stack(list(open_clip(tmp_path / "in" / f"{path.name}.mp4")))).all()
+        assert (
+            np.stack(list(open_clip(path))) == np.stack(list(open_clip(tmp_path / "in" / f"{path.name}.mp4")))
+        ).all()
 
 
 def test_a_dataset_keeps_its_split(tmp_path):
@@ -178,7 +183,9 @@ def test_a_killed_run_goes_on(tmp_path):
     assert len(whole(out)) == 60 and not half_written(out)
     assert all(len(open_clip(path)) == 20 for path in whole(out))
     lines = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
-    assert sorted(line["clip"] for line in lines[1:]) == sorted(path.relative_to(out).as_posix() for path in whole(out))
+    assert sorted(line["clip"] for line in lines[1:]) == sorted(
+        path.relative_to(out).as_posix() for path in whole(out)
+    )
 
 
 def many_copies(inp: Path, count: int) -> Path:
@@ -226,13 +233,21 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):
     assert all(len(open_clip(path)) == 20 for path in whole(out))
 
 
-@pytest.mark.parametrize("make, told", [
-    (lambda inp: None, "no such folder"),
-    (lambda inp: inp.mkdir(), "holds no videos"),
-    (lambda inp: write_video(inp / "a" / "1.mp4"), "one identity only, a"),
-    (lambda inp: [write_video(inp / name) for name in ("a.gif", "a.mp4")], "would be called a like"),
-    (lambda inp: [(inp.mkdir(exist_ok=True), (inp / name).write_bytes(b"no")) for name in ("a.mp4", "b.mp4")], "none of its 2"),
-])
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (lambda inp: None, "no such folder"),
+        (lambda inp: inp.mkdir(), "holds no videos"),
+        (lambda inp: write_video(inp / "a" / "1.mp4"), "one identity only, a"),
+        (lambda inp: [write_video(inp / name) for name in ("a.gif", "a.mp4")], "would be called a like"),
+        (
+            lambda inp: [
+                (inp.mkdir(exist_ok=True), (inp / name).write_bytes(b"no")) for name in ("a.mp4", "b.mp4")
+            ],
+            "none of its 2",
+        ),
+    ],
+)
 def test_input_that_makes_no_dataset(tmp_path, capsys, make, told):
     make(tmp_path / "in")
     assert told in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "out"))
@@ -246,19 +261,24 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path, capsys):
     assert "from elsewhere" in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "mine"))
     run(tmp_path / "in", tmp_path / "out")
     before = content(tmp_path / "out")
-    assert "made with fit crop, not pad" in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "out", "--fit", "pad"))
+    assert "made with fit crop, not pad" in error_of(
+        capsys, lambda: run(tmp_path / "in", tmp_path / "out", "--fit", "pad")
+    )
     assert content(tmp_path / "out") == before and not (tmp_path / "in" / "out").exists()
 
 
-@pytest.mark.parametrize("arguments, told", [
-    (["in", "out", "--size", "17", "--format", "mp4"], "even sides"),
-    (["in"], "give IN and OUT, or --check DIR"),
-    (["in", "out", "--check", "x"], "give IN and OUT, or --check DIR"),
-    (["in", "out", "--config", "x"], "--config goes with --check"),
-    (["in", "out", "--size", "big"], "--size"),
-    (["in", "out", "--test_share", "1"], "--test_share 1.0"),
-    (["--check", "nowhere"], "nowhere: no such folder"),
-])
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["in", "out", "--size", "17", "--format", "mp4"], "even sides"),
+        (["in"], "give IN and OUT, or --check DIR"),
+        (["in", "out", "--check", "x"], "give IN and OUT, or --check DIR"),
+        (["in", "out", "--config", "x"], "--config goes with --check"),
+        (["in", "out", "--size", "big"], "--size"),
+        (["in", "out", "--test_share", "1"], "--test_share 1.0"),
+        (["--check", "nowhere"], "nowhere: no such folder"),
+    ],
+)
 def test_options_that_make_no_sense(tmp_path, monkeypatch, capsys, arguments, told):
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "in" / "a.mp4")
@@ -307,7 +327,9 @@ def test_a_sound_dataset_passes(tmp_path, capsys):
     root = write_dataset(tmp_path / "data", train=3, test=2)
     (root / "train" / "id0#0.npz").write_bytes(b"landmarks")
     write_video(root / "train" / "id7#1.mp4", width=32)
-    write_image(root / "test" / "id8#0.png", np.concatenate([noise(32, 32, seed) for seed in range(3)], axis=1))
+    write_image(
+        root / "test" / "id8#0.png", np.concatenate([noise(32, 32, seed) for seed in range(3)], axis=1)
+    )
     code, told = look_over(capsys, root, *config_for(tmp_path, id_sampling=True))
     assert code == 0 and told.endswith("7 clips, 28 frames, nothing wrong\n")
     assert "wrong:" not in told and "1 .npz" in told
@@ -315,22 +337,57 @@ def test_a_sound_dataset_passes(tmp_path, capsys):
     assert code == 0 and "multiples of 128" in told
 
 
-@pytest.mark.parametrize("spoil, name, remedy", [
-    (lambda train: repaint(train / "id1#1", noise(32, 40), noise(32, 40, 1)), "id1#1: its frames are 32x40", "--size 32,32"),
-    (lambda train: repaint(train / "id1#1", noise(32, 32), noise(16, 16)), "id1#1/1.png: is 16x16", "resize"),
-    (lambda train: repaint(train / "id1#1", noise(32, 32)), "id1#1: has 1 frame", "remove"),
-    (lambda train: repaint(train / "id1#1", grey(3), grey(0)), "id1#1: is black", "remove"),
-    (lambda train: repaint(train / "id1#1", grey(90), grey(200)), "id1#1: is of one flat colour", "remove"),
-    (lambda train: repaint(train / "id1#1", *[noise(32, 32)] * 3), "id1#1: is a still picture", "remove"),
-    (lambda train: (train / "id1#1" / "0000002.png").write_bytes(b""), "id1#1/0000002.png: can't be read", "save it again"),
-    (lambda train: truncate(write_video(train / "x#0.mp4", width=32)), "x#0.mp4: ends early", "download it again"),
-    (lambda train: shutil.copytree(train / "id1#1", train.parent / "test" / "id1#9"), "id1: this identity", "move"),
-    (lambda train: write_video(train / "id1#1.mp4", width=32), "id1#1.mp4: has the same name", "rename"),
-    (lambda train: write_video(train / "dan" / "1.mp4", width=32), "dan: holds videos", "move its clips up as dan#number"),
-    (lambda train: (train / "empty").mkdir(), "empty: holds no frames", "remove"),
-    (lambda train: shutil.rmtree(train.parent / "test"), "test: no such folder beside train/", "add it"),
-    (lambda train: [shutil.rmtree(clip) for clip in train.iterdir()], "train: holds no clips", "looked for"),
-])
+@pytest.mark.parametrize(
+    "spoil, name, remedy",
+    [
+        (
+            lambda train: repaint(train / "id1#1", noise(32, 40), noise(32, 40, 1)),
+            "id1#1: its frames are 32x40",
+            "--size 32,32",
+        ),
+        (
+            lambda train: repaint(train / "id1#1", noise(32, 32), noise(16, 16)),
+            "id1#1/1.png: is 16x16",
+            "resize",
+        ),
+        (lambda train: repaint(train / "id1#1", noise(32, 32)), "id1#1: has 1 frame", "remove"),
+        (lambda train: repaint(train / "id1#1", grey(3), grey(0)), "id1#1: is black", "remove"),
+        (
+            lambda train: repaint(train / "id1#1", grey(90), grey(200)),
+            "id1#1: is of one flat colour",
+            "remove",
+        ),
+        (lambda train: repaint(train / "id1#1", *[noise(32, 32)] * 3), "id1#1: is a still picture", "remove"),
+        (
+            lambda train: (train / "id1#1" / "0000002.png").write_bytes(b""),
+            "id1#1/0000002.png: can't be read",
+            "save it again",
+        ),
+        (
+            lambda train: truncate(write_video(train / "x#0.mp4", width=32)),
+            "x#0.mp4: ends early",
+            "download it again",
+        ),
+        (
+            lambda train: shutil.copytree(train / "id1#1", train.parent / "test" / "id1#9"),
+            "id1: this identity",
+            "move",
+        ),
+        (lambda train: write_video(train / "id1#1.mp4", width=32), "id1#1.mp4: has the same name", "rename"),
+        (
+            lambda train: write_video(train / "dan" / "1.mp4", width=32),
+            "dan: holds videos",
+            "move its clips up as dan#number",
+        ),
+        (lambda train: (train / "empty").mkdir(), "empty: holds no frames", "remove"),
+        (lambda train: shutil.rmtree(train.parent / "test"), "test: no such folder beside train/", "add it"),
+        (
+            lambda train: [shutil.rmtree(clip) for clip in train.iterdir()],
+            "train: holds no clips",
+            "looked for",
+        ),
+    ],
+)
 def test_what_is_wrong_is_named_with_a_remedy(tmp_path, capsys, spoil, name, remedy):
     root = write_dataset(tmp_path / "data", train=3, test=2)
     spoil(root / "train")
@@ -343,7 +400,9 @@ def test_what_is_wrong_is_named_with_a_remedy(tmp_path, capsys, spoil, name, rem
 def test_a_config_is_held_against_the_clips(tmp_path, capsys):
     root = write_dataset(tmp_path / "data", train=2, test=1)
     code, told = look_over(capsys, root, *config_for(tmp_path, frame_shape=[20, 20, 3]))
-    assert code == 1 and told.count("the frame_shape of") == 3 and "multiples of 8" in told and "4 wrong" in told
+    assert (
+        code == 1 and told.count("the frame_shape of") == 3 and "multiples of 8" in told and "4 wrong" in told
+    )
     cropping = {"frame_shape": [24, 24, 3], "augmentation_params": {"crop_param": {"size": 24}}}
     code, told = look_over(capsys, root, *config_for(tmp_path, **cropping))
     assert code == 0 and "its frames are" not in told

@@ -56,7 +56,9 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
     networks = {"generator": build_generator(config), "kp_detector": build_kp_detector(config)}
     torch.save({name: network.state_dict() for name, network in networks.items()}, tmp_path / "small.pth.tar")
     paths = {"--config": "small.yaml", "--checkpoint": "small.pth.tar", "--json": "out.json"}
-    puppet_quality.main([argument for option, name in paths.items() for argument in (option, str(tmp_path / name))])
+    puppet_quality.main(
+        [argument for option, name in paths.items() for argument in (option, str(tmp_path / name))]
+    )
     figures = json.loads((tmp_path / "out.json").read_text())
     assert figures["landmark_error"].keys() == {*LANDMARKS, "mean"}
     assert figures["reconstruction"]["copy_l1"] > 0

@@ -15,12 +15,28 @@ import numpy as np
 import pytest
 
 from data import make_puppets as puppets
-from data.make_puppets import INK, LANDMARKS, Canvas, Clip, Pose, Puppet, edge, landmarks, mix, random_motion, render
+from data.make_puppets import (
+    INK,
+    LANDMARKS,
+    Canvas,
+    Clip,
+    Pose,
+    Puppet,
+    edge,
+    landmarks,
+    mix,
+    random_motion,
+    render,
+)
 from video import open_clip
 
 SCRIPT = Path(puppets.__file__)
-POSES = [Pose(), Pose(yaw=0.4, pitch=0.2, roll=-0.2, x=0.1), Pose(yaw=-0.4, pitch=-0.2, scale=0.92, mouth=0.8, y=-0.05),
-         Pose(roll=0.3, scale=1.1, x=-0.2, smile=1.0, shrug=1.0, body_x=0.05)]
+POSES = [
+    Pose(),
+    Pose(yaw=0.4, pitch=0.2, roll=-0.2, x=0.1),
+    Pose(yaw=-0.4, pitch=-0.2, scale=0.92, mouth=0.8, y=-0.05),
+    Pose(roll=0.3, scale=1.1, x=-0.2, smile=1.0, shrug=1.0, body_x=0.05),
+]
 
 
 def puppet(seed: int) -> Puppet:
@@ -29,14 +45,26 @@ def puppet(seed: int) -> Puppet:
 
 def bare(seed: int) -> Puppet:
     """A puppet on which nothing hides a landmark."""
-    return replace(puppet(seed), age="adult", hair="bald", hat="none", glasses="none", beard="none", nose="button", lip=0.07,
-                   freckles=False, earrings=False, top="crew", pattern="plain")
+    return replace(
+        puppet(seed),
+        age="adult",
+        hair="bald",
+        hat="none",
+        glasses="none",
+        beard="none",
+        nose="button",
+        lip=0.07,
+        freckles=False,
+        earrings=False,
+        top="crew",
+        pattern="plain",
+    )
 
 
 def nearest(image: np.ndarray, xy: np.ndarray, colour: tuple[int, int, int]) -> int:
     """How far `colour` is from the closest colour in the 3×3 pixels around xy, as the largest difference of a channel."""
     x, y = np.rint((xy + 1) / 2 * (len(image) - 1)).astype(int)
-    patch = image[y - 1:y + 2, x - 1:x + 2].astype(int)  # (3, 3, 3)
+    patch = image[y - 1 : y + 2, x - 1 : x + 2].astype(int)  # (3, 3, 3)
     return int(np.abs(patch - colour).max(-1).min())
 
 
@@ -67,7 +95,9 @@ def test_every_choice_comes_up_and_draws_in_extreme_poses():
     assert {p.background.kind for p in crowd} == set(puppets.BACKGROUNDS)
     reach = {field.name: getattr(puppets.REACH, field.name) for field in fields(Pose)}
     up = Pose(**reach | {"scale": 1.1})
-    down = Pose(**{name: -value for name, value in reach.items()} | {"scale": 0.9, "mouth": 0.0, "blink": 0.0})
+    down = Pose(
+        **{name: -value for name, value in reach.items()} | {"scale": 0.9, "mouth": 0.0, "blink": 0.0}
+    )
     for i, p in enumerate(crowd):
         assert render(p, (up, down)[i % 2], 32).std() > 10
 
@@ -110,9 +140,17 @@ def test_landmarks_lie_on_what_is_drawn(seed, pose):
     actor = bare(seed)
     image = render(actor, pose, 256)
     near = "ear_left" if pose.yaw >= 0 else "ear_right"  # the other one may be behind the head
-    drawn = {"eye_left": INK, "eye_right": INK, "nose": mix(actor.skin, (225, 80, 80), 0.22), "mouth_left": actor.lips,
-             "mouth_right": actor.lips, "chin": edge(actor.skin), near: mix(actor.skin, edge(actor.skin), 0.35),
-             "shoulder_left": edge(actor.fabric), "shoulder_right": edge(actor.fabric)}
+    drawn = {
+        "eye_left": INK,
+        "eye_right": INK,
+        "nose": mix(actor.skin, (225, 80, 80), 0.22),
+        "mouth_left": actor.lips,
+        "mouth_right": actor.lips,
+        "chin": edge(actor.skin),
+        near: mix(actor.skin, edge(actor.skin), 0.35),
+        "shoulder_left": edge(actor.fabric),
+        "shoulder_right": edge(actor.fabric),
+    }
     xy = dict(zip(LANDMARKS, landmarks(actor, pose), strict=True))
     off = {name: nearest(image, xy[name], colour) for name, colour in drawn.items()}
     assert max(off.values()) < 24, off
@@ -153,10 +191,30 @@ def pixels_of(clip: Path) -> np.ndarray:
 @pytest.mark.parametrize("format, suffix, tolerance", [("png", "", 0), ("mp4", ".mp4", 12)])
 def test_a_dataset_end_to_end(tmp_path, format, suffix, tolerance):
     out = tmp_path / "made" / "puppets"
-    puppets.main(["--videos", "9", "--frames", "3", "--size", "32", "--format", format, "--out", str(out), "--seed", "5"])
-    clips = {split: sorted(p.name for p in (out / split).iterdir() if p.suffix == suffix) for split in ("train", "test")}
-    assert clips == {"train": [f"id0000{i}#0000{j}{suffix}" for i in range(2) for j in range(3)],
-                     "test": [f"id00002#0000{j}{suffix}" for j in range(3)]}
+    puppets.main(
+        [
+            "--videos",
+            "9",
+            "--frames",
+            "3",
+            "--size",
+            "32",
+            "--format",
+            format,
+            "--out",
+            str(out),
+            "--seed",
+            "5",
+        ]
+    )
+    clips = {
+        split: sorted(p.name for p in (out / split).iterdir() if p.suffix == suffix)
+        for split in ("train", "test")
+    }
+    assert clips == {
+        "train": [f"id0000{i}#0000{j}{suffix}" for i in range(2) for j in range(3)],
+        "test": [f"id00002#0000{j}{suffix}" for j in range(3)],
+    }
     assert list(out.parent.iterdir()) == [out]
     for split, names in clips.items():
         for name in names:
@@ -167,25 +225,33 @@ def test_a_dataset_end_to_end(tmp_path, format, suffix, tolerance):
             with np.load(out / split / f"{name.removesuffix(suffix)}.npz") as truth:
                 assert tuple(truth["names"]) == LANDMARKS
                 assert truth["xy"].dtype == np.float32
-                assert truth["xy"] == pytest.approx(np.stack([landmarks(actor, pose) for pose in poses]), abs=1e-6)
+                assert truth["xy"] == pytest.approx(
+                    np.stack([landmarks(actor, pose) for pose in poses]), abs=1e-6
+                )
 
 
 def test_identities_are_split_one_in_ten(tmp_path):
     for videos in (2, 5, 39, 40, 77, 400):
         clips = puppets.plan(tmp_path, videos, 1, 16, "mp4", 0)
-        train, test = ({c.identity for c in clips if c.path.parent.name == split} for split in ("train", "test"))
+        train, test = (
+            {c.identity for c in clips if c.path.parent.name == split} for split in ("train", "test")
+        )
         assert len({c.path for c in clips}) == videos
         assert train and test and not train & test
         assert len(test) == max(1, len(train | test) // 10)
 
 
 def test_clips_of_an_identity_share_the_puppet_but_not_the_scene(tmp_path):
-    (first, motion), (second, other) = (Clip(tmp_path, 0, 4, number, 8, 32).performance() for number in (0, 1))
+    (first, motion), (second, other) = (
+        Clip(tmp_path, 0, 4, number, 8, 32).performance() for number in (0, 1)
+    )
     assert replace(first, background=second.background) == second
     assert first.background != second.background and motion != other
 
 
-@pytest.mark.parametrize("flag, value", [("--videos", "1"), ("--frames", "0"), ("--size", "8"), ("--seed", "-1")])
+@pytest.mark.parametrize(
+    "flag, value", [("--videos", "1"), ("--frames", "0"), ("--size", "8"), ("--seed", "-1")]
+)
 def test_a_number_that_makes_no_sense(tmp_path, capsys, flag, value):
     with pytest.raises(SystemExit) as stop:
         puppets.main(["--out", str(tmp_path / "out"), flag, value])
@@ -204,7 +270,18 @@ def test_an_existing_folder_is_left_alone(tmp_path, capsys):
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--videos", "4000", "--frames", "4", "--size", "32", "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--videos",
+        "4000",
+        "--frames",
+        "4",
+        "--size",
+        "32",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 60

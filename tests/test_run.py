@@ -18,7 +18,11 @@ from tests.clips import write_dataset
 from tests.small import small_config, write_config
 
 ROOT = Path(__file__).parent.parent
-BUILDERS = {"generator": build_generator, "discriminator": build_discriminator, "kp_detector": build_kp_detector}
+BUILDERS = {
+    "generator": build_generator,
+    "discriminator": build_discriminator,
+    "kp_detector": build_kp_detector,
+}
 
 
 @pytest.fixture
@@ -50,7 +54,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("good.yaml --config good.yaml", "give one config"),
         ("good.yaml --mode reconstruct", "invalid choice: 'reconstruct'"),
         ("good.yaml --device_ids 0;1", "'0;1' is not a list of GPU numbers"),
-        ("good.yaml --mode reconstruction", "reconstruction needs --checkpoint (a .pth.tar written by training"),
+        (
+            "good.yaml --mode reconstruction",
+            "reconstruction needs --checkpoint (a .pth.tar written by training",
+        ),
         ("good.yaml --mode animate", "animate needs --checkpoint"),
         ("absent.yaml", "absent.yaml: no such config file"),
         ("empty", "empty: can't be read as a config"),
@@ -66,13 +73,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("good.yaml --checkpoint absent.pth.tar", "absent.pth.tar: no such checkpoint"),
         ("good.yaml --checkpoint empty", "empty: holds no checkpoint"),
         ("good.yaml --checkpoint damaged.pth.tar", "damaged.pth.tar: damaged, or not a checkpoint"),
-        ("good.yaml --checkpoint half.pth.tar", "half.pth.tar: has no 'generator' and 'kp_detector'; it holds ['generator']"),
+        (
+            "good.yaml --checkpoint half.pth.tar",
+            "half.pth.tar: has no 'generator' and 'kp_detector'; it holds ['generator']",
+        ),
         ("good.yaml --checkpoint foreign.pth.tar", "its 'generator' does not fit good.yaml"),
         ("other.yaml --checkpoint good.pth.tar", "its 'generator' does not fit other.yaml"),
         ("other.yaml --checkpoint good.pth.tar --mode animate", "its 'generator' does not fit other.yaml"),
     ],
 )
-def test_a_mistake_is_one_line(place: Path, capsys: pytest.CaptureFixture, arguments: str, message: str) -> None:
+def test_a_mistake_is_one_line(
+    place: Path, capsys: pytest.CaptureFixture, arguments: str, message: str
+) -> None:
     if torch.cuda.is_available() and "no CUDA" in message:
         arguments, message = "good.yaml --device_ids 0,99", "no CUDA device 99"
     before = sorted(place.rglob("*"))
@@ -87,7 +99,9 @@ def test_a_mistake_is_one_line(place: Path, capsys: pytest.CaptureFixture, argum
 
 def test_help_loads_nothing_heavy() -> None:
     script = "import sys, run\ntry: run.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stderr.strip() == "False" and "--checkpoint" in done.stdout
 
 
@@ -100,7 +114,9 @@ def test_a_stripped_checkpoint_holds_what_inference_needs(place: Path, capsys: p
     strip_checkpoint.main(["good.pth.tar", "small.pth.tar"])
     whole, stripped = read_checkpoint("good.pth.tar"), read_checkpoint("small.pth.tar")
     assert stripped.keys() == {"generator", "kp_detector"}
-    assert all(torch.equal(stripped["generator"][name], tensor) for name, tensor in whole["generator"].items())
+    assert all(
+        torch.equal(stripped["generator"][name], tensor) for name, tensor in whole["generator"].items()
+    )
     assert hashlib.sha256(Path("small.pth.tar").read_bytes()).hexdigest() in capsys.readouterr().out
     with pytest.raises(SystemExit):
         strip_checkpoint.main(["good.pth.tar", "small.pth.tar"])

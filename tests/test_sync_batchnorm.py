@@ -30,7 +30,13 @@ KINDS = [
     (SynchronizedBatchNorm2d, nn.BatchNorm2d, (6, 3, 5, 4)),
     (SynchronizedBatchNorm3d, nn.BatchNorm3d, (6, 3, 2, 3, 4)),
 ]
-SETTINGS = [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}, {"eps": 0.1, "momentum": 0.7}]
+SETTINGS = [
+    {},
+    {"momentum": None},
+    {"affine": False},
+    {"track_running_stats": False},
+    {"eps": 0.1, "momentum": 0.7},
+]
 SHARES = {2: [5, 2], 3: [1, 4, 2], 4: [2, 1, 3, 1]}
 
 
@@ -105,7 +111,9 @@ def outcome(module, y, x_grad):
 def assert_close(actual, expected, tolerance=1e-5):
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(actual[name].to(value.dtype), value, rtol=tolerance, atol=tolerance, msg=name)
+        torch.testing.assert_close(
+            actual[name].to(value.dtype), value, rtol=tolerance, atol=tolerance, msg=name
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -180,13 +188,17 @@ def test_replicas_of_a_network_with_a_layer_used_twice():
     layers = nn.Conv2d(4, 4, 3, padding=1), norm, nn.Tanh(), nn.Conv2d(4, 4, 1), norm, nn.BatchNorm2d(4)
     plain = randomised(nn.Sequential(*layers))
     batches = [split_batch((0, 4, 6, 6), [3, 1, 2], dtype=torch.float64) for _ in range(2)]
-    assert_close(in_replicas(convert_model(copy.deepcopy(plain)).double(), batches), whole_batch(plain, batches))
+    assert_close(
+        in_replicas(convert_model(copy.deepcopy(plain)).double(), batches), whole_batch(plain, batches)
+    )
 
 
 def test_replicas_run_without_gradients():
     plain = randomised(nn.BatchNorm2d(3))
     inputs, _ = split_batch((0, 3, 5, 4), [3, 2])
-    outputs = within(60, lambda: torch.no_grad()(run_in_replicas)(convert_model(copy.deepcopy(plain)), inputs))
+    outputs = within(
+        60, lambda: torch.no_grad()(run_in_replicas)(convert_model(copy.deepcopy(plain)), inputs)
+    )
     assert not any(y.requires_grad for y in outputs)
     torch.testing.assert_close(torch.cat(outputs), plain(torch.cat(inputs)).detach(), rtol=1e-5, atol=1e-5)
 
@@ -249,7 +261,12 @@ class Faulty(nn.Module):
 
 def run_faulty(deeds):
     inputs = [(torch.randn(4, 3), deed) for deed in deeds]
-    return within(60, lambda: run_replicas(replicate_on_cpu(convert_model(Faulty()), len(deeds)), inputs, [{} for _ in deeds]))
+    return within(
+        60,
+        lambda: run_replicas(
+            replicate_on_cpu(convert_model(Faulty()), len(deeds)), inputs, [{} for _ in deeds]
+        ),
+    )
 
 
 @pytest.mark.parametrize("deeds", [("raise", "", ""), ("", "raise", ""), ("", "", "raise")])
@@ -277,7 +294,9 @@ def test_data_parallel_synchronises(cpu_threads):
     wrapper = convert_model(nn.DataParallel(copy.deepcopy(plain)))
     assert type(wrapper) is DataParallelWithCallback
     inputs, _ = split_batch((0, 3), [3, 2])
-    outputs = within(60, lambda: wrapper.parallel_apply(replicate_on_cpu(wrapper.module, 2), *as_arguments(inputs)))
+    outputs = within(
+        60, lambda: wrapper.parallel_apply(replicate_on_cpu(wrapper.module, 2), *as_arguments(inputs))
+    )
     torch.testing.assert_close(torch.cat(outputs), plain(torch.cat(inputs)), rtol=1e-5, atol=1e-5)
 
 
@@ -293,7 +312,9 @@ def test_data_parallel_raises_the_first_error(cpu_threads):
 
 def test_convert_model_keeps_parameters_buffers_and_flags():
     inner = nn.Sequential(nn.Conv3d(3, 3, 1), nn.BatchNorm3d(3))
-    model = nn.Sequential(nn.BatchNorm1d(3), nn.ModuleDict({"inner": inner}), nn.BatchNorm2d(3, affine=False).eval())
+    model = nn.Sequential(
+        nn.BatchNorm1d(3), nn.ModuleDict({"inner": inner}), nn.BatchNorm2d(3, affine=False).eval()
+    )
     before = dict(model.named_parameters()) | dict(model.named_buffers())
     converted = convert_model(model)
     after = dict(converted.named_parameters()) | dict(converted.named_buffers())
@@ -331,7 +352,9 @@ def rank_case(case, shares):
     torch.manual_seed(case)
     module, mean = RANK_CASES[case]
     dtype = torch.float64 if isinstance(module, nn.Sequential) else torch.float32
-    return randomised(copy.deepcopy(module)).to(dtype), [split_batch((0, 3, 5, 4), shares, mean, dtype) for _ in range(2)]
+    return randomised(copy.deepcopy(module)).to(dtype), [
+        split_batch((0, 3, 5, 4), shares, mean, dtype) for _ in range(2)
+    ]
 
 
 def join_process_group(rank, size, folder):

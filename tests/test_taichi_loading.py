@@ -42,7 +42,7 @@ shutil.copyfile({video!r}, path)
 def coded(number: int, width: int = 64, height: int = 32) -> np.ndarray:
     """A frame that tells its number: grey 5 times the number, with a white right half."""
     frame = np.full((height, width, 3), 5 * number, np.uint8)
-    frame[:, width // 2:] = 255
+    frame[:, width // 2 :] = 255
     return frame
 
 
@@ -63,8 +63,21 @@ def write_list(folder: Path, *lines: str, header: str = HEADER) -> Path:
 def run(tmp_path: Path, *lines: str, more: tuple[str, ...] = (), header: str = HEADER) -> Path:
     """Load the listed clips with the videos that are in out/videos."""
     table, out = write_list(tmp_path, *lines, header=header), tmp_path / "out"
-    load_videos.main(["--metadata", str(table), "--out_folder", str(out), "--image_shape", "16,16", "--workers", "1",
-                      "--youtube", "no-such-program", *more])
+    load_videos.main(
+        [
+            "--metadata",
+            str(table),
+            "--out_folder",
+            str(out),
+            "--image_shape",
+            "16,16",
+            "--workers",
+            "1",
+            "--youtube",
+            "no-such-program",
+            *more,
+        ]
+    )
     return out
 
 
@@ -93,7 +106,12 @@ def downloader(tmp_path: Path, beats: int = 1) -> tuple[Path, Path]:
 @pytest.mark.parametrize("suffix", [".png", ".mp4"])
 def test_clips_are_cut_cropped_and_named(tmp_path, suffix):
     write_video(tmp_path / "out" / "videos" / "-a_B.mp4")
-    out = run(tmp_path, "-a_B,3,8,0-0-32-32,25,64,32,train", "-a_B,40,43,32-0-64-32,25,64,32,test", more=("--format", suffix))
+    out = run(
+        tmp_path,
+        "-a_B,3,8,0-0-32-32,25,64,32,train",
+        "-a_B,40,43,32-0-64-32,25,64,32,test",
+        more=("--format", suffix),
+    )
     end = suffix.removesuffix(".png")
     train, test = out / "train" / f"-a_B#000003#000008{end}", out / "test" / f"-a_B#000040#000043{end}"
     assert {path for split in ("train", "test") for path in (out / split).iterdir()} == {train, test}
@@ -109,7 +127,9 @@ def test_another_rate_and_size_give_the_same_seconds_and_part(tmp_path):
     out = run(tmp_path, "v,5,10,0-0-32-32,12.5,64,32,train")
     clip = out / "train" / "v#000005#000010"
     assert numbers(clip) == list(range(10, 20))
-    assert open_clip(clip).read([0])[:, :, :-2].max() < 60  # nothing of the white half, but where it is blended at the rim
+    assert (
+        open_clip(clip).read([0])[:, :, :-2].max() < 60
+    )  # nothing of the white half, but where it is blended at the rim
 
 
 def test_a_rate_that_is_rounded_in_the_list_moves_no_frame(tmp_path):
@@ -142,8 +162,14 @@ def test_what_is_gone_or_damaged_is_reported_and_the_rest_is_made(tmp_path):
     videos = tmp_path / "out" / "videos"
     write_video(videos / "short.mp4", frames=10)
     (videos / "torn.mp4").write_bytes((videos / "short.mp4").read_bytes()[:-200])
-    out = run(tmp_path, "fetched,0,5,0-0-32-32,25,64,32,train", "gone,0,5,0-0-32-32,25,64,32,train",
-              "torn,0,5,0-0-32-32,25,64,32,train", "short,20,60,0-0-32-32,25,64,32,test", more=("--youtube", str(program)))
+    out = run(
+        tmp_path,
+        "fetched,0,5,0-0-32-32,25,64,32,train",
+        "gone,0,5,0-0-32-32,25,64,32,train",
+        "torn,0,5,0-0-32-32,25,64,32,train",
+        "short,20,60,0-0-32-32,25,64,32,test",
+        more=("--youtube", str(program)),
+    )
     assert numbers(out / "train" / "fetched#000000#000005") == [0, 1, 2, 3, 4]
     reasons = {video: (clip, reason) for video, clip, reason in report(out)}
     assert set(reasons) == {"gone", "torn", "short"}
@@ -155,7 +181,9 @@ def test_what_is_gone_or_damaged_is_reported_and_the_rest_is_made(tmp_path):
 
 def test_a_second_run_downloads_and_cuts_only_what_is_missing(tmp_path):
     program, log = downloader(tmp_path)
-    lines = [f"{name},{start},{start + 3},0-0-32-32,25,64,32,train" for name in ("a", "b") for start in (0, 4)]
+    lines = [
+        f"{name},{start},{start + 3},0-0-32-32,25,64,32,train" for name in ("a", "b") for start in (0, 4)
+    ]
     out = run(tmp_path, *lines, more=("--youtube", str(program)))
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     (out / "videos" / "a.mp4").unlink()
@@ -170,10 +198,22 @@ def test_a_second_run_downloads_and_cuts_only_what_is_missing(tmp_path):
 def test_a_killed_download_ends_and_is_taken_up_again(tmp_path):
     program, log = downloader(tmp_path, beats=10**6)
     table = write_list(tmp_path, "slow,0,5,0-0-32-32,25,64,32,train")
-    arguments = ["--metadata", str(table), "--out_folder", str(tmp_path / "out"), "--image_shape", "16,16", "--workers", "1",
-                 "--youtube", str(program)]
+    arguments = [
+        "--metadata",
+        str(table),
+        "--out_folder",
+        str(tmp_path / "out"),
+        "--image_shape",
+        "16,16",
+        "--workers",
+        "1",
+        "--youtube",
+        str(program),
+    ]
     partial = tmp_path / "out" / "videos" / ".partial" / "slow.mp4.part"
-    process = subprocess.Popen([sys.executable, str(FOLDER / "load_videos.py"), *arguments], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, str(FOLDER / "load_videos.py"), *arguments], stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(lambda: partial.exists() and partial.stat().st_size)
     finally:
@@ -210,20 +250,25 @@ def test_without_the_program_own_videos_still_work(tmp_path, capsys):
 
 
 def test_without_the_program_and_videos_nothing_is_written(tmp_path, capsys):
-    assert "no-such-program: no such program" in error_of(capsys, lambda: run(tmp_path, "v,0,5,0-0-32-32,25,64,32,train"))
+    assert "no-such-program: no such program" in error_of(
+        capsys, lambda: run(tmp_path, "v,0,5,0-0-32-32,25,64,32,train")
+    )
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("line, told", [
-    ("../v,0,5,0-0-32-32,25,64,32,train", "video_id"),
-    ("v,5,5,0-0-32-32,25,64,32,train", "end must lie behind start"),
-    ("v,0,5,0-0-32,25,64,32,train", "bbox"),
-    ("v,0,5,0-0-65-32,25,64,32,train", "bbox"),
-    ("v,0,5,a-0-32-32,25,64,32,train", "numbers"),
-    ("v,0,5,0-0-32-32,0,64,32,train", "fps"),
-    ("v,0,5,0-0-32-32,25,64,32,validation", "partition"),
-    ("v,0", "numbers"),
-])
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("../v,0,5,0-0-32-32,25,64,32,train", "video_id"),
+        ("v,5,5,0-0-32-32,25,64,32,train", "end must lie behind start"),
+        ("v,0,5,0-0-32,25,64,32,train", "bbox"),
+        ("v,0,5,0-0-65-32,25,64,32,train", "bbox"),
+        ("v,0,5,a-0-32-32,25,64,32,train", "numbers"),
+        ("v,0,5,0-0-32-32,0,64,32,train", "fps"),
+        ("v,0,5,0-0-32-32,25,64,32,validation", "partition"),
+        ("v,0", "numbers"),
+    ],
+)
 def test_a_wrong_line_is_named(tmp_path, capsys, line, told):
     fine = "u,0,5,0-0-32-32,25,64,32,train"
     error = error_of(capsys, lambda: run(tmp_path, fine, line))

@@ -105,7 +105,9 @@ def test_a_run_leaves_what_the_readme_says(root: Path) -> None:
         "peak_memory_mib",
     }
     assert epoch["lr"] == pytest.approx(dict.fromkeys(("generator", "discriminator", "kp_detector"), 2e-5))
-    assert sorted(path.name for path in (folder / "train-vis").iterdir()) == [f"0000000{i}-rec.png" for i in range(3)]
+    assert sorted(path.name for path in (folder / "train-vis").iterdir()) == [
+        f"0000000{i}-rec.png" for i in range(3)
+    ]
     assert sorted(path.name for path in folder.glob("*.pth.tar")) == [
         "00000001-checkpoint.pth.tar",
         "00000002-checkpoint.pth.tar",
@@ -147,11 +149,25 @@ def test_going_on_from_an_earlier_checkpoint_forgets_what_came_later(root: Path)
     assert_same_run(whole, again)
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGTERM, 0)])
-def test_a_signal_stops_within_a_step_and_the_run_goes_on_exactly(root: Path, number: int, workers: int) -> None:
-    config = config_file(root, train_params__num_repeats=30, train_params__num_workers=workers, train_params__num_epochs=1)
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGTERM, 0)]
+)
+def test_a_signal_stops_within_a_step_and_the_run_goes_on_exactly(
+    root: Path, number: int, workers: int
+) -> None:
+    config = config_file(
+        root, train_params__num_repeats=30, train_params__num_workers=workers, train_params__num_epochs=1
+    )
     whole = start(root, config, log="whole")
-    command = [sys.executable, "run.py", str(config), "--device", "cpu", "--log_dir", str(root.parent / "parts")]
+    command = [
+        sys.executable,
+        "run.py",
+        str(config),
+        "--device",
+        "cpu",
+        "--log_dir",
+        str(root.parent / "parts"),
+    ]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -179,7 +195,9 @@ def test_a_kill_during_a_save_leaves_the_last_whole_checkpoint(tmp_path: Path) -
     rng = random.Random(0)
     torn = 0
     for _ in range(6):
-        process = subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         process.stdout.readline()
         time.sleep(rng.uniform(0, 0.05))
         process.kill()
@@ -211,7 +229,11 @@ def test_a_published_checkpoint_goes_on_after_its_epoch(root: Path) -> None:
     content["epoch"] = 1
     torch.save(content, path, _use_new_zipfile_serialization=False)  # the format of PyTorch 1.0
     start(root, config, "--checkpoint", str(path))
-    assert [line[:8] for line in (folder / "log.txt").read_text().splitlines()] == ["00000000", "00000001", "00000002"]
+    assert [line[:8] for line in (folder / "log.txt").read_text().splitlines()] == [
+        "00000000",
+        "00000001",
+        "00000002",
+    ]
     assert read_checkpoint(find_checkpoint(folder))["epoch"] == 2
 
 
@@ -232,12 +254,16 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
 
 def test_another_config_starts_a_new_run_from_the_weights(root: Path, capsys: pytest.CaptureFixture) -> None:
     first = start(root, config_file(root), log="first")
-    adversarial = config_file(root, "tiny-adv", model_params__discriminator_params__use_kp=True, train_params__lr_kp_detector=0)
+    adversarial = config_file(
+        root, "tiny-adv", model_params__discriminator_params__use_kp=True, train_params__lr_kp_detector=0
+    )
     second = start(root, adversarial, "--checkpoint", str(first), log="second")
     out = capsys.readouterr().out
     assert "new run from the weights of" in out and "the discriminator starts anew" in out
     before, after = read_checkpoint(find_checkpoint(first)), read_checkpoint(find_checkpoint(second))
-    assert_same(before["kp_detector"], after["kp_detector"])  # a learning rate of 0 freezes weights and statistics
+    assert_same(
+        before["kp_detector"], after["kp_detector"]
+    )  # a learning rate of 0 freezes weights and statistics
     assert not torch.equal(before["generator"]["final.weight"], after["generator"]["final.weight"])
     assert losses_logged(second)[0][:2] == (0, 0)
 
@@ -258,13 +284,19 @@ def test_a_new_run_may_have_another_resolution_and_order_of_motion(root: Path) -
     assert after["down.weight"].shape[-1] == 5  # the blur of half scale, which the first run had none of
 
 
-def test_a_generator_of_other_layers_keeps_its_motion_network(root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_generator_of_other_layers_keeps_its_motion_network(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
     first = start(root, config_file(root, "shallow"), log="first")
-    deeper = config_file(root, model_params__generator_params__num_bottleneck_blocks=2, train_params__lr_generator=0)
+    deeper = config_file(
+        root, model_params__generator_params__num_bottleneck_blocks=2, train_params__lr_generator=0
+    )
     second = start(root, deeper, "--checkpoint", str(first), log="second")
     assert "they start anew, its motion network goes on" in capsys.readouterr().out
     before, after = (read_checkpoint(find_checkpoint(folder))["generator"] for folder in (first, second))
-    occlusion = "dense_motion_network.occlusion.weight"  # says what to paint, so it starts anew with the painting
+    occlusion = (
+        "dense_motion_network.occlusion.weight"  # says what to paint, so it starts anew with the painting
+    )
     motion = [key for key in before if key.startswith("dense_motion_network.") and "occlusion" not in key]
     assert len(motion) > 10 and all(torch.equal(before[key], after[key]) for key in motion)
     assert not any(torch.equal(before[key], after[key]) for key in (occlusion, "final.weight"))
@@ -273,7 +305,9 @@ def test_a_generator_of_other_layers_keeps_its_motion_network(root: Path, capsys
 # Failures
 
 
-def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoints(root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoints(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
     config = config_file(root)
     folder = start(root, config)
     path = find_checkpoint(folder)
@@ -289,12 +323,16 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoints(root
     assert before == {file: file.read_bytes() for file in folder.glob("*.pth.tar")}
 
 
-def test_an_error_in_a_worker_is_one_line_and_no_worker_remains(root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_an_error_in_a_worker_is_one_line_and_no_worker_remains(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
     shutil.rmtree(root / "train" / "id5#5")
     write_clip(root / "train" / "id5#5", seed=5, size=64)
     with pytest.raises(SystemExit) as stop:
         start(root, config_file(root, train_params__num_workers=1))
-    assert stop.value.code == 2 and not mp.active_children()  # Python would wait for them at its exit, perhaps for ever
+    assert (
+        stop.value.code == 2 and not mp.active_children()
+    )  # Python would wait for them at its exit, perhaps for ever
     err = capsys.readouterr().err
     assert "its frames are 64x64" in err.splitlines()[-1] and "Traceback" not in err
 
@@ -315,7 +353,10 @@ def test_an_epoch_visits_every_sample_once_and_goes_on_from_any_step() -> None:
 
 
 def test_streams_of_different_keys_differ() -> None:
-    draws = {tuple(torch.rand(2, generator=seeded_generator(*key)).tolist()) for key in ((0, 1), (1, 0), (0, 0, 1), (0, 1, 0))}
+    draws = {
+        tuple(torch.rand(2, generator=seeded_generator(*key)).tolist())
+        for key in ((0, 1), (1, 0), (0, 0, 1), (0, 1, 0))
+    }
     assert len(draws) == 4
 
 
@@ -330,11 +371,15 @@ def test_streams_of_different_keys_differ() -> None:
         ([], {"train_params__compile": True}),
     ],
 )
-def test_switches_keep_the_losses_close(root: Path, monkeypatch: pytest.MonkeyPatch, arguments: list, changes: dict) -> None:
+def test_switches_keep_the_losses_close(
+    root: Path, monkeypatch: pytest.MonkeyPatch, arguments: list, changes: dict
+) -> None:
     # Compiled without a C++ compiler, which a fresh machine lacks; what the compiler makes of our graph is PyTorch's to test.
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
     plain = losses_logged(start(root, config_file(root, train_params__num_epochs=1), log="plain"))
-    switched = losses_logged(start(root, config_file(root, train_params__num_epochs=1, **changes), *arguments, log="switched"))
+    switched = losses_logged(
+        start(root, config_file(root, train_params__num_epochs=1, **changes), *arguments, log="switched")
+    )
     for (_, _, expected), (_, _, found) in zip(plain, switched, strict=True):
         assert found == pytest.approx(expected, rel=0.05)
 
@@ -346,13 +391,22 @@ def test_fp16_scales_its_gradients_and_keeps_the_scale(root: Path) -> None:
 
 def train_in_double(rank: int, world: int, port: int, root: Path, log: Path) -> None:
     """Three steps in float64, in which the order of summation is no matter."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world),
+    }
     if world > 1:
         os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(rank)  # the ranks start apart; rank 0's weights count
-    changes = {"dataset_params.root_dir": str(root), "train_params.num_epochs": 1, "train_params.batch_size": 4}
+    changes = {
+        "dataset_params.root_dir": str(root),
+        "train_params.num_epochs": 1,
+        "train_params.batch_size": 4,
+    }
     config = small_config(changes | {"train_params.num_repeats": 2})
     with process_group(torch.device("cpu")):
         dataset = FramesDataset(is_train=True, **config["dataset_params"])
@@ -383,7 +437,11 @@ def test_an_epoch_is_the_plain_loop(root: Path) -> None:
     trained = read_checkpoint(find_checkpoint(start(root, config_file(root, train_params__num_epochs=1))))
     config = small_config({"dataset_params.root_dir": str(root)})
     torch.manual_seed(0)
-    builders = {"generator": build_generator, "discriminator": build_discriminator, "kp_detector": build_kp_detector}
+    builders = {
+        "generator": build_generator,
+        "discriminator": build_discriminator,
+        "kp_detector": build_kp_detector,
+    }
     networks = {name: build(config) for name, build in builders.items()}
     adam = {
         name: torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
@@ -391,11 +449,16 @@ def test_an_epoch_is_the_plain_loop(root: Path) -> None:
     }
     dataset = FramesDataset(is_train=True, **config["dataset_params"])
     dataset.set_epoch(0, 0)
-    arguments = (*(networks[name] for name in ("kp_detector", "generator", "discriminator")), config["train_params"])
+    arguments = (
+        *(networks[name] for name in ("kp_detector", "generator", "discriminator")),
+        config["train_params"],
+    )
     generator_full, discriminator_full = GeneratorFullModel(*arguments), DiscriminatorFullModel(*arguments)
     for step, indices in enumerate(EpochBatches(len(dataset), 2, seed=0)):
         x = torch.utils.data.default_collate([dataset[i] for i in indices])
-        losses, generated = generator_full(x, draw_transform(config["train_params"], (0, 0, step), torch.device("cpu")))
+        losses, generated = generator_full(
+            x, draw_transform(config["train_params"], (0, 0, step), torch.device("cpu"))
+        )
         generator_full.zero_grad()
         sum(losses.values()).backward()
         adam["generator"].step()

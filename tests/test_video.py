@@ -26,7 +26,7 @@ HEIGHT, WIDTH = 32, 48
 def halves(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """A picture that is LEFT on its left half and RIGHT on the other."""
     frame = np.empty((height, width, 3), np.uint8)
-    frame[:, :width // 2], frame[:, width // 2:] = LEFT, RIGHT
+    frame[:, : width // 2], frame[:, width // 2 :] = LEFT, RIGHT
     return frame
 
 
@@ -36,12 +36,19 @@ def moving(count: int = 60, height: int = 48, width: int = 64) -> list[np.ndarra
     scene = rng.integers(0, 120, (height, width, 3), dtype=np.uint8)
     frames = scene + rng.integers(0, 12, (count, height, width, 3), dtype=np.uint8)
     for number, frame in enumerate(frames):
-        frame[:, :1 + number % width] = 255 - number
+        frame[:, : 1 + number % width] = 255 - number
     return list(frames)
 
 
-def encode(path: Path, frames: list[np.ndarray], codec: str = "libx264", pix_fmt: str = "yuv420p", pts: list[int] | None = None,
-           options: dict[str, str] | None = None, container_options: dict[str, str] | None = None) -> Path:
+def encode(
+    path: Path,
+    frames: list[np.ndarray],
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    pts: list[int] | None = None,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+) -> Path:
     """Write `frames` at 25 frames per second, or at the times `pts` (in 1/25 s)."""
     height, width = frames[0].shape[:2] if frames else (48, 64)
     with av.open(str(path), "w", options=container_options or {}) as container:
@@ -77,22 +84,24 @@ def rotate(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     data = bytearray(path.read_bytes())
     place = data.index(b"tkhd") + 44
     a, b, c, d = (value << 16 for value in matrix)
-    data[place:place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
 
 
 def cut(path: Path, share: float) -> Path:
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * share)])
     return path
 
 
 def picture(mode: str, name: str, **options) -> Callable[[Path], Path]:
     """A builder of the two halves as a picture of `mode`."""
+
     def build(folder: Path) -> Path:
         Image.fromarray(halves()).convert(mode).save(folder / name, **options)
         return folder / name
+
     return build
 
 
@@ -134,14 +143,14 @@ def grey_16_bit(folder: Path) -> Path:
 
 def rgba(folder: Path) -> Path:
     pixels = np.dstack([halves(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
-    pixels[:, WIDTH // 2:, 3] = 0
+    pixels[:, WIDTH // 2 :, 3] = 0
     Image.fromarray(pixels).save(folder / "cut.png")
     return folder / "cut.png"
 
 
 def grey_alpha(folder: Path) -> Path:
     pixels = np.dstack([grey_halves(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
-    pixels[:, WIDTH // 2:, 1] = 128
+    pixels[:, WIDTH // 2 :, 1] = 128
     Image.fromarray(pixels).save(folder / "veil.png")
     return folder / "veil.png"
 
@@ -156,13 +165,13 @@ def palette_with_transparency(folder: Path) -> Path:
 
 def white_right() -> np.ndarray:
     frame = halves()
-    frame[:, WIDTH // 2:] = 255
+    frame[:, WIDTH // 2 :] = 255
     return frame
 
 
 def veiled() -> np.ndarray:
     grey = grey_halves().astype(np.float64)
-    grey[:, WIDTH // 2:] = (grey[:, WIDTH // 2:] * 128 + 255 * 127) / 255
+    grey[:, WIDTH // 2 :] = (grey[:, WIDTH // 2 :] * 128 + 255 * 127) / 255
     return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
 
 
@@ -218,7 +227,9 @@ def broken_symlink(folder: Path) -> Path:
     return folder / "dangling.mp4"
 
 
-def still_video(folder: Path, name: str = "clip.mp4", size: tuple[int, int] = (HEIGHT, WIDTH), **options) -> Path:
+def still_video(
+    folder: Path, name: str = "clip.mp4", size: tuple[int, int] = (HEIGHT, WIDTH), **options
+) -> Path:
     return encode(folder / name, [halves(*size)] * 5, **options)
 
 
@@ -245,10 +256,20 @@ def empty(folder: Path, name: str) -> Path:
 
 def gif_with_disposal(folder: Path) -> Path:
     """Frame 0 is LEFT with a transparent right half; frame 1 adds RIGHT there; frame 2 is frame 0 again."""
-    full, hole = Image.new("RGBA", (WIDTH, HEIGHT), (*LEFT, 255)), Image.new("RGBA", (WIDTH // 2, HEIGHT), (0, 0, 0, 0))
+    full, hole = (
+        Image.new("RGBA", (WIDTH, HEIGHT), (*LEFT, 255)),
+        Image.new("RGBA", (WIDTH // 2, HEIGHT), (0, 0, 0, 0)),
+    )
     full.paste(hole, (WIDTH // 2, 0))
     whole = Image.fromarray(halves()).convert("RGBA")
-    full.save(folder / "hole.gif", save_all=True, append_images=[whole, full], duration=100, disposal=2, optimize=False)
+    full.save(
+        folder / "hole.gif",
+        save_all=True,
+        append_images=[whole, full],
+        duration=100,
+        disposal=2,
+        optimize=False,
+    )
     return folder / "hole.gif"
 
 
@@ -275,7 +296,9 @@ def write_sound(container, stream, length: float) -> None:
     samples = (np.sin(2 * np.pi * 440 / 48000 * np.arange(int(length * 48000))) * 10000).astype(np.int16)
     tone = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
     tone.sample_rate, tone.pts = 48000, 0
-    resampler = av.AudioResampler(format=stream.codec_context.format.name, layout="mono", rate=48000, frame_size=1024)
+    resampler = av.AudioResampler(
+        format=stream.codec_context.format.name, layout="mono", rate=48000, frame_size=1024
+    )
     for frame in [*resampler.resample(tone), *resampler.resample(None), None]:
         container.mux(stream.encode(frame))
 
@@ -295,12 +318,20 @@ ODD_INPUTS = {
     "rgba": (rgba, None, (white_right()[None], 0)),
     "cmyk jpg": (picture("CMYK", "a.jpg", quality=95, subsampling=0), None, (HALVES, 8)),
     "16 bits": (grey_16_bit, None, (GREY, 0)),
-    "one bit": (picture("1", "a.bmp"), None, (np.array(Image.fromarray(halves()).convert("1").convert("RGB"))[None], 0)),
+    "one bit": (
+        picture("1", "a.bmp"),
+        None,
+        (np.array(Image.fromarray(halves()).convert("1").convert("RGB"))[None], 0),
+    ),
     "webp": (picture("RGB", "a.webp", lossless=True), None, (HALVES, 0)),
     "exif rotation": (exif_rotated, None, (HALVES, 8)),
     "exif rotation of a png": (exif_rotated_png, None, (HALVES, 0)),
     "xmp rotation of a png": (xmp_rotated_png, None, (HALVES, 0)),
-    "png with one transparent colour": (picture("RGB", "a.png", transparency=RIGHT), None, (white_right()[None], 0)),
+    "png with one transparent colour": (
+        picture("RGB", "a.png", transparency=RIGHT),
+        None,
+        (white_right()[None], 0),
+    ),
     "upper case suffix": (picture("RGB", "A.PNG"), None, (HALVES, 0)),
     "png named jpg": (lambda d: picture("RGB", "a.png")(d).rename(d / "a.jpg"), None, (HALVES, 0)),
     "unicode and spaces": (picture("RGB", "mänty 木 1:2 %03d.png"), None, (HALVES, 0)),
@@ -309,22 +340,41 @@ ODD_INPUTS = {
     "missing": (lambda d: d / "none.mp4", None, "none.mp4: does not exist"),
     "unknown suffix": (lambda d: empty(d, "a.xyz"), None, "a.xyz: is not a known kind of clip"),
     "empty picture": (lambda d: empty(d, "a.png"), None, "a.png: can't be read as a picture"),
-    "truncated picture": (lambda d: cut(picture("RGB", "a.jpg")(d), 0.6), None, "a.jpg: can't be read as a picture"),
+    "truncated picture": (
+        lambda d: cut(picture("RGB", "a.jpg")(d), 0.6),
+        None,
+        "a.jpg: can't be read as a picture",
+    ),
     "strip": (picture("RGB", "a.png"), STRIP_SHAPE, (SOLID, 0)),
     "strip of one": (picture("RGB", "a.png"), (HEIGHT, WIDTH, 3), (HALVES, 0)),
-    "strip of another width": (picture("RGB", "a.png"), (HEIGHT, 17, 3), "is 48x32, which is not a row of 17x32 frames"),
+    "strip of another width": (
+        picture("RGB", "a.png"),
+        (HEIGHT, 17, 3),
+        "is 48x32, which is not a row of 17x32 frames",
+    ),
     "strip of another height": (picture("RGB", "a.png"), (16, 16, 3), "set frame_shape"),
-    "folder in natural order": (lambda d: folder_of_frames(d, ("1.png", "2.png", "10.png")), None, (levels(3), 0)),
+    "folder in natural order": (
+        lambda d: folder_of_frames(d, ("1.png", "2.png", "10.png")),
+        None,
+        (levels(3), 0),
+    ),
     "folder of one": (lambda d: folder_of_frames(d, ("1.png",)), None, (levels(1), 0)),
     "folder with other files": (folder_with_noise, None, (levels(3), 0)),
     "read-only folder": (read_only_folder, None, (levels(2), 0)),
-    "folder of turned frames": (folder_of_turned_frames, None, (np.stack([halves(), halves(), white_right()]), 8)),
+    "folder of turned frames": (
+        folder_of_turned_frames,
+        None,
+        (np.stack([halves(), halves(), white_right()]), 8),
+    ),
     "folder of nothing": (lambda d: folder_of_frames(d, ()), None, "frames: holds no frames"),
     "folder of two sizes": (lambda d: folder_of_frames(d, ("1.png", "2.png"), (8, 9)), None, "2.png: is 9x9"),
     "folder with a broken frame": (folder_with_broken_frame, None, "2.png: can't be read as a picture"),
     "mp4": (still_video, None, (ALL_FIVE, 12)),
-    "mp4 in 4:4:4 of odd size": (lambda d: still_video(d, size=(33, 46), pix_fmt="yuv444p"), None,
-                                 (np.repeat(halves(33, 46)[None], 5, axis=0), 8)),
+    "mp4 in 4:4:4 of odd size": (
+        lambda d: still_video(d, size=(33, 46), pix_fmt="yuv444p"),
+        None,
+        (np.repeat(halves(33, 46)[None], 5, axis=0), 8),
+    ),
     "mp4 in 10 bits": (lambda d: still_video(d, pix_fmt="yuv420p10le"), None, (ALL_FIVE, 12)),
     "mp4 in grey": (grey_video, None, (np.full((1, HEIGHT, WIDTH, 3), 128, np.uint8), 2)),
     "mov": (lambda d: still_video(d, "a.mov"), None, (ALL_FIVE, 12)),
@@ -332,11 +382,31 @@ ODD_INPUTS = {
     "avi": (lambda d: still_video(d, "a.avi", codec="mpeg4", options={"qscale": "1"}), None, (ALL_FIVE, 20)),
     "webm": (lambda d: still_video(d, "a.webm", codec="libvpx-vp9"), None, (ALL_FIVE, 20)),
     "ffv1 with alpha": (lambda d: still_video(d, "a.mkv", codec="ffv1", pix_fmt="bgra"), None, (ALL_FIVE, 0)),
-    "video named like a protocol": (lambda d: still_video(d).rename(d / "id1:二 %d.mp4"), None, (ALL_FIVE, 12)),
-    "gif with transparency": (gif_with_disposal, None, (np.stack([white_right(), halves(), white_right()]), 8)),
-    "phone turned 90": (lambda d: rotate(still_video(d), (0, 1, -1, 0)), None, (np.rot90(ALL_FIVE, -1, (1, 2)), 12)),
-    "phone turned 180": (lambda d: rotate(still_video(d), (-1, 0, 0, -1)), None, (np.rot90(ALL_FIVE, 2, (1, 2)), 12)),
-    "phone turned 270": (lambda d: rotate(still_video(d), (0, -1, 1, 0)), None, (np.rot90(ALL_FIVE, 1, (1, 2)), 12)),
+    "video named like a protocol": (
+        lambda d: still_video(d).rename(d / "id1:二 %d.mp4"),
+        None,
+        (ALL_FIVE, 12),
+    ),
+    "gif with transparency": (
+        gif_with_disposal,
+        None,
+        (np.stack([white_right(), halves(), white_right()]), 8),
+    ),
+    "phone turned 90": (
+        lambda d: rotate(still_video(d), (0, 1, -1, 0)),
+        None,
+        (np.rot90(ALL_FIVE, -1, (1, 2)), 12),
+    ),
+    "phone turned 180": (
+        lambda d: rotate(still_video(d), (-1, 0, 0, -1)),
+        None,
+        (np.rot90(ALL_FIVE, 2, (1, 2)), 12),
+    ),
+    "phone turned 270": (
+        lambda d: rotate(still_video(d), (0, -1, 1, 0)),
+        None,
+        (np.rot90(ALL_FIVE, 1, (1, 2)), 12),
+    ),
     "mirrored selfie": (lambda d: rotate(still_video(d), (-1, 0, 0, 1)), None, (ALL_FIVE[:, :, ::-1], 12)),
     "variable frame rate": (lambda d: still_video(d, pts=[0, 1, 5, 6, 30]), None, (ALL_FIVE, 12)),
     "zero-byte video": (lambda d: empty(d, "a.mp4"), None, "a.mp4: "),
@@ -369,7 +439,9 @@ def test_odd_inputs_give_the_right_pixels_or_one_clear_error(name: str, tmp_path
     np.testing.assert_array_equal(clip.read([len(clip) - 1, 0, 0]), found[[-1, 0, 0]])
 
 
-def test_a_strip_is_read_where_a_picture_of_its_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_strip_is_read_where_a_picture_of_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     frames = moving(12)
     video.write_image(tmp_path / "long.png", np.concatenate(frames, axis=1))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4 * frames[0][..., 0].size)  # Pillow refuses twice as many
@@ -389,7 +461,9 @@ def plain_pictures() -> list[np.ndarray]:
     rng, pictures = np.random.default_rng(0), []
     for height, width in ((1, 1), (7, 3), (8, 8), (33, 130)):
         slopes = rng.integers(0, 9, (4, 2, 3))
-        pictures += [np.uint8(np.arange(height)[:, None, None] * a + np.arange(width)[:, None] * b) for a, b in slopes]
+        pictures += [
+            np.uint8(np.arange(height)[:, None, None] * a + np.arange(width)[:, None] * b) for a, b in slopes
+        ]
         pictures += [np.full((height, width, 3), level, np.uint8) for level in (1, 2, 255)]
         pictures.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
     return pictures
@@ -412,7 +486,7 @@ def test_a_damaged_png_is_an_error_or_has_all_its_pixels(tmp_path):
     pixels = moving(1)[0]
     whole, path, refused = png_bytes(pixels, compress_level=1), tmp_path / "a.png", 0
     places = [*range(64), *range(64, len(whole), 97)]  # all of the header, some of the pixels
-    flipped = [whole[:n] + bytes([whole[n] ^ 4]) + whole[n + 1:] for n in places]
+    flipped = [whole[:n] + bytes([whole[n] ^ 4]) + whole[n + 1 :] for n in places]
     for data in [whole[:n] for n in places] + flipped:
         path.write_bytes(data)
         try:
@@ -476,8 +550,11 @@ def test_chosen_frames_equal_iteration(name: str, tmp_path: Path):
         assert len(clip._index.keyframes) == SEEKABLE[name]
 
 
-@pytest.mark.parametrize(("shift", "first_packet", "count"), [(-17, 0, 43), (17, 0, 60), (0, 5, None)],
-                         ids=["edit list hides the start", "starts late", "starts without a keyframe"])
+@pytest.mark.parametrize(
+    ("shift", "first_packet", "count"),
+    [(-17, 0, 43), (17, 0, 60), (0, 5, None)],
+    ids=["edit list hides the start", "starts late", "starts without a keyframe"],
+)
 def test_chosen_frames_equal_iteration_after_cutting(shift, first_packet, count, tmp_path):
     source = encode(tmp_path / "source.mp4", moving(), options={"g": "12", "bf": "3"})
     clip = assert_reads_as_it_iterates(remux(source, tmp_path / "cut.mp4", shift, first_packet))
@@ -488,7 +565,9 @@ def test_open_gop_cut_at_its_keyframe(tmp_path):
     options = {"x264-params": "keyint=15:min-keyint=15:open-gop=1:bframes=3:scenecut=0"}
     source = encode(tmp_path / "source.mp4", moving(), options=options)
     with av.open(str(source)) as container:
-        keyframes = [n for n, packet in enumerate(container.demux(video=0)) if packet.size and packet.is_keyframe]
+        keyframes = [
+            n for n, packet in enumerate(container.demux(video=0)) if packet.size and packet.is_keyframe
+        ]
     assert_reads_as_it_iterates(remux(source, tmp_path / "cut.mp4", first_packet=keyframes[1]))
 
 
@@ -531,7 +610,7 @@ def test_damage_in_the_middle_is_an_error_and_no_short_clip(tmp_path):
     path = encode(tmp_path / "a.mp4", moving(), options={"g": "12"})
     data = bytearray(path.read_bytes())
     middle = data.index(b"mdat") + len(data) // 3
-    data[middle:middle + 4000] = bytes(4000)
+    data[middle : middle + 4000] = bytes(4000)
     path.write_bytes(data)
     with pytest.raises(MediaError, match=r"a\.mp4"):
         list(video.open_clip(path))
@@ -545,7 +624,9 @@ def test_a_packet_without_its_frame_is_an_error_and_shifts_no_other(tmp_path):
     with av.open(str(path)) as container:
         place, size = [(packet.pos, packet.size) for packet in container.demux(video=0)][11]
     data = bytearray(path.read_bytes())
-    data[place:place + size] = (size - 4).to_bytes(4, "big") + b"\x4c\x01" + b"\xff" * (size - 7) + b"\x80"  # filler data
+    data[place : place + size] = (
+        (size - 4).to_bytes(4, "big") + b"\x4c\x01" + b"\xff" * (size - 7) + b"\x80"
+    )  # filler data
     path.write_bytes(data)
     clip = video.open_clip(path)
     with pytest.raises(MediaError, match="only 23 of its 24 frames"):
@@ -577,6 +658,7 @@ def test_no_file_stays_open(tmp_path):
 
 def open_files() -> int:
     """How many of the first 256 file descriptors are in use."""
+
     def is_open(descriptor: int) -> bool:
         try:
             os.fstat(descriptor)
@@ -584,6 +666,7 @@ def open_files() -> int:
             assert error.errno == errno.EBADF
             return False
         return True
+
     return sum(map(is_open, range(256)))
 
 
@@ -617,12 +700,16 @@ def write(path: Path, frames: list[np.ndarray], fps: float = 25, **options) -> v
 
 def smooth(count: int, height: int, width: int) -> list[np.ndarray]:
     y, x = np.mgrid[:height, :width]
-    return [np.stack([x * 200 // width, y * 200 // height, (x + y) // 2 + number], -1).astype(np.uint8)
-            for number in range(count)]
+    return [
+        np.stack([x * 200 // width, y * 200 // height, (x + y) // 2 + number], -1).astype(np.uint8)
+        for number in range(count)
+    ]
 
 
-@pytest.mark.parametrize(("name", "lossless", "tolerance"), [
-    ("a.mp4", False, 4), ("a.mp4", True, 0), ("a.gif", False, 8), ("frames", False, 0), ("frames", True, 0)])
+@pytest.mark.parametrize(
+    ("name", "lossless", "tolerance"),
+    [("a.mp4", False, 4), ("a.mp4", True, 0), ("a.gif", False, 8), ("frames", False, 0), ("frames", True, 0)],
+)
 def test_what_is_written_is_read_back(name, lossless, tolerance, tmp_path):
     frames = smooth(12, 48, 64)
     write(tmp_path / name, frames, fps=12.5, lossless=lossless)
@@ -692,11 +779,21 @@ def test_the_earlier_file_stays_until_the_new_one_is_whole(tmp_path):
         assert len(video.open_clip(tmp_path / name)) == 2
 
 
-@pytest.mark.parametrize(("name", "fps", "lossless", "words"), [
-    ("none/a.mp4", 25, False, "folder exists"), ("file/a.mp4", 25, False, "folder exists"), ("a.avi", 25, False, "use .mp4"),
-    ("a.png", 25, False, "use .mp4"), ("a.gif", 25, True, "lossless"), ("a.mp4", 0, False, "frames per second"),
-    ("a.mp4", float("nan"), False, "frames per second"), ("full", 25, False, "another name"),
-    ("file", 25, False, "another name"), ("dir.mp4", 25, False, "is a folder")])
+@pytest.mark.parametrize(
+    ("name", "fps", "lossless", "words"),
+    [
+        ("none/a.mp4", 25, False, "folder exists"),
+        ("file/a.mp4", 25, False, "folder exists"),
+        ("a.avi", 25, False, "use .mp4"),
+        ("a.png", 25, False, "use .mp4"),
+        ("a.gif", 25, True, "lossless"),
+        ("a.mp4", 0, False, "frames per second"),
+        ("a.mp4", float("nan"), False, "frames per second"),
+        ("full", 25, False, "another name"),
+        ("file", 25, False, "another name"),
+        ("dir.mp4", 25, False, "is a folder"),
+    ],
+)
 def test_a_name_that_can_not_be_written_is_refused_at_once(name, fps, lossless, words, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "dir.mp4").mkdir()
@@ -722,9 +819,19 @@ def test_frames_of_another_kind_or_size_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "codec", "carried"), [
-    ("a.mp4", "aac", "aac"), ("a.mkv", "libmp3lame", "mp3"), ("a.webm", "libopus", "opus"), ("a.mkv", "flac", "flac"),
-    ("a.mov", "pcm_s16le", "aac"), ("a.avi", "pcm_s16le", "aac"), ("a.avi", "libmp3lame", "mp3"), ("a.mkv", "ac3", "aac")])
+@pytest.mark.parametrize(
+    ("name", "codec", "carried"),
+    [
+        ("a.mp4", "aac", "aac"),
+        ("a.mkv", "libmp3lame", "mp3"),
+        ("a.webm", "libopus", "opus"),
+        ("a.mkv", "flac", "flac"),
+        ("a.mov", "pcm_s16le", "aac"),
+        ("a.avi", "pcm_s16le", "aac"),
+        ("a.avi", "libmp3lame", "mp3"),
+        ("a.mkv", "ac3", "aac"),
+    ],
+)
 def test_sound_is_carried_over_and_cut_to_the_picture(name, codec, carried, tmp_path):
     source = with_sound(tmp_path / name, codec, 2.0)
     target = tmp_path / "out.mp4"
@@ -746,9 +853,17 @@ def damaged_sound(folder: Path) -> Path:
     return source
 
 
-@pytest.mark.parametrize("source", [still_video, damaged_sound, lambda d: d / "none.mp4", text_as_video,
-                                    lambda d: folder_of_frames(d, ("1.png",))],
-                         ids=["silent", "unknown codec", "missing", "text", "folder"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        still_video,
+        damaged_sound,
+        lambda d: d / "none.mp4",
+        text_as_video,
+        lambda d: folder_of_frames(d, ("1.png",)),
+    ],
+    ids=["silent", "unknown codec", "missing", "text", "folder"],
+)
 def test_the_picture_is_kept_where_there_is_no_sound_to_carry(source, tmp_path):
     writer = write(tmp_path / "out.mp4", smooth(5, 48, 64), audio_from=source(tmp_path))
     assert "has no sound" in writer.audio_note

@@ -51,9 +51,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--metadata", type=Path, required=True, help="the list, a CSV file")
     parser.add_argument("--out_folder", type=Path, required=True, help="folder to write, or to go on with")
     parser.add_argument("--video_folder", type=Path, help="where whole videos are and go (OUT_FOLDER/videos)")
-    parser.add_argument("--format", choices=(".mp4", ".png"), default=".png", help="a video or a folder of png a clip (.png)")
-    parser.add_argument("--image_shape", type=size_option, default=(256, 256), help="height,width of the frames (256,256)")
-    parser.add_argument("--workers", type=workers_option, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument(
+        "--format", choices=(".mp4", ".png"), default=".png", help="a video or a folder of png a clip (.png)"
+    )
+    parser.add_argument(
+        "--image_shape", type=size_option, default=(256, 256), help="height,width of the frames (256,256)"
+    )
+    parser.add_argument(
+        "--workers", type=workers_option, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
     parser.add_argument("--youtube", default="yt-dlp", help="the program that downloads (default yt-dlp)")
     return parser.parse_args(argv)
 
@@ -76,7 +82,10 @@ def main(argv: list[str] | None = None) -> None:
         target = clip.target(options.out_folder, options.format)
         if not ledger.holds(ledger.name(target)):
             todo[clip.video].append((clip, target))
-    jobs = [Video(name, tuple(wanted), folder, options.image_shape, options.youtube) for name, wanted in todo.items()]
+    jobs = [
+        Video(name, tuple(wanted), folder, options.image_shape, options.youtube)
+        for name, wanted in todo.items()
+    ]
     count = sum(len(job.wanted) for job in jobs)
     if count < len(clips):
         print(f"{len(clips) - count} of {len(clips)} clips are finished already", file=sys.stderr)
@@ -114,17 +123,23 @@ def read_list(path: Path) -> list[Listed]:
             table = csv.DictReader(file, restval="")
             missing = set(COLUMNS) - set(table.fieldnames or [])
             if missing:
-                raise DatasetError(f"{path}: has no column {', '.join(sorted(missing))}; it needs {','.join(COLUMNS)}")
+                raise DatasetError(
+                    f"{path}: has no column {', '.join(sorted(missing))}; it needs {','.join(COLUMNS)}"
+                )
             clips = [read_line(line, f"{path}, line {table.line_num}") for line in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: can't be read as a list ({error}); --metadata names a CSV file") from error
+        raise DatasetError(
+            f"{path}: can't be read as a list ({error}); --metadata names a CSV file"
+        ) from error
     if not clips:
         raise DatasetError(f"{path}: lists no clips")
     by_name = {clip.target(Path(), ""): clip for clip in clips}
     for clip in clips:
         if by_name[clip.target(Path(), "")] != clip:
             which = f"{clip.video} from frame {clip.start} to {clip.end}"
-            raise DatasetError(f"{path}: lists two clips of {which}; give each another person_id, or remove one")
+            raise DatasetError(
+                f"{path}: lists two clips of {which}; give each another person_id, or remove one"
+            )
     return list(by_name.values())
 
 
@@ -135,13 +150,20 @@ def read_line(line: dict[str, str], place: str) -> Listed:
         start, end, width, height = (int(line[column]) for column in ("start", "end", "width", "height"))
         fps = float(line["fps"])
     except ValueError as error:
-        raise DatasetError(f"{place}: {error}; numbers are needed, and left-top-right-bottom as bbox") from None
+        raise DatasetError(
+            f"{place}: {error}; numbers are needed, and left-top-right-bottom as bbox"
+        ) from None
     person = line.get("person_id") or person
     rules = (
-        (VIDEO_NAME.fullmatch(video) and VIDEO_NAME.fullmatch(person or "-"), "video_id: use letters, digits, _ and - only"),
+        (
+            VIDEO_NAME.fullmatch(video) and VIDEO_NAME.fullmatch(person or "-"),
+            "video_id: use letters, digits, _ and - only",
+        ),
         (0 <= start < end, "start and end: end must lie behind start"),
-        (len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height,
-         "bbox: left-top-right-bottom must lie inside width and height"),
+        (
+            len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height,
+            "bbox: left-top-right-bottom must lie inside width and height",
+        ),
         (0 < fps < float("inf"), "fps: must be above 0"),
         (line["partition"] in SPLITS, "partition: must be train or test"),
     )
@@ -176,7 +198,9 @@ def load(video: Video) -> list[Outcome]:
 
 
 def find_video(folder: Path, name: str) -> Path | None:
-    return next((path for suffix in sorted(VIDEO_SUFFIXES) if (path := folder / f"{name}{suffix}").exists()), None)
+    return next(
+        (path for suffix in sorted(VIDEO_SUFFIXES) if (path := folder / f"{name}{suffix}").exists()), None
+    )
 
 
 def cut_clip(path: Path, clip: Listed, target: Path, size: Size) -> Outcome:
@@ -201,8 +225,12 @@ def check_downloads(videos: dict[str, Listed], folder: Path, youtube: str) -> No
     absent = [name for name in videos if find_video(folder, name) is None]
     if not absent or shutil.which(youtube):
         return
-    remedy = "install it (pip install yt-dlp), name another with --youtube, or put the videos there as <video>.mp4"
-    text = f"{youtube}: no such program, and {len(absent)} of {len(videos)} videos are not in {folder}; {remedy}"
+    remedy = (
+        "install it (pip install yt-dlp), name another with --youtube, or put the videos there as <video>.mp4"
+    )
+    text = (
+        f"{youtube}: no such program, and {len(absent)} of {len(videos)} videos are not in {folder}; {remedy}"
+    )
     if len(absent) == len(videos):
         raise UserError(text)
     print(f"warning: {text}", file=sys.stderr)
@@ -219,13 +247,27 @@ def download(video: Video) -> Path:
     partial = video.folder / ".partial"  # a download that was stopped goes on from here
     partial.mkdir(exist_ok=True)
     template = str(partial.absolute()).replace("%", "%%") + f"/{video.name}.%(ext)s"
-    command = [program, "--no-playlist", "--newline", "--format", "bestvideo*/best",
-               "--format-sort", f"res:{min(video.wanted[0][0].size)}", "--output", template,
-               "--", f"https://www.youtube.com/watch?v={video.name}"]
-    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    command = [
+        program,
+        "--no-playlist",
+        "--newline",
+        "--format",
+        "bestvideo*/best",
+        "--format-sort",
+        f"res:{min(video.wanted[0][0].size)}",
+        "--output",
+        template,
+        "--",
+        f"https://www.youtube.com/watch?v={video.name}",
+    ]
+    run = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
     path = find_video(partial, video.name)
     if run.returncode or path is None:
-        said = [line.strip() for line in run.stderr.splitlines() if line.strip()] or [f"exit status {run.returncode}"]
+        said = [line.strip() for line in run.stderr.splitlines() if line.strip()] or [
+            f"exit status {run.returncode}"
+        ]
         raise MediaError(next((line for line in reversed(said) if line.startswith("ERROR")), said[-1]))
     return path.rename(video.folder / path.name)
 
