@@ -114,8 +114,8 @@ def main(argv: list[str] | None = None) -> None:
     use_sample(options)
     keep_inputs(options)
 
+    from checkpoint import find_checkpoint
     from device import pick_device
-    from logger import find_checkpoint
     from modules.build import read_config
 
     config, checkpoint = read_config(options.config), find_checkpoint(options.checkpoint)
@@ -320,12 +320,12 @@ def load_networks(
     config: dict, config_path: Path, checkpoint: Path, device: torch.device, plain: bool
 ) -> tuple[nn.Module, nn.Module]:
     """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form."""
-    from logger import Logger
+    from checkpoint import load_for_inference
     from modules.build import build_generator, build_kp_detector
     from modules.inference import fast_generator, fast_kp_detector
 
     generator, kp_detector = build_generator(config), build_kp_detector(config)
-    Logger.load_cpk(checkpoint, generator=generator, kp_detector=kp_detector, config_path=config_path)
+    load_for_inference(checkpoint, generator, kp_detector, config_path)
     if device.type == "cpu" and not plain:
         return fast_generator(generator), fast_kp_detector(kp_detector)
     return generator.to(device).eval(), kp_detector.to(device).eval()
@@ -343,8 +343,8 @@ def load_checkpoints(
     On the CPU they come in their fast form (`modules/inference.py`), which can't be trained. Raises `ConfigError` and
     `CheckpointError`.
     """
+    from checkpoint import find_checkpoint
     from device import pick_device
-    from logger import find_checkpoint
     from modules.build import read_config
 
     config, device = read_config(config_path), pick_device("cpu" if cpu else None)

@@ -1,9 +1,8 @@
-"""What a run leaves behind: checkpoints, scores for people and for machines, pictures; and how far it has come."""
+"""Logs, checkpoints and pictures of a training run."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,76 +15,26 @@ from skimage.draw import disk
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from modules.build import load_weights
-from modules.errors import CheckpointError, UserError
+from checkpoint import load_parts, read_checkpoint, set_aside_later, write_checkpoint
+from files import atomic_write
+from modules.errors import UserError
+from trackers import NoTracker, Tracker
 from video import write_image
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Checkpoints
-#
-# A `.pth.tar` is a file of torch.save (not an archive to unpack) with the published keys "generator", "discriminator",
-# "kp_detector", "optimizer_generator", "optimizer_discriminator", "optimizer_kp_detector" and "epoch" (the epoch that was
-# finished or, when training was stopped within one, begun last), and beside them "resume": what else an exact continuation
-# needs (see train.py).
-
-NETWORKS = ("generator", "discriminator", "kp_detector")
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """A checkpoint file, given itself or the run folder whose newest one is meant. Raises `CheckpointError`."""
-    path = Path(path)
-    if path.is_dir():
-        checkpoints = sorted(path.glob("*-checkpoint.pth.tar"))
-        if not checkpoints:
-            raise CheckpointError(f"{path}: holds no checkpoint (looked for *-checkpoint.pth.tar)")
-        return checkpoints[-1]
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: no such checkpoint; --checkpoint takes a .pth.tar file or the folder of a run"
-        )
-    return path
-
-
-def read_checkpoint(path: str | Path) -> dict:
-    """The content of a checkpoint on the CPU; published ones too. Nothing but tensors and plain values is ever unpickled.
-
-    Raises `CheckpointError` if the file is damaged or is not a checkpoint of this project.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the damage brings about
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: damaged, or not a checkpoint (don't unpack a .pth.tar): {reason}"
-        ) from error
-    if not isinstance(content, dict) or not {"generator", "kp_detector"} <= content.keys():
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: has no 'generator' and 'kp_detector'; it holds {found}")
-    return content
-
-
-def save_atomically(content: dict, path: Path) -> None:
-    """`torch.save` that leaves either the old file or the whole new one, whenever the process dies."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Scores
 
 
 class Logger:
-    """The files of a training run.
+    """Writes the files of a training run.
 
-    `log.txt`: one line an epoch with the mean of each loss. `log.jsonl`: the same for machines with speed and memory, and
-    the losses of every `STEPS_PER_LINE`-th step. `train-vis/`: a picture an epoch. `%08d-checkpoint.pth.tar`: every
-    `checkpoint_freq` epochs. TensorBoard event files where the package `tensorboard` is installed.
+    - `log.txt`: a line an epoch with the mean of each loss.
+    - `log.jsonl`: the same for programs, with speed, memory and validation; and the losses of every
+      `STEPS_PER_LINE`-th step.
+    - `train-vis/`: pictures.
+    - `%08d-checkpoint.pth.tar`: every `checkpoint_freq` epochs. Others are named in checkpoint.py.
 
-    Continuing a run from (epoch, step) drops what its files say of later times.
+    Going on from `start`, an (epoch, step), drops the lines of later times and sets later checkpoints aside.
     """
 
     STEPS_PER_LINE = 100
@@ -98,16 +47,18 @@ class Logger:
         zfill_num: int = 8,
         log_file_name: str = "log.txt",
         start: tuple[int, int] = (0, 0),
+        tracker: Tracker | None = None,
     ):
         self.folder = Path(log_dir)
         self.checkpoint_freq, self.zfill_num = checkpoint_freq, zfill_num
         self.visualizer = Visualizer(**(visualizer_params or {}))
         self.scores_path, self.machine_path = self.folder / log_file_name, self.folder / "log.jsonl"
+        self.tracker = tracker or NoTracker()
         (self.folder / "train-vis").mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob("*.tmp"):
             leftover.unlink()
         self._forget_after(*start)
-        self.board = tensorboard_writer(self.folder)
+        set_aside_later(self.folder, start)
 
     def _forget_after(self, epoch: int, step: int) -> None:
         def happened(line: str) -> bool:
@@ -128,28 +79,35 @@ class Logger:
         with self.scores_path.open("a", encoding="utf-8") as file:
             file.write(f"{epoch:0{self.zfill_num}d}) {scores}\n")
         self._write_machine_line({"epoch": epoch, "losses": losses} | measured)
-        if self.board is not None:
-            for name, value in losses.items():
-                self.board.add_scalar(f"loss/{name}", value, epoch)
+        scalars = {f"loss/{name}": value for name, value in losses.items()}
+        scalars |= {f"validation/{name}": value for name, value in measured.get("validation", {}).items()}
+        self.tracker.scalars(scalars, epoch)
 
     def _write_machine_line(self, entry: dict) -> None:
         with self.machine_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def visualize_rec(self, epoch: int, inp: dict[str, Tensor], out: dict[str, Tensor]) -> None:
-        """Draw a batch and what was generated from it."""
+    def visualize_rec(
+        self,
+        epoch: int,
+        inp: dict[str, Tensor],
+        out: dict[str, Tensor],
+        step: int | None = None,
+        name: str = "rec",
+    ) -> None:
+        """Draw a batch and what was generated from it; `step` for a picture within the epoch."""
         image = self.visualizer.visualize(inp["driving"], inp["source"], out)
-        write_image(self.folder / "train-vis" / f"{epoch:0{self.zfill_num}d}-rec.png", image)
-        if self.board is not None:
-            self.board.add_image("reconstruction", image, epoch, dataformats="HWC")
+        moment = f"{epoch:0{self.zfill_num}d}" + ("" if step is None else f"-{step:06d}")
+        write_image(self.folder / "train-vis" / f"{moment}-{name}.png", image)
+        self.tracker.image("reconstruction" if name == "rec" else name, image, epoch)
 
     def checkpoint_is_due(self, epoch: int) -> bool:
         return (epoch + 1) % self.checkpoint_freq == 0
 
-    def save_cpk(self, epoch: int, content: dict) -> Path:
-        """Write `content` as the checkpoint of `epoch`."""
-        path = self.folder / f"{epoch:0{self.zfill_num}d}-checkpoint.pth.tar"
-        save_atomically(content, path)
+    def save_cpk(self, epoch: int, content: dict, name: str | None = None) -> Path:
+        """Write `content` as the checkpoint of `epoch`, or under another `name`."""
+        path = self.folder / (name or f"{epoch:0{self.zfill_num}d}-checkpoint.pth.tar")
+        write_checkpoint(content, path)
         return path
 
     @staticmethod
@@ -185,49 +143,14 @@ class Logger:
         return content.get("epoch")
 
 
-def load_parts(
-    content: dict,
-    parts: dict[str, nn.Module | torch.optim.Optimizer],
-    path: str | Path,
-    config_path: str | Path = "the config",
-) -> None:
-    """Load networks and optimisers, by their names in a checkpoint, from its `content`. Raises as `Logger.load_cpk`."""
-    for name in parts:
-        if name not in content:
-            raise CheckpointError(f"{path}: has no '{name}'; it holds {sorted(content)}")
-    for name, part in parts.items():
-        if isinstance(part, nn.Module):
-            load_weights(part, content[name], name, path, config_path)
-        else:
-            load_optimizer(part, content[name], name, path)
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str, path: str | Path) -> None:
-    try:
-        optimizer.load_state_dict(state)
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: its '{name}' does not fit the config: {error}") from error
-
-
 def keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
     """Drop the other lines of a text file, if it exists, and a last line that was not written to its end."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(
-        "".join(line for line in lines if line.endswith("\n") and wanted(line)), encoding="utf-8"
-    )
-    temporary.replace(path)
-
-
-def tensorboard_writer(folder: Path):
-    """A TensorBoard writer, or None where the package is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder))
+    kept = "".join(line for line in lines if line.endswith("\n") and wanted(line))
+    with atomic_write(path) as temporary:
+        temporary.write_text(kept, encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

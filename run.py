@@ -4,8 +4,8 @@
     python run.py config/vox-256.yaml --mode reconstruction --checkpoint log/vox-256_2026-01-31_12-00-00
     torchrun --nproc_per_node=4 run.py config/vox-256.yaml
 
-With --checkpoint, training goes on in the checkpoint's run folder if that run has the same config file name; any other config
-starts a new run from the checkpoint's weights (fine-tuning).
+With --checkpoint, training goes on in the checkpoint's run folder if that run has a config file of the same name. Any
+other config starts a new run from the checkpoint's weights (fine-tuning).
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from modules.errors import CheckpointError, UserError, command_line
+import torch
+import yaml
+from torch import nn
 
-if TYPE_CHECKING:  # imported where they are needed, so that --help answers at once
-    import torch
-    from torch import nn
-
-# The generator without its motion network; the occlusion map says what it is to paint.
-PAINTING = (
-    "first.",
-    "down_blocks.",
-    "bottleneck.",
-    "up_blocks.",
-    "final.",
-    "dense_motion_network.occlusion.",
+from animate import animate
+from batches import check_data
+from checkpoint import (
+    INFERENCE_NETWORKS,
+    find_checkpoint,
+    load_for_finetuning,
+    load_for_inference,
+    read_checkpoint,
 )
+from device import pick_device, process_group, rank
+from files import atomic_write
+from frames_dataset import FramesDataset
+from logger import Visualizer
+from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
+from modules.errors import UserError, command_line
+from reconstruction import reconstruction
+from trackers import TRACKERS, make_tracker
+from train import train
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -40,6 +46,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("config_file", nargs="?", metavar="CONFIG", help="a YAML config, see config/")
     parser.add_argument("--config", help="the config, by the published option")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change values of the config: --set train_params.batch_size=8 dataset_params.root_dir=data/mine",
+    )
     parser.add_argument("--mode", default="train", choices=["train", "reconstruction", "animate"])
     parser.add_argument("--log_dir", default="log", help="folder for the folders of runs (default: log)")
     parser.add_argument(
@@ -55,6 +69,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--skip_existing", action="store_true", help="don't reconstruct or animate what is there already"
+    )
+    parser.add_argument(
+        "--tracker",
+        choices=TRACKERS,
+        help="where curves are shown (default: tensorboard, where it is installed)",
     )
     parser.add_argument("--verbose", action="store_true", help="print the networks")
     options = parser.parse_args(argv)
@@ -79,19 +98,14 @@ def main(argv: list[str] | None = None) -> None:
             f"{options.mode} needs --checkpoint (a .pth.tar written by training, or the folder of a run)"
         )
 
-    from device import pick_device, process_group
-    from frames_dataset import FramesDataset
-    from logger import Visualizer, find_checkpoint
-    from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
-
-    config = read_config(options.config)
+    config = read_config(options.config, options.set)
     Visualizer(
         **(config.get("visualizer_params") or {})
-    )  # an unknown colormap would else come out after an epoch
+    )  # tells of an unknown colormap now, not after an epoch
     device = pick_device(options.device, options.device_ids)
     checkpoint = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
     with process_group(device):
-        torch_seed(options.seed or 0)
+        torch.manual_seed(options.seed or 0)  # of the initial weights; nothing else draws from this stream
         networks = {
             "generator": build_generator(config),
             "discriminator": build_discriminator(config),
@@ -106,15 +120,7 @@ def main(argv: list[str] | None = None) -> None:
             run_inference(options, config, networks, checkpoint, dataset, device)
 
 
-def torch_seed(seed: int) -> None:
-    """Seed the initial weights, the only thing that draws from torch's global stream."""
-    import torch
-
-    torch.manual_seed(seed)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Training
+# ---- Training ------------------------------------------------------------------
 
 
 def run_training(
@@ -122,23 +128,27 @@ def run_training(
     config: dict,
     networks: dict[str, nn.Module],
     checkpoint: Path | None,
-    dataset,
+    dataset: FramesDataset,
     device: torch.device,
 ) -> None:
-    from logger import read_checkpoint
-    from train import check_data, train
-
     goes_on = checkpoint is not None and is_run_of(checkpoint.parent, options.config)
     seed = options.seed or 0
+    test_dataset = None
+    if "eval_freq" in config["train_params"]:
+        test_dataset = FramesDataset(is_train=False, **config["dataset_params"])
     if goes_on:
         log_dir = checkpoint.parent
         seed = seed_of_run(read_checkpoint(checkpoint), checkpoint, options.seed)
         print(f"going on with {checkpoint}")
     else:
         if checkpoint is not None:
-            start_from_weights(networks, checkpoint, options.config)
+            print(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule")
+            load_for_finetuning(networks, checkpoint, options.config)
         check_data(dataset, config["train_params"])
         log_dir = new_run_folder(Path(options.log_dir), options.config)
+    if options.set and rank() == 0:
+        record_changes(log_dir / options.config.name, config, options.set)
+    tracker = make_tracker(options.tracker, log_dir, config) if rank() == 0 else None
     stopped_by = train(
         config,
         **networks,
@@ -149,10 +159,15 @@ def run_training(
         device=device,
         seed=seed,
         precision=options.precision,
+        test_dataset=test_dataset,
+        tracker=tracker,
     )
+    if tracker is not None:
+        tracker.close()
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
-    print(f"trained: {log_dir}")
+    if rank() == 0:
+        print(f"trained: {log_dir}")
 
 
 def is_run_of(folder: Path, config_path: Path) -> bool:
@@ -169,49 +184,8 @@ def seed_of_run(content: dict, checkpoint: Path, asked: int | None) -> int:
     return seed
 
 
-def start_from_weights(networks: dict[str, nn.Module], checkpoint: Path, config_path: Path) -> None:
-    """Fine-tuning: take over the weights of a checkpoint. A discriminator of another layout starts anew."""
-    from logger import load_parts, read_checkpoint
-
-    print(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule")
-    content = read_checkpoint(checkpoint)
-    for name in ("generator", "kp_detector"):
-        if isinstance(content.get(name), dict):  # else told by `load_parts`
-            content[name] = adopted(content[name], networks[name])
-    load_parts(
-        content, {name: networks[name] for name in ("generator", "kp_detector")}, checkpoint, config_path
-    )
-    try:
-        load_parts(content, {"discriminator": networks["discriminator"]}, checkpoint, config_path)
-    except CheckpointError as error:
-        print(f"the discriminator starts anew: {error}")
-
-
-def adopted(state: dict, network: nn.Module) -> dict:
-    """A state from which `network` can start although parts of it are other ones now; what those were keeps its new weights.
-
-    Blur kernels follow from the config's scales and are not learned. A Jacobian head that the state lacks starts as it is
-    built, with the identity everywhere: that is what zero-order motion is. Where the generator has other layers now, its motion
-    network goes on, and all that encodes, occludes, transforms and decodes features starts anew.
-    """
-    own = network.state_dict()
-    anew = {key for key in state.keys() | own.keys() if key.endswith("down.weight")}
-    anew |= {key for key in own if key.startswith("jacobian.") and key not in state}
-    painting = {key for key in state.keys() | own.keys() if key.startswith(PAINTING)}
-    if any(key not in state or key not in own or state[key].shape != own[key].shape for key in painting):
-        print(
-            "the generator has other layers than the checkpoint's: they start anew, its motion network goes on"
-        )
-        anew |= painting
-    return {key: tensor for key, tensor in state.items() if key not in anew} | {
-        key: own[key] for key in anew & own.keys()
-    }
-
-
 def new_run_folder(parent: Path, config_path: Path) -> Path:
     """`<config>_<timestamp>` under `parent` with a copy of the config in it; only rank 0 makes it."""
-    from device import rank
-
     log_dir = parent / f"{config_path.stem}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     if rank() == 0:
         try:
@@ -224,8 +198,14 @@ def new_run_folder(parent: Path, config_path: Path) -> Path:
     return log_dir
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Reconstruction and animation
+def record_changes(path: Path, config: dict, changes: list[str]) -> None:
+    """Replace the run's copy of its config by one that has the changes of `--set`."""
+    text = f"# {path.name} with --set {' '.join(changes)}\n" + yaml.safe_dump(config, sort_keys=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+# ---- Reconstruction and animation ----------------------------------------------
 
 
 def run_inference(
@@ -233,24 +213,19 @@ def run_inference(
     config: dict,
     networks: dict[str, nn.Module],
     checkpoint: Path,
-    dataset,
+    dataset: FramesDataset,
     device: torch.device,
 ) -> None:
-    from animate import animate
-    from logger import Logger
-    from reconstruction import reconstruction
-
-    used = {name: networks[name].to(device) for name in ("generator", "kp_detector")}
-    Logger.load_cpk(checkpoint, **used, config_path=options.config)
+    used = {name: networks[name].to(device) for name in INFERENCE_NETWORKS}
+    load_for_inference(checkpoint, **used, config_path=options.config)
     shared = {"device": device, "precision": options.precision, "skip_existing": options.skip_existing}
     if options.mode == "reconstruction":
         loss = reconstruction(config, **used, log_dir=checkpoint.parent, dataset=dataset, **shared)
         print(f"Reconstruction loss: {loss}")
     else:
         seed = options.seed or 0
-        print(
-            f"animations: {animate(config, **used, log_dir=checkpoint.parent, dataset=dataset, seed=seed, **shared)}"
-        )
+        folder = animate(config, **used, log_dir=checkpoint.parent, dataset=dataset, seed=seed, **shared)
+        print(f"animations: {folder}")
 
 
 if __name__ == "__main__":

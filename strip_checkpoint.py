@@ -9,6 +9,7 @@ import argparse
 import hashlib
 from pathlib import Path
 
+from checkpoint import find_checkpoint, inference_weights, read_checkpoint, write_checkpoint
 from modules.errors import UserError, command_line
 
 
@@ -23,12 +24,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("output", type=Path, help="the file to write; it must not exist")
     options = parser.parse_args(argv)
 
-    from logger import find_checkpoint, read_checkpoint, save_atomically
-
     if options.output.exists() or not options.output.parent.is_dir():
         raise UserError(f"{options.output}: exists already, or its folder does not; choose another name")
     content = read_checkpoint(find_checkpoint(options.checkpoint))
-    save_atomically({name: content[name] for name in ("generator", "kp_detector")}, options.output)
+    write_checkpoint(inference_weights(content), options.output)
     data = options.output.read_bytes()
     print(f"{options.output}: {len(data) / 2**20:.1f} MiB, sha256 {hashlib.sha256(data).hexdigest()}")
 

@@ -1,38 +1,44 @@
-"""Training: optimisers, schedule, the loop, and where everything computes.
-
-Every random number of a run is a function of (seed, epoch, step): the order of the clips, the frames and their augmentation
-(frames_dataset.py), and the transforms of the equivariance loss. So a run goes on exactly from (epoch, step) with the weights
-and the optimisers' states, and gives the same on any number of GPUs or processes that share the batch.
-"""
+"""Training: optimisers, schedule, and the loop. batches.py says where the data and all randomness come from."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import copy
 import math
-import os
-import resource
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset
 
-from device import autocast, caught_signals, rank, world_size
-from frames_dataset import DatasetRepeater
-from logger import NETWORKS, Logger, Progress, load_parts, read_checkpoint
-from modules.errors import CheckpointError, DatasetError, UserError
-from modules.model import DiscriminatorFullModel, GeneratorFullModel, Transform
+from batches import (
+    EpochBatches,
+    TimedBatches,
+    WorkerDied,
+    draw_transform,
+    make_loader,
+    to_device,
+    workers_ended,
+)
+from checkpoint import BEST, INFERENCE_NETWORKS, LAST, NETWORKS, load_parts, read_checkpoint
+from device import autocast, caught_signals, peak_memory_mib, rank, world_size
+from frames_dataset import DatasetRepeater, FramesDataset
+from logger import Logger, Progress
+from modules.errors import CheckpointError, UserError
+from modules.model import DiscriminatorFullModel, GeneratorFullModel
 from modules.util import frozen
 from sync_batchnorm import DataParallelWithCallback
+from trackers import Tracker
+from validation import Validation
 
 RESUME_FORMAT = 1
+SECONDS_PER_CHECKPOINT = 600  # what a power cut may cost
+FIRST_PICTURE = 100  # steps; further ones follow after twice, four times, … as many
 
 
 def train(
@@ -47,113 +53,304 @@ def train(
     device: torch.device | str = "cpu",
     seed: int = 0,
     precision: str = "fp32",
+    test_dataset: FramesDataset | None = None,
+    tracker: Tracker | None = None,
 ) -> int | None:
-    """Train until `num_epochs`, or until SIGINT or SIGTERM; return the number of the signal that ended it, if one did.
+    """Train until `num_epochs`, or until a signal; return the number of the signal that ended it, if one did.
 
-    `checkpoint`: one of the run in `log_dir`, to go on from. `device_ids`: with several, the batch is split over these GPUs.
-    `precision`: "fp32", "bf16" or "fp16". In a process group each rank takes its share of the batch, and rank 0 writes.
+    `checkpoint`: one of the run in `log_dir`, to go on from. `device_ids`: with several, the batch is split over these
+    GPUs. `precision`: "fp32", "bf16" or "fp16". `test_dataset`: for the validation that `train_params.eval_freq` asks
+    for. In a process group each rank takes its share of the batch, and rank 0 writes.
     Raises `DatasetError` if there isn't one batch of data and `UserError` when a loss is not finite any more.
     """
-    device, params = torch.device(device), config["train_params"]
-    adversarial = params["loss_weights"]["generator_gan"] != 0
+    params = config["train_params"]
     if "num_repeats" in params:
         dataset = DatasetRepeater(dataset, params["num_repeats"])
-    batches = EpochBatches(len(dataset), params["batch_size"], seed)
-
     networks = {"generator": generator, "discriminator": discriminator, "kp_detector": kp_detector}
-    state = TrainingState(config, networks, device, seed, precision)
-    if checkpoint is not None:
-        state.load(checkpoint, batches)
-    optimizers, scaler = state.optimizers, state.scaler
-    generator_full, discriminator_full = full_models(config, networks, device, device_ids)
-    loader = make_loader(dataset, batches, params, device)
-    logger = None
+    run = Run(config, networks, checkpoint, Path(log_dir), dataset, torch.device(device), seed, precision)
+    run.models = full_models(config, networks, run.device, device_ids)
     if rank() == 0:
-        logger = Logger(
+        run.logger = Logger(
             log_dir,
             params["checkpoint_freq"],
             config.get("visualizer_params"),
-            start=(state.epoch, state.step),
+            start=(run.state.epoch, run.state.step),
+            tracker=tracker,
         )
+        if test_dataset is not None and "eval_freq" in params:
+            run.validation = Validation(test_dataset)
+    with caught_signals() as run.caught, workers_ended(), run.progress:
+        while not run.done:
+            run.train_epoch()
+    return run.stopped_by
 
-    bar = progress_bar(params["num_epochs"], len(batches), state)
-    with caught_signals() as caught, workers_ended(loader), bar as progress:
-        for epoch in range(state.epoch, params["num_epochs"]):
-            set_learning_rates(optimizers, params, epoch)
-            dataset.set_epoch(epoch, seed)
-            batches.start_at(epoch, state.step)
-            watch = Stopwatch()
-            for x in watch.waiting_for(loader):
-                x = to_device(x, device)
-                transform = draw_transform(params, (seed, epoch, state.step), device)
 
-                with autocast(device, precision), frozen(discriminator):
-                    losses, generated = generator_full(x, transform)
-                    loss = total(losses)
-                values = checked_numbers(losses, epoch, state.step)
-                for optimizer in optimizers.values():
-                    optimizer.zero_grad()
+# ---- The loop ------------------------------------------------------------------
+
+
+class Run:
+    """One training run: its state, its data, and what it writes. Rank 0 alone has a logger."""
+
+    def __init__(
+        self,
+        config: dict,
+        networks: dict[str, nn.Module],
+        checkpoint: str | Path | None,
+        log_dir: Path,
+        dataset: DatasetRepeater | FramesDataset,
+        device: torch.device,
+        seed: int,
+        precision: str,
+    ):
+        self.params, self.dataset, self.device, self.precision = (
+            config["train_params"],
+            dataset,
+            device,
+            precision,
+        )
+        accumulate = self.params.get("accumulate", 1)
+        self.batches = EpochBatches(len(dataset), self.params["batch_size"], seed, accumulate)
+        self.state = TrainingState(config, networks, device, seed, precision)
+        if checkpoint is not None:
+            self.state.load(checkpoint, self.batches)
+        self.loader = make_loader(dataset, self.batches, self.params, device)
+        self.progress = progress_bar(self.params["num_epochs"], len(self.batches), self.state)
+        self.models: tuple[nn.Module, nn.Module]
+        self.logger: Logger | None = None
+        self.validation: Validation | None = None
+        self.caught: list[int] = []
+        self.stopped_by: int | None = None
+        self.saved_at = time.monotonic()
+
+    @property
+    def done(self) -> bool:
+        return self.stopped_by is not None or self.state.epoch >= self.params["num_epochs"]
+
+    def train_epoch(self) -> None:
+        """Train from the state's step to the end of its epoch, or until a signal."""
+        state, epoch = self.state, self.state.epoch
+        set_learning_rates(state.optimizers, self.params, epoch)
+        self.dataset.set_epoch(epoch, state.seed)
+        self.batches.start_at(epoch, state.step)
+        timed = TimedBatches(self.loader)
+        shown = None
+        try:
+            for x in timed:
+                x = to_device(x, self.device)
+                transform = draw_transform(self.params, (state.seed, epoch, state.step), self.device)
+                values, generated = train_step(self.models, state, x, transform, self.precision)
+                shown = (x, generated)
+                self.after_step(values, *shown)
+                if state.step < len(self.batches) and any_rank(self.caught):
+                    self.stop()
+                    return
+        except WorkerDied as error:
+            self.stop_without_worker(error)
+            return
+        self.after_epoch(timed, shown)
+
+    def after_step(self, values: dict[str, float], x: dict[str, Tensor], generated: dict) -> None:
+        state = self.state
+        if self.logger is not None:
+            self.logger.log_iter(state.epoch, state.step, values)
+            note = f"epoch {state.epoch}, step {state.step}: {as_text(values)}"
+            self.progress.advance(self.params["batch_size"], note)
+        state.count_step(values)
+        if self.logger is None:
+            return
+        if picture_is_due(state.epoch * len(self.batches) + state.step):
+            self.logger.visualize_rec(state.epoch, x, generated, state.step)
+        if time.monotonic() - self.saved_at >= SECONDS_PER_CHECKPOINT:
+            self.save_last()
+
+    def after_epoch(self, timed: TimedBatches, shown: tuple[dict, dict] | None) -> None:
+        state, epoch = self.state, self.state.epoch
+        losses = state.finish_epoch()
+        interrupted = any_rank(self.caught)
+        if self.logger is not None:
+            measured = {"lr": state.learning_rates()} | timed.measured(self.params["batch_size"])
+            measured["peak_memory_mib"] = peak_memory_mib(self.device)
+            improved = False
+            if self.validation is not None and (epoch + 1) % self.params["eval_freq"] == 0:
+                measured["validation"], improved = self.validate(epoch)
+            self.logger.log_epoch(epoch, losses, measured)
+            if shown is not None:
+                self.logger.visualize_rec(epoch, *shown)
+            if self.logger.checkpoint_is_due(epoch) or self.done or interrupted:
+                self.logger.save_cpk(epoch, state.content(epoch))
+                self.saved_at = time.monotonic()
+            if improved:
+                self.logger.save_cpk(epoch, state.content(epoch), BEST)
+        if interrupted and not self.done:
+            self.stopped_by = self.caught[0] if self.caught else signal.SIGTERM
+
+    def validate(self, epoch: int) -> tuple[dict[str, float], bool]:
+        """Scores of the test clips, drawn and compared: are they the best so far?"""
+        networks = [self.state.for_inference(name) for name in INFERENCE_NETWORKS]
+        with autocast(self.device, self.precision):
+            scores, frames, generated = self.validation(*networks, self.device)
+        self.logger.visualize_rec(epoch, frames, generated, name="validation")
+        improved = scores["l1"] < self.state.best_l1
+        self.state.best_l1 = min(self.state.best_l1, scores["l1"])
+        return scores, improved
+
+    def stop(self) -> None:
+        """Stop within an epoch, because of a signal."""
+        self.stopped_by = self.caught[0] if self.caught else signal.SIGTERM
+        if self.logger is not None:
+            path = self.save_last()
+            where = f"epoch {self.state.epoch} after step {self.state.step}"
+            print(f"stopped in {where}; go on with --checkpoint {path}")
+
+    def stop_without_worker(self, error: WorkerDied) -> None:
+        """A signal to all processes of the run ends its workers too. Otherwise nothing was asked to stop."""
+        if any_rank(self.caught):
+            self.stop()
+            return
+        saved = "" if self.logger is None else f" Go on with --checkpoint {self.save_last()}"
+        raise UserError(
+            "a worker that loads data was killed, perhaps because memory ran out: lower train_params.num_workers."
+            + saved
+        ) from error
+
+    def save_last(self) -> Path:
+        self.saved_at = time.monotonic()
+        return self.logger.save_cpk(self.state.epoch, self.state.content(self.state.epoch), LAST)
+
+
+def picture_is_due(steps: int) -> bool:
+    """Whether a picture is drawn after so many steps of a run: 100, 200, 400, 800, …"""
+    doublings, rest = divmod(steps, FIRST_PICTURE)
+    return rest == 0 and doublings > 0 and doublings & (doublings - 1) == 0
+
+
+# ---- One step ------------------------------------------------------------------
+
+
+def train_step(
+    models: tuple[nn.Module, nn.Module],
+    state: TrainingState,
+    x: dict[str, Tensor],
+    transform: dict[str, Tensor],
+    precision: str,
+) -> tuple[dict[str, float], dict]:
+    """Generator and keypoint detector first, then the discriminator on what they made with their old weights.
+
+    With `accumulate` the batch is computed in equal parts, whose gradients add up to those of the whole batch. Batch
+    norm and spectral norm see the parts one by one, so with them the result is near, not equal.
+    Returns the losses and what was generated from the first part. Changes no weights where a loss is not finite.
+    """
+    params, scaler, optimizers = state.params, state.scaler, state.optimizers
+    generator_full, discriminator_full = models
+    device = x["source"].device
+    count = params.get("accumulate", 1)
+    parts = list(zip(split(x, count), split(transform, count), strict=True))
+    for optimizer in optimizers.values():
+        optimizer.zero_grad()
+
+    generated, values = [], []
+    for i, (part, drawn) in enumerate(parts):
+        with unsynchronised(generator_full, unless=i + 1 == count):
+            with autocast(device, precision), frozen(state.networks["discriminator"]):
+                losses, out = generator_full(part, drawn)
+                loss = total(losses) / count
+            values.append(checked_numbers(losses, state))
+            scaler.scale(loss).backward()
+        generated.append(out if i == 0 else {name: out[name] for name in ("prediction", "kp_driving")})
+    scaler.step(optimizers["optimizer_generator"])
+    if params["lr_kp_detector"] != 0:
+        scaler.step(optimizers["optimizer_kp_detector"])
+
+    if params["loss_weights"]["generator_gan"] != 0:
+        for i, ((part, _), out) in enumerate(zip(parts, generated, strict=True)):
+            with unsynchronised(discriminator_full, unless=i + 1 == count):
+                with autocast(device, precision):
+                    losses = discriminator_full(part, out)
+                    loss = total(losses) / count
+                values[i] |= checked_numbers(losses, state)
                 scaler.scale(loss).backward()
-                scaler.step(optimizers["optimizer_generator"])
-                if params["lr_kp_detector"] != 0:
-                    scaler.step(optimizers["optimizer_kp_detector"])
-
-                if adversarial:
-                    with autocast(device, precision):
-                        losses = discriminator_full(x, generated)
-                        loss = total(losses)
-                    values |= checked_numbers(losses, epoch, state.step)
-                    scaler.scale(loss).backward()
-                    scaler.step(optimizers["optimizer_discriminator"])
-                scaler.update()
-
-                if logger is not None:
-                    logger.log_iter(epoch, state.step, values)
-                    progress.advance(
-                        params["batch_size"], f"epoch {epoch}, step {state.step}: {as_text(values)}"
-                    )
-                state.count_step(values)
-                if state.step < len(batches) and any_rank(caught):
-                    if logger is not None:
-                        path = logger.save_cpk(epoch, state.content(epoch))
-                        print(
-                            f"stopped in epoch {epoch} after step {state.step}; go on with --checkpoint {path}"
-                        )
-                    return caught[0] if caught else signal.SIGTERM
-
-            losses = state.finish_epoch()
-            last = epoch + 1 == params["num_epochs"]
-            interrupted = any_rank(caught)
-            if logger is not None:
-                rates = {name: optimizers[f"optimizer_{name}"].param_groups[0]["lr"] for name in networks}
-                logger.log_epoch(epoch, losses, {"lr": rates} | watch.measured(params["batch_size"], device))
-                logger.visualize_rec(epoch, x, generated)
-                if logger.checkpoint_is_due(epoch) or last or interrupted:
-                    logger.save_cpk(epoch, state.content(epoch))
-            if interrupted and not last:
-                return caught[0] if caught else signal.SIGTERM
-    return None
+        scaler.step(optimizers["optimizer_discriminator"])
+    scaler.update()
+    state.update_averages()
+    return {name: sum(part[name] for part in values) / count for name in values[0]}, generated[0]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What a checkpoint holds
+def split(tensors: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:
+    """A batch of tensors in `count` equal parts."""
+    chunks = {name: tensor.chunk(count) for name, tensor in tensors.items()}
+    return [{name: parts[i] for name, parts in chunks.items()} for i in range(count)]
+
+
+def unsynchronised(model: nn.Module, unless: bool) -> contextlib.AbstractContextManager:
+    """Within the block the ranks don't exchange gradients: once a step is enough."""
+    if isinstance(model, DistributedDataParallel) and not unless:
+        return model.no_sync()
+    return contextlib.nullcontext()
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    return sum(loss.mean() for loss in losses.values())  # DataParallel gives a value for each replica
+
+
+def checked_numbers(losses: dict[str, Tensor], state: TrainingState) -> dict[str, float]:
+    """The losses as numbers, the same on every rank. Raises `UserError` if one is not finite."""
+    values = torch.stack([loss.detach().mean() for loss in losses.values()]).double().cpu()
+    if world_size() > 1:
+        values = mean_over_ranks(values)
+    numbers = dict(zip(losses, values.tolist(), strict=True))
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"the loss '{name}' is {value} in epoch {state.epoch}, step {state.step}; nothing was saved since the "
+                "last checkpoint. Go on from it with a lower learning rate, or with --precision fp32 if it was fp16"
+            )
+    return numbers
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean over all ranks of a small tensor on the CPU, which NCCL can't send."""
+    sent = values.cuda() if dist.get_backend() == "nccl" else values
+    dist.all_reduce(sent)
+    return sent.cpu() / world_size()
+
+
+def any_rank(caught: list[int]) -> bool:
+    """Whether any rank was asked to stop; all ranks get the same answer, so that they stop at the same step."""
+    if world_size() == 1:
+        return bool(caught)
+    return mean_over_ranks(torch.tensor([float(bool(caught))])).item() > 0
+
+
+# ---- State: what a checkpoint holds --------------------------------------------
 
 
 class TrainingState:
-    """Networks, optimisers, loss scaler, and the position in the data: `step` steps of `epoch` are done."""
+    """Networks, their averages, optimisers, loss scaler, and the position: `step` steps of `epoch` are done.
+
+    With `ema_decay` the generator and the keypoint detector have exponential moving averages of weights and batch-norm
+    statistics (Polyak averaging), which inference takes.
+    """
 
     def __init__(
         self, config: dict, networks: dict[str, nn.Module], device: torch.device, seed: int, precision: str
     ):
         self.config, self.seed, self.networks = config, seed, networks
         self.epoch, self.step, self.loss_sums = 0, 0, {}
-        params = config["train_params"]
+        self.best_l1 = math.inf  # of the validations so far
+        self.params = params = config["train_params"]
         for name, network in networks.items():
             network.to(device).train()
             if params.get("channels_last", False):
                 network.to(memory_format=torch.channels_last)
             if params[f"lr_{name}"] == 0:
                 network.requires_grad_(False).eval()  # eval: running statistics stay too
+        self.averages: dict[str, AveragedModel] = {}
+        if "ema_decay" in params:
+            average = get_ema_multi_avg_fn(params["ema_decay"])
+            self.averages = {
+                name: AveragedModel(networks[name], multi_avg_fn=average, use_buffers=True).eval()
+                for name in INFERENCE_NETWORKS
+            }
         self.optimizers = {
             f"optimizer_{name}": torch.optim.Adam(
                 network.parameters(), lr=params[f"lr_{name}"], betas=(0.5, 0.999), fused=True
@@ -161,6 +358,19 @@ class TrainingState:
             for name, network in networks.items()
         }
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def update_averages(self) -> None:
+        for name, average in self.averages.items():
+            average.update_parameters(self.networks[name])
+
+    def for_inference(self, name: str) -> nn.Module:
+        """A network in eval mode, the averaged one where there is one; training goes on untouched."""
+        if name in self.averages:
+            return self.averages[name].module
+        return copy.deepcopy(self.networks[name]).eval()
+
+    def learning_rates(self) -> dict[str, float]:
+        return {name: self.optimizers[f"optimizer_{name}"].param_groups[0]["lr"] for name in self.networks}
 
     def count_step(self, losses: dict[str, float]) -> None:
         self.step += 1
@@ -174,8 +384,9 @@ class TrainingState:
         return means
 
     def content(self, epoch: int) -> dict:
-        """A checkpoint: published keys, and under "resume" what the published ones lack to go on exactly."""
+        """A checkpoint: published keys, the averages, and under "resume" what else an exact continuation needs."""
         content = {name: network.state_dict() for name, network in self.networks.items()}
+        content |= {f"{name}_ema": average.module.state_dict() for name, average in self.averages.items()}
         content |= {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         content["epoch"] = epoch
         content["resume"] = {
@@ -183,6 +394,7 @@ class TrainingState:
             "epoch": self.epoch,
             "step": self.step,
             "loss_sums": self.loss_sums,
+            "best_l1": self.best_l1,
             "seed": self.seed,
             "scaler": self.scaler.state_dict(),
             "config": self.config,
@@ -193,6 +405,7 @@ class TrainingState:
         """Go on from a checkpoint. A published one, without "resume", goes on after its epoch."""
         content = read_checkpoint(path)
         load_parts(content, self.networks | self.optimizers, path)
+        self._load_averages(content, path)
         resume = content.get("resume")
         if resume is None:
             self.epoch = content["epoch"] + 1
@@ -208,115 +421,24 @@ class TrainingState:
                 f"{batches.batch_size}; finish the epoch with the old value, or start from an earlier checkpoint"
             )
         self.epoch, self.step, self.loss_sums = resume["epoch"], resume["step"], resume["loss_sums"]
+        self.best_l1 = resume.get("best_l1", math.inf)
         self.scaler.load_state_dict(resume["scaler"])
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Data
-
-
-def seeded_generator(*key: int) -> torch.Generator:
-    """A stream of random numbers that belongs to `key`, unrelated to those of other keys."""
-    sequence = np.random.SeedSequence(
-        [len(key), *key]
-    )  # the length, because SeedSequence ignores zeros at the end
-    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+    def _load_averages(self, content: dict, path: str | Path) -> None:
+        """The averages go on; those of a run that had none begin with its weights."""
+        for name, average in self.averages.items():
+            key = f"{name}_ema" if f"{name}_ema" in content else name
+            load_parts({key: content[key]}, {key: average.module}, path)
+            average.n_averaged.fill_(1)  # 0 would make the next step overwrite the average
 
 
-class EpochBatches(Sampler):
-    """The batches of an epoch from a given step on, as lists of indices in an order that belongs to (seed, epoch).
-
-    In a process group each rank gets its share of every batch. What does not fill a batch is left out.
-    """
-
-    def __init__(self, num_samples: int, batch_size: int, seed: int):
-        if num_samples < batch_size:
-            raise DatasetError(
-                f"an epoch has {num_samples} samples, less than one batch of {batch_size}; add clips, raise "
-                "train_params.num_repeats or lower train_params.batch_size"
-            )
-        if batch_size % world_size():
-            raise UserError(
-                f"train_params.batch_size {batch_size} can't be shared evenly by {world_size()} processes"
-            )
-        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        self.epoch, self.step = 0, 0
-
-    def start_at(self, epoch: int, step: int) -> None:
-        self.epoch, self.step = epoch, step
-
-    def __len__(self) -> int:
-        """Steps of a whole epoch."""
-        return self.num_samples // self.batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = torch.randperm(self.num_samples, generator=seeded_generator(self.seed, self.epoch))
-        for step in range(self.step, len(self)):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield batch.chunk(world_size())[rank()].tolist()
-
-
-def check_data(dataset: Dataset, params: dict) -> None:
-    """What can be told of the data before a run has its folder: there is a batch, and a sample is as the config says.
-
-    Raises `DatasetError`.
-    """
-    EpochBatches(len(dataset) * params.get("num_repeats", 1), params["batch_size"], seed=0)
-    dataset[0]
-
-
-def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: torch.device) -> DataLoader:
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    num_workers = params.get("num_workers", min(6, math.ceil(os.cpu_count() / local_processes)))
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=leave_signals_to_the_main_process,
-    )
-
-
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and schedulers signal every process of a run; the workers are needed until the checkpoint is written."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def workers_ended(loader: DataLoader) -> Iterator[None]:
-    """Ends the workers at the end of the block, also by an error, whose traceback may keep the iterator.
-
-    Python waits for them at its exit, and they do not listen to the SIGTERM that it sends.
-    """
-    try:
-        yield
-    finally:
-        if loader.num_workers > 0 and loader._iterator is not None:
-            loader._iterator._shutdown_workers()
-
-
-def to_device(x: dict, device: torch.device) -> dict[str, Tensor]:
-    """The frames of a batch on the device, in the default dtype."""
-    dtype = torch.get_default_dtype()
-    return {name: x[name].to(device, dtype, non_blocking=True) for name in ("source", "driving")}
-
-
-def draw_transform(params: dict, key: tuple[int, int, int], device: torch.device) -> dict[str, Tensor]:
-    """This rank's share of the equivariance transforms of the whole batch."""
-    drawn = Transform(params["batch_size"], **params["transform_params"], generator=seeded_generator(*key))
-    return {name: tensor.chunk(world_size())[rank()].to(device) for name, tensor in drawn.state().items()}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Models and schedule
+# ---- Models and schedule -------------------------------------------------------
 
 
 def full_models(
     config: dict, networks: dict[str, nn.Module], device: torch.device, device_ids: list[int] | None
 ) -> tuple[nn.Module, nn.Module]:
-    """The two full models on their device: compiled, split over GPUs or over ranks as the config and the run ask for."""
+    """The two full models on their device: compiled, split over GPUs or over ranks as config and run ask for."""
     kp_detector, generator, discriminator = (
         networks[name] for name in ("kp_detector", "generator", "discriminator")
     )
@@ -339,87 +461,23 @@ def full_models(
 
 
 def set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], params: dict, epoch: int) -> None:
-    """A tenth for each milestone that has been reached: MultiStepLR as a function of the epoch, which needs no state."""
+    """A tenth for each milestone that has been reached: MultiStepLR as a function of the epoch, without state."""
     factor = 0.1 ** sum(milestone <= epoch for milestone in params["epoch_milestones"])
     for name in NETWORKS:
         for group in optimizers[f"optimizer_{name}"].param_groups:
             group["lr"] = params[f"lr_{name}"] * factor
 
 
-def total(losses: dict[str, Tensor]) -> Tensor:
-    return sum(loss.mean() for loss in losses.values())  # DataParallel gives a value for each replica
+# ---- Progress ------------------------------------------------------------------
 
 
-def checked_numbers(losses: dict[str, Tensor], epoch: int, step: int) -> dict[str, float]:
-    """The losses as numbers, the same on every rank. Raises `UserError` if one is not finite."""
-    values = torch.stack([loss.detach().mean() for loss in losses.values()]).double().cpu()
-    if world_size() > 1:
-        values = mean_over_ranks(values)
-    numbers = dict(zip(losses, values.tolist(), strict=True))
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"the loss '{name}' is {value} in epoch {epoch}, step {step}; nothing was saved since the last checkpoint. "
-                "Go on from it with a lower learning rate, or with --precision fp32 if it was fp16"
-            )
-    return numbers
-
-
-def mean_over_ranks(values: Tensor) -> Tensor:
-    """The mean over all ranks of a small tensor on the CPU, which NCCL can't send."""
-    sent = values.cuda() if dist.get_backend() == "nccl" else values
-    dist.all_reduce(sent)
-    return sent.cpu() / world_size()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Around the loop
-
-
-def any_rank(caught: list[int]) -> bool:
-    """Whether any rank was asked to stop; all ranks get the same answer, so that they stop at the same step."""
-    if world_size() == 1:
-        return bool(caught)
-    return mean_over_ranks(torch.tensor([float(bool(caught))])).item() > 0
-
-
-class Stopwatch:
-    """Splits the time of an epoch into waiting for data and computing."""
-
-    def __init__(self):
-        self.data, self.compute, self.steps = 0.0, 0.0, 0
-
-    def waiting_for(self, loader: DataLoader) -> Iterator[dict]:
-        iterator = iter(loader)
-        for _ in itertools.count():
-            start = time.perf_counter()
-            x = next(iterator, None)
-            self.data += time.perf_counter() - start
-            if x is None:
-                return
-            start = time.perf_counter()
-            yield x
-            self.compute += time.perf_counter() - start
-            self.steps += 1
-
-    def measured(self, batch_size: int, device: torch.device) -> dict[str, float]:
-        if device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(device) / 2**20
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        return {
-            "samples_per_second": self.steps * batch_size / max(self.data + self.compute, 1e-9),
-            "data_seconds": self.data,
-            "compute_seconds": self.compute,
-            "peak_memory_mib": peak,
-        }
-
-
-def progress_bar(num_epochs: int, steps: int, state: TrainingState) -> contextlib.AbstractContextManager:
+def progress_bar(
+    num_epochs: int, steps: int, state: TrainingState
+) -> Progress | contextlib.AbstractContextManager:
     if rank() != 0:
         return contextlib.nullcontext()
     left = (num_epochs - state.epoch) * steps - state.step
-    return Progress(left * state.config["train_params"]["batch_size"], "training", "samples")
+    return Progress(left * state.params["batch_size"], "training", "samples")
 
 
 def as_text(losses: dict[str, float]) -> str:

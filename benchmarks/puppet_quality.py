@@ -39,9 +39,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from animate import Animator
+from checkpoint import find_checkpoint
 from demo import load_networks
 from frames_dataset import FramesDataset, clip_stem, identity
-from logger import Progress, find_checkpoint
+from logger import Progress
 from modules.build import read_config
 from modules.errors import DatasetError, UserError, command_line
 

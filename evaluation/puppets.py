@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from logger import Progress, save_atomically
+from checkpoint import write_checkpoint
+from logger import Progress
 from modules.errors import DatasetError
 from video import open_clip
 
@@ -82,7 +83,7 @@ class PuppetNet(nn.Module):
         return seen.sigmoid() >= SEEN
 
     def save(self, path: Path) -> None:
-        save_atomically({"names": self.names, "weights": self.state_dict()}, path)
+        write_checkpoint({"names": self.names, "weights": self.state_dict()}, path)
 
     @classmethod
     def read(cls, path: Path) -> PuppetNet:

@@ -5,15 +5,14 @@ This is the one factory: `run.py`, `demo.py`, `evaluate.py` and the tests all bu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import nn
 
 from modules.discriminator import MultiScaleDiscriminator
-from modules.errors import CheckpointError, ConfigError
+from modules.errors import ConfigError
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.model import RELU_X_1
@@ -46,6 +45,7 @@ COUNT: Leaf = ("a whole number of at least 1", lambda value: is_integer(value, l
 WHOLE: Leaf = ("a whole number of at least 0", is_integer)
 NUMBER: Leaf = ("a number of at least 0 (with a dot: 2.0e-4, not 2e-4)", is_number)
 POSITIVE: Leaf = ("a number above 0", lambda value: is_number(value) and value > 0)
+DECAY: Leaf = ("a number above 0 and below 1", lambda value: is_number(value) and 0 < value < 1)
 NUMBERS: Leaf = ("a list of numbers of at least 0", lambda value: list_of(is_number, value))
 WHOLES: Leaf = ("a list of whole numbers", lambda value: list_of(is_integer, value))
 SCALE: Leaf = ("1 divided by a whole number (1, 0.5, 0.25, …)", is_scale)
@@ -133,6 +133,9 @@ SCHEMA = {
         "checkpoint_freq": COUNT,
         "num_workers?": WHOLE,
         "vgg_weights?": TEXT,
+        "accumulate?": COUNT,
+        "ema_decay?": DECAY,
+        "eval_freq?": COUNT,
         "channels_last?": FLAG,
         "compile?": FLAG,
         "transform_params": {"sigma_affine": NUMBER, "sigma_tps?": NUMBER, "points_tps?": COUNT},
@@ -168,8 +171,11 @@ SCHEMA = {
 # Reading a config
 
 
-def read_config(path: str | Path) -> dict:
-    """The values of a YAML config, checked. Raises `ConfigError` naming the file, the key and what is allowed."""
+def read_config(path: str | Path, changes: Sequence[str] = ()) -> dict:
+    """The values of a YAML config, checked. `changes`: `section.key=value` each, as `--set` takes them.
+
+    Raises `ConfigError` naming the file, the key and what is allowed.
+    """
     try:
         with Path(path).open(encoding="utf-8") as file:
             config = yaml.safe_load(file)
@@ -180,9 +186,32 @@ def read_config(path: str | Path) -> dict:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise ConfigError(f"{path}: not valid YAML: {problem}") from error
+    for change in changes:
+        apply_change(config, change)
     check_keys(config, SCHEMA, path, key="")
     check_relations(config, path)
     return config
+
+
+def apply_change(config: Any, change: str) -> None:
+    """Set one value of a config, `train_params.batch_size=8`; the value is YAML. Sections on the way are made."""
+    key, equals, text = change.partition("=")
+    *sections, name = key.split(".")
+    if not equals or not name:
+        raise ConfigError(f"--set {change}: must be KEY=VALUE, for example train_params.batch_size=8")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {change}: the value is not valid YAML") from error
+    for section in sections:
+        if not isinstance(config, dict):
+            break
+        if config.get(section) is None:
+            config[section] = {}
+        config = config[section]
+    if not isinstance(config, dict):
+        raise ConfigError(f"--set {change}: there is no section '{'.'.join(sections)}'")
+    config[name] = value
 
 
 def check_keys(values: Any, schema: dict, path: str | Path, key: str) -> None:
@@ -308,23 +337,3 @@ def build_kp_detector(config: dict) -> KPDetector:
 def build_discriminator(config: dict) -> MultiScaleDiscriminator:
     params = config["model_params"]
     return MultiScaleDiscriminator(**params["discriminator_params"], **params["common_params"])
-
-
-def load_weights(
-    network: nn.Module, state: dict, name: str, path: str | Path, config_path: str | Path
-) -> None:
-    """Put `state`, the part `name` of the checkpoint `path`, into a network built from `config_path`.
-
-    Raises `CheckpointError` naming the keys that are missing, not known, or of another shape, and changes nothing then.
-    """
-    expected = network.state_dict()
-    missing = [key for key in expected if key not in state]
-    unknown = [key for key in state if key not in expected]
-    reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
-    if missing or unknown or reshaped:
-        found = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
-        told = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in found.items() if keys)
-        raise CheckpointError(
-            f"{path}: its '{name}' does not fit {config_path}: {told}; use the config it was trained with"
-        )
-    network.load_state_dict(state)

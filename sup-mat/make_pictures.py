@@ -29,10 +29,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from animate import Animator
+from checkpoint import find_checkpoint
 from data.make_puppets import FPS, REACH, Pose, Puppet, random_motion, render
 from demo import SAMPLE, load_networks, make_animation, model_size, to_tensor, transfer
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem, identity
-from logger import Visualizer, find_checkpoint, to_uint8
+from logger import Visualizer, to_uint8
 from modules.build import read_config
 from modules.dense_motion import sparse_motions
 from modules.errors import UserError, command_line

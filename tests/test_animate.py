@@ -12,8 +12,9 @@ import torch
 
 import run
 from animate import Animator, normalize_kp
+from checkpoint import NETWORKS
 from frames_dataset import FramesDataset
-from logger import NETWORKS, Visualizer
+from logger import Visualizer
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from tests.clips import write_dataset
 from tests.golden import Case, assert_outputs

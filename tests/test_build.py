@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from checkpoint import load_weights
 from modules.build import (
     build_discriminator,
     build_generator,
     build_kp_detector,
     frame_shape,
-    load_weights,
     read_config,
 )
 from modules.errors import CheckpointError, ConfigError

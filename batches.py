@@ -1,0 +1,171 @@
+"""The batches of a training run: which samples, in which order, and the workers that load them.
+
+Every random number of a run belongs to (seed, epoch, step), never to what was drawn before. So a run goes on exactly
+from its middle, and gives the same on any number of GPUs or processes that share the batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from device import rank, world_size
+from modules.errors import DatasetError, UserError
+from modules.model import Transform
+
+# ---- Order ---------------------------------------------------------------------
+
+
+def seeded_generator(*key: int) -> torch.Generator:
+    """A stream of random numbers that belongs to `key`, unrelated to those of other keys."""
+    sequence = np.random.SeedSequence(
+        [len(key), *key]
+    )  # the length, because SeedSequence ignores zeros at the end
+    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+
+
+class EpochBatches(Sampler):
+    """The batches of an epoch from a given step on, as lists of indices in an order that belongs to (seed, epoch).
+
+    In a process group each rank gets its share of every batch. What does not fill a batch is left out.
+    `accumulate`: the parts in which each rank's share is computed one after the other.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int, accumulate: int = 1):
+        if num_samples < batch_size:
+            raise DatasetError(
+                f"an epoch has {num_samples} samples, less than one batch of {batch_size}; add clips, raise "
+                "train_params.num_repeats or lower train_params.batch_size"
+            )
+        if batch_size % world_size():
+            raise UserError(
+                f"train_params.batch_size {batch_size} can't be shared evenly by {world_size()} processes"
+            )
+        if batch_size % (world_size() * accumulate):
+            raise UserError(
+                f"train_params.batch_size {batch_size} can't be computed in {accumulate} equal parts "
+                f"by {world_size()} process(es); change train_params.accumulate"
+            )
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.epoch, self.step = 0, 0
+
+    def start_at(self, epoch: int, step: int) -> None:
+        self.epoch, self.step = epoch, step
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch."""
+        return self.num_samples // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(self.num_samples, generator=seeded_generator(self.seed, self.epoch))
+        for step in range(self.step, len(self)):
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield batch.chunk(world_size())[rank()].tolist()
+
+
+def draw_transform(params: dict, key: tuple[int, int, int], device: torch.device) -> dict[str, Tensor]:
+    """This rank's share of the equivariance transforms of the whole batch. `params`: the config's `train_params`."""
+    drawn = Transform(params["batch_size"], **params["transform_params"], generator=seeded_generator(*key))
+    return {name: tensor.chunk(world_size())[rank()].to(device) for name, tensor in drawn.state().items()}
+
+
+def to_device(x: dict, device: torch.device) -> dict[str, Tensor]:
+    """The frames of a batch on the device, in the default dtype."""
+    dtype = torch.get_default_dtype()
+    return {name: x[name].to(device, dtype, non_blocking=True) for name in ("source", "driving")}
+
+
+def check_data(dataset: Dataset, params: dict) -> None:
+    """What can be told of the data before a run has its folder: there is a batch, and a sample is as the config says.
+
+    `params`: the config's `train_params`. Raises `DatasetError`.
+    """
+    samples = len(dataset) * params.get("num_repeats", 1)
+    EpochBatches(samples, params["batch_size"], seed=0, accumulate=params.get("accumulate", 1))
+    dataset[0]
+
+
+# ---- Workers -------------------------------------------------------------------
+
+
+def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: torch.device) -> DataLoader:
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    num_workers = params.get("num_workers", min(6, math.ceil((os.cpu_count() or 1) / local_processes)))
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=take_signals,
+    )
+
+
+def take_signals(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal: the main one decides. A worker ends when it is told to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class WorkerDied(Exception):
+    """A worker of the data loader ended by itself. The steps before it are whole."""
+
+
+@contextlib.contextmanager
+def workers_ended() -> Iterator[None]:
+    """Ends the processes that were started in the block, also when an error's traceback keeps their owner alive."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+            child.join()
+
+
+class TimedBatches:
+    """Iterates a loader and splits the time into waiting for data and computing.
+
+    Raises `WorkerDied` between two batches, never within a step.
+    """
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+        self.data, self.compute, self.steps = 0.0, 0.0, 0
+
+    def __iter__(self) -> Iterator[dict]:
+        iterator = iter(self.loader)
+        if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise in the middle of a step
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        while True:
+            start = time.perf_counter()
+            try:
+                x = next(iterator, None)
+            except RuntimeError as error:
+                if "DataLoader worker" in str(error):
+                    raise WorkerDied(str(error)) from error
+                raise
+            self.data += time.perf_counter() - start
+            if x is None:
+                return
+            start = time.perf_counter()
+            yield x
+            self.compute += time.perf_counter() - start
+            self.steps += 1
+
+    def measured(self, batch_size: int) -> dict[str, float]:
+        return {
+            "samples_per_second": self.steps * batch_size / max(self.data + self.compute, 1e-9),
+            "data_seconds": self.data,
+            "compute_seconds": self.compute,
+        }

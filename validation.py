@@ -1,0 +1,72 @@
+"""Validation during training: how well a fixed handful of test clips is rebuilt.
+
+Shapes: `T` frames, `H, W` size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+from frames_dataset import FramesDataset
+
+MAX_CLIPS = 8
+FRAMES_PER_CLIP = 4
+
+
+class Validation:
+    """Reconstruction of a few frames of a few test clips, each from the first frame of its clip.
+
+    Clips and frames are spread evenly over the test set and over the clip, the same ones each time. They are decoded
+    once, and take 8 * 5 frames of memory.
+    """
+
+    def __init__(self, dataset: FramesDataset):
+        numbers = np.linspace(0, len(dataset) - 1, min(MAX_CLIPS, len(dataset))).round().astype(int)
+        self.clips = [spread_frames(dataset, number) for number in np.unique(numbers)]  # each (T, 3, H, W)
+
+    @torch.inference_mode()
+    def __call__(
+        self, generator: nn.Module, kp_detector: nn.Module, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, Tensor], dict]:
+        """L1 and SSIM (means over frames, pixels in [0, 1]) of networks in eval mode.
+
+        Also returns, for a picture, the last frame of each clip as `{"source", "driving"}` and what was generated.
+        """
+        rows, sources, drivings = [], [], []
+        for source, driving in self._pairs(device):
+            generated = rebuild(generator, kp_detector, source, driving)["prediction"].float()
+            rows.append(
+                [(generated - driving).abs().mean().item(), ssim(generated, driving, data_range=1.0).item()]
+            )
+            sources.append(source[-1])
+            drivings.append(driving[-1])
+        shown = {"source": torch.stack(sources), "driving": torch.stack(drivings)}
+        l1, similarity = np.mean(rows, axis=0).tolist()
+        return {"l1": l1, "ssim": similarity}, shown, rebuild(generator, kp_detector, **shown)
+
+    def _pairs(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each clip the first frame, repeated, and the others: two (T - 1, 3, H, W)."""
+        for frames in self.clips:
+            driving = frames[1:].to(device)
+            yield frames[:1].to(device).expand_as(driving), driving
+
+
+def spread_frames(dataset: FramesDataset, number: int) -> Tensor:
+    """The first frame of a clip and `FRAMES_PER_CLIP` others: (T, 3, H, W). A clip of one frame gives it twice."""
+    clip = dataset.clip(number)
+    chosen = np.linspace(0, len(clip) - 1, FRAMES_PER_CLIP + 1).round().astype(int)
+    wanted = {0, *chosen.tolist()}
+    frames = [frame for index, frame in enumerate(clip) if index in wanted]
+    return torch.stack(frames if len(frames) > 1 else frames * 2)
+
+
+def rebuild(generator: nn.Module, kp_detector: nn.Module, source: Tensor, driving: Tensor) -> dict:
+    """What the generator makes of sources (B, 3, H, W) driven by frames (B, 3, H, W), with the keypoints of both."""
+    kp_source, kp_driving = kp_detector(source), kp_detector(driving)
+    generated = generator(source, kp_source=kp_source, kp_driving=kp_driving)
+    return generated | {"kp_source": kp_source, "kp_driving": kp_driving}
