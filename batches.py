@@ -107,14 +107,14 @@ def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: t
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
-        worker_init_fn=take_signals,
+        worker_init_fn=leave_signals_to_the_main_process,
     )
 
 
-def take_signals(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal: the main one decides. A worker ends when it is told to."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def leave_signals_to_the_main_process(worker: int) -> None:
+    """Ctrl-C and schedulers signal every process of a run; workers are needed until the checkpoint is written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class WorkerDied(Exception):
@@ -123,13 +123,16 @@ class WorkerDied(Exception):
 
 @contextlib.contextmanager
 def workers_ended() -> Iterator[None]:
-    """Ends the processes that were started in the block, also when an error's traceback keeps their owner alive."""
+    """Ends the processes that were started in the block, also when an error's traceback keeps their owner alive.
+
+    Python waits for them at its exit, and they do not listen to the SIGTERM that it sends.
+    """
     before = set(multiprocessing.active_children())
     try:
         yield
     finally:
         for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
+            child.kill()
             child.join()
 
 
@@ -151,10 +154,12 @@ class TimedBatches:
             start = time.perf_counter()
             try:
                 x = next(iterator, None)
+            except (EOFError, ConnectionError) as error:  # it died while it handed over a batch
+                raise WorkerDied from error
             except RuntimeError as error:
-                if "DataLoader worker" in str(error):
-                    raise WorkerDied(str(error)) from error
-                raise
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise WorkerDied from error
             self.data += time.perf_counter() - start
             if x is None:
                 return

@@ -25,15 +25,10 @@ NETWORKS = ("generator", "discriminator", "kp_detector")
 INFERENCE_NETWORKS = ("generator", "kp_detector")
 LAST, BEST = "last-checkpoint.pth.tar", "best-checkpoint.pth.tar"
 
-# What paints: the generator without its motion network. The occlusion map belongs to it: it says what to paint.
-PAINTING = (
-    "first.",
-    "down_blocks.",
-    "bottleneck.",
-    "up_blocks.",
-    "final.",
-    "dense_motion_network.occlusion.",
-)
+# What starts anew in a generator of other layers: all that paints, and the heads of the motion network. The occlusion
+# map says what to paint, and masks that have come to be 0 everywhere have no gradient left to come back by.
+PAINTING = ("first.", "down_blocks.", "bottleneck.", "up_blocks.", "final.")
+MOTION_HEADS = ("dense_motion_network.mask.", "dense_motion_network.occlusion.")
 
 # ---- Finding -------------------------------------------------------------------
 
@@ -194,12 +189,12 @@ def matching_weights(state: dict[str, Tensor], network: nn.Module) -> dict[str, 
 
     - Blur kernels follow from the config's scales and are not learned.
     - A Jacobian head that the checkpoint lacks starts as the identity everywhere, which is zero-order motion.
-    - Where the generator has other layers, all that paints starts anew and its motion network goes on.
+    - Where the generator has other layers, all that paints starts anew, and so do the heads of its motion network.
     """
     own = network.state_dict()
     fresh = {key for key in state.keys() | own.keys() if key.endswith("down.weight")}
     fresh |= {key for key in own if key.startswith("jacobian.") and key not in state}
-    painting = {key for key in state.keys() | own.keys() if key.startswith(PAINTING)}
+    painting = {key for key in state.keys() | own.keys() if key.startswith(PAINTING + MOTION_HEADS)}
     if any(key not in state or key not in own or state[key].shape != own[key].shape for key in painting):
         print(
             "the generator has other layers than the checkpoint's: they start anew, its motion network goes on"
