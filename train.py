@@ -133,13 +133,12 @@ class Run:
         self.dataset.set_epoch(epoch, state.seed)
         self.batches.start_at(epoch, state.step)
         timed = TimedBatches(self.loader)
-        shown = None
+        shown: tuple[dict, dict] | None = None
         try:
             for x in timed:
                 x = to_device(x, self.device)
                 transform = draw_transform(self.params, (state.seed, epoch, state.step), self.device)
-                values, generated = train_step(self.models, state, x, transform, self.precision)
-                shown = (x, generated)
+                values, shown = train_step(self.models, state, x, transform, self.precision)
                 self.after_step(values, *shown)
                 if state.step < len(self.batches) and any_rank(self.caught):
                     self.stop()
@@ -233,12 +232,12 @@ def train_step(
     x: dict[str, Tensor],
     transform: dict[str, Tensor],
     precision: str,
-) -> tuple[dict[str, float], dict]:
+) -> tuple[dict[str, float], tuple[dict, dict]]:
     """Generator and keypoint detector first, then the discriminator on what they made with their old weights.
 
     With `accumulate` the batch is computed in equal parts, whose gradients add up to those of the whole batch. Batch
     norm and spectral norm see the parts one by one, so with them the result is near, not equal.
-    Returns the losses and what was generated from the first part. Changes no weights where a loss is not finite.
+    Returns the losses, and the first part with what was generated from it. Changes no weights where a loss is not finite.
     """
     params, scaler, optimizers = state.params, state.scaler, state.optimizers
     generator_full, discriminator_full = models
@@ -272,7 +271,8 @@ def train_step(
         scaler.step(optimizers["optimizer_discriminator"])
     scaler.update()
     state.update_averages()
-    return {name: sum(part[name] for part in values) / count for name in values[0]}, generated[0]
+    means = {name: sum(part[name] for part in values) / count for name in values[0]}
+    return means, (parts[0][0], generated[0])
 
 
 def split(tensors: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:

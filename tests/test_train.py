@@ -18,7 +18,6 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-import run
 from batches import EpochBatches, draw_transform, seeded_generator
 from checkpoint import NETWORKS, find_checkpoint, read_checkpoint, write_checkpoint
 from device import process_group
@@ -26,61 +25,12 @@ from frames_dataset import FramesDataset
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from modules.errors import CheckpointError, UserError
 from modules.model import DiscriminatorFullModel, GeneratorFullModel
-from tests.clips import write_clip, write_dataset
-from tests.small import small_config, write_config
+from tests.clips import write_clip
+from tests.small import small_config
+from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
 from train import set_learning_rates, train
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_dataset(tmp_path / "data")
-
-
-def config_file(root: Path, name: str = "tiny", **changes: object) -> Path:
-    """A config of six clips in batches of two: three steps an epoch. Keyword `a__b` stands for key `a.b`."""
-    changes = {key.replace("__", "."): value for key, value in changes.items()}
-    config = small_config({"dataset_params.root_dir": str(root)} | changes)
-    return write_config(root.parent / f"{name}.yaml", config)
-
-
-def start(root: Path, config: Path, *arguments: str, log: str = "log") -> Path:
-    """Train through the command line; return the folder of the newest run."""
-    run.main([str(config), "--device", "cpu", "--log_dir", str(root.parent / log), *arguments])
-    return newest(root, log)
-
-
-def newest(root: Path, log: str = "log") -> Path:
-    return max((root.parent / log).iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
-
-
-def assert_same(a: object, b: object, path: str = "") -> None:
-    """Bit for bit, through dictionaries and lists."""
-    assert type(a) is type(b), path
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same(a[key], b[key], f"{path}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for i, (item_a, item_b) in enumerate(zip(a, b, strict=True)):
-            assert_same(item_a, item_b, f"{path}/{i}")
-    else:
-        assert a == b, path
-
-
-def losses_logged(folder: Path) -> list[tuple]:
-    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [(entry["epoch"], entry.get("step"), entry["losses"]) for entry in entries]
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    assert losses_logged(a) == losses_logged(b)
-    assert (a / "log.txt").read_text() == (b / "log.txt").read_text()
-    assert_same(read_checkpoint(find_checkpoint(a)), read_checkpoint(find_checkpoint(b)))
 
 
 # Files
@@ -294,12 +244,10 @@ def test_a_generator_of_other_layers_keeps_its_motion_network(
     second = start(root, deeper, "--checkpoint", str(first), log="second")
     assert "they start anew, its motion network goes on" in capsys.readouterr().out
     before, after = (read_checkpoint(find_checkpoint(folder))["generator"] for folder in (first, second))
-    occlusion = (
-        "dense_motion_network.occlusion.weight"  # says what to paint, so it starts anew with the painting
-    )
-    motion = [key for key in before if key.startswith("dense_motion_network.") and "occlusion" not in key]
-    assert len(motion) > 10 and all(torch.equal(before[key], after[key]) for key in motion)
-    assert not any(torch.equal(before[key], after[key]) for key in (occlusion, "final.weight"))
+    hourglass = [key for key in before if key.startswith("dense_motion_network.hourglass.")]
+    assert len(hourglass) > 10 and all(torch.equal(before[key], after[key]) for key in hourglass)
+    heads = ("dense_motion_network.mask.weight", "dense_motion_network.occlusion.weight", "final.weight")
+    assert not any(torch.equal(before[key], after[key]) for key in heads)
 
 
 # Failures

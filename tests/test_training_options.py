@@ -1,0 +1,291 @@
+"""What training can do beyond the published loop: averages, accumulation, validation, trackers, pictures by step."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import strip_checkpoint
+from batches import EpochBatches, draw_transform
+from checkpoint import find_checkpoint, load_for_inference, read_checkpoint
+from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
+from modules.errors import UserError
+from tests.small import images, small_config
+from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
+from tools import plot
+from train import TrainingState, full_models, picture_is_due, train_step
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+# ---- Averages ------------------------------------------------------------------
+
+
+def test_the_average_is_the_recursion_over_weights_and_statistics(root: Path) -> None:
+    config = small_config({"train_params.ema_decay": 0.9})
+    state, models = new_state(config)
+    expected = None
+    for step in range(3):
+        train_step(models, state, batch(2), draw_transform(config["train_params"], (0, 0, step), CPU), "fp32")
+        now = {
+            key: tensor.clone().double() for key, tensor in state.networks["generator"].state_dict().items()
+        }
+        if expected is None:
+            expected = now
+        expected = {key: 0.9 * expected[key] + 0.1 * now[key] for key in now}
+    average = state.averages["generator"].module.state_dict()
+    moved = [key for key in average if key.endswith(("weight", "running_mean"))]
+    assert any("running_mean" in key for key in moved)
+    for key in moved:
+        torch.testing.assert_close(average[key].double(), expected[key], atol=1e-6, rtol=0, msg=key)
+
+
+def test_inference_fine_tuning_and_stripped_files_take_the_average(root: Path) -> None:
+    folder = start(root, config_file(root, train_params__ema_decay=0.5))
+    content = read_checkpoint(find_checkpoint(folder))
+    averaged = content["generator_ema"]["final.weight"]
+    assert not torch.equal(content["generator"]["final.weight"], averaged)
+    networks = build_generator(small_config()), build_kp_detector(small_config())
+    load_for_inference(find_checkpoint(folder), *networks)
+    assert torch.equal(networks[0].final.weight, averaged)
+    strip_checkpoint.main([str(folder), str(root.parent / "small.pth.tar")])
+    stripped = read_checkpoint(root.parent / "small.pth.tar")
+    assert stripped.keys() == {"generator", "kp_detector"}
+    assert torch.equal(stripped["generator"]["final.weight"], averaged)
+    frozen = config_file(root, "other", train_params__lr_generator=0)
+    tuned = read_checkpoint(find_checkpoint(start(root, frozen, "--checkpoint", str(folder))))
+    assert torch.equal(tuned["generator"]["final.weight"], averaged)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_with_averages_and_accumulation_goes_on_exactly(
+    root: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_file(
+        root,
+        train_params__num_repeats=30,
+        train_params__num_epochs=1,
+        train_params__ema_decay=0.99,
+        train_params__accumulate=2,
+        train_params__eval_freq=1,
+    )
+    whole = start(root, config, log="whole")
+    script = (
+        f"import train; train.SECONDS_PER_CHECKPOINT = 0.2; import run; run.main({arguments(root, config)})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (list((root.parent / "parts").glob("*/last-checkpoint.pth.tar"))):
+        assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    parts = newest(root, "parts")
+    assert 0 < read_checkpoint(find_checkpoint(parts))["resume"]["step"] < 90
+    start(root, config, "--checkpoint", str(parts), log="parts")
+    assert_same_run(whole, parts)
+
+
+def arguments(root: Path, config: Path) -> list[str]:
+    return [str(config), "--device", "cpu", "--log_dir", str(root.parent / "parts")]
+
+
+# ---- Accumulation --------------------------------------------------------------
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    """In float64 and with the batch norms' running statistics, so that the parts see what the whole batch sees."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = [weights_after_steps(accumulate) for accumulate in (1, 2, 4)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, tensor in found[0].items():
+        for other in found[1:]:
+            torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=0, msg=name)
+
+
+def weights_after_steps(accumulate: int) -> dict[str, torch.Tensor]:
+    changes = {"train_params.batch_size": 4, "model_params.discriminator_params.sn": False}
+    config = small_config(changes | {"train_params.accumulate": accumulate})
+    state, models = new_state(config)
+    for network in state.networks.values():
+        network.eval()
+    for step in range(3):
+        x = {name: tensor.double() for name, tensor in batch(4).items()}
+        train_step(models, state, x, draw_transform(config["train_params"], (0, 0, step), CPU), "fp32")
+    parts = {name: network.state_dict() for name, network in state.networks.items()}
+    return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
+
+
+def new_state(config: dict) -> tuple[TrainingState, tuple[nn.Module, nn.Module]]:
+    torch.manual_seed(0)
+    builders = {
+        "generator": build_generator,
+        "discriminator": build_discriminator,
+        "kp_detector": build_kp_detector,
+    }
+    networks = {name: build(config) for name, build in builders.items()}
+    state = TrainingState(config, networks, CPU, seed=0, precision="fp32")
+    return state, full_models(config, networks, CPU, device_ids=None)
+
+
+def batch(size: int) -> dict[str, torch.Tensor]:
+    return {"source": images(size, seed=1), "driving": images(size, seed=2)}
+
+
+def test_parts_that_are_not_equal_are_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"batch_size 6 can't be computed in 4 equal parts .*train_params\.accumulate"
+    ):
+        EpochBatches(num_samples=12, batch_size=6, seed=0, accumulate=4)
+
+
+# ---- Changes on the command line -----------------------------------------------
+
+
+def test_changes_are_trained_with_and_recorded(root: Path) -> None:
+    config = config_file(root, train_params__num_epochs=3)
+    folder = start(root, config, "--set", "train_params.num_epochs=1", "visualizer_params.kp_size=3")
+    assert len((folder / "log.txt").read_text().splitlines()) == 1
+    recorded = yaml.safe_load((folder / "tiny.yaml").read_text())
+    assert recorded == read_config(config, ["train_params.num_epochs=1", "visualizer_params.kp_size=3"])
+    assert recorded["train_params"]["num_epochs"] == 1
+    start(root, folder / "tiny.yaml", "--checkpoint", str(folder), "--set", "train_params.num_epochs=2")
+    assert len((folder / "log.txt").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train_params.batchsize=8", "unknown key 'train_params.batchsize'; train_params may hold"),
+        ("train_params.batch_size=many", "'train_params.batch_size' must be a whole number of at least 1"),
+        ("train_params.batch_size", "must be KEY=VALUE"),
+        ("train_params.batch_size=[", "the value is not valid YAML"),
+        ("train_params.batch_size.x=1", "there is no section 'train_params.batch_size'"),
+        ("train_params.ema_decay=1", "'train_params.ema_decay' must be a number above 0 and below 1"),
+    ],
+)
+def test_a_wrong_change_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture, change: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        start(root, config_file(root), "--set", change)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and message in err and len(err.splitlines()) == 1
+    assert not (root.parent / "log").exists()
+
+
+# ---- Validation, pictures, checkpoints by time ---------------------------------
+
+
+def test_validation_is_logged_drawn_and_keeps_the_best(root: Path) -> None:
+    folder = start(root, config_file(root, train_params__num_epochs=4, train_params__eval_freq=2))
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    scores = {entry["epoch"]: entry["validation"] for entry in entries if "validation" in entry}
+    assert list(scores) == [1, 3] and all(0 < s["l1"] < 1 and -1 < s["ssim"] < 1 for s in scores.values())
+    assert [path.name for path in sorted((folder / "train-vis").glob("*-validation.png"))] == [
+        "00000001-validation.png",
+        "00000003-validation.png",
+    ]
+    best = min(scores, key=lambda epoch: scores[epoch]["l1"])
+    content = read_checkpoint(folder / "best-checkpoint.pth.tar")
+    assert content["epoch"] == best and content["resume"]["best_l1"] == scores[best]["l1"]
+
+
+def test_validation_leaves_training_as_it_is(root: Path) -> None:
+    plain = start(root, config_file(root), log="plain")
+    validated = start(root, config_file(root, train_params__eval_freq=1), log="validated")
+    assert losses_logged(plain) == losses_logged(validated)
+    a, b = (read_checkpoint(find_checkpoint(folder)) for folder in (plain, validated))
+    assert_same(dict(a["generator"]), dict(b["generator"]))
+
+
+def test_pictures_come_early_and_then_ever_less_often() -> None:
+    assert [step for step in range(2000) if picture_is_due(step)] == [100, 200, 400, 800, 1600]
+
+
+def test_a_picture_is_drawn_within_an_epoch(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.FIRST_PICTURE", 2)
+    folder = start(root, config_file(root, train_params__num_epochs=1))
+    names = sorted(path.name for path in (folder / "train-vis").iterdir())
+    assert names == ["00000000-000002-rec.png", "00000000-rec.png"]
+
+
+def test_a_checkpoint_is_written_by_time_and_is_the_newest(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.SECONDS_PER_CHECKPOINT", 0)
+    folder = start(root, config_file(root, train_params__num_epochs=1, train_params__checkpoint_freq=5))
+    content = read_checkpoint(folder / "last-checkpoint.pth.tar")
+    assert (content["resume"]["epoch"], content["resume"]["step"]) == (
+        0,
+        3,
+    )  # after each step, so after the last
+    assert find_checkpoint(folder).name == "00000000-checkpoint.pth.tar"  # written after the epoch
+    (folder / "00000000-checkpoint.pth.tar").unlink()
+    assert find_checkpoint(folder).name == "last-checkpoint.pth.tar"
+
+
+def test_an_abandoned_branch_is_set_aside(root: Path, capsys: pytest.CaptureFixture) -> None:
+    config = config_file(root, train_params__num_epochs=4)
+    folder = start(root, config)
+    shorter = config_file(root, train_params__num_epochs=2)
+    start(root, shorter, "--checkpoint", str(folder / "00000000-checkpoint.pth.tar"))
+    assert "3 later checkpoints were moved to" in capsys.readouterr().out
+    assert find_checkpoint(folder).name == "00000001-checkpoint.pth.tar"
+    assert len(list((folder / "abandoned").iterdir())) == 3
+
+
+# ---- Trackers and curves -------------------------------------------------------
+
+
+def test_tensorboard_gets_losses_validation_and_pictures(root: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    changes = {"train_params__eval_freq": 1, "train_params__num_epochs": 1}
+    folder = start(root, config_file(root, **changes), "--tracker", "tensorboard")
+    events = event_accumulator.EventAccumulator(str(folder)).Reload()
+    tags = events.Tags()
+    assert {"loss/gen_gan", "validation/l1", "validation/ssim"} <= set(tags["scalars"])
+    assert {"reconstruction", "validation"} <= set(tags["images"])
+    logged = losses_logged(folder)[-1][2]["gen_gan"]
+    assert events.Scalars("loss/gen_gan")[0].value == pytest.approx(logged, rel=1e-6)
+
+
+def test_wandb_offline_records_a_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = start(root, config_file(root, train_params__num_epochs=1), "--tracker", "wandb")
+    assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_a_tracker_that_is_not_installed_is_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SystemExit):
+        start(root, config_file(root), "--tracker", "wandb")
+    assert "--tracker wandb: is not installed here; pip install wandb" in capsys.readouterr().err
+
+
+def test_curves_of_two_runs_are_drawn(root: Path) -> None:
+    runs = [str(start(root, config_file(root, train_params__eval_freq=1), log=name)) for name in ("a", "b")]
+    picture = root.parent / "curves.png"
+    plot.main([*runs, "--out", str(picture)])
+    assert picture.stat().st_size > 10_000
+
+
+def test_curves_of_what_is_no_run_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        plot.main([str(tmp_path), "--out", str(tmp_path / "x.png")])
+    assert stop.value.code == 2
+    assert f"{tmp_path}: no log.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()

@@ -1,0 +1,1 @@
+"""Programs around the project: curves of runs, and the pictures of README and docs."""
