@@ -1,4 +1,4 @@
-"""Puppets: the same seed draws the same pixels, landmarks lie on what is drawn, and the written dataset is whole or absent."""
+"""Puppets: a seed always draws the same, landmarks lie on what is drawn, and a dataset is whole or absent."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import make_puppets as puppets
-from data.make_puppets import (
-    INK,
-    LANDMARKS,
-    Canvas,
-    Clip,
-    Pose,
-    Puppet,
-    edge,
-    landmarks,
-    mix,
-    random_motion,
-    render,
-)
+from data import make_puppets
+from puppets.accessories import HATS
+from puppets.backgrounds import BACKGROUNDS, backdrop
+from puppets.body import TOPS
+from puppets.canvas import Canvas
+from puppets.colours import INK, edge, mix
+from puppets.dataset import Clip, plan
+from puppets.hairstyles import HAIRS
+from puppets.identity import Puppet
+from puppets.landmarks import LANDMARKS, landmarks
+from puppets.motion import REACH, Pose, random_motion
+from puppets.render import render
 from video import open_clip
 
-SCRIPT = Path(puppets.__file__)
+SCRIPT = Path(make_puppets.__file__)
 POSES = [
     Pose(),
     Pose(yaw=0.4, pitch=0.2, roll=-0.2, x=0.1),
@@ -62,7 +60,7 @@ def bare(seed: int) -> Puppet:
 
 
 def nearest(image: np.ndarray, xy: np.ndarray, colour: tuple[int, int, int]) -> int:
-    """How far `colour` is from the closest colour in the 3×3 pixels around xy, as the largest difference of a channel."""
+    """The largest difference of a channel between `colour` and the closest of the 3×3 pixels around xy."""
     x, y = np.rint((xy + 1) / 2 * (len(image) - 1)).astype(int)
     patch = image[y - 1 : y + 2, x - 1 : x + 2].astype(int)  # (3, 3, 3)
     return int(np.abs(patch - colour).max(-1).min())
@@ -78,7 +76,7 @@ def test_the_same_seed_draws_the_same_pixels():
         assert first == second
         assert motion == random_motion(np.random.default_rng(seed), 5)
         image = render(first, motion[3], 48)
-        puppets.backdrop.cache_clear()
+        backdrop.cache_clear()
         assert image.dtype == np.uint8 and image.shape == (48, 48, 3)
         assert np.array_equal(image, render(second, motion[3], 48))
 
@@ -89,11 +87,11 @@ def test_seeds_differ():
 
 def test_every_choice_comes_up_and_draws_in_extreme_poses():
     crowd = [puppet(seed) for seed in range(200)]
-    assert {p.hair for p in crowd} == set(puppets.HAIRS)
-    assert {p.hat for p in crowd} == {"none", *puppets.HATS}
-    assert {p.top for p in crowd} == set(puppets.TOPS)
-    assert {p.background.kind for p in crowd} == set(puppets.BACKGROUNDS)
-    reach = {field.name: getattr(puppets.REACH, field.name) for field in fields(Pose)}
+    assert {p.hair for p in crowd} == set(HAIRS)
+    assert {p.hat for p in crowd} == {"none", *HATS}
+    assert {p.top for p in crowd} == set(TOPS)
+    assert {p.background.kind for p in crowd} == set(BACKGROUNDS)
+    reach = {field.name: getattr(REACH, field.name) for field in fields(Pose)}
     up = Pose(**reach | {"scale": 1.1})
     down = Pose(
         **{name: -value for name, value in reach.items()} | {"scale": 0.9, "mouth": 0.0, "blink": 0.0}
@@ -107,7 +105,7 @@ def test_motion_is_smooth_bounded_and_lively():
         motion = random_motion(np.random.default_rng(seed), 64)
         for field in fields(Pose):
             values = np.array([getattr(pose, field.name) for pose in motion])
-            reach = getattr(puppets.REACH, field.name)
+            reach = getattr(REACH, field.name)
             centre = {"scale": 1.0, "smile": 0.3}.get(field.name, 0.0)
             assert np.abs(values - centre).max() <= reach, field.name
             fastest = 0.75 if field.name in ("mouth", "blink") else 0.3
@@ -115,7 +113,7 @@ def test_motion_is_smooth_bounded_and_lively():
             assert np.ptp(values) >= 0.2 * reach, field.name
 
 
-@pytest.mark.parametrize("hair", puppets.HAIRS)
+@pytest.mark.parametrize("hair", HAIRS)
 def test_nothing_jumps_while_the_head_turns(hair):
     actor = replace(puppet(3), hair=hair, hat="none")
     frames = [render(actor, Pose(yaw=yaw), 64).astype(int) for yaw in np.linspace(-0.1, 0.1, 11)]
@@ -191,7 +189,7 @@ def pixels_of(clip: Path) -> np.ndarray:
 @pytest.mark.parametrize("format, suffix, tolerance", [("png", "", 0), ("mp4", ".mp4", 12)])
 def test_a_dataset_end_to_end(tmp_path, format, suffix, tolerance):
     out = tmp_path / "made" / "puppets"
-    puppets.main(
+    make_puppets.main(
         [
             "--videos",
             "9",
@@ -232,7 +230,7 @@ def test_a_dataset_end_to_end(tmp_path, format, suffix, tolerance):
 
 def test_identities_are_split_one_in_ten(tmp_path):
     for videos in (2, 5, 39, 40, 77, 400):
-        clips = puppets.plan(tmp_path, videos, 1, 16, "mp4", 0)
+        clips = plan(tmp_path, videos, 1, 16, "mp4", 0)
         train, test = (
             {c.identity for c in clips if c.path.parent.name == split} for split in ("train", "test")
         )
@@ -254,7 +252,7 @@ def test_clips_of_an_identity_share_the_puppet_but_not_the_scene(tmp_path):
 )
 def test_a_number_that_makes_no_sense(tmp_path, capsys, flag, value):
     with pytest.raises(SystemExit) as stop:
-        puppets.main(["--out", str(tmp_path / "out"), flag, value])
+        make_puppets.main(["--out", str(tmp_path / "out"), flag, value])
     assert stop.value.code == 2
     assert f"{flag} {value}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -263,7 +261,7 @@ def test_a_number_that_makes_no_sense(tmp_path, capsys, flag, value):
 def test_an_existing_folder_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(SystemExit) as stop:
-        puppets.main(["--out", str(tmp_path), "--videos", "2", "--frames", "1", "--size", "16"])
+        make_puppets.main(["--out", str(tmp_path), "--videos", "2", "--frames", "1", "--size", "16"])
     assert stop.value.code == 2
     assert "exists" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
@@ -285,7 +283,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".out.*/*/*.npz")):
+        while not list(tmp_path.glob(".*.tmp/*/*.npz")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGINT)
