@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
-from puppets.hairstyles import HAIRS
+from puppets.hairstyles import Hair
 from puppets.identity import Puppet
 
 DEPTH = 1.04  # depth of the head over its width
@@ -78,10 +78,8 @@ def hair_surface(puppet: Puppet, azimuth: ArrayLike, y: ArrayLike, swell: float 
 
 
 @functools.lru_cache
-def hairline_curve(style: str) -> PchipInterpolator:
-    """Height of the hairline of a cut, a key of `HAIRS` with hair, at an azimuth in degrees."""
-    cut = HAIRS[style]
-    assert cut is not None
+def hairline_curve(cut: Hair) -> PchipInterpolator:
+    """Height of the hairline of a cut at an azimuth in degrees."""
     knots = cut.knots
     if knots[0][0] == 0:
         knots = tuple((-degrees, y) for degrees, y in knots[:0:-1]) + knots
@@ -92,7 +90,7 @@ def hairline(puppet: Puppet, azimuth: np.ndarray) -> np.ndarray:
     """Height of the hairline at `azimuth` (N,); a jagged fringe has points over the forehead."""
     degrees = np.degrees(azimuth) * puppet.part
     points = np.abs(np.mod(degrees / 24, 1) - 0.5) * 2 * (1 - ramp(np.abs(degrees), 55, 75))
-    return hairline_curve(puppet.hair)(np.clip(degrees, -180, 180)) + puppet.cut.jag * (points - 0.5)
+    return hairline_curve(puppet.cut)(np.clip(degrees, -180, 180)) + puppet.cut.jag * (points - 0.5)
 
 
 # ---- The body ----------------------------------------------------------------

@@ -66,10 +66,10 @@ def nearest(image: np.ndarray, xy: np.ndarray, colour: tuple[int, int, int]) -> 
     return int(np.abs(patch - colour).max(-1).min())
 
 
-# ---- Identity and motion
+# ---- Identity and motion -----------------------------------------------------
 
 
-def test_the_same_seed_draws_the_same_pixels():
+def test_the_same_seed_draws_the_same_pixels() -> None:
     for seed in range(4):
         first, second = puppet(seed), puppet(seed)
         motion = random_motion(np.random.default_rng(seed), 5)
@@ -81,11 +81,11 @@ def test_the_same_seed_draws_the_same_pixels():
         assert np.array_equal(image, render(second, motion[3], 48))
 
 
-def test_seeds_differ():
+def test_seeds_differ() -> None:
     assert len({puppet(seed) for seed in range(50)}) == 50
 
 
-def test_every_choice_comes_up_and_draws_in_extreme_poses():
+def test_every_choice_comes_up_and_draws_in_extreme_poses() -> None:
     crowd = [puppet(seed) for seed in range(200)]
     assert {p.hair for p in crowd} == set(HAIRS)
     assert {p.hat for p in crowd} == {"none", *HATS}
@@ -100,7 +100,7 @@ def test_every_choice_comes_up_and_draws_in_extreme_poses():
         assert render(p, (up, down)[i % 2], 32).std() > 10
 
 
-def test_motion_is_smooth_bounded_and_lively():
+def test_motion_is_smooth_bounded_and_lively() -> None:
     for seed in range(20):
         motion = random_motion(np.random.default_rng(seed), 64)
         for field in fields(Pose):
@@ -114,17 +114,17 @@ def test_motion_is_smooth_bounded_and_lively():
 
 
 @pytest.mark.parametrize("hair", HAIRS)
-def test_nothing_jumps_while_the_head_turns(hair):
+def test_nothing_jumps_while_the_head_turns(hair: str) -> None:
     actor = replace(puppet(3), hair=hair, hat="none")
     frames = [render(actor, Pose(yaw=yaw), 64).astype(int) for yaw in np.linspace(-0.1, 0.1, 11)]
     steps = [np.abs(b - a).sum() for a, b in pairwise(frames)]
     assert max(steps) < 2.5 * np.median(steps)
 
 
-# ---- Landmarks
+# ---- Landmarks ---------------------------------------------------------------
 
 
-def test_xy_is_the_centre_of_a_pixel():
+def test_xy_is_the_centre_of_a_pixel() -> None:
     canvas = Canvas(64)
     canvas.disc(np.array((10, 37)) / 63 * 2 - 1, 0.2, (255, 255, 255))
     rows, columns = np.nonzero(canvas.finish()[..., 0] > 127)
@@ -134,7 +134,7 @@ def test_xy_is_the_centre_of_a_pixel():
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("pose", POSES)
-def test_landmarks_lie_on_what_is_drawn(seed, pose):
+def test_landmarks_lie_on_what_is_drawn(seed: int, pose: Pose) -> None:
     actor = bare(seed)
     image = render(actor, pose, 256)
     near = "ear_left" if pose.yaw >= 0 else "ear_right"  # the other one may be behind the head
@@ -154,14 +154,14 @@ def test_landmarks_lie_on_what_is_drawn(seed, pose):
     assert max(off.values()) < 24, off
 
 
-def test_the_same_landmarks_serve_every_size():
+def test_the_same_landmarks_serve_every_size() -> None:
     actor = bare(1)
     for size in (96, 200):
         image = render(actor, Pose(yaw=0.2), size)
         assert nearest(image, landmarks(actor, Pose(yaw=0.2))[0], INK) < 24
 
 
-def test_turning_the_head_slides_the_nose_most_and_shoulders_not():
+def test_turning_the_head_slides_the_nose_most_and_shoulders_not() -> None:
     for seed in range(5):
         actor = puppet(seed)
         moved = dict(zip(LANDMARKS, landmarks(actor, Pose(yaw=0.4)) - landmarks(actor, Pose()), strict=True))
@@ -171,14 +171,14 @@ def test_turning_the_head_slides_the_nose_most_and_shoulders_not():
         assert np.all(moved["shoulder_left"] == 0)
 
 
-def test_shoulders_follow_the_head_less():
+def test_shoulders_follow_the_head_less() -> None:
     actor = puppet(0)
     moved = landmarks(actor, Pose(x=0.1, y=-0.06)) - landmarks(actor, Pose())
     assert moved[:8] == pytest.approx(np.tile((0.1, -0.06), (8, 1)))
     assert moved[8:] == pytest.approx(np.tile((0.035, -0.021), (2, 1)))
 
 
-# ---- The command line
+# ---- The command line --------------------------------------------------------
 
 
 def pixels_of(clip: Path) -> np.ndarray:
@@ -187,7 +187,7 @@ def pixels_of(clip: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("format, suffix, tolerance", [("png", "", 0), ("mp4", ".mp4", 12)])
-def test_a_dataset_end_to_end(tmp_path, format, suffix, tolerance):
+def test_a_dataset_end_to_end(tmp_path: Path, format: str, suffix: str, tolerance: int) -> None:
     out = tmp_path / "made" / "puppets"
     make_puppets.main(
         [
@@ -228,7 +228,7 @@ def test_a_dataset_end_to_end(tmp_path, format, suffix, tolerance):
                 )
 
 
-def test_identities_are_split_one_in_ten(tmp_path):
+def test_identities_are_split_one_in_ten(tmp_path: Path) -> None:
     for videos in (2, 5, 39, 40, 77, 400):
         clips = plan(tmp_path, videos, 1, 16, "mp4", 0)
         train, test = (
@@ -239,7 +239,7 @@ def test_identities_are_split_one_in_ten(tmp_path):
         assert len(test) == max(1, len(train | test) // 10)
 
 
-def test_clips_of_an_identity_share_the_puppet_but_not_the_scene(tmp_path):
+def test_clips_of_an_identity_share_the_puppet_but_not_the_scene(tmp_path: Path) -> None:
     (first, motion), (second, other) = (
         Clip(tmp_path, 0, 4, number, 8, 32).performance() for number in (0, 1)
     )
@@ -250,7 +250,9 @@ def test_clips_of_an_identity_share_the_puppet_but_not_the_scene(tmp_path):
 @pytest.mark.parametrize(
     "flag, value", [("--videos", "1"), ("--frames", "0"), ("--size", "8"), ("--seed", "-1")]
 )
-def test_a_number_that_makes_no_sense(tmp_path, capsys, flag, value):
+def test_a_number_that_makes_no_sense(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
     with pytest.raises(SystemExit) as stop:
         make_puppets.main(["--out", str(tmp_path / "out"), flag, value])
     assert stop.value.code == 2
@@ -258,7 +260,7 @@ def test_a_number_that_makes_no_sense(tmp_path, capsys, flag, value):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_existing_folder_is_left_alone(tmp_path, capsys):
+def test_an_existing_folder_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(SystemExit) as stop:
         make_puppets.main(["--out", str(tmp_path), "--videos", "2", "--frames", "1", "--size", "16"])

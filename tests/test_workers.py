@@ -1,4 +1,4 @@
-"""Workers do their jobs and end with their program, however that ends; a program that is stopped tidies up."""
+"""Workers do their jobs and end with their program, however that ends; a stopped program tidies up."""
 
 from __future__ import annotations
 
@@ -77,6 +77,24 @@ def test_workers_end_with_their_program(number: int) -> None:
         assert process.returncode == -number
     else:
         assert process.returncode == 128 + number and "tidied" in printed
+
+
+@unix
+def test_workers_end_where_there_are_no_process_groups_either(tmp_path: Path) -> None:
+    """As on Windows: Python starts each process, workers too, by importing this sitecustomize.py."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\ndel os.setpgrp, os.killpg, signal.SIGHUP, signal.SIGKILL\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert process.stdout is not None and process.stdout.readline()
+    process.kill()
+    process.communicate(timeout=60)
 
 
 @unix
