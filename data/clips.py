@@ -11,17 +11,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
-import os
 import re
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +22,7 @@ import numpy as np
 
 from modules.errors import DatasetError, MediaError, UserError
 from video import Box, Clip, Size, VideoWriter, fit, open_clip
+from workers import in_parallel
 
 SPLITS = ("train", "test")
 LEAST_FRAMES = 2  # a training sample is two frames of a clip
@@ -91,39 +85,6 @@ def frames_of(clip: Clip, wanted: range) -> Iterator[np.ndarray]:
 
 
 # ---- many clips --------------------------------------------------------------------------------------------------------
-
-
-def in_parallel(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
-    """Yield `function(job)` for each job in the order in which they finish; close the iterator to stop early.
-
-    When the iterator is closed or this process dies, even by SIGKILL, its workers and what they started die at once.
-    """
-    if not jobs:
-        return
-    context = multiprocessing.get_context("spawn")
-    lifeline, held_end = context.Pipe(duplex=False)
-    with held_end, ProcessPoolExecutor(min(workers, len(jobs)), context, hang_on, (lifeline,)) as pool:
-        try:
-            for done in as_completed([pool.submit(function, job) for job in jobs]):
-                yield done.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a worker was killed, perhaps for want of memory; start again with fewer --workers"
-            ) from None
-        finally:
-            held_end.close()  # and leaving the pool waits until the workers are gone
-
-
-def hang_on(lifeline: Connection) -> None:
-    """Begin a worker: in a process group of its own, which ends when the other end of `lifeline` is closed."""
-    os.setpgrp()  # Ctrl-C reaches only the parent
-    threading.Thread(target=end_with, args=(lifeline,), daemon=True).start()
-
-
-def end_with(lifeline: Connection) -> None:
-    with contextlib.suppress(EOFError):
-        lifeline.recv()
-    os.killpg(0, signal.SIGKILL)
 
 
 class Ledger:

@@ -32,7 +32,6 @@ from data.clips import (
     Outcome,
     Size,
     check_even,
-    in_parallel,
     make_clips,
     print_summary,
     size_option,
@@ -41,6 +40,7 @@ from data.clips import (
 )
 from modules.errors import DatasetError, MediaError, command_line
 from video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_clip, read_image_size
+from workers import in_parallel
 
 MOST_LINES = 20  # of one kind that the check prints
 PUBLISHED_MULTIPLE = 128  # what the sides of frames must be multiples of in the 256-pixel configs

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from animate import Animator
 from checkpoint import find_checkpoint
-from data.make_puppets import FPS, REACH, Pose, Puppet, random_motion, render
 from demo import SAMPLE, load_networks, make_animation, model_size, to_tensor, transfer
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem, identity
 from logger import Visualizer, to_uint8
@@ -38,6 +37,10 @@ from modules.build import read_config
 from modules.dense_motion import sparse_motions
 from modules.errors import UserError, command_line
 from modules.util import make_coordinate_grid
+from puppets.dataset import FPS
+from puppets.identity import Puppet
+from puppets.motion import REACH, Pose, random_motion
+from puppets.render import render
 from video import VideoWriter, fit, write_image
 
 SEED = 2019  # of all puppets here; no dataset of this project is made with it

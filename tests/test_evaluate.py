@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import evaluate
-from data.make_puppets import make_dataset
 from evaluation import metrics, puppets
 from evaluation.cache import Cache
 from evaluation.clips import find_pairs
@@ -23,6 +22,7 @@ from evaluation.comparisons import L1, Lpips, Psnr, Ssim
 from evaluation.detectors import IDENTITIES, LANDMARKS, FaceAlignment, InsightFace, KeypointRCNN
 from evaluation.report import frechet_inception_distance
 from modules.errors import CheckpointError
+from puppets.dataset import make_dataset
 from video import VideoWriter, write_image
 
 NAN = float("nan")

@@ -11,8 +11,9 @@ import torch
 
 from benchmarks import puppet_quality
 from benchmarks.puppet_quality import LandmarkRegression, face_colour, landmark_errors, motion_correlation
-from data.make_puppets import LANDMARKS, make_dataset
 from modules.build import build_generator, build_kp_detector
+from puppets.dataset import make_dataset
+from puppets.landmarks import LANDMARKS
 from tests.small import small_config, write_config
 
 NAMES = ("eye_left", "eye_right", "chin")

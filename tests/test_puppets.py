@@ -1,4 +1,4 @@
-"""Puppets: the same seed draws the same pixels, landmarks lie on what is drawn, and the written dataset is whole or absent."""
+"""Puppets: a seed always draws the same, landmarks lie on what is drawn, and a dataset is whole or absent."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import make_puppets as puppets
-from data.make_puppets import (
-    INK,
-    LANDMARKS,
-    Canvas,
-    Clip,
-    Pose,
-    Puppet,
-    edge,
-    landmarks,
-    mix,
-    random_motion,
-    render,
-)
+from data import make_puppets
+from puppets.accessories import HATS
+from puppets.backgrounds import BACKGROUNDS, backdrop
+from puppets.body import TOPS
+from puppets.canvas import Canvas
+from puppets.colours import INK, edge, mix
+from puppets.dataset import Clip, plan
+from puppets.hairstyles import HAIRS
+from puppets.identity import Puppet
+from puppets.landmarks import LANDMARKS, landmarks
+from puppets.motion import REACH, Pose, random_motion
+from puppets.render import render
 from video import open_clip
 
-SCRIPT = Path(puppets.__file__)
+SCRIPT = Path(make_puppets.__file__)
 POSES = [
     Pose(),
     Pose(yaw=0.4, pitch=0.2, roll=-0.2, x=0.1),
@@ -62,38 +60,38 @@ def bare(seed: int) -> Puppet:
 
 
 def nearest(image: np.ndarray, xy: np.ndarray, colour: tuple[int, int, int]) -> int:
-    """How far `colour` is from the closest colour in the 3×3 pixels around xy, as the largest difference of a channel."""
+    """The largest difference of a channel between `colour` and the closest of the 3×3 pixels around xy."""
     x, y = np.rint((xy + 1) / 2 * (len(image) - 1)).astype(int)
     patch = image[y - 1 : y + 2, x - 1 : x + 2].astype(int)  # (3, 3, 3)
     return int(np.abs(patch - colour).max(-1).min())
 
 
-# ---- Identity and motion
+# ---- Identity and motion -----------------------------------------------------
 
 
-def test_the_same_seed_draws_the_same_pixels():
+def test_the_same_seed_draws_the_same_pixels() -> None:
     for seed in range(4):
         first, second = puppet(seed), puppet(seed)
         motion = random_motion(np.random.default_rng(seed), 5)
         assert first == second
         assert motion == random_motion(np.random.default_rng(seed), 5)
         image = render(first, motion[3], 48)
-        puppets.backdrop.cache_clear()
+        backdrop.cache_clear()
         assert image.dtype == np.uint8 and image.shape == (48, 48, 3)
         assert np.array_equal(image, render(second, motion[3], 48))
 
 
-def test_seeds_differ():
+def test_seeds_differ() -> None:
     assert len({puppet(seed) for seed in range(50)}) == 50
 
 
-def test_every_choice_comes_up_and_draws_in_extreme_poses():
+def test_every_choice_comes_up_and_draws_in_extreme_poses() -> None:
     crowd = [puppet(seed) for seed in range(200)]
-    assert {p.hair for p in crowd} == set(puppets.HAIRS)
-    assert {p.hat for p in crowd} == {"none", *puppets.HATS}
-    assert {p.top for p in crowd} == set(puppets.TOPS)
-    assert {p.background.kind for p in crowd} == set(puppets.BACKGROUNDS)
-    reach = {field.name: getattr(puppets.REACH, field.name) for field in fields(Pose)}
+    assert {p.hair for p in crowd} == set(HAIRS)
+    assert {p.hat for p in crowd} == {"none", *HATS}
+    assert {p.top for p in crowd} == set(TOPS)
+    assert {p.background.kind for p in crowd} == set(BACKGROUNDS)
+    reach = {field.name: getattr(REACH, field.name) for field in fields(Pose)}
     up = Pose(**reach | {"scale": 1.1})
     down = Pose(
         **{name: -value for name, value in reach.items()} | {"scale": 0.9, "mouth": 0.0, "blink": 0.0}
@@ -102,12 +100,12 @@ def test_every_choice_comes_up_and_draws_in_extreme_poses():
         assert render(p, (up, down)[i % 2], 32).std() > 10
 
 
-def test_motion_is_smooth_bounded_and_lively():
+def test_motion_is_smooth_bounded_and_lively() -> None:
     for seed in range(20):
         motion = random_motion(np.random.default_rng(seed), 64)
         for field in fields(Pose):
             values = np.array([getattr(pose, field.name) for pose in motion])
-            reach = getattr(puppets.REACH, field.name)
+            reach = getattr(REACH, field.name)
             centre = {"scale": 1.0, "smile": 0.3}.get(field.name, 0.0)
             assert np.abs(values - centre).max() <= reach, field.name
             fastest = 0.75 if field.name in ("mouth", "blink") else 0.3
@@ -115,18 +113,18 @@ def test_motion_is_smooth_bounded_and_lively():
             assert np.ptp(values) >= 0.2 * reach, field.name
 
 
-@pytest.mark.parametrize("hair", puppets.HAIRS)
-def test_nothing_jumps_while_the_head_turns(hair):
+@pytest.mark.parametrize("hair", HAIRS)
+def test_nothing_jumps_while_the_head_turns(hair: str) -> None:
     actor = replace(puppet(3), hair=hair, hat="none")
     frames = [render(actor, Pose(yaw=yaw), 64).astype(int) for yaw in np.linspace(-0.1, 0.1, 11)]
     steps = [np.abs(b - a).sum() for a, b in pairwise(frames)]
     assert max(steps) < 2.5 * np.median(steps)
 
 
-# ---- Landmarks
+# ---- Landmarks ---------------------------------------------------------------
 
 
-def test_xy_is_the_centre_of_a_pixel():
+def test_xy_is_the_centre_of_a_pixel() -> None:
     canvas = Canvas(64)
     canvas.disc(np.array((10, 37)) / 63 * 2 - 1, 0.2, (255, 255, 255))
     rows, columns = np.nonzero(canvas.finish()[..., 0] > 127)
@@ -136,7 +134,7 @@ def test_xy_is_the_centre_of_a_pixel():
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("pose", POSES)
-def test_landmarks_lie_on_what_is_drawn(seed, pose):
+def test_landmarks_lie_on_what_is_drawn(seed: int, pose: Pose) -> None:
     actor = bare(seed)
     image = render(actor, pose, 256)
     near = "ear_left" if pose.yaw >= 0 else "ear_right"  # the other one may be behind the head
@@ -156,14 +154,14 @@ def test_landmarks_lie_on_what_is_drawn(seed, pose):
     assert max(off.values()) < 24, off
 
 
-def test_the_same_landmarks_serve_every_size():
+def test_the_same_landmarks_serve_every_size() -> None:
     actor = bare(1)
     for size in (96, 200):
         image = render(actor, Pose(yaw=0.2), size)
         assert nearest(image, landmarks(actor, Pose(yaw=0.2))[0], INK) < 24
 
 
-def test_turning_the_head_slides_the_nose_most_and_shoulders_not():
+def test_turning_the_head_slides_the_nose_most_and_shoulders_not() -> None:
     for seed in range(5):
         actor = puppet(seed)
         moved = dict(zip(LANDMARKS, landmarks(actor, Pose(yaw=0.4)) - landmarks(actor, Pose()), strict=True))
@@ -173,14 +171,14 @@ def test_turning_the_head_slides_the_nose_most_and_shoulders_not():
         assert np.all(moved["shoulder_left"] == 0)
 
 
-def test_shoulders_follow_the_head_less():
+def test_shoulders_follow_the_head_less() -> None:
     actor = puppet(0)
     moved = landmarks(actor, Pose(x=0.1, y=-0.06)) - landmarks(actor, Pose())
     assert moved[:8] == pytest.approx(np.tile((0.1, -0.06), (8, 1)))
     assert moved[8:] == pytest.approx(np.tile((0.035, -0.021), (2, 1)))
 
 
-# ---- The command line
+# ---- The command line --------------------------------------------------------
 
 
 def pixels_of(clip: Path) -> np.ndarray:
@@ -189,9 +187,9 @@ def pixels_of(clip: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("format, suffix, tolerance", [("png", "", 0), ("mp4", ".mp4", 12)])
-def test_a_dataset_end_to_end(tmp_path, format, suffix, tolerance):
+def test_a_dataset_end_to_end(tmp_path: Path, format: str, suffix: str, tolerance: int) -> None:
     out = tmp_path / "made" / "puppets"
-    puppets.main(
+    make_puppets.main(
         [
             "--videos",
             "9",
@@ -230,9 +228,9 @@ def test_a_dataset_end_to_end(tmp_path, format, suffix, tolerance):
                 )
 
 
-def test_identities_are_split_one_in_ten(tmp_path):
+def test_identities_are_split_one_in_ten(tmp_path: Path) -> None:
     for videos in (2, 5, 39, 40, 77, 400):
-        clips = puppets.plan(tmp_path, videos, 1, 16, "mp4", 0)
+        clips = plan(tmp_path, videos, 1, 16, "mp4", 0)
         train, test = (
             {c.identity for c in clips if c.path.parent.name == split} for split in ("train", "test")
         )
@@ -241,7 +239,7 @@ def test_identities_are_split_one_in_ten(tmp_path):
         assert len(test) == max(1, len(train | test) // 10)
 
 
-def test_clips_of_an_identity_share_the_puppet_but_not_the_scene(tmp_path):
+def test_clips_of_an_identity_share_the_puppet_but_not_the_scene(tmp_path: Path) -> None:
     (first, motion), (second, other) = (
         Clip(tmp_path, 0, 4, number, 8, 32).performance() for number in (0, 1)
     )
@@ -252,45 +250,48 @@ def test_clips_of_an_identity_share_the_puppet_but_not_the_scene(tmp_path):
 @pytest.mark.parametrize(
     "flag, value", [("--videos", "1"), ("--frames", "0"), ("--size", "8"), ("--seed", "-1")]
 )
-def test_a_number_that_makes_no_sense(tmp_path, capsys, flag, value):
+def test_a_number_that_makes_no_sense(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
     with pytest.raises(SystemExit) as stop:
-        puppets.main(["--out", str(tmp_path / "out"), flag, value])
+        make_puppets.main(["--out", str(tmp_path / "out"), flag, value])
     assert stop.value.code == 2
     assert f"{flag} {value}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_an_existing_folder_is_left_alone(tmp_path, capsys):
+def test_an_existing_folder_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(SystemExit) as stop:
-        puppets.main(["--out", str(tmp_path), "--videos", "2", "--frames", "1", "--size", "16"])
+        make_puppets.main(["--out", str(tmp_path), "--videos", "2", "--frames", "1", "--size", "16"])
     assert stop.value.code == 2
     assert "exists" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path):
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        "--videos",
-        "4000",
-        "--frames",
-        "4",
-        "--size",
-        "32",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without telling it")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path, name: str) -> None:
+    arguments = ["--videos", "4000", "--frames", "4", "--size", "32", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
     try:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".out.*/*/*.npz")):
+        while not list(tmp_path.glob(".*.tmp/*/*.npz")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(60) != 0
+        number = getattr(signal, name)
+        os.kill(process.pid, number)
+        # The workers share this pipe, so reading it ends only when all of them are gone.
+        told = process.communicate(timeout=60)[1]
     finally:
         process.kill()
         process.wait()
+    assert process.returncode == 128 + number
+    assert "Traceback" not in told
     assert not list(tmp_path.iterdir())
