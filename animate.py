@@ -122,12 +122,14 @@ class Animator:
             distances += (pose(value) - pose(self.kp_source["value"])).square().sum(dim=(1, 2)).tolist()
         return int(np.argmin(distances))
 
-    def animate(self, frames: Iterable[Tensor]) -> Iterator[dict]:
+    def animate(self, frames: Iterable[Tensor], deformed: bool = False) -> Iterator[dict]:
         """Driving frames (3, H, W) in [0, 1] -> for each the generator's result (batch size 1), and "kp_source",
         "kp_driving" and, where keypoints are transferred, "kp_norm". No more than a batch of frames is held.
+
+        `deformed`: with the source image under the flow alone, which a `Visualizer` draws.
         """
         for batch in self._batches(frames):
-            out = self._animate_batch(batch)
+            out = self._animate_batch(batch, deformed)
             for i in range(len(batch)):
                 yield pick(out, i)
 
@@ -138,7 +140,7 @@ class Animator:
             yield torch.stack(batch).to(self.source)
 
     @torch.inference_mode()
-    def _animate_batch(self, driving: Tensor) -> dict:
+    def _animate_batch(self, driving: Tensor, deformed: bool) -> dict:
         with autocast(self.source.device, self.precision):
             kp_driving = self.kp_detector(driving)
             out = {"kp_source": expand(self.kp_source, len(driving)), "kp_driving": kp_driving}
@@ -148,7 +150,7 @@ class Animator:
                     self.kp_source, kp_driving, self.kp_initial, **self.normalization_params
                 )
             kp = out.get("kp_norm", kp_driving)
-            return out | self.generator.generate(self.encoding, kp_driving=kp, kp_source=self.kp_source)
+            return out | self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
 
 
 def expand(kp: Keypoints, batch: int) -> Keypoints:
@@ -193,7 +195,7 @@ class Results:
         strip = np.empty((height, len(driving) * width, 3), np.uint8)
         frames, seen = itertools.tee(driving)  # as far apart as a batch
         with VideoWriter(video_path, driving.fps) as writer:
-            for i, (frame, out) in enumerate(zip(seen, animator.animate(frames), strict=True)):
+            for i, (frame, out) in enumerate(zip(seen, animator.animate(frames, deformed=True), strict=True)):
                 driven = frame.to(animator.source).unsqueeze(0)
                 writer.write(self.visualizer.visualize(driven, animator.source, out))
                 prediction = out["prediction"][0].float()

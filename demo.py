@@ -322,12 +322,12 @@ def load_networks(
     """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form."""
     from checkpoint import load_for_inference
     from modules.build import build_generator, build_kp_detector
-    from modules.inference import fast_generator, fast_kp_detector
+    from modules.inference import fast_form
 
     generator, kp_detector = build_generator(config), build_kp_detector(config)
     load_for_inference(checkpoint, generator, kp_detector, config_path)
     if device.type == "cpu" and not plain:
-        return fast_generator(generator), fast_kp_detector(kp_detector)
+        return fast_form(generator), fast_form(kp_detector)
     return generator.to(device).eval(), kp_detector.to(device).eval()
 
 

@@ -1,6 +1,8 @@
-"""The dense-motion network: K local affine motions -> one dense backward flow and an occlusion map (paper Sec. 3.1-3.2).
+"""The dense-motion network: K local affine motions -> one dense backward flow and an occlusion map.
 
-Attribute names are the published checkpoint format.
+Paper Sec. 3.1 (the motions) and 3.2 (their combination).
+
+Attribute names are the published checkpoint format: renaming one breaks every `.pth.tar`.
 Shapes: `B` batch, `K` keypoints, `C` image channels, `h, w` the size at which motion is estimated.
 """
 
@@ -18,6 +20,7 @@ from modules.util import (
     downsampling_stride,
     full_precision,
     inverse_2x2,
+    joint_conv,
     kp2gaussian,
     make_coordinate_grid,
     warp,
@@ -25,14 +28,16 @@ from modules.util import (
 
 
 class DenseMotionNetwork(nn.Module):
-    """Source image (B, C, H, W) and the keypoints of source and driving frame -> where each driving pixel comes from.
+    """Source image (B, C, H, W) and keypoints of both frames -> where each driving pixel comes from.
 
     Returns a dictionary:
-    "deformation" (B, h, w, 2), xy positions in the source; "mask" (B, K+1, h, w), which motion each pixel follows (background
-    first); "sparse_deformed" (B, K+1, C, h, w), the source under each motion; with `estimate_occlusion_map` also
-    "occlusion_map" (B, 1, h, w) in [0, 1], where 0 is what the source doesn't show.
+    "deformation" (B, h, w, 2), xy positions in the source; "mask" (B, K+1, h, w), which motion each pixel
+    follows (background first); "sparse_deformed" (B, K+1, C, h, w), the source under each motion; with
+    `estimate_occlusion_map` also "occlusion_map" (B, 1, h, w) in [0, 1], where 0 is what the source doesn't
+    show. Mask and occlusion map are in at least float32.
 
-    `kp_variance`: variance of the Gaussians of Eq. 6. `scale_factor`: motion is estimated at this scale of the image.
+    `kp_variance`: variance of the Gaussians of Eq. 6.
+    `scale_factor`: motion is estimated at this scale of the image.
     """
 
     def __init__(
@@ -67,52 +72,48 @@ class DenseMotionNetwork(nn.Module):
 
     def motion(self, source: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
         """As `forward`, from the downsampled source (B, C, h, w)."""
-        heatmaps = difference_heatmaps(
-            kp_driving, kp_source, source.shape[2:], self.kp_variance
-        )  # (B, K+1, 1, h, w)
-        motions = sparse_motions(kp_driving, kp_source, source.shape[2:])  # (B, K+1, h, w, 2)
+        size = source.shape[2:]
+        heatmaps = difference_heatmaps(kp_driving, kp_source, size, self.kp_variance)  # (B, K+1, 1, h, w)
+        motions = sparse_motions(kp_driving, kp_source, size)  # (B, K+1, h, w, 2)
         deformed = deform_by_each(source, motions)  # (B, K+1, C, h, w)
-        features = self.hourglass(torch.cat([heatmaps.to(source.dtype), deformed], dim=2).flatten(1, 2))
-        mask = at_least_float32(self.mask(features)).softmax(dim=1)  # (B, K+1, h, w)
-        out = {
-            "sparse_deformed": deformed,
-            "mask": mask,
-            "deformation": (motions * mask.unsqueeze(-1)).sum(dim=1),  # (B, h, w, 2)
-        }
-        if self.occlusion is not None:
-            out["occlusion_map"] = torch.sigmoid(
-                at_least_float32(self.occlusion(features))
-            )  # (B, 1, h, w); bf16 has no 0.999
+        seen = torch.cat([heatmaps.to(source.dtype), deformed], dim=2).flatten(1, 2)  # (B, (K+1)·(1+C), h, w)
+        mask, occlusion = joint_conv([self.mask, self.occlusion], self.hourglass(seen))
+        mask = at_least_float32(mask).softmax(dim=1)  # (B, K+1, h, w)
+        out = {"sparse_deformed": deformed, "mask": mask, "deformation": blend_motions(motions, mask)}
+        if occlusion is not None:
+            # (B, 1, h, w), widened before the sigmoid: bf16 has no 0.999.
+            out["occlusion_map"] = torch.sigmoid(at_least_float32(occlusion))
         return out
 
 
 def difference_heatmaps(
     kp_driving: Keypoints, kp_source: Keypoints, size: tuple[int, int], kp_variance: float
 ) -> Tensor:
-    """Eq. 6: a Gaussian at the driving keypoint minus one at the source's, zeros for the background: (B, K+1, 1, h, w)."""
-    heatmaps = kp2gaussian(kp_driving, size, kp_variance) - kp2gaussian(
-        kp_source, size, kp_variance
-    )  # (B, K, h, w)
+    """Eq. 6: a Gaussian at the driving keypoint minus one at the source's; zeros for the background.
+
+    Returns (B, K+1, 1, h, w). It tells the network where each motion is to be found.
+    """
+    driving = kp2gaussian(kp_driving, size, kp_variance)  # (B, K, h, w)
+    heatmaps = driving - kp2gaussian(kp_source, size, kp_variance)  # (B, K, h, w)
     return F.pad(heatmaps, (0, 0, 0, 0, 1, 0)).unsqueeze(2)
 
 
 def sparse_motions(kp_driving: Keypoints, kp_source: Keypoints, size: tuple[int, int]) -> Tensor:
-    """Eq. 4: around each keypoint, T(z) = p_source + J_source J_driving⁻¹ (z - p_driving).
+    """Eq. 4 and 5: around each keypoint, T(z) = p_source + J_source J_driving⁻¹ (z - p_driving).
 
-    Returns (B, K+1, h, w, 2) in at least float32: for each driving pixel z the source position under each motion, the
-    background's (the identity) first. Without Jacobians the motion is a translation (zero order).
+    Returns (B, K+1, h, w, 2) in at least float32: for each driving pixel z the source position under each
+    motion, the background's (the identity) first. Without Jacobians the motion is a translation (zero order).
     """
     driving, source = at_least_float32(kp_driving["value"]), at_least_float32(kp_source["value"])  # (B, K, 2)
     identity = make_coordinate_grid(size, like=driving)  # (h, w, 2)
     offset = identity - driving[:, :, None, None, :]  # (B, K, h, w, 2)
     if "jacobian" in kp_driving:
         with full_precision(like=offset):
-            jacobian = at_least_float32(kp_source["jacobian"]) @ inverse_2x2(
-                kp_driving["jacobian"]
-            )  # (B, K, 2, 2)
-            offset = (jacobian[:, :, None, None] @ offset.unsqueeze(-1)).squeeze(-1)
+            inverse = inverse_2x2(kp_driving["jacobian"])  # (B, K, 2, 2)
+            jacobian = at_least_float32(kp_source["jacobian"]) @ inverse  # (B, K, 2, 2)
+            offset = (jacobian[:, :, None, None] @ offset.unsqueeze(-1)).squeeze(-1)  # (B, K, h, w, 2)
     motion = source[:, :, None, None, :] + offset  # (B, K, h, w, 2)
-    background = identity.expand(motion.shape[0], 1, -1, -1, -1)
+    background = identity.expand(motion.shape[0], 1, -1, -1, -1)  # (B, 1, h, w, 2)
     return torch.cat([background, motion], dim=1)
 
 
@@ -121,3 +122,8 @@ def deform_by_each(source: Tensor, motions: Tensor) -> Tensor:
     batch, num_motions = motions.shape[:2]
     copies = source.unsqueeze(1).expand(batch, num_motions, -1, -1, -1)
     return warp(copies.flatten(0, 1), motions.flatten(0, 1)).unflatten(0, (batch, num_motions))
+
+
+def blend_motions(motions: Tensor, mask: Tensor) -> Tensor:
+    """Eq. 7: the motions (B, K+1, h, w, 2), weighted by the mask (B, K+1, h, w): one flow (B, h, w, 2)."""
+    return (motions * mask.unsqueeze(-1)).sum(dim=1)

@@ -1,6 +1,8 @@
-"""Patch discriminators at one or several scales, used when a config sets `generator_gan` (LSGAN with feature matching).
+"""Patch discriminators at one or several scales: LSGAN with feature matching.
 
-Attribute names are the published checkpoint format.
+Training uses them when a config sets `generator_gan`.
+
+Attribute names are the published checkpoint format: renaming one breaks every `.pth.tar`.
 Shapes: `B` batch, `C` image channels, `K` keypoints, `H, W` image size.
 """
 
@@ -14,9 +16,10 @@ from modules.util import Keypoints, features_at, kp2gaussian
 
 
 class DownBlock2d(nn.Module):
-    """4×4 convolution without padding, instance norm, leaky ReLU, 2×2 average pooling; norm and pooling can be left out.
+    """4×4 convolution without padding, instance norm, leaky ReLU, 2×2 average pooling.
 
-    (B, C, H, W) -> (B, C', H-3, W-3), halved if pooled. `sn` adds spectral normalisation.
+    (B, C, H, W) -> (B, C', H-3, W-3), halved if pooled. Norm and pooling can be left out. `sn` adds spectral
+    normalisation.
     """
 
     def __init__(
@@ -36,14 +39,15 @@ class DownBlock2d(nn.Module):
 
 
 def maybe_spectral_norm(conv: nn.Conv2d, sn: bool) -> nn.Conv2d:
-    # Hook-based, not the newer parametrisation: published checkpoints hold its weight_orig, weight_u and weight_v.
+    # By hooks and not by parametrisation: published checkpoints hold weight_orig, weight_u and weight_v.
     return nn.utils.spectral_norm(conv) if sn else conv
 
 
 class Discriminator(nn.Module):
     """Image (B, C, H, W) in [0, 1] -> (feature maps of every block, prediction map (B, 1, ., .)).
 
-    `use_kp`: the image is judged together with the Gaussians (of variance `kp_variance`) of the driving keypoints.
+    `use_kp`: the image is judged together with the Gaussians (of variance `kp_variance`) of the driving
+    keypoints.
     """
 
     def __init__(
@@ -81,9 +85,11 @@ class Discriminator(nn.Module):
 class MultiScaleDiscriminator(nn.Module):
     """One `Discriminator` for each of `scales`, all with the same parameters.
 
-    Takes an image pyramid {"prediction_<scale>": (B, C, scale·H, scale·W)} and returns for each scale "feature_maps_<scale>"
-    (a list) and "prediction_map_<scale>" (B, 1, ., .).
-    `estimate_jacobian` belongs to the parameters that all networks share; discriminators look at keypoint values only.
+    Takes an image pyramid {"prediction_<scale>": (B, C, scale·H, scale·W)} and returns for each scale
+    "feature_maps_<scale>" (a list) and "prediction_map_<scale>" (B, 1, ., .).
+
+    `estimate_jacobian` belongs to the parameters that all networks share; discriminators look at keypoint
+    values only.
     """
 
     def __init__(

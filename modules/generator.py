@@ -1,7 +1,10 @@
-"""The occlusion-aware generator: encode the source, warp its features, hide what is occluded, decode (paper Sec. 3.2).
+"""The occlusion-aware generator (paper Sec. 3.2).
 
-Attribute names are the published checkpoint format.
-Shapes: `B` batch, `C` image channels, `F` features at the bottleneck, `H, W` image size, `h, w` bottleneck size.
+It encodes the source, warps its features with the dense motion, hides what is occluded and decodes the rest.
+
+Attribute names are the published checkpoint format: renaming one breaks every `.pth.tar`.
+Shapes: `B` batch, `C` image channels, `F` features at the bottleneck, `H, W` image size, `h, w` bottleneck
+size, `.` a size that some other network decides.
 """
 
 from __future__ import annotations
@@ -34,22 +37,27 @@ class SourceEncoding(NamedTuple):
 
 
 class OcclusionAwareGenerator(nn.Module):
-    """Source image (B, C, H, W) in [0, 1] and keypoints of source and driving frame -> the source in the driving pose.
+    """Source image (B, C, H, W) in [0, 1] and keypoints of both frames -> the source in the driving pose.
 
-    Returns a dictionary: "prediction" (B, C, H, W) in [0, 1]; with dense motion also "deformed" (B, C, H, W), the source image
-    under the flow alone, "mask" and "sparse_deformed", and "occlusion_map" where it is estimated (see `DenseMotionNetwork`);
-    with `image_skip` also "painted" (B, C, H, W) in [0, 1], what the decoder gives.
+    Returns a dictionary: "prediction" (B, C, H, W) in [0, 1]; with dense motion also "deformed" (B, C, H, W),
+    the source image under the flow alone, "mask" and "sparse_deformed", and "occlusion_map" where it is
+    estimated (see `DenseMotionNetwork`); with `image_skip` also "painted" (B, C, H, W) in [0, 1], what the
+    decoder gives.
 
     `dense_motion_params`: arguments of the `DenseMotionNetwork`; None gives an auto-encoder without motion.
-    `align_corners`: how the flow is brought to the size of what it warps. Its coordinates have -1 and 1 at the centres of the
-    corner pixels; True resizes it so, and what stands still stays in place. The published False moves it by up to
-    (ratio - 1) / (2 ratio) pixels of the flow. It matters where features are larger than the flow, as in no published config.
-    `image_skip`: the occlusion map also blends the picture: where it is 1 the prediction is the warped source itself, where it
-    is 0 what the decoder painted. Source: the skip connections of Siarohin et al., "Motion Representations for Articulated
-    Animation", CVPR 2021, here for the image alone. Needs dense motion with an occlusion map.
-    `estimate_jacobian` belongs to the parameters that all networks share; motion follows what the keypoints bring.
+    `align_corners`: how the flow is brought to the size of what it warps. Its coordinates have -1 and 1 at
+    the centres of the corner pixels; True resizes it so, and what stands still stays in place. The published
+    False moves it by up to (ratio - 1) / (2 ratio) pixels of the flow. It matters where features are larger
+    than the flow, as in no published config.
+    `image_skip`: the occlusion map also blends the picture: where it is 1 the prediction is the warped source
+    itself, where it is 0 what the decoder painted. Source: the skip connections of Siarohin et al., "Motion
+    Representations for Articulated Animation", CVPR 2021, here for the image alone. Needs dense motion with
+    an occlusion map.
+    `estimate_jacobian` belongs to the parameters that all networks share; motion follows what the keypoints
+    bring.
 
-    H and W must be multiples of 2**num_down_blocks and of what the dense-motion network needs, else a `UserError`.
+    H and W must be multiples of 2**num_down_blocks and of what the dense-motion network needs, else a
+    `UserError`.
     """
 
     def __init__(
@@ -100,39 +108,38 @@ class OcclusionAwareGenerator(nn.Module):
     def encode(self, source_image: Tensor) -> SourceEncoding:
         """The half that needs no driving frame."""
         check_size(source_image, self.size_multiple)
-        features = self.first(source_image)
+        features = self.first(source_image)  # (B, block_expansion, H, W)
         for down_block in self.down_blocks:
-            features = down_block(features)
-        small = (
-            None if self.dense_motion_network is None else self.dense_motion_network.downsample(source_image)
-        )
+            features = down_block(features)  # in the end (B, F, h, w)
+        small = None
+        if self.dense_motion_network is not None:
+            small = self.dense_motion_network.downsample(source_image)  # (B, C, ., .)
         return SourceEncoding(source_image, small, features)
 
     def generate(
-        self, source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints
+        self, source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints, deformed: bool = True
     ) -> dict[str, Tensor]:
-        """The half that is done for each driving frame; returns what `forward` returns."""
+        """The half that is done for each driving frame; returns what `forward` returns.
+
+        A source of batch size 1 serves a batch of driving frames. `deformed=False` leaves out "deformed"
+        where the prediction does not need it, which saves warping an image that nobody looks at.
+        """
         features, out = source.features, {}
         if self.dense_motion_network is not None:
-            motion = self.dense_motion_network.motion(
-                source.small, kp_driving=kp_driving, kp_source=kp_source
-            )
-            deformation = motion.pop("deformation")
-            out = motion | {"deformed": self.deform_image(source.image, deformation)}
-            features = occlude(
-                self.deform(features, deformation), motion.get("occlusion_map")
-            )  # (B, F, h, w)
-        painted = self.decode(features)
+            out = self.dense_motion_network.motion(source.small, kp_driving, kp_source)
+            flow = out.pop("deformation")  # (B, ., ., 2)
+            features = occlude(self.deform(features, flow), out.get("occlusion_map"))  # (B, F, h, w)
+            if deformed or self.image_skip:
+                out["deformed"] = self.deform_image(source.image, flow)  # (B, C, H, W)
+        painted = self.decode(features)  # (B, C, H, W)
         if not self.image_skip:
             return out | {"prediction": painted}
         return out | {"painted": painted, "prediction": blend(out["deformed"], painted, out["occlusion_map"])}
 
     def deform(self, maps: Tensor, deformation: Tensor) -> Tensor:
         """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""
-        flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:], self.align_corners).permute(
-            0, 2, 3, 1
-        )  # (B, H, W, 2)
-        return warp(maps, flow)
+        flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:], self.align_corners)  # (B, 2, H, W)
+        return warp(maps, flow.permute(0, 2, 3, 1))
 
     def deform_image(self, image: Tensor, deformation: Tensor) -> Tensor:
         """Warp the source; where it is seen in the prediction, its border goes on beyond it instead of black.
@@ -145,7 +152,7 @@ class OcclusionAwareGenerator(nn.Module):
         """Warped and occluded features (B, F, h, w) -> image (B, C, H, W) in [0, 1]."""
         features = self.bottleneck(features)
         for up_block in self.up_blocks:
-            features = up_block(features)
+            features = up_block(features)  # in the end (B, block_expansion, H, W)
         return torch.sigmoid(self.final(features))
 
 
@@ -157,6 +164,9 @@ def occlude(features: Tensor, occlusion_map: Tensor | None) -> Tensor:
 
 
 def blend(deformed: Tensor, painted: Tensor, occlusion_map: Tensor) -> Tensor:
-    """The warped source where the occlusion map (B, 1, ., .) is 1, what was painted where it is 0; images (B, C, H, W)."""
+    """The warped source where the occlusion map (B, 1, ., .) is 1, what was painted where it is 0.
+
+    Images are (B, C, H, W); the result has the dtype of the warped one.
+    """
     visible = resize(occlusion_map, painted.shape[2:])
     return (visible * deformed + (1 - visible) * painted).to(deformed.dtype)

@@ -1,6 +1,6 @@
 """The keypoint detector: K keypoints and their local Jacobians, learned without labels (paper Sec. 3.1).
 
-Attribute names are the published checkpoint format.
+Attribute names are the published checkpoint format: renaming one breaks every `.pth.tar`.
 Shapes: `B` batch, `K` keypoints, `h, w` the size of the heatmaps.
 """
 
@@ -16,6 +16,7 @@ from modules.util import (
     at_least_float32,
     check_size,
     downsampling_stride,
+    joint_conv,
     make_coordinate_grid,
 )
 
@@ -61,18 +62,19 @@ class KPDetector(nn.Module):
 
     def forward(self, x: Tensor) -> Keypoints:
         check_size(x, self.size_multiple)
-        dtype = x.dtype  # of the result: autocast must not round coordinates
-        if self.down is not None:
-            x = self.down(x)
-        features = self.predictor(x)
-        logits = at_least_float32(self.kp(features))  # (B, K, h, w)
-        heatmap = (
-            (logits.flatten(2) / self.temperature).softmax(dim=-1).view_as(logits)
-        )  # (B, K, h, w), sums to 1
-        kp = {"value": soft_argmax(heatmap)}
-        if self.jacobian is not None:
-            kp["jacobian"] = expected_jacobian(heatmap, self.jacobian(features))
-        return {name: tensor.to(dtype) for name, tensor in kp.items()}
+        small = x if self.down is None else self.down(x)
+        logits, jacobian_maps = joint_conv([self.kp, self.jacobian], self.predictor(small))
+        heatmap = spatial_softmax(logits, self.temperature)  # (B, K, h, w)
+        kp = {"value": soft_argmax(heatmap)}  # (B, K, 2)
+        if jacobian_maps is not None:
+            kp["jacobian"] = expected_jacobian(heatmap, jacobian_maps)  # (B, K, 2, 2)
+        # In the image's dtype, whatever the layers computed in: autocast must not round coordinates.
+        return {name: tensor.to(x.dtype) for name, tensor in kp.items()}
+
+
+def spatial_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """Heatmaps (B, K, h, w) that each sum to 1, in at least float32."""
+    return (at_least_float32(logits).flatten(2) / temperature).softmax(dim=-1).view_as(logits)
 
 
 def soft_argmax(heatmap: Tensor) -> Tensor:

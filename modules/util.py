@@ -2,14 +2,14 @@
 
 Attribute names inside the blocks are the published checkpoint format: renaming one breaks every `.pth.tar`.
 
-Shapes: `B` batch, `K` keypoints, `C` channels, `H, W` map size, `xy` a point in [-1, 1]², x first; -1 and 1 are the centres of
-the corner pixels.
+Shapes: `B` batch, `K` keypoints, `C` channels, `H, W` map size, `xy` a point in [-1, 1]², x first;
+-1 and 1 are the centres of the corner pixels.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from modules.errors import UserError
 from sync_batchnorm import SynchronizedBatchNorm2d as BatchNorm2d
 
-Keypoints = dict[
-    str, Tensor
-]  # "value" (B, K, 2) in [-1, 1] and, for first-order motion, "jacobian" (B, K, 2, 2)
+# "value" (B, K, 2) in [-1, 1] and, for first-order motion, "jacobian" (B, K, 2, 2)
+Keypoints = dict[str, Tensor]
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Coordinates
+# ---- Coordinates -------------------------------------------------------------
 
 
 def make_coordinate_grid(spatial_size: tuple[int, int], like: Tensor) -> Tensor:
@@ -45,12 +43,13 @@ def kp2gaussian(kp: Keypoints, spatial_size: tuple[int, int], kp_variance: float
 def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros") -> Tensor:
     """Sample `image` (B, C, H, W) bilinearly at the xy positions `grid` (B, h, w, 2): (B, C, h, w).
 
-    `align_corners=True`, because our grids put -1 and 1 on the centres of the corner pixels: only so does the identity grid
-    return the image itself. The published weights were trained under PyTorch 1.0, where this was the only behaviour.
-    Resizing (`resize`) is the opposite case: it was, and stays, `align_corners=False`.
+    `align_corners=True`, because our grids put -1 and 1 on the centres of the corner pixels: only so does
+    the identity grid return the image itself. The published weights were trained under PyTorch 1.0, where
+    this was the only behaviour. Resizing (`resize`) is the opposite case: it was, and stays,
+    `align_corners=False`.
 
-    Sampled in the wider dtype of the two, since half-precision coordinates are off by whole pixels; returned in the image's.
-    An image of batch size 1 serves all grids.
+    Sampled in the wider dtype of the two, since half-precision coordinates are off by whole pixels; returned
+    in the image's. An image of batch size 1 serves all grids.
     """
     image = image.expand(grid.shape[0], -1, -1, -1)
     dtype = torch.promote_types(image.dtype, grid.dtype)
@@ -61,14 +60,13 @@ def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros") -> Tensor:
 
 
 def resize(maps: Tensor, spatial_size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    """Bilinear resizing of (B, C, h, w) to (B, C, H, W); a map that has the size already is returned as it is."""
+    """Bilinear resizing of (B, C, h, w) to (B, C, H, W); what has the size already is returned as it is."""
     if maps.shape[2:] == spatial_size:
         return maps
     return F.interpolate(maps, size=spatial_size, mode="bilinear", align_corners=align_corners)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Numerics
+# ---- Numerics ----------------------------------------------------------------
 
 SMALLEST_DETERMINANT = 1e-6
 
@@ -79,19 +77,21 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def full_precision(like: Tensor) -> contextlib.AbstractContextManager:
-    """A region without autocast, for matrix products of coordinates: 8 bits of mantissa would move them by pixels."""
+    """A region without autocast, for products of coordinates: bf16's 8 bits would move them by pixels."""
     return torch.autocast(device_type=like.device.type, enabled=False)
 
 
 def inverse_2x2(matrix: Tensor) -> Tensor:
     """Closed-form inverse of (..., 2, 2) in at least float32.
 
-    A determinant smaller than 1e-6 in magnitude is replaced by ±1e-6 and gets no gradient, so that a keypoint whose Jacobian
-    collapses during training gives large but finite values and gradients instead of NaN.
+    A determinant smaller than 1e-6 in magnitude is replaced by ±1e-6 and gets no gradient, so that a keypoint
+    whose Jacobian collapses during training gives large but finite values and gradients instead of NaN.
     """
     a, b, c, d = at_least_float32(matrix).flatten(-2).unbind(-1)
     determinant = a * d - b * c
-    bound = torch.copysign(torch.full_like(determinant, SMALLEST_DETERMINANT), determinant.detach())
+    # `where` and not copysign, which the ONNX exporters can't translate.
+    bound = torch.full_like(determinant, SMALLEST_DETERMINANT)
+    bound = torch.where(determinant < 0, -bound, bound)
     determinant = torch.where(determinant.abs() < SMALLEST_DETERMINANT, bound, determinant)
     adjugate = torch.stack([d, -b, -c, a], dim=-1).unflatten(-1, (2, 2))
     return adjugate / determinant[..., None, None]  # (..., 2, 2)
@@ -99,7 +99,7 @@ def inverse_2x2(matrix: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Within the block the module's weights are constants of the graph: gradients pass through it, none are made for it."""
+    """Within the block the module's weights are constants: gradients pass through, none are made for it."""
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -116,13 +116,15 @@ def check_size(image: Tensor, multiple: int) -> None:
     if height % multiple or width % multiple:
         below = [max(size // multiple, 1) * multiple for size in (height, width)]
         raise UserError(
-            f"images of {height}x{width} (height x width) don't fit this model: both must be multiples of {multiple}, "
-            f"for example {below[0]}x{below[1]}; resize them or change the config's frame_shape"
+            f"images of {height}x{width} (height x width) don't fit this model: both must be multiples of "
+            f"{multiple}, for example {below[0]}x{below[1]}; resize them or change the config's frame_shape"
         )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Blocks
+# ---- Blocks ------------------------------------------------------------------
+#
+# A block's norm directly follows its convolution; modules/inference.py folds the one into the other.
+# ReLUs work in place: what they overwrite is a norm's result, which no backward pass reads.
 
 
 class ResBlock2d(nn.Module):
@@ -136,9 +138,9 @@ class ResBlock2d(nn.Module):
         self.norm2 = BatchNorm2d(in_features, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(F.relu(self.norm1(x)))
-        out = self.conv2(F.relu(self.norm2(out)))
-        return out + x
+        out = self.conv1(F.relu(self.norm1(x), inplace=True))
+        out = self.conv2(F.relu(self.norm2(out), inplace=True))
+        return out.add_(x)
 
 
 class UpBlock2d(nn.Module):
@@ -150,9 +152,10 @@ class UpBlock2d(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
         self.norm = BatchNorm2d(out_features, affine=True)
+        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))))
+        return F.relu(self.norm(self.conv(self.upsample(x))), inplace=True)
 
 
 class DownBlock2d(nn.Module):
@@ -167,7 +170,7 @@ class DownBlock2d(nn.Module):
         self.pool = nn.AvgPool2d(kernel_size=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(F.relu(self.norm(self.conv(x))))
+        return self.pool(F.relu(self.norm(self.conv(x)), inplace=True))
 
 
 class SameBlock2d(nn.Module):
@@ -181,11 +184,24 @@ class SameBlock2d(nn.Module):
         self.norm = BatchNorm2d(out_features, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Hourglass
+def joint_conv(convs: Sequence[nn.Conv2d | None], x: Tensor) -> list[Tensor | None]:
+    """What each of `convs` gives for the maps x (B, C, H, W), from one convolution; None gives None.
+
+    Heads that read the same features differ in their output channels alone. One convolution takes about half
+    the time of two, since the features are read once and few channels leave a processor's vectors idle.
+    """
+    present = [conv for conv in convs if conv is not None]
+    weight = torch.cat([conv.weight for conv in present])  # (sum of output channels, C, k, k)
+    bias = torch.cat([conv.bias for conv in present])
+    maps = F.conv2d(x, weight, bias, padding=present[0].padding)
+    parts = iter(maps.split([conv.out_channels for conv in present], dim=1))
+    return [None if conv is None else next(parts) for conv in convs]
+
+
+# ---- Hourglass ---------------------------------------------------------------
 
 
 def features_at(level: int, block_expansion: int, max_features: int) -> int:
@@ -231,7 +247,10 @@ class Decoder(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """U-Net: (B, in_features, H, W) -> (B, block_expansion + in_features, H, W); H and W multiples of 2**num_blocks."""
+    """U-Net: (B, in_features, H, W) -> (B, block_expansion + in_features, H, W).
+
+    H and W must be multiples of 2**num_blocks.
+    """
 
     def __init__(self, block_expansion: int, in_features: int, num_blocks: int = 3, max_features: int = 256):
         super().__init__()
@@ -243,8 +262,7 @@ class Hourglass(nn.Module):
         return self.decoder(self.encoder(x))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Anti-aliased downsampling
+# ---- Anti-aliased downsampling -----------------------------------------------
 
 
 def downsampling_stride(scale: float) -> int:

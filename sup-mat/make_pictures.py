@@ -210,7 +210,7 @@ DETAIL = 512  # side of pictures that are drawn upon before they are made smalle
 def look(networks: Networks, source: np.ndarray, driving: list[np.ndarray]) -> dict:
     """What the networks make of a source and the last driving frame, moved relative to the first; see `Animator.animate`."""
     animator = Animator(*networks, to_tensor(source).unsqueeze(0), transfer(True, True))
-    *_, out = animator.animate(map(to_tensor, driving))
+    *_, out = animator.animate(map(to_tensor, driving), deformed=True)
     return out
 
 

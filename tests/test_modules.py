@@ -37,7 +37,7 @@ def animate(detector: nn.Module, generator: nn.Module, source: torch.Tensor, dri
     return generator(source, kp_driving=detector(driving), kp_source=detector(source))
 
 
-# Grids and warps
+# ---- Grids and warps ---------------------------------------------------------
 
 
 def test_identity_grid_returns_the_image() -> None:
@@ -95,7 +95,7 @@ def test_resize_uses_pixel_areas_not_corner_centres() -> None:
     assert resize(ramp, (1, 4)).flatten().tolist() == [0.0, 0.25, 0.75, 1.0]
 
 
-# The 2×2 inverse
+# ---- The 2×2 inverse ---------------------------------------------------------
 
 
 def test_inverse_is_the_inverse() -> None:
@@ -130,7 +130,7 @@ def test_inverse_is_float32_under_autocast() -> None:
     torch.testing.assert_close(inverse @ matrix, torch.eye(2), atol=1e-6, rtol=0)
 
 
-# Networks
+# ---- Networks ----------------------------------------------------------------
 
 
 def test_jacobian_head_starts_at_the_identity() -> None:
@@ -144,11 +144,12 @@ def test_padded_heads_cover_the_whole_map() -> None:
     detector, _ = detector_and_generator({"model_params.kp_detector_params.pad": 3})
     detector.kp.weight.data.zero_()
     detector.kp.bias.data.zero_()
-    maps = []
-    detector.jacobian.register_forward_hook(lambda module, inputs, out: maps.append(out))
+    features = []
+    detector.predictor.register_forward_hook(lambda module, inputs, out: features.append(out))
     kp = detector(images(2))
-    assert maps[0].shape == (2, 12, 16, 16)
-    torch.testing.assert_close(kp["jacobian"].flatten(1), maps[0].mean(dim=(2, 3)))  # an even heatmap
+    maps = detector.jacobian(features[0])
+    assert maps.shape == (2, 12, 16, 16)
+    torch.testing.assert_close(kp["jacobian"].flatten(1), maps.mean(dim=(2, 3)))  # an even heatmap
 
 
 def test_groups_of_a_block_split_its_channels() -> None:
@@ -279,10 +280,11 @@ def test_networks_follow_the_dtype_of_their_inputs(dtype: torch.dtype) -> None:
 
 def test_keypoints_of_a_half_precision_detector_are_rounded_only_at_the_end() -> None:
     detector = detector_and_generator()[0].bfloat16()
-    logits = []
-    detector.kp.register_forward_hook(lambda module, inputs, out: logits.append(out))
+    features = []
+    detector.predictor.register_forward_hook(lambda module, inputs, out: features.append(out))
     kp = detector(images(2).bfloat16())
-    heatmap = (logits[0].float() / detector.temperature).flatten(2).softmax(dim=-1).view_as(logits[0])
+    logits = detector.kp(features[0]).float()
+    heatmap = (logits / detector.temperature).flatten(2).softmax(dim=-1).view_as(logits)
     assert torch.equal(kp["value"], soft_argmax(heatmap).bfloat16())
 
 
