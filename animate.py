@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from device import autocast
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem
 from logger import Progress, Visualizer, to_uint8
+from media.pictures import write_image
+from media.writer import VideoWriter
 from modules.util import Keypoints, full_precision, inverse_2x2
-from video import VideoWriter, write_image
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Keypoint transfer

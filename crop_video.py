@@ -27,8 +27,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from media.clips import Clip, VideoClip, open_clip
+from media.writer import VideoWriter
 from modules.errors import UserError, command_line
-from video import Clip, VideoClip, VideoWriter, open_clip
 
 LOOKS_PER_SECOND = 5  # in between, boxes are interpolated
 PATIENCE = 1.0  # seconds for which a face may go unseen

@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from media.clips import Clip, open_clip
+from media.pictures import fit, read_image
+from media.writer import VideoWriter
 from modules.errors import UserError, command_line
-from video import Clip, VideoWriter, fit, open_clip, read_image
 
 if TYPE_CHECKING:  # imported where they are needed, so that --help answers at once
     import torch

@@ -1,13 +1,14 @@
 """Clips on disk → samples for training, clips for evaluation, pairs for animation.
 
-Layout. `root_dir` holds clips: folders of frames, strip images, or videos (`video.py` lists the formats). They lie in `train/`
-and `test/`, or directly in `root_dir`, which is then split 80/20 by seed. The identity of a clip is its name up to the first
-`#`.
+Layout. `root_dir` holds clips: folders of frames, strip images, or videos (`media/clips.py` lists the
+formats). They lie in `train/` and `test/`, or directly in `root_dir`, which is then split 80/20 by seed. The
+identity of a clip is its name up to the first `#`.
 
-Randomness. A training sample is a function of (random_seed, seed, epoch, index) and of the files, never of which worker draws
-it, how many workers there are, or what was drawn before. So the number of workers may change, and an epoch can go on from its
-middle. The training loop calls `set_epoch(epoch, seed)` before it iterates; the values lie in shared memory, where workers
-that outlive an epoch see them. `DatasetRepeater` turns its index into (repeat, index), and each repeat has a stream of its own.
+Randomness. A training sample is a function of (random_seed, seed, epoch, index) and of the files, never of
+which worker draws it, how many workers there are, or what was drawn before. So the number of workers may
+change, and an epoch can go on from its middle. The training loop calls `set_epoch(epoch, seed)` before it
+iterates; the values lie in shared memory, where workers that outlive an epoch see them. `DatasetRepeater`
+turns its index into (repeat, index), and each repeat has a stream of its own.
 
 Shapes: `T` frames, `H, W` size. Everything is RGB float32 in [0, 1].
 """
@@ -29,16 +30,9 @@ import torch
 from torch.utils.data import Dataset
 
 from augmentation import AllAugmentationTransform
+from media.clips import CLIP_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES, has_suffix, is_clip, open_clip
+from media.pictures import IMAGE_SUFFIXES
 from modules.errors import DatasetError, MediaError
-from video import (
-    CLIP_SUFFIXES,
-    IMAGE_SUFFIXES,
-    STRIP_SUFFIXES,
-    VIDEO_SUFFIXES,
-    has_suffix,
-    is_clip,
-    open_clip,
-)
 
 MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
 
@@ -52,8 +46,8 @@ def read_video(name: str | Path, frame_shape: Sequence[int]) -> np.ndarray:
 class LazyClip:
     """A clip whose frames are decoded as they are asked for, so that its length costs no memory.
 
-    `for frame in clip` gives float32 tensors (3, H, W) in [0, 1], `len(clip)` counts them, and each loop starts anew.
-    `name` is the file name, `fps` the frames per second, `size` is (H, W).
+    `for frame in clip` gives float32 tensors (3, H, W) in [0, 1], `len(clip)` counts them, and each loop
+    starts anew. `name` is the file name, `fps` the frames per second, `size` is (H, W).
     """
 
     def __init__(self, path: Path, frame_shape: Sequence[int]):
@@ -79,21 +73,22 @@ def _to_tensor(frame):
 class FramesDataset(Dataset):
     """The training or the test clips of `root_dir`.
 
-    Training samples are two frames of one clip, in order of time before augmentation:
-    `{"source": float32 (3, H, W), "driving": float32 (3, H, W), "name": str}`. Only those two frames are decoded.
-    Test samples are whole clips, `{"video": float32 (3, T, H, W), "name": str}`; `clip(index)` is the same clip frame by frame.
+    Training samples are two frames of one clip, in order of time before augmentation: `{"source": float32 (3,
+    H, W), "driving": float32 (3, H, W), "name": str}`. Only those two frames are decoded. Test samples are
+    whole clips, `{"video": float32 (3, T, H, W), "name": str}`; `clip(index)` is the same clip frame by
+    frame.
 
     root_dir: folder with `train/` and `test/`, or with the clips themselves for a random split.
     frame_shape: (H, W, 3) of every frame, and of the frames in a strip.
-    id_sampling: training draws an identity, then one of its clips; the length is the number of identities, and a random split
-        keeps each identity on one side.
+    id_sampling: training draws an identity, then one of its clips; the length is the number of identities,
+        and a random split keeps each identity on one side.
     random_seed: of the random split and of the samples.
     pairs_list: CSV file for `PairedDataset`.
     augmentation_params: parameters of `AllAugmentationTransform`, used in training only.
 
-    An unreadable clip is warned of once, and training draws another instead. `DatasetError` is raised when more than a tenth of
-    the clips are unreadable, when the folders are not as described, and for frames that are not of `frame_shape`, unless the
-    augmentation crops or resizes.
+    An unreadable clip is warned of once, and training draws another instead. `DatasetError` is raised when
+    more than a tenth of the clips are unreadable, when the folders are not as described, and for frames that
+    are not of `frame_shape`, unless the augmentation crops or resizes.
     """
 
     def __init__(
@@ -192,7 +187,10 @@ class FramesDataset(Dataset):
             )
 
     def _note_unreadable(self, path, error):
-        """Warn of a clip once, and stop when there are too many. The list is in memory that all workers share."""
+        """Warn of a clip once, and stop when there are too many.
+
+        The list is in memory that all workers share.
+        """
         position = self.clips.index(path.name)
         if self._unreadable[position]:
             return
@@ -240,9 +238,10 @@ class ClipPair(NamedTuple):
 class PairedDataset(Dataset):
     """At most `number_of_pairs` pairs of clips of a test dataset, from its `pairs_list` or else drawn from all pairs by `seed`.
 
-    Samples are whole clips: `driving_video`, `driving_name`, `source_video`, `source_name`. `pair(index)` decodes frame by
-    frame. `pairs` holds the indices (driving, source). Clips of a pairs list that the dataset lacks are warned of by name;
-    a list that can't be read, or of which no pair is left, raises `DatasetError`.
+    Samples are whole clips: `driving_video`, `driving_name`, `source_video`, `source_name`. `pair(index)`
+    decodes frame by frame. `pairs` holds the indices (driving, source). Clips of a pairs list that the
+    dataset lacks are warned of by name; a list that can't be read, or of which no pair is left, raises
+    `DatasetError`.
     """
 
     def __init__(self, initial_dataset: FramesDataset, number_of_pairs: int, seed: int = 0):
@@ -272,7 +271,10 @@ def _random_pairs(clips, wanted, seed):
 
 
 def _listed_pairs(pairs_list, clips):
-    """The pairs of a CSV file as indices into `clips`. A name also matches the clip in another format: `a.mp4` and `a`."""
+    """The pairs of a CSV file as indices into `clips`.
+
+    A name also matches the clip in another format: `a.mp4` and `a`.
+    """
     by_name = {name: index for index, name in enumerate(clips)}
     by_stem = {clip_stem(name): index for name, index in by_name.items()}
     rows = _read_pairs_list(pairs_list)

@@ -16,9 +16,9 @@ from skimage.draw import disk
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from media.pictures import write_image
 from modules.build import load_weights
 from modules.errors import CheckpointError, UserError
-from video import write_image
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Checkpoints

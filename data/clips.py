@@ -27,8 +27,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from media.clips import Clip, open_clip
+from media.pictures import Box, Size, fit
+from media.writer import VideoWriter
 from modules.errors import DatasetError, MediaError, UserError
-from video import Box, Clip, Size, VideoWriter, fit, open_clip
 
 SPLITS = ("train", "test")
 LEAST_FRAMES = 2  # a training sample is two frames of a clip

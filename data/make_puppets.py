@@ -1313,7 +1313,7 @@ class Clip:
 
 def write_clip(clip: Clip) -> None:
     """Draw and encode one clip and its landmarks."""
-    from video import VideoWriter  # here, so that drawing puppets needs no video library
+    from media.writer import VideoWriter  # here, so that drawing puppets needs no video library
 
     puppet, poses = clip.performance()
     with VideoWriter(clip.path, FPS) as writer:

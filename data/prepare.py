@@ -39,8 +39,9 @@ from data.clips import (
     workers_option,
     write_clip,
 )
+from media.clips import VIDEO_SUFFIXES, natural_key, open_clip
+from media.pictures import IMAGE_SUFFIXES, read_image_size
 from modules.errors import DatasetError, MediaError, command_line
-from video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_clip, read_image_size
 
 MOST_LINES = 20  # of one kind that the check prints
 PUBLISHED_MULTIPLE = 128  # what the sides of frames must be multiples of in the 256-pixel configs

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from logger import Progress, save_atomically
+from media.clips import open_clip
 from modules.errors import DatasetError
-from video import open_clip
 
 SIDE = 64
 EMBEDDING = 32

@@ -33,11 +33,12 @@ from data.make_puppets import FPS, REACH, Pose, Puppet, random_motion, render
 from demo import SAMPLE, load_networks, make_animation, model_size, to_tensor, transfer
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem, identity
 from logger import Visualizer, find_checkpoint, to_uint8
+from media.pictures import fit, write_image
+from media.writer import VideoWriter
 from modules.build import read_config
 from modules.dense_motion import sparse_motions
 from modules.errors import UserError, command_line
 from modules.util import make_coordinate_grid
-from video import VideoWriter, fit, write_image
 
 SEED = 2019  # of all puppets here; no dataset of this project is made with it
 

@@ -15,7 +15,8 @@ from skimage import data
 
 import crop_video
 from crop_video import CascadeDetector, Track, crop_box, find_tracks, iou, link, main
-from video import VideoWriter, open_clip
+from media.clips import open_clip
+from media.writer import VideoWriter
 
 FACE = np.array([180, 72, 272, 178])  # in data.astronaut(), from hairline to chin; measured by eye
 HEAD = (130, 0, 330, 200)  # a part of it that holds the head

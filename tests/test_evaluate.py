@@ -22,8 +22,9 @@ from evaluation.clips import find_pairs
 from evaluation.comparisons import L1, Lpips, Psnr, Ssim
 from evaluation.detectors import IDENTITIES, LANDMARKS, FaceAlignment, InsightFace, KeypointRCNN
 from evaluation.report import frechet_inception_distance
+from media.pictures import write_image
+from media.writer import VideoWriter
 from modules.errors import CheckpointError
-from video import VideoWriter, write_image
 
 NAN = float("nan")
 NOT_FOUND = (NAN, NAN)

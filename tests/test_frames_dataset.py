@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from frames_dataset import DatasetRepeater, FramesDataset, PairedDataset, identity, read_video
+from media.writer import VideoWriter
 from modules.errors import ConfigError, DatasetError, MediaError
-from video import VideoWriter
 
 SHAPE = (8, 8, 3)
 FLIPS = {"flip_param": {"time_flip": True, "horizontal_flip": True}}

@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from media.clips import open_clip
+from media.pictures import read_image
 from modules.build import build_generator, build_kp_detector
 from modules.util import make_coordinate_grid
 from tests.clips import write_clip, write_dataset
 from tests.small import images, randomize, small_config, write_config
-from video import open_clip, read_image
 
 SCRIPT = Path(__file__).parents[1] / "sup-mat" / "make_pictures.py"
 spec = importlib.util.spec_from_file_location("make_pictures", SCRIPT)

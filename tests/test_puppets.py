@@ -28,7 +28,7 @@ from data.make_puppets import (
     random_motion,
     render,
 )
-from video import open_clip
+from media.clips import open_clip
 
 SCRIPT = Path(puppets.__file__)
 POSES = [

@@ -38,8 +38,9 @@ from data.clips import (
     workers_option,
     write_clip,
 )
+from media.clips import VIDEO_SUFFIXES, open_clip
+from media.pictures import Box, Size
 from modules.errors import DatasetError, MediaError, UserError, command_line
-from video import VIDEO_SUFFIXES, Box, Size, open_clip
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 VIDEO_NAME = re.compile(r"[\w-]+")  # no dots or slashes: it becomes a file name and part of an address
