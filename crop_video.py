@@ -30,6 +30,7 @@ from PIL import Image
 from media.clips import Clip, VideoClip, open_clip
 from media.writer import VideoWriter
 from modules.errors import UserError, command_line
+from progress import Progress
 
 LOOKS_PER_SECOND = 5  # in between, boxes are interpolated
 PATIENCE = 1.0  # seconds for which a face may go unseen
@@ -334,8 +335,6 @@ class Track:
 
 def find_tracks(clip: Clip, detect: Detector, iou_with_initial: float) -> list[Track]:
     """All faces that are seen in at least `LEAST_FOUND` of the looks, in the order of their first frame."""
-    from logger import Progress
-
     step = max(1, round(clip.fps / LOOKS_PER_SECOND))
     with Progress(len(clip), "looking for faces", "frames") as progress:
         tracks = link(looks(clip, detect, step, progress.advance), iou_with_initial, PATIENCE * clip.fps)
@@ -482,8 +481,6 @@ def write_crops(
     clip: Clip, tracks: list[Track], boxes: list[Box], image_shape: tuple[int, int], out: Path
 ) -> None:
     """Write all crops in one pass through the video."""
-    from logger import Progress
-
     out.mkdir(parents=True, exist_ok=True)
     writers = [VideoWriter(out / crop_name(clip, number), clip.fps) for number in range(len(tracks))]
     with Progress(len(clip), "cropping", "frames") as progress, contextlib.ExitStack() as stack:

@@ -26,10 +26,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from device import autocast, caught_signals, rank, world_size
 from frames_dataset import DatasetRepeater
-from logger import NETWORKS, Logger, Progress, load_parts, read_checkpoint
+from logger import NETWORKS, Logger, load_parts, read_checkpoint
 from modules.errors import CheckpointError, DatasetError, UserError
 from modules.model import DiscriminatorFullModel, GeneratorFullModel, Transform
 from modules.util import frozen
+from progress import Progress
 from sync_batchnorm import DataParallelWithCallback
 
 RESUME_FORMAT = 1

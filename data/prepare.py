@@ -42,6 +42,7 @@ from data.clips import (
 from media.clips import VIDEO_SUFFIXES, natural_key, open_clip
 from media.pictures import IMAGE_SUFFIXES, read_image_size
 from modules.errors import DatasetError, MediaError, command_line
+from progress import Progress
 
 MOST_LINES = 20  # of one kind that the check prints
 PUBLISHED_MULTIPLE = 128  # what the sides of frames must be multiples of in the 256-pixel configs
@@ -240,7 +241,6 @@ class Look(NamedTuple):
 
 def check(root: Path, config_path: Path | None, workers: int) -> bool:
     """Read a dataset as training would, print what is wrong and what is noteworthy; returns whether nothing is wrong."""
-    from logger import Progress
     from modules.build import read_config
 
     if not root.is_dir():

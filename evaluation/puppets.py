@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from logger import Progress, save_atomically
+from logger import save_atomically
 from media.clips import open_clip
 from modules.errors import DatasetError
+from progress import Progress
 
 SIDE = 64
 EMBEDDING = 32
