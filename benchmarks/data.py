@@ -118,7 +118,7 @@ WHOLE_CLIP = {"imageio, float array": imageio_array, "PyAV loop": pyav_loop, "ow
 def pick_two(read_clip, path, transform, rng):
     frames = read_clip(path)
     pair = np.stack([frames[number] for number in sorted(rng.integers(len(frames), size=2))])
-    return np.ascontiguousarray(transform(pair, rng).transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(transform(pair, rng))
 
 
 def skimage_and_pil(folder, rng):

@@ -57,6 +57,19 @@ def is_clip(entry: Path | os.DirEntry) -> bool:
     return has_suffix(entry.name, CLIP_SUFFIXES)
 
 
+def clip_stem(name: str) -> str:
+    """The name of a clip without the suffix of a clip format; other dots stay."""
+    return Path(name).stem if has_suffix(name, CLIP_SUFFIXES) else name
+
+
+def identity(name: str) -> str:
+    """Who a clip shows: its name up to the first `#`, or else its whole name without suffix."""
+    return clip_stem(name).split("#")[0]
+
+
+# ---- Clips ------------------------------------------------------------------
+
+
 def open_clip(path: str | Path, frame_shape: tuple[int, int, int] | None = None) -> Clip:
     """Open a folder of frames, a strip image or a video.
 
@@ -76,9 +89,6 @@ def open_clip(path: str | Path, frame_shape: tuple[int, int, int] | None = None)
         return VideoClip(path)
     known = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
     raise MediaError(f"{path}: is not a known kind of clip; give a folder of frames or one of {known}")
-
-
-# ---- Clips ------------------------------------------------------------------
 
 
 class Clip:
@@ -228,7 +238,10 @@ class VideoClip(Clip):
                 yield number, convert(frame)
 
     def _decode_from_start(self, missing: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Find the frames `missing`, by their time or, where the index has none, by counting. Empties `missing`."""
+        """Find the frames `missing`, by their time or, where the index has none, by counting.
+
+        Empties `missing`.
+        """
         pts = self._index.pts
         targets = {number if pts is None else int(pts[number]): number for number in missing}
         with opened_video(self.path) as (container, stream):

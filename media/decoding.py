@@ -198,7 +198,9 @@ def _mean_fps(length: int, seconds: float, stream: av.VideoStream) -> float:
 def decode_chosen(
     container: av.container.InputContainer, stream: av.VideoStream, start: int, targets: Collection[int]
 ) -> Iterator[av.VideoFrame]:
-    """Decode the frames at the times `targets`. `container` was sought to the keyframe at time `start` before.
+    """Decode the frames at the times `targets`.
+
+    `container` was sought to the keyframe at time `start` before.
 
     The decoder is drained after the last packet that is wanted. A frame that it knows to be incomplete is
     left out.

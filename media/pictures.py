@@ -10,6 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -42,11 +43,14 @@ _PILLOW_ERRORS = (
 # ---- Values -----------------------------------------------------------------
 
 
-def to_float(pixels: np.ndarray) -> np.ndarray:
-    """Pixels of any shape, uint8 or floating point in [0, 1] -> float32 in [0, 1], memory in the same order."""
+def to_float(pixels: np.ndarray, order: Literal["K", "C"] = "K") -> np.ndarray:
+    """Pixels of any shape, uint8 or floating point in [0, 1] -> a float32 copy in [0, 1].
+
+    `order`: "K" keeps the order of memory, "C" makes it that of the shape.
+    """
     if pixels.dtype == np.uint8:
-        return pixels / np.float32(255)
-    return pixels.astype(np.float32)
+        return np.divide(pixels, np.float32(255), order=order)
+    return pixels.astype(np.float32, order=order)
 
 
 def to_uint8(values: np.ndarray) -> np.ndarray:
@@ -81,7 +85,7 @@ def media_errors(path: Path, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _picture_errors(path: Path) -> Iterator[None]:
-    """Turn the exceptions of reading a picture into a `MediaError`, without Pillow's warning of a large one."""
+    """Turn the exceptions of reading a picture into a `MediaError`, and drop the warning of a large one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
