@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from device import autocast
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem
-from logger import Progress, Visualizer, to_uint8
+from logger import Visualizer
+from media.pictures import write_image
+from media.tensors import to_pixels
+from media.writer import VideoWriter
 from modules.util import Keypoints, full_precision, inverse_2x2
-from video import VideoWriter, write_image
+from progress import Progress
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Keypoint transfer
@@ -199,7 +202,7 @@ class Results:
                 driven = frame.to(animator.source).unsqueeze(0)
                 writer.write(self.visualizer.visualize(driven, animator.source, out))
                 prediction = out["prediction"][0].float()
-                strip[:, i * width : (i + 1) * width] = to_uint8(prediction.permute(1, 2, 0).cpu())
+                strip[:, i * width : (i + 1) * width] = to_pixels(prediction)
                 progress.advance(1, name)
                 yield driven[0], prediction
             write_image(strip_path, strip)

@@ -1,83 +1,94 @@
 """Random changes of a training clip: flips, rotation, resizing, cropping, colour.
 
-One draw holds for every frame of a clip, so that source and driving still belong together. All randomness comes from the
-generator that is passed in: equal generators give equal clips, and no global random state is read or changed.
+One draw holds for every frame of a clip, so that source and driving still belong together. All randomness
+comes from the generator that is passed in: equal generators give equal clips, and no global random state is
+read or changed.
 
-Shapes: `T` frames, `H, W` size. Clips are (T, H, W, 3). Inside, they are `planes` (T, 3, H, W), which lets colour arithmetic
-run over whole channels and is the order that networks read.
+Shapes: `T` frames, `H, W` size. A clip comes in as frames (T, H, W, 3) and is turned once, to `planes` (T, 3,
+H, W): the order that networks read, and in which colour arithmetic runs over whole channels.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from modules.errors import ConfigError
+from media.pictures import to_float
+from modules.build import AUGMENTATION, check_keys
+
+Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # planes -> planes
 
 
 class AllAugmentationTransform:
-    """The transforms that a config asks for, applied to a clip in the order flip, rotation, resize, crop, jitter.
+    """The transforms that a config asks for, in the order flip, rotation, resize, crop, jitter.
 
-    Each parameter is a mapping of the keyword arguments of `RandomResize`, `RandomRotation`, `RandomFlip`, `RandomCrop` and
-    `ColorJitter`, or None to leave that transform out. Unknown keys and values that can't be used raise `ConfigError`.
+    Each parameter is a mapping of the keyword arguments of `RandomResize`, `RandomRotation`, `RandomFlip`,
+    `RandomCrop` and `ColorJitter`, or None to leave that transform out. `from_config` checks them first.
     """
 
     def __init__(
-        self, resize_param=None, rotation_param=None, flip_param=None, crop_param=None, jitter_param=None
+        self,
+        resize_param: Mapping[str, Any] | None = None,
+        rotation_param: Mapping[str, Any] | None = None,
+        flip_param: Mapping[str, Any] | None = None,
+        crop_param: Mapping[str, Any] | None = None,
+        jitter_param: Mapping[str, Any] | None = None,
     ):
-        steps = {
-            "flip_param": (RandomFlip, {} if flip_param is None else flip_param),
-            "rotation_param": (RandomRotation, rotation_param),
-            "resize_param": (RandomResize, resize_param),
-            "crop_param": (RandomCrop, crop_param),
-            "jitter_param": (ColorJitter, jitter_param),
-        }
-        self.flip, *self.transforms = [
-            _build(name, step, params) for name, (step, params) in steps.items() if params is not None
+        self.flip = RandomFlip(**(flip_param or {}))
+        steps: list[tuple[Callable[..., Transform], Mapping[str, Any] | None]] = [
+            (RandomRotation, rotation_param),
+            (RandomResize, resize_param),
+            (RandomCrop, crop_param),
+            (ColorJitter, jitter_param),
         ]
+        self.transforms = [step(**params) for step, params in steps if params is not None]
         self.changes_size = resize_param is not None or crop_param is not None
 
     @classmethod
-    def from_config(cls, augmentation_params: Mapping | None) -> AllAugmentationTransform:
-        """The transform of a config's `augmentation_params`; none at all (None) only converts to float."""
-        return _build("", cls, {} if augmentation_params is None else augmentation_params)
+    def from_config(cls, augmentation_params: Mapping[str, Any] | None) -> AllAugmentationTransform:
+        """The transform of a config's `augmentation_params`; none at all (None) only converts to float.
+
+        Raises `ConfigError` for unknown keys and values that can't be used, by the schema in
+        `modules/build.py`.
+        """
+        if augmentation_params is None:
+            return cls()
+        check_keys(augmentation_params, AUGMENTATION, "dataset_params", "augmentation_params")
+        given = {name: params for name, params in augmentation_params.items() if params is not None}
+        # An empty value in a config counts as left out.
+        return cls(
+            **{name: {k: v for k, v in params.items() if v is not None} for name, params in given.items()}
+        )
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Change a clip (T, H, W, 3), uint8 or floating point in [0, 1], into float32 (T, H', W', 3) in [0, 1].
+        """Change a clip (T, H, W, 3), uint8 or floating point in [0, 1], into float32 (T, 3, H', W').
 
-        Without `rng` every call draws from fresh entropy.
+        The result is in [0, 1], and the clip that is passed in stays as it is. Without `rng` every call draws
+        from fresh entropy.
         """
         rng = np.random.default_rng() if rng is None else rng
-        planes = self.flip(np.asarray(clip).transpose(0, 3, 1, 2), rng)
-        planes = to_float(planes)  # (T, 3, H, W)
+        turned = self.flip(np.asarray(clip).transpose(0, 3, 1, 2), rng)
+        planes = to_float(turned, order="C")  # (T, 3, H, W), a copy
         for transform in self.transforms:
             planes = transform(planes, rng)
-        return planes.transpose(0, 2, 3, 1)
+        return planes
 
 
-def to_float(planes: np.ndarray) -> np.ndarray:
-    """uint8, or floating point in [0, 1] → a contiguous float32 copy in [0, 1]."""
-    if planes.dtype == np.uint8:
-        return np.divide(planes, np.float32(255), order="C")
-    return planes.astype(np.float32, order="C")
-
-
-# ---- geometry ----
+# ---- Geometry ---------------------------------------------------------------
 
 
 class RandomFlip:
-    """Play backwards with probability 1/2, mirror left and right with probability 1/2; the two are independent."""
+    """Play backwards with probability 1/2, and mirror with probability 1/2, independently."""
 
-    def __init__(self, time_flip=False, horizontal_flip=False):
-        for key, value in (("time_flip", time_flip), ("horizontal_flip", horizontal_flip)):
-            _require(isinstance(value, bool), f"flip_param.{key}", value, "true or false")
+    def __init__(self, time_flip: bool = False, horizontal_flip: bool = False):
         self.time_flip, self.horizontal_flip = time_flip, horizontal_flip
 
-    def __call__(self, planes, rng):
+    def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.time_flip and rng.random() < 0.5:
             planes = planes[::-1]
         if self.horizontal_flip and rng.random() < 0.5:
@@ -86,47 +97,34 @@ class RandomFlip:
 
 
 class RandomRotation:
-    """Rotate about the centre by an angle from `degrees`: [lo, hi], or one number d for [-d, d]. Corners become black."""
+    """Rotate about the centre by an angle from `degrees`: [lo, hi], or one number d for [-d, d].
 
-    def __init__(self, degrees):
-        if _is_number(degrees):
-            degrees = (-abs(degrees), abs(degrees))
-        _require(_is_range(degrees), "rotation_param.degrees", degrees, "a number or [lowest, highest]")
-        self.degrees = degrees
+    Corners become black.
+    """
 
-    def __call__(self, planes, rng):
-        angle = rng.uniform(*self.degrees)
-        from scipy import ndimage  # a quarter of a second that only training with rotation needs
+    def __init__(self, degrees: float | Sequence[float]):
+        self.low, self.high = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
 
+    def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        from scipy import ndimage  # half a second that only training with rotation needs
+
+        angle = rng.uniform(self.low, self.high)
         return ndimage.rotate(planes, angle, axes=(3, 2), reshape=False, order=1, mode="constant")
 
 
 class RandomResize:
     """Scale both sides by one factor from `ratio` = [lo, hi]; `interpolation` is nearest or bilinear."""
 
-    def __init__(self, ratio=(3 / 4, 4 / 3), interpolation="nearest"):
-        _require(
-            _is_range(ratio) and ratio[0] > 0, "resize_param.ratio", ratio, "[lowest, highest], both above 0"
-        )
-        _require(
-            interpolation in ("nearest", "bilinear"),
-            "resize_param.interpolation",
-            interpolation,
-            "nearest or bilinear",
-        )
-        self.ratio = ratio
-        self.how = (
-            {"mode": "nearest-exact"}
-            if interpolation == "nearest"
-            else {"mode": "bilinear", "antialias": True}
-        )
+    def __init__(self, ratio: Sequence[float] = (3 / 4, 4 / 3), interpolation: str = "nearest"):
+        self.low, self.high = ratio
+        self.bilinear = interpolation == "bilinear"
 
-    def __call__(self, planes, rng):
-        factor = rng.uniform(*self.ratio)
+    def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        factor = rng.uniform(self.low, self.high)
         size = [max(1, round(side * factor)) for side in planes.shape[2:]]
-        resized = functional.interpolate(
-            torch.from_numpy(np.ascontiguousarray(planes)), size=size, **self.how
-        )
+        mode = "bilinear" if self.bilinear else "nearest-exact"
+        images = torch.from_numpy(np.ascontiguousarray(planes))
+        resized = functional.interpolate(images, size=size, mode=mode, antialias=self.bilinear)
         return resized.clamp(0, 1).numpy()  # (T, 3, H', W')
 
 
@@ -136,126 +134,90 @@ class RandomCrop:
     A clip that is smaller than the window is first padded on both sides with its edge pixels.
     """
 
-    def __init__(self, size):
-        size = (size, size) if _is_number(size) else size
-        _require(
-            isinstance(size, list | tuple)
-            and len(size) == 2
-            and all(type(side) is int and side > 0 for side in size),
-            "crop_param.size",
-            size,
-            "a whole number of pixels or [height, width]",
+    def __init__(self, size: int | Sequence[int]):
+        self.height, self.width = (size, size) if isinstance(size, int) else size
+
+    def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        rows, columns = (
+            max(0, wanted - side)
+            for wanted, side in zip((self.height, self.width), planes.shape[2:], strict=True)
         )
-        self.size = size
-
-    def __call__(self, planes, rng):
-        missing = [max(0, wanted - side) for wanted, side in zip(self.size, planes.shape[2:], strict=True)]
-        if any(missing):
-            planes = np.pad(
-                planes, [(0, 0), (0, 0), *((gap // 2, gap - gap // 2) for gap in missing)], mode="edge"
-            )
-        height, width = self.size
-        top = rng.integers(planes.shape[2] - height + 1)
-        left = rng.integers(planes.shape[3] - width + 1)
-        return planes[..., top : top + height, left : left + width]
+        if rows or columns:
+            margins = [(0, 0), (0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)]
+            planes = np.pad(planes, margins, mode="edge")
+        top = rng.integers(planes.shape[2] - self.height + 1)
+        left = rng.integers(planes.shape[3] - self.width + 1)
+        return planes[..., top : top + self.height, left : left + self.width]
 
 
-# ---- colour ----
+# ---- Colour -----------------------------------------------------------------
+
+Adjust = Callable[[Tensor, float], Tensor]  # images (T, 3, H, W) in [0, 1] and an amount -> images
 
 
 class ColorJitter:
     """Change brightness, contrast, saturation and hue, in random order.
 
-    The first three are multiplied by a factor from [max(0, 1 - x), 1 + x]; hue is turned by a part of the colour circle from
-    [-x, x], x up to 0.5. A part that is 0 is left out.
+    The first three are multiplied by a factor from [max(0, 1 - x), 1 + x]; hue is turned by a part of the
+    colour circle from [-x, x], x up to 0.5. A part that is 0 is left out.
     """
 
-    def __init__(self, brightness=0, contrast=0, saturation=0, hue=0):
-        amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-        for key, amount in amounts.items():
-            most = 0.5 if key == "hue" else np.inf
-            allowed = "a number from 0 to 0.5" if key == "hue" else "a number of 0 or more"
-            _require(_is_number(amount) and 0 <= amount <= most, f"jitter_param.{key}", amount, allowed)
-        self.parts = [
-            (ADJUST[key], *_jitter_range(key, amount)) for key, amount in amounts.items() if amount > 0
-        ]
+    def __init__(self, brightness: float = 0, contrast: float = 0, saturation: float = 0, hue: float = 0):
+        # A second that only training with jitter needs. These functions also allocate less than those of v1.
+        from torchvision.transforms.v2 import functional as colour
 
-    def __call__(self, planes, rng):
+        amounts: list[tuple[float, Adjust]] = [
+            (brightness, colour.adjust_brightness),
+            (contrast, colour.adjust_contrast),
+            (saturation, colour.adjust_saturation),
+        ]
+        self.parts = [(adjust, max(0, 1 - x), 1 + x) for x, adjust in amounts if x > 0]
+        if hue > 0:
+            self.parts.append((adjust_hue, -hue, hue))
+
+    def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        images = torch.from_numpy(planes)
         for part in rng.permutation(len(self.parts)):
             adjust, low, high = self.parts[part]
-            adjust(planes, float(rng.uniform(low, high)))
-        return planes
+            images = adjust(images, float(rng.uniform(low, high)))
+        return images.numpy()
 
 
-# These work in place and block by block: fresh memory for large temporary arrays was measured to cost more than the sums.
+# Hue is turned in place and block by block: fresh memory for large temporary arrays was measured to cost more
+# than the sums.
 BLOCK_ROWS = 64
 
 
-def adjust_brightness(planes: np.ndarray, factor: float) -> None:
-    """Blend `planes` (T, 3, H, W) with black, in place; a factor above 1 brightens."""
-    planes *= factor
-    _clip_after_blend(planes, factor)
+def adjust_hue(images: Tensor, shift: float) -> Tensor:
+    """Turn the hue (of HSV) of `images` (T, 3, H, W) by `shift` circles, in [-0.5, 0.5], in place.
 
-
-def adjust_contrast(planes: np.ndarray, factor: float) -> None:
-    """Blend each frame of `planes` (T, 3, H, W) with its mean grey, in place."""
-    for frame in planes:
-        _blend(frame, luma(frame.mean(axis=(1, 2))), factor)
-
-
-def adjust_saturation(planes: np.ndarray, factor: float) -> None:
-    """Blend each pixel of `planes` (T, 3, H, W) with its own grey, in place."""
-    for block in _blocks(planes):
-        _blend(block, luma(block), factor)
-
-
-def adjust_hue(planes: np.ndarray, shift: float) -> None:
-    """Turn the hue (of HSV) of `planes` (T, 3, H, W) by `shift` circles, in [-0.5, 0.5], in place."""
-    for block in _blocks(planes):
+    Not torchvision's, which goes through HSV and was measured to take at least eight times as long.
+    """
+    for block in _blocks(images.numpy()):
         _turn_hue(block, shift)
+    return images
 
 
-def luma(colour: np.ndarray) -> np.ndarray:
-    """Grey of (3, ...) with the weights of ITU-R BT.601."""
-    red, green, blue = colour
-    return 0.2989 * red + 0.587 * green + 0.114 * blue
-
-
-def _blocks(planes):
+def _blocks(planes: np.ndarray) -> Iterator[np.ndarray]:
     """Views (3, h, W) that tile the frames of (T, 3, H, W)."""
     for frame in planes:
         for top in range(0, frame.shape[1], BLOCK_ROWS):
             yield frame[:, top : top + BLOCK_ROWS]
 
 
-def _blend(colour, other, factor):
-    colour *= factor
-    colour += (1 - factor) * other
-    _clip_after_blend(colour, factor)
-
-
-def _clip_after_blend(colour, factor):
-    if factor > 1:  # else the result lies between the two colours that were blended
-        np.clip(colour, 0, 1, out=colour)
-
-
-def _turn_hue(block, shift):
+def _turn_hue(block: np.ndarray, shift: float) -> None:
     """`adjust_hue` of one block (3, h, W) without going through HSV.
 
-    As hue goes round, each channel is a wave cut off at the lowest and the highest of the three. Before the cut, the wave is
-    2 * channel - middle, and turning the hue by up to a sixth of the circle slides it up or down by 6 * turn * chroma.
+    As hue goes round, each channel is a wave cut off at the lowest and the highest of the three. Before the
+    cut, the wave is 2 * channel - middle, and turning the hue by up to a sixth of the circle slides it up or
+    down by 6 * turn * chroma.
     """
     thirds = round(3 * shift)
     if thirds:
-        block[:] = np.roll(
-            block, thirds, axis=0
-        )  # a third of the circle makes red green, green blue, and blue red
+        # A third of the circle makes red green, green blue, and blue red.
+        block[:] = np.roll(block, thirds, axis=0)
     red, green, blue = block
-    rises = (
-        green < blue,
-        blue < red,
-        red < green,
-    )  # where turning forward, from red to green, adds to each channel
+    rises = green < blue, blue < red, red < green  # where turning from red to green adds to each channel
 
     larger, smaller = np.maximum(red, green), np.minimum(red, green)  # (h, W)
     high, low = np.maximum(larger, blue), np.minimum(smaller, blue)
@@ -270,51 +232,3 @@ def _turn_hue(block, shift):
         wave -= middle
         np.maximum(wave, low, out=wave)
         np.minimum(wave, high, out=channel)
-
-
-ADJUST = {
-    "brightness": adjust_brightness,
-    "contrast": adjust_contrast,
-    "saturation": adjust_saturation,
-    "hue": adjust_hue,
-}
-
-
-def _jitter_range(key, amount):
-    return (-amount, amount) if key == "hue" else (max(0, 1 - amount), 1 + amount)
-
-
-# ---- checking a config ----
-
-
-def _build(name, step, params):
-    """`step(**params)` after its keys are checked; `name` is the key in `augmentation_params`, empty for the whole of it."""
-    place = f"augmentation_params.{name}".rstrip(".")
-    arguments = inspect.signature(step).parameters
-    if not isinstance(params, Mapping):
-        raise ConfigError(f"{place}: expected a mapping with {', '.join(arguments)}, found {params!r}")
-    for key in params:
-        if key not in arguments:
-            raise ConfigError(f"{place}: unknown key '{key}'; it takes {', '.join(arguments)}")
-    for key, argument in arguments.items():
-        if argument.default is argument.empty and key not in params:
-            raise ConfigError(f"{place}: '{key}' is missing")
-    return step(**params)
-
-
-def _require(holds, key, value, allowed):
-    if not holds:
-        raise ConfigError(f"augmentation_params.{key}: {value!r} should be {allowed}")
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_range(value):
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and all(map(_is_number, value))
-        and value[0] <= value[1]
-    )

@@ -24,15 +24,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from media.clips import Clip, open_clip
+from media.pictures import fit, read_image
+from media.writer import VideoWriter
 from modules.errors import UserError, command_line
-from video import Clip, VideoWriter, fit, open_clip, read_image
+from progress import Progress
 
 if TYPE_CHECKING:  # imported where they are needed, so that --help answers at once
     import torch
     from torch import nn
 
     from animate import Animator
-    from logger import Progress
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE = {
@@ -216,14 +218,6 @@ class FittedClip:
         return fit(self.clip.read([number])[0], self.size, self.how)
 
 
-def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H, W, 3), uint8 or a float in [0, 1] -> float32 (3, H, W) in [0, 1]."""
-    import torch
-
-    scale = 255 if image.dtype == np.uint8 else 1
-    return torch.from_numpy((image.transpose(2, 0, 1) / scale).astype(np.float32))
-
-
 def to_array(prediction: torch.Tensor) -> np.ndarray:
     """(1, 3, H, W) -> float32 (H, W, 3), both in [0, 1]."""
     return prediction[0].permute(1, 2, 0).float().cpu().numpy()
@@ -247,7 +241,7 @@ def write_animation(
     """
     from animate import Animator
     from device import caught_signals
-    from logger import Progress
+    from media.tensors import to_tensor
 
     animator = Animator(
         *networks,
@@ -288,7 +282,7 @@ def start_from_best(animator: Animator, driving: FittedClip, number: int | None)
     The published code then animates forward and backward from there. As each frame depends on the source and the initial
     frame alone, going through them in their order gives the same pictures and needs none in memory.
     """
-    from logger import Progress
+    from media.tensors import to_tensor
 
     if number is None:
         with Progress(len(driving), "best frame", "frames") as progress:
@@ -305,11 +299,11 @@ def counted(frames: Iterable[np.ndarray], progress: Progress) -> Iterator[np.nda
 
 def animated(animator: Animator, driving: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The prediction for each driving frame, and the frame itself, both (H, W, 3) uint8."""
-    from logger import to_uint8
+    from media.tensors import to_pixels, to_tensor
 
     frames, seen = itertools.tee(driving)  # as far apart as a batch
     for frame, out in zip(seen, animator.animate(map(to_tensor, frames)), strict=True):
-        yield to_uint8(to_array(out["prediction"])), frame
+        yield to_pixels(out["prediction"][0]), frame
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -366,6 +360,7 @@ def make_animation(
     are; `cpu` first moves them to the CPU.
     """
     from animate import Animator
+    from media.tensors import to_tensor
 
     if cpu:
         generator, kp_detector = generator.cpu(), kp_detector.cpu()

@@ -1,13 +1,14 @@
 """Clips on disk → samples for training, clips for evaluation, pairs for animation.
 
-Layout. `root_dir` holds clips: folders of frames, strip images, or videos (`video.py` lists the formats). They lie in `train/`
-and `test/`, or directly in `root_dir`, which is then split 80/20 by seed. The identity of a clip is its name up to the first
-`#`.
+Layout. `root_dir` holds clips: folders of frames, strip images, or videos (`media/clips.py` lists the
+formats). They lie in `train/` and `test/`, or directly in `root_dir`, which is then split 80/20 by seed. The
+identity of a clip is its name up to the first `#`.
 
-Randomness. A training sample is a function of (random_seed, seed, epoch, index) and of the files, never of which worker draws
-it, how many workers there are, or what was drawn before. So the number of workers may change, and an epoch can go on from its
-middle. The training loop calls `set_epoch(epoch, seed)` before it iterates; the values lie in shared memory, where workers
-that outlive an epoch see them. `DatasetRepeater` turns its index into (repeat, index), and each repeat has a stream of its own.
+Randomness. A training sample is a function of (random_seed, seed, epoch, index) and of the files, never of
+which worker draws it, how many workers there are, or what was drawn before. So the number of workers may
+change, and an epoch can go on from its middle. The training loop calls `set_epoch(epoch, seed)` before it
+iterates; the values lie in shared memory, where workers that outlive an epoch see them. `DatasetRepeater`
+turns its index into (repeat, index), and each repeat has a stream of its own.
 
 Shapes: `T` frames, `H, W` size. Everything is RGB float32 in [0, 1].
 """
@@ -20,100 +21,93 @@ import os
 import random
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from augmentation import AllAugmentationTransform
+from media.clips import STRIP_SUFFIXES, VIDEO_SUFFIXES, clip_stem, identity, is_clip, open_clip
+from media.pictures import IMAGE_SUFFIXES, Size, to_float
+from media.tensors import to_tensor
 from modules.errors import DatasetError, MediaError
-from video import (
-    CLIP_SUFFIXES,
-    IMAGE_SUFFIXES,
-    STRIP_SUFFIXES,
-    VIDEO_SUFFIXES,
-    has_suffix,
-    is_clip,
-    open_clip,
-)
 
 MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
 
 
 def read_video(name: str | Path, frame_shape: Sequence[int]) -> np.ndarray:
-    """A whole clip as float32 (T, H, W, 3) in [0, 1]; strips are cut into frames of `frame_shape` (H, W, 3)."""
-    frames = np.stack(list(open_clip(name, tuple(frame_shape))))  # (T, H, W, 3) uint8
-    return frames / np.float32(255)
+    """A whole clip as float32 (T, H, W, 3) in [0, 1].
+
+    Strips are cut into frames of `frame_shape` (H, W, 3).
+    """
+    return to_float(np.stack(list(open_clip(name, as_shape(frame_shape)))))
+
+
+def as_shape(frame_shape: Sequence[int]) -> tuple[int, int, int]:
+    """A config's frame_shape, which is a list, as (height, width, channels)."""
+    height, width, channels = frame_shape
+    return height, width, channels
 
 
 class LazyClip:
     """A clip whose frames are decoded as they are asked for, so that its length costs no memory.
 
-    `for frame in clip` gives float32 tensors (3, H, W) in [0, 1], `len(clip)` counts them, and each loop starts anew.
-    `name` is the file name, `fps` the frames per second, `size` is (H, W).
+    `for frame in clip` gives float32 tensors (3, H, W) in [0, 1], `len(clip)` counts them, and each loop
+    starts anew. `name` is the file name, `fps` the frames per second, `size` is (H, W).
     """
 
     def __init__(self, path: Path, frame_shape: Sequence[int]):
-        self._clip = open_clip(path, tuple(frame_shape))
-        self.name, self.fps, self.size = path.name, self._clip.fps, tuple(self._clip.size)
+        self._clip = open_clip(path, as_shape(frame_shape))
+        self.name, self.fps, self.size = path.name, self._clip.fps, self._clip.size
 
     def __len__(self) -> int:
         return len(self._clip)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        return map(_to_tensor, self._clip)
+        return map(to_tensor, self._clip)
 
     def first_frame(self) -> torch.Tensor:
         """The first frame (3, H, W); no other is decoded."""
-        return _to_tensor(self._clip.read([0])[0])
-
-
-def _to_tensor(frame):
-    """uint8 (H, W, 3) → float32 (3, H, W) in [0, 1]."""
-    return torch.from_numpy(frame.transpose(2, 0, 1) / np.float32(255))
+        return to_tensor(self._clip.read([0])[0])
 
 
 class FramesDataset(Dataset):
     """The training or the test clips of `root_dir`.
 
-    Training samples are two frames of one clip, in order of time before augmentation:
-    `{"source": float32 (3, H, W), "driving": float32 (3, H, W), "name": str}`. Only those two frames are decoded.
-    Test samples are whole clips, `{"video": float32 (3, T, H, W), "name": str}`; `clip(index)` is the same clip frame by frame.
+    Training samples are two frames of one clip, in order of time before augmentation: `{"source": float32 (3,
+    H, W), "driving": float32 (3, H, W), "name": str}`. Only those two frames are decoded. Test samples are
+    whole clips, `{"video": float32 (3, T, H, W), "name": str}`; `clip(index)` is the same clip frame by
+    frame.
 
     root_dir: folder with `train/` and `test/`, or with the clips themselves for a random split.
     frame_shape: (H, W, 3) of every frame, and of the frames in a strip.
-    id_sampling: training draws an identity, then one of its clips; the length is the number of identities, and a random split
-        keeps each identity on one side.
+    id_sampling: training draws an identity, then one of its clips; the length is the number of identities,
+        and a random split keeps each identity on one side.
     random_seed: of the random split and of the samples.
     pairs_list: CSV file for `PairedDataset`.
     augmentation_params: parameters of `AllAugmentationTransform`, used in training only.
 
-    An unreadable clip is warned of once, and training draws another instead. `DatasetError` is raised when more than a tenth of
-    the clips are unreadable, when the folders are not as described, and for frames that are not of `frame_shape`, unless the
-    augmentation crops or resizes.
+    An unreadable clip is warned of once, and training draws another instead. `DatasetError` is raised when
+    more than a tenth of the clips are unreadable, when the folders are not as described, and for frames that
+    are not of `frame_shape`, unless the augmentation crops or resizes.
     """
 
     def __init__(
         self,
-        root_dir,
-        frame_shape=(256, 256, 3),
-        id_sampling=False,
-        is_train=True,
-        random_seed=0,
-        pairs_list=None,
-        augmentation_params=None,
+        root_dir: str | Path,
+        frame_shape: Sequence[int] = (256, 256, 3),
+        id_sampling: bool = False,
+        is_train: bool = True,
+        random_seed: int = 0,
+        pairs_list: str | Path | None = None,
+        augmentation_params: Mapping[str, Any] | None = None,
     ):
-        self.root_dir = Path(root_dir)
-        self.frame_shape = tuple(frame_shape)
-        self.id_sampling, self.is_train, self.random_seed, self.pairs_list = (
-            id_sampling,
-            is_train,
-            random_seed,
-            pairs_list,
-        )
+        self.root_dir, self.frame_shape = Path(root_dir), as_shape(frame_shape)
+        self.id_sampling, self.is_train = id_sampling, is_train
+        self.random_seed, self.pairs_list = random_seed, pairs_list
         self.transform = AllAugmentationTransform.from_config(augmentation_params)
 
         self.folder, self.clips = find_clips(self.root_dir, is_train, id_sampling, random_seed)
@@ -125,7 +119,7 @@ class FramesDataset(Dataset):
         self._stream = torch.zeros(2, dtype=torch.int64).share_memory_()  # (seed, epoch)
         self._unreadable = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()
 
-    def set_epoch(self, epoch: int, seed: int = 0):
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
         """Choose the streams of random numbers of the samples that follow, in all workers.
 
         seed: of the run, beside `random_seed`: another one gives other samples from the same split.
@@ -135,7 +129,7 @@ class FramesDataset(Dataset):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         if self.is_train:
             return self.draw(index)
         path = self.folder / self.clips[index]
@@ -150,7 +144,7 @@ class FramesDataset(Dataset):
         self._check_clip_size(path, clip.size)
         return clip
 
-    def draw(self, index: int, repeat: int = 0) -> dict:
+    def draw(self, index: int, repeat: int = 0) -> dict[str, Any]:
         """Training sample number `index` in repetition number `repeat` of this epoch."""
         index = range(len(self))[index]
         for attempt in itertools.count():
@@ -162,37 +156,41 @@ class FramesDataset(Dataset):
             except MediaError as error:
                 self._note_unreadable(path, error)
                 continue
-            source, driving = self._augment(path, frames, rng)
+            source, driving = self._augment(path, frames, rng)  # (3, H, W) each
             return {"source": source, "driving": driving, "name": path.name}
 
-    def _two_frames(self, path, rng):
+    def _two_frames(self, path: Path, rng: np.random.Generator) -> np.ndarray:
         """Two random frames of a clip in order of time, perhaps the same one twice: uint8 (2, H, W, 3)."""
         clip = open_clip(path, self.frame_shape)
         self._check_clip_size(path, clip.size)
         return clip.read(sorted(rng.integers(len(clip), size=2).tolist()))
 
-    def _augment(self, path, frames, rng):
-        """uint8 (2, H, W, 3) → float32 (2, 3, H, W) of the size in `frame_shape`."""
-        frames = self.transform(frames, rng)
+    def _augment(self, path: Path, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """uint8 (2, H, W, 3) -> float32 (2, 3, H, W) of the size in `frame_shape`."""
+        planes = self.transform(frames, rng)
         height, width = self.frame_shape[:2]
-        if frames.shape[1:3] != (height, width):
+        if planes.shape[2:] != (height, width):
             raise DatasetError(
-                f"{path}: augmentation_params give frames of {frames.shape[1]}x{frames.shape[2]} (height x width), frame_shape "
-                f"is {height}x{width}; set augmentation_params.crop_param.size to [{height}, {width}]"
+                f"{path}: augmentation_params give frames of {planes.shape[2]}x{planes.shape[3]} (height x "
+                f"width), frame_shape is {height}x{width}; set augmentation_params.crop_param.size to "
+                f"[{height}, {width}]"
             )
-        return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+        return np.ascontiguousarray(planes)
 
-    def _check_clip_size(self, path, size):
+    def _check_clip_size(self, path: Path, size: Size) -> None:
         height, width = self.frame_shape[:2]
-        if tuple(size) != (height, width) and not self.transform.changes_size:
+        if size != (height, width) and not self.transform.changes_size:
             raise DatasetError(
-                f"{path}: its frames are {size[0]}x{size[1]} (height x width), frame_shape is {height}x{width}; resize the "
-                f"clip, set frame_shape to [{size[0]}, {size[1]}, 3] if all clips have this size, or set "
-                f"augmentation_params.crop_param.size to [{height}, {width}]"
+                f"{path}: its frames are {size[0]}x{size[1]} (height x width), frame_shape is "
+                f"{height}x{width}; resize the clip, set frame_shape to [{size[0]}, {size[1]}, 3] if all clips "
+                f"have this size, or set augmentation_params.crop_param.size to [{height}, {width}]"
             )
 
-    def _note_unreadable(self, path, error):
-        """Warn of a clip once, and stop when there are too many. The list is in memory that all workers share."""
+    def _note_unreadable(self, path: Path, error: MediaError) -> None:
+        """Warn of a clip once, and stop when there are too many.
+
+        The list is in memory that all workers share.
+        """
         position = self.clips.index(path.name)
         if self._unreadable[position]:
             return
@@ -210,24 +208,24 @@ class FramesDataset(Dataset):
 class DatasetRepeater(Dataset):
     """`num_repeats` passes over a dataset as one epoch; a `FramesDataset` gives other frames in each pass."""
 
-    def __init__(self, dataset, num_repeats=100):
+    def __init__(self, dataset: Dataset, num_repeats: int = 100):
         self.dataset, self.num_repeats = dataset, num_repeats
 
     def __len__(self) -> int:
         return self.num_repeats * len(self.dataset)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> Any:
         repeat, index = divmod(range(len(self))[index], len(self.dataset))
         if isinstance(self.dataset, FramesDataset) and self.dataset.is_train:
             return self.dataset.draw(index, repeat)
         return self.dataset[index]
 
-    def set_epoch(self, epoch: int, seed: int = 0):
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
         """`FramesDataset.set_epoch` of the repeated dataset."""
         self.dataset.set_epoch(epoch, seed)
 
 
-# ---- pairs for animation ----
+# ---- Pairs for animation ----------------------------------------------------
 
 
 class ClipPair(NamedTuple):
@@ -238,11 +236,13 @@ class ClipPair(NamedTuple):
 
 
 class PairedDataset(Dataset):
-    """At most `number_of_pairs` pairs of clips of a test dataset, from its `pairs_list` or else drawn from all pairs by `seed`.
+    """At most `number_of_pairs` pairs of clips of a test dataset.
 
-    Samples are whole clips: `driving_video`, `driving_name`, `source_video`, `source_name`. `pair(index)` decodes frame by
-    frame. `pairs` holds the indices (driving, source). Clips of a pairs list that the dataset lacks are warned of by name;
-    a list that can't be read, or of which no pair is left, raises `DatasetError`.
+    They come from its `pairs_list` or else are drawn from all pairs by `seed`.
+    Samples are whole clips: `driving_video`, `driving_name`, `source_video`, `source_name`. `pair(index)`
+    decodes frame by frame. `pairs` holds the indices (driving, source). Clips of a pairs list that the
+    dataset lacks are warned of by name; a list that can't be read, or of which no pair is left, raises
+    `DatasetError`.
     """
 
     def __init__(self, initial_dataset: FramesDataset, number_of_pairs: int, seed: int = 0):
@@ -255,7 +255,7 @@ class PairedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         driving, source = (self.initial_dataset[clip] for clip in self.pairs[index])
         return {f"driving_{key}": value for key, value in driving.items()} | {
             f"source_{key}": value for key, value in source.items()
@@ -266,30 +266,34 @@ class PairedDataset(Dataset):
         return ClipPair(*(self.initial_dataset.clip(clip) for clip in self.pairs[index]))
 
 
-def _random_pairs(clips, wanted, seed):
+def _random_pairs(clips: int, wanted: int, seed: int) -> list[tuple[int, int]]:
+    """`wanted` different pairs of the numbers below `clips`, or all pairs if there are fewer."""
     numbers = random.Random(seed).sample(range(clips * clips), min(wanted, clips * clips))
     return [divmod(number, clips) for number in numbers]
 
 
-def _listed_pairs(pairs_list, clips):
-    """The pairs of a CSV file as indices into `clips`. A name also matches the clip in another format: `a.mp4` and `a`."""
+def _listed_pairs(pairs_list: str | Path, clips: list[str]) -> list[tuple[int, int]]:
+    """The pairs (driving, source) of a CSV file as indices into `clips`.
+
+    A name also matches the clip in another format: `a.mp4` and `a`.
+    """
     by_name = {name: index for index, name in enumerate(clips)}
     by_stem = {clip_stem(name): index for name, index in by_name.items()}
     rows = _read_pairs_list(pairs_list)
     index_of = {name: by_name.get(name, by_stem.get(clip_stem(name))) for row in rows for name in row}
     pairs = [(index_of[driving], index_of[source]) for driving, source in rows]
-    known_pairs = [pair for pair in pairs if None not in pair]
+    known_pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
     unknown = sorted(name for name, index in index_of.items() if index is None)
     if unknown:
-        text = f"{pairs_list}: {len(pairs) - len(known_pairs)} of {len(pairs)} pairs are left out, as {len(unknown)} of their "
-        text += f"names are no test clips: {', '.join(unknown)}"
+        text = f"{pairs_list}: {len(pairs) - len(known_pairs)} of {len(pairs)} pairs are left out, as "
+        text += f"{len(unknown)} of their names are no test clips: {', '.join(unknown)}"
         if not known_pairs:
             raise DatasetError(text)
         warnings.warn(text, stacklevel=3)
     return known_pairs
 
 
-def _read_pairs_list(path):
+def _read_pairs_list(path: str | Path) -> list[tuple[str, str]]:
     """The rows of a pairs list as (driving name, source name)."""
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -302,14 +306,15 @@ def _read_pairs_list(path):
             rows = [(row["driving"], row["source"]) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
-            f"{path}: can't be read ({error}); pairs_list names a CSV file with the columns source,driving, or is left out"
+            f"{path}: can't be read ({error}); pairs_list names a CSV file with the columns source,driving, "
+            "or is left out"
         ) from error
     if not rows:
         raise DatasetError(f"{path}: holds no pairs")
     return rows
 
 
-# ---- finding clips ----
+# ---- Finding clips ----------------------------------------------------------
 
 
 def find_clips(root: Path, is_train: bool, by_identity: bool, seed: int) -> tuple[Path, list[str]]:
@@ -330,8 +335,11 @@ def find_clips(root: Path, is_train: bool, by_identity: bool, seed: int) -> tupl
     return folder, _list_clips(folder)
 
 
-def _random_split(root, is_train, by_identity, seed):
-    """80% of the clips of `root` for training, the others for test; whole identities on one side if `by_identity`."""
+def _random_split(root: Path, is_train: bool, by_identity: bool, seed: int) -> list[str]:
+    """80% of the clips of `root` for training, the others for test.
+
+    `by_identity` keeps all clips of an identity on one side.
+    """
     names = _list_clips(root)
     group = identity if by_identity else str
     groups = sorted({group(name) for name in names})
@@ -344,8 +352,9 @@ def _random_split(root, is_train, by_identity, seed):
     return [name for name in names if (group(name) in test) != is_train]
 
 
-def _list_clips(folder):
-    names = sorted(entry.name for entry in os.scandir(folder) if is_clip(entry))
+def _list_clips(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:  # which knows without another look what is a folder
+        names = sorted(entry.name for entry in entries if is_clip(entry))
     if not names:
         frames, strips, videos = (
             " ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES)
@@ -356,18 +365,8 @@ def _list_clips(folder):
     return names
 
 
-def _group_by_identity(names):
+def _group_by_identity(names: list[str]) -> dict[str, list[str]]:
     groups = defaultdict(list)
     for name in names:
         groups[identity(name)].append(name)
     return dict(groups)
-
-
-def identity(name: str) -> str:
-    """Who a clip shows: its name up to the first `#`, or else its whole name without suffix."""
-    return clip_stem(name).split("#")[0]
-
-
-def clip_stem(name):
-    """The name of a clip without the suffix of a clip format; other dots stay."""
-    return Path(name).stem if has_suffix(name, CLIP_SUFFIXES) else name

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,12 @@ import numpy as np
 import torch
 from skimage.draw import disk
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from checkpoint import load_parts, read_checkpoint, set_aside_later, write_checkpoint
 from files import atomic_write
+from media.pictures import to_uint8, write_image
 from modules.errors import UserError
 from trackers import NoTracker, Tracker
-from video import write_image
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Scores
@@ -154,50 +151,6 @@ def keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Progress
-
-
-class Progress:
-    """A progress bar on a terminal; elsewhere a plain line at the start and then every ten seconds."""
-
-    SECONDS_PER_LINE = 10
-
-    def __init__(self, total: int | None, description: str, unit: str):
-        self.bar = tqdm(
-            total=total, desc=description, unit=unit, leave=False, disable=not sys.stderr.isatty()
-        )
-        self.description, self.unit, self.total, self.done = description, unit, total, 0
-        self.started = time.monotonic()
-        self.next_line = 0.0
-
-    def advance(self, count: int, note: str = "") -> None:
-        self.done += count
-        self.bar.set_postfix_str(note, refresh=False)
-        self.bar.update(count)
-        elapsed = time.monotonic() - self.started
-        if self.bar.disable and elapsed >= self.next_line:
-            self.next_line = elapsed + self.SECONDS_PER_LINE
-            print(self._line(elapsed, note), file=sys.stderr, flush=True)
-
-    def _line(self, elapsed: float, note: str) -> str:
-        rate = self.done / max(elapsed, 1e-9)
-        known = self.total is not None
-        parts = [
-            f"{self.description}: {self.done}{f'/{self.total}' if known else ''} {self.unit}",
-            f"{rate:.2f} {self.unit}/s",
-        ]
-        if known:
-            parts.append(f"{tqdm.format_interval((self.total - self.done) / max(rate, 1e-9))} left")
-        return ", ".join(parts + ([note] if note else []))
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Pictures
 
 
@@ -285,8 +238,3 @@ class Visualizer:
 def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Repeat the pixels of (B, C, h, w) until they fill `size`."""
     return nn.functional.interpolate(images, size=size)
-
-
-def to_uint8(image: np.ndarray | Tensor) -> np.ndarray:
-    """[0, 1] -> 8 bits, rounded."""
-    return np.rint(np.clip(np.asarray(image), 0, 1) * 255).astype(np.uint8)

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from animate import Animator, Results
+from files import atomic_write
 from frames_dataset import FramesDataset, clip_stem
-from logger import Progress
+from progress import Progress
 
 
 def reconstruction(
@@ -59,9 +60,8 @@ def read_scores(path: Path) -> dict[str, dict]:
 
 
 def write_scores(path: Path, scores: dict[str, dict]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    pd.DataFrame(list(scores.values())).to_csv(temporary, index=False)
-    temporary.replace(path)
+    with atomic_write(path) as temporary:
+        pd.DataFrame(list(scores.values())).to_csv(temporary, index=False)
 
 
 def summarise(path: Path, scores: dict[str, dict]) -> float:
@@ -72,7 +72,6 @@ def summarise(path: Path, scores: dict[str, dict]) -> float:
         "l1_over_frames": float(np.average(l1, weights=frames)),
         "l1_over_videos": float(l1.mean()),
     }
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary["l1_over_frames"]

@@ -28,10 +28,11 @@ from batches import (
 from checkpoint import BEST, INFERENCE_NETWORKS, LAST, NETWORKS, load_parts, read_checkpoint
 from device import autocast, caught_signals, peak_memory_mib, rank, world_size
 from frames_dataset import DatasetRepeater, FramesDataset
-from logger import Logger, Progress
+from logger import Logger
 from modules.errors import CheckpointError, UserError
 from modules.model import DiscriminatorFullModel, GeneratorFullModel
 from modules.util import frozen
+from progress import Progress
 from sync_batchnorm import DataParallelWithCallback
 from trackers import Tracker
 from validation import Validation

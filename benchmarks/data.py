@@ -37,9 +37,9 @@ from skimage import img_as_float32, img_as_ubyte, io
 from torchvision.transforms import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import video
 from augmentation import AllAugmentationTransform
 from frames_dataset import FramesDataset, read_video
+from media.clips import open_clip
 
 SIZE, FRAMES = 256, 150
 JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
@@ -92,9 +92,7 @@ def write_dataset(root, clips):
         frames = draw_clip(number)
         write_mp4(root / "x264" / "train" / f"{number}.mp4", frames, {})
         write_mp4(root / "every30" / "train" / f"{number}.mp4", frames, {"g": "30"})
-        write_pngs(
-            root / "png" / "train" / f"{number}", video.open_clip(root / "x264" / "train" / f"{number}.mp4")
-        )
+        write_pngs(root / "png" / "train" / f"{number}", open_clip(root / "x264" / "train" / f"{number}.mp4"))
 
 
 # ---- plain ways to make a sample ----
@@ -120,7 +118,7 @@ WHOLE_CLIP = {"imageio, float array": imageio_array, "PyAV loop": pyav_loop, "ow
 def pick_two(read_clip, path, transform, rng):
     frames = read_clip(path)
     pair = np.stack([frames[number] for number in sorted(rng.integers(len(frames), size=2))])
-    return np.ascontiguousarray(transform(pair, rng).transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(transform(pair, rng))
 
 
 def skimage_and_pil(folder, rng):

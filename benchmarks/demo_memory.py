@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from media.pictures import write_image
+from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, read_config
-from video import VideoWriter, write_image
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config" / "puppets-128.yaml"

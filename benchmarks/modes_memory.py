@@ -26,10 +26,10 @@ def prepare(folder: Path, frames: int) -> None:
     """A data folder with one test clip, a config, and a checkpoint of fresh weights."""
     import torch
 
+    from media.writer import VideoWriter
     from modules.build import build_generator, build_kp_detector
     from tests.clips import write_clip
     from tests.small import small_config, write_config
-    from video import VideoWriter
 
     write_clip(folder / "data/train/a", seed=0, size=SIZE)
     (folder / "data/test").mkdir()

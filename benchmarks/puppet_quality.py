@@ -42,9 +42,9 @@ from animate import Animator
 from checkpoint import find_checkpoint
 from demo import load_networks
 from frames_dataset import FramesDataset, clip_stem, identity
-from logger import Progress
 from modules.build import read_config
 from modules.errors import DatasetError, UserError, command_line
+from progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 RELATIVE = {"use_relative_movement": True, "use_relative_jacobian": True, "adapt_movement_scale": True}

@@ -3,7 +3,7 @@
     python benchmarks/video.py
 
 Prints, for H.264 clips of 150 frames of 256x256 with several keyframe spacings, the time of reading two random frames and of
-decoding the whole clip with PyAV (through our `video.py`) and with imageio-ffmpeg; then the peak memory of iterating 3000
+decoding the whole clip with PyAV (through our `media/`) and with imageio-ffmpeg; then the peak memory of iterating 3000
 frames and 30. Each pair of numbers comes from one run on one machine, so read the ratios.
 """
 
@@ -22,7 +22,8 @@ import imageio_ffmpeg
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import video
+from media.clips import VideoClip, open_clip
+from media.decoding import video_index
 
 FRAMES, SIZE, FPS, REPEATS = 150, 256, 25, 20
 
@@ -80,11 +81,11 @@ def compare_libraries(path: Path) -> None:
         return rng.choice(FRAMES, 2, replace=False)
 
     def first_visit() -> np.ndarray:
-        video._video_index.cache_clear()
-        return video.VideoClip(path).read(pair())
+        video_index.cache_clear()
+        return VideoClip(path).read(pair())
 
-    whole = seconds(lambda: list(video.VideoClip(path)))
-    report("  PyAV", seconds(lambda: video.VideoClip(path).read(pair())), whole)
+    whole = seconds(lambda: list(VideoClip(path)))
+    report("  PyAV", seconds(lambda: VideoClip(path).read(pair())), whole)
     report("  PyAV, first visit", seconds(first_visit), whole)
     report(
         "  imageio-ffmpeg",
@@ -112,7 +113,7 @@ def compare_memory(folder: Path) -> None:
 
 def print_peak_of_iterating(path: str) -> None:
     """Print the peak memory of this process in KiB (as Linux counts it) after iterating `path`."""
-    for _ in video.open_clip(path):
+    for _ in open_clip(path):
         pass
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 

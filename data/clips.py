@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from files import TEMPORARY_NAME, atomic_write
+from media.clips import Clip, open_clip
+from media.pictures import Box, Size, fit
+from media.writer import VideoWriter
 from modules.errors import DatasetError, MediaError, UserError
-from video import Box, Clip, Size, VideoWriter, fit, open_clip
+from progress import Progress
 from workers import in_parallel
 
 SPLITS = ("train", "test")
 LEAST_FRAMES = 2  # a training sample is two frames of a clip
 READ_AT_ONCE = 2**28  # bytes of frames decoded between two seeks
-LEFTOVER = re.compile(r"\.[0-9a-f]{12}\.tmp")  # the temporary names of `VideoWriter`
 
 
 # ---- one clip ----------------------------------------------------------------------------------------------------------
@@ -132,15 +134,14 @@ class Ledger:
 
     def _write(self, settings: dict) -> None:
         lines = [settings, *({"clip": name} | clip for name, clip in self.clips.items())]
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        temporary.replace(self.path)
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
     def remove_leftovers(self) -> None:
         """Remove what killed workers left half-written."""
         for split in SPLITS:
             for path in (self.out / split).iterdir():
-                if LEFTOVER.fullmatch(path.name):
+                if TEMPORARY_NAME.fullmatch(path.name):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def holds(self, name: str) -> bool:
@@ -161,8 +162,6 @@ def make_clips(
     function: Callable[[Any], list[Outcome]], jobs: Sequence[Any], clips: int, ledger: Ledger, workers: int
 ) -> list:
     """Run `function` on the jobs, which make `clips` clips, and enter those in the ledger; returns the failed outcomes."""
-    from logger import Progress  # here, because workers import this file and need no PyTorch
-
     failures = []
     try:
         with (

@@ -38,8 +38,10 @@ from data.clips import (
     workers_option,
     write_clip,
 )
+from media.clips import VIDEO_SUFFIXES, natural_key, open_clip
+from media.pictures import IMAGE_SUFFIXES, read_image_size
 from modules.errors import DatasetError, MediaError, command_line
-from video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_clip, read_image_size
+from progress import Progress
 from workers import in_parallel
 
 MOST_LINES = 20  # of one kind that the check prints
@@ -239,7 +241,6 @@ class Look(NamedTuple):
 
 def check(root: Path, config_path: Path | None, workers: int) -> bool:
     """Read a dataset as training would, print what is wrong and what is noteworthy; returns whether nothing is wrong."""
-    from logger import Progress
     from modules.build import read_config
 
     if not root.is_dir():

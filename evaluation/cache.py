@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from files import atomic_write
 
 FOLDER = ".evaluation"  # hidden, so that no program takes it for a clip
 
@@ -34,15 +34,12 @@ class Cache:
     def store(self, what: str, clip: Path, key: str, values: np.ndarray) -> None:
         """Keep an array under its final name only when it is whole."""
         place = _place(what, clip)
-        temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            # A file, because np.savez adds .npz to a name.
+            with atomic_write(place) as temporary, temporary.open("wb") as file:
                 np.savez(file, key=np.array(key), values=values)
-            temporary.replace(place)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             if self._writable:
                 warnings.warn(
                     f"{place.parent}: results can't be kept there ({error}), the next run computes them again",

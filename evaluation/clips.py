@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.cache import Cache
+from media.clips import STRIP_SUFFIXES, has_suffix, is_clip, open_clip
+from media.pictures import IMAGE_SUFFIXES, read_image_size
 from modules.errors import DatasetError
-from video import IMAGE_SUFFIXES, STRIP_SUFFIXES, has_suffix, is_clip, open_clip, read_image_size
 
 MOST_NAMES = 5  # in a message
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from evaluation.cache import Cache
 from evaluation.clips import EvaluatedClip, Pair
+from progress import Progress
 
 BATCH = 16  # frames an instrument looks at together
 
@@ -63,7 +64,6 @@ def _compute(
     pairs: list[Pair], results: dict[str, dict[Task, np.ndarray | None]], device: str | None, cache: Cache
 ) -> None:
     from device import pick_device
-    from logger import Progress
 
     picked = pick_device(device)
     missing = {
@@ -78,7 +78,7 @@ def _compute(
                 cache.store(*task.place_and_key(pair), values)
 
 
-def _look_at(pair: Pair, tasks: list[Task], progress) -> dict[Task, np.ndarray]:
+def _look_at(pair: Pair, tasks: list[Task], progress: Progress) -> dict[Task, np.ndarray]:
     """Decode both clips once, side by side, for all `tasks`."""
     chunks = defaultdict(list)
     for frames in zip(

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from checkpoint import write_checkpoint
-from logger import Progress
+from media.clips import open_clip
 from modules.errors import DatasetError
-from video import open_clip
+from progress import Progress
 
 SIDE = 64
 EMBEDDING = 32

@@ -19,6 +19,7 @@ from evaluation import metrics
 from evaluation.clips import Pair
 from evaluation.comparisons import COMPARISONS
 from evaluation.measuring import Measured
+from files import atomic_write
 from modules.errors import DatasetError, UserError
 
 # Scores of a frame by column of the table: (role of the instrument, function of its results for a pair, title).
@@ -117,9 +118,8 @@ def write_report(folder: Path, rows: list[dict], summary: dict) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _finite(content):

@@ -64,9 +64,15 @@ RANGE: Leaf = (
 ANGLE: Leaf = (
     "degrees, or [lowest, highest]",
     lambda value: (
-        is_number(value) or (list_of(lambda item: is_number(item, least=-360), value) and len(value) == 2)
+        is_number(value)
+        or (
+            list_of(lambda item: is_number(item, least=-360), value)
+            and len(value) == 2
+            and value[0] <= value[1]
+        )
     ),
 )
+HUE: Leaf = ("a number from 0 to 0.5", lambda value: is_number(value) and value <= 0.5)
 SIZE: Leaf = (
     "a whole number, or [height, width]",
     lambda value: COUNT[1](value) or (list_of(COUNT[1], value) and len(value) == 2),
@@ -77,6 +83,14 @@ FORMAT: Leaf = (".mp4 or .gif", lambda value: value in (".mp4", ".gif"))
 
 HOURGLASS = {"block_expansion": COUNT, "max_features": COUNT, "num_blocks": COUNT}
 
+AUGMENTATION = {
+    "flip_param?": {"horizontal_flip?": FLAG, "time_flip?": FLAG},
+    "rotation_param?": {"degrees": ANGLE},
+    "resize_param?": {"ratio?": RANGE, "interpolation?": INTERPOLATION},
+    "crop_param?": {"size": SIZE},
+    "jitter_param?": {"brightness?": NUMBER, "contrast?": NUMBER, "saturation?": NUMBER, "hue?": HUE},
+}
+
 SCHEMA = {
     "dataset_params": {
         "root_dir": TEXT,
@@ -84,18 +98,7 @@ SCHEMA = {
         "id_sampling?": FLAG,
         "pairs_list?": TEXT,
         "random_seed?": WHOLE,
-        "augmentation_params?": {
-            "flip_param?": {"horizontal_flip?": FLAG, "time_flip?": FLAG},
-            "rotation_param?": {"degrees": ANGLE},
-            "resize_param?": {"ratio?": RANGE, "interpolation?": INTERPOLATION},
-            "crop_param?": {"size": SIZE},
-            "jitter_param?": {
-                "brightness?": NUMBER,
-                "contrast?": NUMBER,
-                "saturation?": NUMBER,
-                "hue?": NUMBER,
-            },
-        },
+        "augmentation_params?": AUGMENTATION,
     },
     "model_params": {
         "common_params": {"num_kp": COUNT, "num_channels": COUNT, "estimate_jacobian?": FLAG},

@@ -12,12 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from files import temporary_name
+from media.writer import VideoWriter
 from modules.errors import UserError
 from puppets.identity import Background, Puppet
 from puppets.landmarks import LANDMARKS, landmarks
 from puppets.motion import Pose, random_motion
 from puppets.render import render
-from video import VideoWriter
 from workers import in_parallel
 
 CLIPS_PER_IDENTITY = 4

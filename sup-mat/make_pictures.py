@@ -30,9 +30,13 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from animate import Animator
 from checkpoint import find_checkpoint
-from demo import SAMPLE, load_networks, make_animation, model_size, to_tensor, transfer
+from demo import SAMPLE, load_networks, make_animation, model_size, transfer
+from files import atomic_write
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem, identity
-from logger import Visualizer, to_uint8
+from logger import Visualizer
+from media.pictures import fit, to_uint8, write_image
+from media.tensors import to_pixels, to_tensor
+from media.writer import VideoWriter
 from modules.build import read_config
 from modules.dense_motion import sparse_motions
 from modules.errors import UserError, command_line
@@ -41,7 +45,6 @@ from puppets.dataset import FPS
 from puppets.identity import Puppet
 from puppets.motion import REACH, Pose, random_motion
 from puppets.render import render
-from video import VideoWriter, fit, write_image
 
 SEED = 2019  # of all puppets here; no dataset of this project is made with it
 
@@ -172,14 +175,10 @@ def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int) -> None:
     palette[palette.min(axis=1) >= min(240, palette.min(axis=1).max())] = 255  # the gaps stay pure white
     chosen.putpalette(palette.ravel().tolist())
     images = [Image.fromarray(frame).quantize(palette=chosen, dither=Image.Dither.NONE) for frame in frames]
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with atomic_write(path) as temporary:
         images[0].save(
             temporary, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0
         )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_transfer(path: Path, networks: Networks, size: int, columns: int = 6, cell: int = 150) -> None:
@@ -384,7 +383,7 @@ def strongest_motions(out: dict, count: int) -> list[np.ndarray]:
     """The source moved by each of the keypoints that most of the picture follows."""
     weight = out["mask"][0, 1:].sum(dim=(1, 2))  # (K,)
     chosen = weight.argsort(descending=True)[:count].sort().values
-    return [to_uint8(image.permute(1, 2, 0)) for image in out["sparse_deformed"][0, 1:][chosen]]
+    return [to_pixels(image) for image in out["sparse_deformed"][0, 1:][chosen]]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -428,8 +427,8 @@ def write_sheets(
 def pair_rows(
     networks: Networks, driving: LazyClip, source: LazyClip, frames: int
 ) -> list[list[np.ndarray | None]]:
-    clip = [to_uint8(frame.permute(1, 2, 0)) for frame in driving]
-    first = to_uint8(source.first_frame().permute(1, 2, 0))
+    clip = [to_pixels(frame) for frame in driving]
+    first = to_pixels(source.first_frame())
     names = label(f"{clip_stem(driving.name)}\nmoves\n{clip_stem(source.name)}", size=11)
     return [[names, *evenly(clip, frames)], [first, *evenly(animated(networks, first, clip), frames)]]
 

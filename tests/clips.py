@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from media.pictures import write_image
 from tests.small import images
-from video import write_image
 
 
 def write_clip(folder: Path, seed: int, frames: int = 4, size: int = 32) -> None:

@@ -15,11 +15,11 @@ from animate import Animator, normalize_kp
 from checkpoint import NETWORKS
 from frames_dataset import FramesDataset
 from logger import Visualizer
+from media.clips import open_clip
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from tests.clips import write_dataset
 from tests.golden import Case, assert_outputs
 from tests.small import images, randomize, small_config, write_config
-from video import open_clip
 
 SWITCHES = ("adapt_movement_scale", "use_relative_movement", "use_relative_jacobian")
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-import augmentation
-from augmentation import AllAugmentationTransform
+from augmentation import AllAugmentationTransform, ColorJitter
 from modules.errors import ConfigError
 
 
@@ -16,8 +15,13 @@ def random_clip(frames=2, height=12, width=16, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
+def applied(transform, clip, rng):
+    """The planes (T, 3, H, W) that come out, as frames (T, H, W, 3)."""
+    return transform(clip, rng).transpose(0, 2, 3, 1)
+
+
 def augmented(clip, seed=0, **params):
-    return AllAugmentationTransform(**params)(clip, np.random.default_rng(seed))
+    return applied(AllAugmentationTransform(**params), clip, np.random.default_rng(seed))
 
 
 def test_without_parameters_a_clip_is_only_converted():
@@ -65,7 +69,7 @@ def test_flips_are_independent_and_happen_half_of_the_time():
     clip[0, 0, 0] = 255  # one bright pixel tells where the clip went
     transform = AllAugmentationTransform(flip_param={"time_flip": True, "horizontal_flip": True})
     rng = np.random.default_rng(0)
-    seen = Counter(tuple(np.argwhere(transform(clip, rng)[..., 0])[0]) for _ in range(10_000))
+    seen = Counter(tuple(np.argwhere(applied(transform, clip, rng)[..., 0])[0]) for _ in range(10_000))
     assert len(seen) == 4
     for count in seen.values():  # 2500 expected, standard deviation 43
         assert 2280 < count < 2720
@@ -96,7 +100,7 @@ def test_crop_reaches_every_offset_equally_often(size, window, rows, columns):
     rng = np.random.default_rng(0)
     seen = Counter()
     for _ in range(2400):
-        out = transform(clip, rng)[0]
+        out = applied(transform, clip, rng)[0]
         assert out.shape[:2] == window
         seen[tuple((out[0, 0, :2] * 255).round().astype(int).tolist())] += 1
     assert set(seen) == {(row, column) for row in range(rows) for column in range(columns)}
@@ -145,7 +149,7 @@ def test_rotation_turns_about_the_centre():
     assert turned[0, 0] == 0
 
 
-# ---- colour ----
+# ---- Colour -----------------------------------------------------------------
 
 # Noise, and ties between channels: greys, primaries, secondaries, halves. Higher than one block of rows.
 LEVELS = np.array([0, 0.5, 1])
@@ -169,8 +173,9 @@ def test_hue_equals_torchvision(shift):
 def check_against_torchvision(name, amount):
     planes = np.ascontiguousarray(COLOURS.transpose(0, 3, 1, 2))
     theirs = getattr(functional, f"adjust_{name}")(torch.from_numpy(planes), amount).numpy()
-    getattr(augmentation, f"adjust_{name}")(planes, amount)  # in place
-    np.testing.assert_allclose(planes, theirs, atol=5e-6)
+    ((adjust, _, _),) = ColorJitter(**{name: 0.5}).parts
+    ours = adjust(torch.from_numpy(planes.copy()), amount).numpy()
+    np.testing.assert_allclose(ours, theirs, atol=5e-6)
 
 
 def test_jitter_applies_all_parts_in_every_order():
@@ -180,14 +185,16 @@ def test_jitter_applies_all_parts_in_every_order():
     step = transform.transforms[0]
     planes = np.zeros((2, 3, 4, 4), np.float32)
 
-    def spy(name):
-        def adjust(planes, amount):
+    def spy(name, adjust):
+        def spied(images, amount):
             calls.append((name, amount))
-            augmentation.ADJUST[name](planes, amount)
+            return adjust(images, amount)
 
-        return adjust
+        return spied
 
-    step.parts = [(spy(name), low, high) for name, (_, low, high) in zip(jitter, step.parts, strict=True)]
+    step.parts = [
+        (spy(name, adjust), low, high) for name, (adjust, low, high) in zip(jitter, step.parts, strict=True)
+    ]
     rng = np.random.default_rng(0)
     for _ in range(2400):
         calls = []
@@ -222,7 +229,7 @@ def test_a_part_that_is_zero_is_left_out():
     )
 
 
-# ---- mistakes in a config ----
+# ---- Mistakes in a config ---------------------------------------------------
 
 
 @pytest.mark.parametrize(

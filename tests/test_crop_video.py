@@ -1,11 +1,14 @@
-"""crop_video.py on scikit-image's astronaut, whose face is known, and its tracks and boxes on made-up detections."""
+"""crop_video.py on scikit-image's astronaut, whose face is known; tracks and boxes on made-up detections."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
@@ -13,9 +16,12 @@ import pytest
 from PIL import Image
 from skimage import data
 
-import crop_video
-from crop_video import CascadeDetector, Track, crop_box, find_tracks, iou, link, main
-from video import VideoWriter, open_clip
+from crop_video import main
+from faces.boxes import crop_box, iou
+from faces.detectors import CascadeDetector, load_detector
+from faces.tracks import Track, find_tracks, link
+from media.clips import open_clip
+from media.writer import VideoWriter
 
 FACE = np.array([180, 72, 272, 178])  # in data.astronaut(), from hairline to chin; measured by eye
 HEAD = (130, 0, 330, 200)  # a part of it that holds the head
@@ -28,7 +34,7 @@ def cascade():
 
 
 def scene(places, size=(160, 240), scale=0.5):
-    """A grey frame of `size` (height, width) with the astronaut's head at each of `places`, and the boxes of the faces."""
+    """A grey frame of `size` with the astronaut's head at each of `places`, and the boxes of the faces."""
     frame = np.tile(np.linspace(60, 180, size[1], dtype=np.uint8)[None, :, None], (size[0], 1, 3))
     canvas = Image.fromarray(frame)
     side = round((HEAD[2] - HEAD[0]) * scale)
@@ -59,8 +65,7 @@ def still(tmp_path_factory):
     return write(tmp_path_factory.mktemp("still") / "two faces.mp4", [frame] * 12)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Faces
+# ---- Faces ------------------------------------------------------------------
 
 
 def test_the_moving_astronaut_is_found_in_95_percent_of_frames(tmp_path, cascade):
@@ -95,16 +100,15 @@ def test_what_is_no_face_is_not_found(cascade):
         assert cascade(picture).shape == (0, 4)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Tracks
+# ---- Tracks -----------------------------------------------------------------
 
 
 def square(x, y=0.0, side=10.0):
     return np.array([x, y, x + side, y + side])
 
 
-def linked(detections, patience=25):
-    return link([(number, np.array(boxes).reshape(-1, 4)) for number, boxes in detections], 0.25, patience)
+def linked(detections, max_gap=25):
+    return link([(number, np.array(boxes).reshape(-1, 4)) for number, boxes in detections], 0.25, max_gap)
 
 
 def test_a_face_that_leaves_its_first_place_begins_a_new_track():
@@ -122,13 +126,13 @@ def test_two_faces_that_come_close_keep_their_tracks():
     assert [box[0] for box in second.boxes] == [14, 13, 12, 11, 10]
 
 
-@pytest.mark.parametrize(("patience", "parts"), [(10, 1), (9, 2)])
-def test_a_face_may_go_unseen_for_a_while(patience, parts):
-    assert len(linked([(0, [square(0)]), (5, []), (10, [square(0)])], patience)) == parts
+@pytest.mark.parametrize(("max_gap", "parts"), [(10, 1), (9, 2)])
+def test_a_face_may_go_unseen_for_a_while(max_gap, parts):
+    assert len(linked([(0, [square(0)]), (5, []), (10, [square(0)])], max_gap)) == parts
 
 
 def test_false_alarms_and_a_single_bad_box_leave_no_trace(tmp_path):
-    clip = open_clip(write(tmp_path / "a.mp4", [scene([])[0]] * 20, fps=5))  # a look at every frame
+    clip = open_clip(write(tmp_path / "a.mp4", [scene([])[0]] * 20, fps=5))  # a detection in every frame
     calls = iter(range(20))
 
     def detect(frame):
@@ -138,26 +142,27 @@ def test_false_alarms_and_a_single_bad_box_leave_no_trace(tmp_path):
 
     (track,) = find_tracks(clip, detect, 0.25)
     assert (track.start, track.end) == (0, 20)
-    assert track.tube.tolist() == square(0).tolist()
+    assert track.surrounding_box.tolist() == square(0).tolist()
 
 
-def test_one_missing_look_at_either_end_does_not_shorten_a_track(tmp_path):
-    clip = open_clip(write(tmp_path / "a.mp4", [scene([])[0]] * 20, fps=15))  # looks at 0, 3, ..., 18 and 19
+def test_one_missing_detection_at_either_end_does_not_shorten_a_track(tmp_path):
+    clip = open_clip(
+        write(tmp_path / "a.mp4", [scene([])[0]] * 20, fps=15)
+    )  # detections at 0, 3, ..., 18 and 19
     calls = iter([[], *[[square(0)]] * 6, []])
     (track,) = find_tracks(clip, lambda frame: np.array(next(calls)).reshape(-1, 4), 0.25)
     assert track.numbers == [3, 6, 9, 12, 15, 18]
     assert (track.start, track.end) == (0, 20)
 
 
-def test_boxes_are_interpolated_between_looks():
+def test_boxes_are_interpolated_between_detections():
     track = Track(0, square(0))
     for number in (10, 20):
         track.add(number, square(number / 2))
     assert track.boxes_at(np.array([5, 10])).tolist() == [square(2.5).tolist(), square(5).tolist()]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Boxes
+# ---- Boxes ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("image_shape", [(256, 256), (128, 256), (256, 64)])
@@ -189,8 +194,7 @@ def test_the_box_grows_as_published_and_moves_inside():
     )  # more than the frame holds
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The command line
+# ---- The command line -------------------------------------------------------
 
 
 def test_out_writes_a_crop_for_each_face(still, tmp_path, capsys):
@@ -214,18 +218,34 @@ def test_out_writes_a_crop_for_each_face(still, tmp_path, capsys):
     assert sorted(faces) == [0, 1]
 
 
-def test_the_printed_commands_cut_the_same_frames(still, tmp_path, capsys):
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_printed_commands_cut_the_same_frames(still, tmp_path, capsys, monkeypatch, installed):
+    bundled = imageio_ffmpeg.get_ffmpeg_exe()
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    if installed:
+        shutil.copy(bundled, programs / ("ffmpeg" + Path(bundled).suffix * (os.name == "nt")))
+    monkeypatch.setenv("PATH", str(programs))
     run("--inp", still, "--min_frames", 12)
     commands = capsys.readouterr().out.splitlines()
     names = [shlex.split(command)[-1] for command in commands]
     assert names == ["two faces#000.mp4", "two faces#001.mp4"]
     for command, name in zip(commands, names, strict=True):
         program, *arguments = shlex.split(command)
-        assert program == "ffmpeg"
-        ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-loglevel", "error"]
-        subprocess.run([*ffmpeg, *arguments], cwd=tmp_path, check=True)
+        assert program == ("ffmpeg" if installed else bundled)
+        quiet = ["-nostdin", "-loglevel", "error"]
+        subprocess.run([program, *quiet, *arguments], cwd=tmp_path, check=True)
         crop = open_clip(tmp_path / name)
         assert (len(crop), crop.size) == (12, (256, 256))
+
+
+def test_without_any_ffmpeg_the_remedy_is_told_at_once(still, capsys, monkeypatch, tmp_path):
+    def absent():
+        raise RuntimeError("No ffmpeg exe could be found.")
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", absent)
+    assert "install it, or give --out" in failure(capsys, "--inp", still)
 
 
 def failure(capsys, *arguments):
@@ -275,4 +295,4 @@ def test_a_detector_that_is_not_installed_is_named(still, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["--inp", str(still), "--detector", "face-alignment"])
     assert "pip install face-alignment" in capsys.readouterr().err
-    assert isinstance(crop_video.load_detector(None, cpu=True), CascadeDetector)
+    assert isinstance(load_detector(None, cpu=True), CascadeDetector)

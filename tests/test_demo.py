@@ -17,9 +17,11 @@ from PIL import Image
 
 import demo
 from animate import Animator, normalize_kp, pose
+from media.clips import open_clip
+from media.pictures import fit, write_image
+from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector
 from tests.small import images, randomize, small_config, write_config
-from video import VideoWriter, fit, open_clip, write_image
 
 ROOT = Path(__file__).parent.parent
 FRAMES, FPS, SIZE = 7, 30, 32

@@ -21,9 +21,10 @@ from evaluation.clips import find_pairs
 from evaluation.comparisons import L1, Lpips, Psnr, Ssim
 from evaluation.detectors import IDENTITIES, LANDMARKS, FaceAlignment, InsightFace, KeypointRCNN
 from evaluation.report import frechet_inception_distance
+from media.pictures import write_image
+from media.writer import VideoWriter
 from modules.errors import CheckpointError
 from puppets.dataset import make_dataset
-from video import VideoWriter, write_image
 
 NAN = float("nan")
 NOT_FOUND = (NAN, NAN)

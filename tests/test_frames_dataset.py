@@ -1,11 +1,10 @@
-"""Layouts, splits, draws, workers, pairs and mistakes of the datasets, on clips of a few pixels."""
+"""Layouts, splits, draws, workers and mistakes of the datasets, on clips of a few pixels."""
 
 import pickle
 import random
 import tracemalloc
 import warnings
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,24 +13,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from frames_dataset import DatasetRepeater, FramesDataset, PairedDataset, identity, read_video
+from media.writer import VideoWriter
 from modules.errors import ConfigError, DatasetError, MediaError
-from video import VideoWriter
+from tests.numbered_clips import SHAPE, dataset, numbered_frame, write_clip
 
-SHAPE = (8, 8, 3)
 FLIPS = {"flip_param": {"time_flip": True, "horizontal_flip": True}}
-
-
-def write_clip(path, frames=5, size=(8, 8), value=0):
-    """A folder of pngs in which frame number t has the colour (value, 10 t, column)."""
-    path.mkdir(parents=True)
-    for number in range(frames):
-        Image.fromarray(numbered_frame(number, size, value)).save(path / f"{number}.png")
-
-
-def numbered_frame(number, size=(8, 8), value=0):
-    frame = np.zeros((*size, 3), np.uint8)
-    frame[..., 0], frame[..., 1], frame[..., 2] = value, 10 * number % 256, np.arange(size[1])
-    return frame
 
 
 def times(sample):
@@ -50,11 +36,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def dataset(root, **options):
-    return FramesDataset(root, frame_shape=SHAPE, **options)
-
-
-# ---- samples ----
+# ---- Samples ----------------------------------------------------------------
 
 
 def test_a_training_sample_is_two_frames_of_one_clip_in_order_of_time(root):
@@ -132,7 +114,7 @@ def test_videos_are_clips_too(tmp_path):
     assert (clip.fps, len(clip)) == (30, 6)
 
 
-# ---- layout and split ----
+# ---- Layout and split -------------------------------------------------------
 
 
 def test_what_is_no_clip_is_ignored(root):
@@ -214,7 +196,7 @@ def test_identity(name, expected):
     assert identity(name) == expected
 
 
-# ---- statistics of the draws ----
+# ---- Statistics of the draws ------------------------------------------------
 
 
 def test_10000_draws_show_every_identity_clip_and_flip_as_promised(root):
@@ -238,7 +220,7 @@ def test_10000_draws_show_every_identity_clip_and_flip_as_promised(root):
     assert abs(backwards[1] - 4000) < 250 and abs(backwards[-1] - 4000) < 250
 
 
-# ---- random streams ----
+# ---- Random streams ---------------------------------------------------------
 
 
 def epoch_of(loader, epoch):
@@ -311,7 +293,7 @@ def test_the_repeater_repeats_and_ends(root):
     assert [DatasetRepeater("abc", 2)[index] for index in range(6)] == list("abcabc")
 
 
-# ---- damaged clips and wrong sizes ----
+# ---- Damaged clips and wrong sizes ------------------------------------------
 
 
 def test_an_unreadable_clip_is_warned_of_once_and_another_is_drawn(root):
@@ -363,102 +345,3 @@ def test_crop_brings_clips_of_any_size_to_frame_shape(root):
 def test_a_mistake_in_the_augmentation_is_found_before_the_clips(tmp_path):
     with pytest.raises(ConfigError, match="flop_param"):
         FramesDataset(tmp_path / "absent", augmentation_params={"flop_param": {}})
-
-
-# ---- pairs ----
-
-
-def write_pairs(path, *rows):
-    path.write_text(
-        "distance,source,driving,frame\n" + "".join(f"0,{source},{driving},0\n" for source, driving in rows)
-    )
-    return path
-
-
-def test_a_pair_is_two_whole_clips_or_two_lazy_ones(root):
-    pairs_list = write_pairs(root / "pairs.csv", ("id4#a", "id3#a.mp4"), ("id4#a", "id4#a"))
-    pairs = PairedDataset(dataset(root, is_train=False, pairs_list=pairs_list), 50)
-    assert len(pairs) == 2
-    sample = pairs[0]
-    assert sorted(sample) == ["driving_name", "driving_video", "source_name", "source_video"]
-    assert (sample["driving_name"], sample["source_name"]) == ("id3#a.mp4", "id4#a")
-    driving, source = pairs.pair(0)
-    assert (driving.name, source.name) == ("id3#a.mp4", "id4#a")
-    np.testing.assert_array_equal(torch.stack(list(driving), dim=1), sample["driving_video"])
-    np.testing.assert_array_equal(source.first_frame(), sample["source_video"][:, 0])
-    assert len(PairedDataset(pairs.initial_dataset, 1)) == 1
-
-
-def test_only_the_first_frame_of_a_lazy_source_is_decoded(root):
-    for number in range(1, 5):
-        (root / "test" / "id4#a" / f"{number}.png").write_bytes(b"no picture")
-    pairs_list = write_pairs(root / "pairs.csv", ("id4#a", "id3#a.mp4"))
-    source = PairedDataset(dataset(root, is_train=False, pairs_list=pairs_list), 1).pair(0).source
-    assert source.first_frame().shape == (3, 8, 8)
-
-
-def test_names_match_clips_of_another_format_and_unknown_ones_are_named(root):
-    pairs_list = write_pairs(
-        root / "pairs.csv", ("id4#a.mp4", "id3#a"), ("id4#a", "lost.mp4"), ("gone", "lost.mp4")
-    )
-    test = dataset(root, is_train=False, pairs_list=pairs_list)
-    with pytest.warns(UserWarning, match=r"2 of 3 pairs.*2 of their names.*gone, lost\.mp4"):
-        pairs = PairedDataset(test, 50)
-    assert pairs.pairs == [(0, 1)]
-
-
-def test_the_exact_name_wins(tmp_path):
-    for part in ("train", "test"):
-        for value, name in enumerate(["a", "a.mp4"]):
-            write_clip(tmp_path / part / name, value=value)
-    pairs_list = write_pairs(tmp_path / "pairs.csv", ("a", "a.mp4"))
-    assert PairedDataset(dataset(tmp_path, is_train=False, pairs_list=pairs_list), 1).pairs == [(1, 0)]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, r"pairs\.csv.*can't be read.*source,driving"),
-        ("", "no column driving or source"),
-        ("source,frame\na,0\n", "no column driving"),
-        ("source,driving\n", "holds no pairs"),
-        ("source,driving\nid4#a\n", "1 of 1 pairs"),
-        ("source,driving\nx,y\n", "2 of their names.*x, y"),
-    ],
-)
-def test_a_pairs_list_that_can_not_be_used_is_an_error(root, text, message):
-    if text is not None:
-        (root / "pairs.csv").write_text(text)
-    with pytest.raises(DatasetError, match=message):
-        PairedDataset(dataset(root, is_train=False, pairs_list=root / "pairs.csv"), 50)
-
-
-def test_the_published_pair_lists_work(tmp_path):
-    lists = sorted((Path(__file__).parent.parent / "data").glob("*256.csv"))
-    assert lists
-    for pairs_list in lists:
-        rows = [line.split(",")[1:3] for line in pairs_list.read_text().splitlines()[1:]]
-        folder = tmp_path / pairs_list.stem
-        write_clip(folder / "train" / "a", frames=1)
-        for name in {name for row in rows for name in row}:
-            (folder / "test").mkdir(exist_ok=True)
-            (folder / "test" / name).write_bytes(b"")
-        test = dataset(folder, is_train=False, pairs_list=pairs_list)
-        pairs = PairedDataset(test, 1000).pairs
-        assert [[test.clips[source], test.clips[driving]] for driving, source in pairs] == rows
-
-
-def test_random_pairs_are_distinct_seeded_and_reach_all_clips(tmp_path):
-    for number in range(30):
-        write_clip(tmp_path / "test" / f"clip{number}", frames=1)
-    write_clip(tmp_path / "train" / "a", frames=1)
-    test = dataset(tmp_path, is_train=False)
-    pairs = PairedDataset(test, 100, seed=1).pairs
-    assert len(set(pairs)) == 100 and pairs == PairedDataset(test, 100, seed=1).pairs
-    assert pairs != PairedDataset(test, 100, seed=2).pairs
-    assert {clip for pair in pairs for clip in pair} == set(range(30))
-    assert len(PairedDataset(test, 10_000)) == 900
-    few = Counter(
-        clip for seed in range(1000) for pair in PairedDataset(test, 5, seed=seed).pairs for clip in pair
-    )
-    assert all(abs(few[clip] - 1000 / 3) < 95 for clip in range(30))  # standard deviation 18

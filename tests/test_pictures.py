@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from media.clips import open_clip
+from media.pictures import read_image
+from media.tensors import to_tensor
 from modules.build import build_generator, build_kp_detector
 from modules.util import make_coordinate_grid
 from tests.clips import write_clip, write_dataset
 from tests.small import images, randomize, small_config, write_config
-from video import open_clip, read_image
 
 SCRIPT = Path(__file__).parents[1] / "sup-mat" / "make_pictures.py"
 spec = importlib.util.spec_from_file_location("make_pictures", SCRIPT)
@@ -121,7 +123,7 @@ def test_the_flow_drawn_is_the_one_that_warped_the_source():
     out = pictures.look((generator, kp_detector), source, [first, last])
     flow = pictures.flow(out)  # (h, w, 2)
     positions = (flow + make_coordinate_grid(flow.shape[:2], like=flow)).unsqueeze(0)
-    warped = generator.deform(pictures.to_tensor(source).unsqueeze(0), positions)
+    warped = generator.deform(to_tensor(source).unsqueeze(0), positions)
     assert flow.abs().max() > 0.01
     torch.testing.assert_close(warped, out["deformed"], atol=1e-5, rtol=0)
 

@@ -17,9 +17,11 @@ import pytest
 
 from data import prepare
 from frames_dataset import FramesDataset, identity
+from media.clips import open_clip
+from media.pictures import fit, write_image
+from media.writer import VideoWriter
 from tests.clips import write_clip, write_dataset
 from tests.small import error_of, small_config, write_config
-from video import VideoWriter, fit, open_clip, write_image
 
 SCRIPT = Path(prepare.__file__)
 

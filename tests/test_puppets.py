@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from data import make_puppets
+from media.clips import open_clip
 from puppets.accessories import HATS
 from puppets.backgrounds import BACKGROUNDS, backdrop
 from puppets.body import TOPS
@@ -26,7 +27,6 @@ from puppets.identity import Puppet
 from puppets.landmarks import LANDMARKS, landmarks
 from puppets.motion import REACH, Pose, random_motion
 from puppets.render import render
-from video import open_clip
 
 SCRIPT = Path(make_puppets.__file__)
 POSES = [

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from frames_dataset import identity
+from media.clips import open_clip
+from media.writer import VideoWriter
 from tests.small import error_of
-from video import VideoWriter, open_clip
 
 FOLDER = Path(__file__).parents[1] / "data" / "taichi-loading"
 sys.path.insert(0, str(FOLDER))

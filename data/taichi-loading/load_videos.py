@@ -38,8 +38,10 @@ from data.clips import (
     workers_option,
     write_clip,
 )
+from files import atomic_write
+from media.clips import VIDEO_SUFFIXES, open_clip
+from media.pictures import Box, Size
 from modules.errors import DatasetError, MediaError, UserError, command_line
-from video import VIDEO_SUFFIXES, Box, Size, open_clip
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 VIDEO_NAME = re.compile(r"[\w-]+")  # no dots or slashes: it becomes a file name and part of an address
@@ -269,17 +271,15 @@ def download(video: Video) -> Path:
             f"exit status {run.returncode}"
         ]
         raise MediaError(next((line for line in reversed(said) if line.startswith("ERROR")), said[-1]))
-    return path.rename(video.folder / path.name)
+    return path.replace(video.folder / path.name)
 
 
 def write_report(path: Path, failures: list[Outcome]) -> None:
     """List the clips that this run could not make, and why."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(("video_id", "clip", "reason"))
         table.writerows((failure.source, failure.target.name, failure.error) for failure in failures)
-    temporary.replace(path)
     if failures:
         videos = {failure.source for failure in failures}
         print(f"{len(failures)} clips of {len(videos)} videos could not be made; {path} says why")

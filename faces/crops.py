@@ -1,0 +1,34 @@
+"""Cut faces out of a video."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from faces.boxes import CropBox
+from faces.tracks import Track
+from media.clips import Clip
+from media.pictures import Size, fit
+from media.writer import VideoWriter
+from progress import Progress
+
+
+def write_crops(
+    clip: Clip, tracks: Sequence[Track], boxes: Sequence[CropBox], size: Size, paths: Sequence[Path]
+) -> None:
+    """Write to each of `paths` the frames of a track, cut to its box and resized to `size` (height, width).
+
+    The video is read once. An error leaves the crops that were finished before it. Raises `MediaError`.
+    """
+    writers = [VideoWriter(path, clip.fps) for path in paths]
+    with Progress(len(clip), "cropping", "frames") as progress, contextlib.ExitStack() as stack:
+        for writer in writers:
+            stack.enter_context(writer)
+        for number, frame in enumerate(clip):
+            for writer, track, box in zip(writers, tracks, boxes, strict=True):
+                if track.start <= number < track.end:
+                    writer.write(fit(frame, size, "stretch", box.corners))
+                if number == track.end - 1:
+                    writer.finish()
+            progress.advance(1)

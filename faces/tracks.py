@@ -1,0 +1,132 @@
+"""Follow faces through a video: which boxes belong to one face, and where it is in between.
+
+Faces are detected a few times a second. Shapes: `F` faces in a frame, `N` frames in which a face was
+detected. A box is left, top, right, bottom in pixels of the upright frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from faces.boxes import iou
+from faces.detectors import Detector
+from media.clips import Clip
+from progress import Progress
+
+DETECTIONS_PER_SECOND = 5  # in between, boxes are interpolated
+MAX_GAP = 1.0  # seconds for which a face may go unseen
+MIN_FOUND = 0.5  # share of the detections in which a face must be found; false alarms come and go
+MAX_GROWTH = 1.5  # a box that is this much higher or lower than the median of its track is a mistake
+
+
+class Track:
+    """One face for as long as it stays where it was first seen.
+
+    Attributes: `numbers` of the frames in which it was detected, and its `boxes` there. `start` and `end`,
+    the frames of the video that show it (`end` not included).
+    """
+
+    def __init__(self, number: int, box: np.ndarray):
+        self.numbers, self.boxes = [number], [box]
+        self.start, self.end = number, number + 1
+
+    def add(self, number: int, box: np.ndarray) -> None:
+        """The face is at `box` (4,) in frame `number`, which is later than all before."""
+        self.numbers.append(number)
+        self.boxes.append(box)
+        self.end = number + 1
+
+    def extend_to_ends(self, step: int, length: int) -> None:
+        """Start and end with the video of `length` frames, where at most one detection is missing there."""
+        if self.start <= step:
+            self.start = 0
+        if self.end + step >= length:
+            self.end = length
+
+    def share_found(self, step: int) -> float:
+        """The share of detections, one every `step` frames, that found the face while it was there."""
+        return len(self.numbers) / (1 + math.ceil((self.numbers[-1] - self.numbers[0]) / step))
+
+    @property
+    def _plausible(self) -> np.ndarray:
+        """Which boxes are about as high as most, (N,). The others are mistakes of the detector."""
+        heights = np.array([box[3] - box[1] for box in self.boxes])
+        return np.abs(np.log(heights / np.median(heights))) <= math.log(MAX_GROWTH)
+
+    @property
+    def surrounding_box(self) -> np.ndarray:
+        """The smallest box around the face in all frames, (4,)."""
+        boxes = np.array(self.boxes)[self._plausible]
+        return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+
+    def boxes_at(self, numbers: np.ndarray) -> np.ndarray:
+        """The face's box in the frames `numbers` (M,), interpolated between detections: (M, 4)."""
+        plausible = self._plausible
+        detected, boxes = np.array(self.numbers)[plausible], np.array(self.boxes)[plausible]
+        return np.stack([np.interp(numbers, detected, side) for side in boxes.T], axis=1)
+
+
+def find_tracks(clip: Clip, detect: Detector, iou_with_initial: float) -> list[Track]:
+    """All faces found in at least `MIN_FOUND` of the detections, in the order of their first frame."""
+    step = max(1, round(clip.fps / DETECTIONS_PER_SECOND))
+    with Progress(len(clip), "looking for faces", "frames") as progress:
+        detections = _detect_faces(clip, detect, step, progress)
+        tracks = link(detections, iou_with_initial, MAX_GAP * clip.fps)
+    for track in tracks:
+        track.extend_to_ends(step, len(clip))
+    return [track for track in tracks if track.share_found(step) >= MIN_FOUND]
+
+
+def _detect_faces(
+    clip: Clip, detect: Detector, step: int, progress: Progress
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The number of every `step`-th frame, and of the last one, with the boxes (F, 4) in it."""
+    last = len(clip) - 1
+    for number, frame in enumerate(clip):
+        if number % step == 0 or number == last:
+            yield number, detect(frame)
+        progress.advance(1)
+
+
+def link(
+    detections: Iterable[tuple[int, np.ndarray]], iou_with_initial: float, max_gap: float
+) -> list[Track]:
+    """Give each box to the track whose last box it overlaps most; what fits none starts a track.
+
+    A box fits a track whose first box it overlaps by `iou_with_initial`, and which was seen at most `max_gap`
+    frames before. `detections`: frame numbers in order, with the boxes (F, 4) in each.
+    """
+    tracks: list[Track] = []
+    for number, boxes in detections:
+        near = [track for track in tracks if number - track.numbers[-1] <= max_gap]
+        first, last = (np.array([track.boxes[i] for track in near]).reshape(-1, 4) for i in (0, -1))
+        fits = (iou(first, boxes) >= iou_with_initial) & (iou(last, boxes) > 0)  # (near tracks, F)
+        rows, columns = linear_sum_assignment(np.where(fits, iou(last, boxes), 0), maximize=True)
+        owners = {column: near[row] for row, column in zip(rows, columns, strict=True) if fits[row, column]}
+        unowned = [track for track in near if track not in owners.values()]
+        for column, box in enumerate(boxes):
+            if column in owners:
+                owners[column].add(number, box)
+            else:
+                tracks.append(_start_track(number, box, unowned, iou_with_initial))
+    return tracks
+
+
+def _start_track(number: int, box: np.ndarray, near: list[Track], min_iou: float) -> Track:
+    """A track for `box` in frame `number`.
+
+    If `box` overlaps the last box of one of `near`, the track starts where that one ends, so that no frame
+    lies between the two.
+    """
+    overlaps = [iou(track.boxes[-1][None], box[None]).item() for track in near]
+    if not near or max(overlaps) < max(min_iou, 1e-9):
+        return Track(number, box)
+    before = near[int(np.argmax(overlaps))]
+    track = Track(before.numbers[-1], before.boxes[-1])
+    track.start = before.end
+    track.add(number, box)
+    return track

@@ -1,0 +1,288 @@
+"""Read clips: a folder of frames, a strip image, or a video.
+
+Shapes: `N` frames, `H, W` height and width after rotation. A frame is (H, W, 3) uint8 RGB.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from media.decoding import DEFAULT_FPS, decode_chosen, opened_video, video_index
+from media.pictures import IMAGE_SUFFIXES, Size, lay_on_white, media_errors, read_image, read_image_size
+from modules.errors import MediaError
+
+STRIP_SUFFIXES = frozenset({".png", ".jpg"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif"})
+CLIP_SUFFIXES = STRIP_SUFFIXES | VIDEO_SUFFIXES
+
+_DIGITS = re.compile(r"(\d+)")
+
+
+# ---- Names ------------------------------------------------------------------
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sort key under which frame 2 comes before frame 10."""
+    parts: list[str | int] = list(_DIGITS.split(name))
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
+
+
+def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
+    """Whether `name` ends in one of `suffixes`, in either case. Hidden files never do."""
+    return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
+
+
+def is_clip(entry: Path | os.DirEntry) -> bool:
+    """Whether a file or folder is a clip by its name: a video, a strip, or a folder of frames.
+
+    Hidden ones are not.
+    """
+    if entry.name.startswith("."):
+        return False
+    if entry.is_dir():
+        with os.scandir(entry) as frames:
+            return any(has_suffix(frame.name, IMAGE_SUFFIXES) for frame in frames)
+    return has_suffix(entry.name, CLIP_SUFFIXES)
+
+
+def clip_stem(name: str) -> str:
+    """The name of a clip without the suffix of a clip format; other dots stay."""
+    return Path(name).stem if has_suffix(name, CLIP_SUFFIXES) else name
+
+
+def identity(name: str) -> str:
+    """Who a clip shows: its name up to the first `#`, or else its whole name without suffix."""
+    return clip_stem(name).split("#")[0]
+
+
+# ---- Clips ------------------------------------------------------------------
+
+
+def open_clip(path: str | Path, frame_shape: tuple[int, int, int] | None = None) -> Clip:
+    """Open a folder of frames, a strip image or a video.
+
+    `frame_shape` (H, W, C) matters for images only: they are cut into frames of that size, which lie side by
+    side. Without it an image is a clip of one frame. Files are open only while frames are read, so a clip
+    needs no closing. Raises `MediaError` where nothing can be read.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise MediaError(f"{path}: does not exist; check the path")
+    if path.is_dir():
+        return FolderClip(path)
+    if suffix in IMAGE_SUFFIXES:
+        return StripClip(path, frame_shape)
+    if suffix in VIDEO_SUFFIXES:
+        return VideoClip(path)
+    known = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
+    raise MediaError(f"{path}: is not a known kind of clip; give a folder of frames or one of {known}")
+
+
+class Clip:
+    """Frames of one size; `iter(clip)` yields them one at a time as (H, W, 3) uint8 RGB.
+
+    Attributes: `path`; `size` (height, width), upright; `fps`, the mean for a variable frame rate and 25 for
+    folders and strips; `has_audio`.
+    """
+
+    path: Path
+    size: Size
+    fps: float = DEFAULT_FPS
+    has_audio: bool = False
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (frame for _, frame in self._pick(range(len(self))))
+
+    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield `(number, frame)` for each of `numbers`, which are sorted and differ."""
+        raise NotImplementedError
+
+    def read(self, indices: Iterable[int]) -> np.ndarray:
+        """The frames numbered `indices`, in any order and with repeats: (N, H, W, 3) uint8, as in iteration.
+
+        Raises `IndexError` for a number outside [0, len(clip)) and `MediaError` where decoding fails.
+        """
+        slots = defaultdict(list)  # frame number -> places in the result
+        for slot, index in enumerate(map(operator.index, indices)):
+            if not 0 <= index < len(self):
+                raise IndexError(f"{self.path}: has {len(self)} frames, so no frame {index}")
+            slots[index].append(slot)
+        frames = np.empty((sum(map(len, slots.values())), *self.size, 3), np.uint8)
+        for number, frame in self._pick(sorted(slots)):
+            frames[slots[number]] = frame
+        return frames  # (N, H, W, 3)
+
+
+class FolderClip(Clip):
+    """A folder of pictures, one a frame, in natural order; hidden files and other files are ignored."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        with media_errors(self.path, "check its permissions"):
+            names = _frame_names(self.path.absolute(), self.path.stat().st_mtime_ns)
+        if not names:
+            raise MediaError(f"{self.path}: holds no frames; looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
+        self._names = names.split("/")
+
+    @functools.cached_property
+    def size(self) -> Size:
+        return read_image_size(self.path / self._names[0])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        for number in numbers:
+            file = self.path / self._names[number]
+            frame = read_image(file)
+            if frame.shape[:2] != self.size:
+                height, width = frame.shape[:2]
+                raise MediaError(
+                    f"{file}: is {width}x{height} but the first frame of its clip is "
+                    f"{self.size[1]}x{self.size[0]}; resize the frames to one size"
+                )
+            yield number, frame
+
+
+# Workers come back to the same clips epoch after epoch. One string takes a fifth of the memory of a list of
+# names.
+@functools.lru_cache(maxsize=4096)
+def _frame_names(folder: Path, mtime_ns: int) -> str:
+    """The names of the frames in `folder`, in natural order, joined by slashes.
+
+    `mtime_ns` makes a folder to which files were added, or whose files were renamed or removed, a new entry
+    of the cache.
+    """
+    with os.scandir(folder) as entries:
+        images = [entry.name for entry in entries if has_suffix(entry.name, IMAGE_SUFFIXES)]
+    return "/".join(sorted(images, key=natural_key))
+
+
+class StripClip(Clip):
+    """An image of frames of `frame_shape` (H, W, C) side by side; one frame if that is None."""
+
+    def __init__(self, path: str | Path, frame_shape: tuple[int, int, int] | None = None):
+        self.path = Path(path)
+        # (H, N*W, 3); a strip is as large as its clip is long
+        self._strip = read_image(self.path, any_size=frame_shape is not None)
+        height, width = self._strip.shape[:2]
+        self.size = (height, width) if frame_shape is None else (frame_shape[0], frame_shape[1])
+        if height != self.size[0] or width % self.size[1]:
+            raise MediaError(
+                f"{self.path}: is {width}x{height}, which is not a row of {self.size[1]}x{self.size[0]} "
+                "frames; set frame_shape to the size of one frame, or resize the strip"
+            )
+
+    def __len__(self) -> int:
+        return self._strip.shape[1] // self.size[1]
+
+    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        width = self.size[1]
+        for number in numbers:
+            yield number, self._strip[:, number * width : (number + 1) * width].copy()
+
+
+class VideoClip(Clip):
+    """A video file.
+
+    Opening it reads its packets and decodes only the first frame, where the format allows it.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        with media_errors(self.path, "check its permissions"):
+            status = self.path.stat()
+        self._index = video_index(self.path.absolute(), status.st_mtime_ns, status.st_size)
+        self.fps, self.has_audio = self._index.fps, self._index.has_audio
+        height, width = self._index.coded_size
+        self.size = (width, height) if self._index.orientation.transposed else (height, width)
+
+    def __len__(self) -> int:
+        return self._index.length
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Decode from the first frame to the last, holding one at a time."""
+        convert, count = self._converter(), 0
+        with opened_video(self.path) as (container, stream):
+            for frame in container.decode(stream):
+                yield convert(frame)
+                count += 1
+        if count != len(self):
+            raise self._damaged(f"only {count} of its {len(self)} frames can be decoded")
+
+    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Seek where the index allows it, and decode from the start whatever seeking did not find."""
+        convert, missing = self._converter(), set(numbers)
+        if self._index.pts is not None:
+            for number, frame in self._seek(numbers, self._index.pts):
+                missing.discard(number)
+                yield number, convert(frame)
+        if missing:
+            for number, frame in self._decode_from_start(missing):
+                yield number, convert(frame)
+
+    def _decode_from_start(self, missing: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Find the frames `missing`, by their time or, where the index has none, by counting.
+
+        Empties `missing`.
+        """
+        pts = self._index.pts
+        targets = {number if pts is None else int(pts[number]): number for number in missing}
+        with opened_video(self.path) as (container, stream):
+            for count, frame in enumerate(container.decode(stream)):
+                number = targets.get(count if pts is None else frame.pts)
+                if number is not None:
+                    missing.discard(number)
+                    yield number, frame
+                if not missing:
+                    return
+        raise self._damaged(f"its frame {min(missing)} can't be decoded")
+
+    def _seek(self, numbers: Sequence[int], pts: np.ndarray) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode each of `numbers` from the keyframe before it.
+
+        Frames that do not come out right are left out.
+        """
+        keyframes = self._index.keyframes
+        with opened_video(self.path) as (container, stream):
+            for start, group in itertools.groupby(
+                numbers, lambda n: np.searchsorted(keyframes, pts[n], side="right") - 1
+            ):
+                targets = {int(pts[number]): number for number in group}
+                container.seek(int(keyframes[start]), stream=stream)
+                for frame in decode_chosen(container, stream, int(keyframes[start]), targets):
+                    yield targets[frame.pts], frame
+
+    def _converter(self) -> Callable[[av.VideoFrame], np.ndarray]:
+        """A function from a decoded frame to (H, W, 3) uint8, upright.
+
+        It is for one thread and one pass over the file.
+        """
+        reformatter = VideoReformatter()
+        height, width = self._index.coded_size
+
+        def convert(frame: av.VideoFrame) -> np.ndarray:
+            target = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
+            pixels = reformatter.reformat(frame, width, height, target, threads=1).to_ndarray()
+            return self._index.orientation.apply(lay_on_white(pixels) if target == "rgba" else pixels)
+
+        return convert
+
+    def _damaged(self, what: str) -> MediaError:
+        return MediaError(f"{self.path}: {what}; the file is damaged, convert or download it again")

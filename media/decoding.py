@@ -1,0 +1,223 @@
+"""What lies in a video file: its frames by number, where decoding can start, how it is turned upright.
+
+Times are in ticks of the stream's time base. Shapes: `N` frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+# PyAV, because it seeks inside one process: two frames of a clip cost a fraction of decoding it.
+# imageio-ffmpeg pays for a new process at each seek (benchmarks/video.py).
+import av
+import numpy as np
+
+from media.pictures import Size, media_errors
+from modules.errors import MediaError
+
+DEFAULT_FPS = 25.0  # frames per second of clips that do not store it
+
+# Codecs whose every packet is one shown frame, so that counting packets counts frames.
+_FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg"})
+# FFmpeg's names of the containers that store when a frame is shown; in others (.avi) that time is a guess.
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+_TIMED_CONTAINERS = frozenset({_MP4, "matroska,webm"})
+
+
+@contextlib.contextmanager
+def opened_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container at `path` and its main video stream.
+
+    One thread decodes it, since data loaders run many workers.
+    """
+    # An absolute path can't be taken for a protocol, as "id1:2.mp4" would be.
+    with (
+        media_errors(path, "the file is damaged or is not a video, convert or download it again"),
+        av.open(str(path.absolute()), metadata_errors="ignore") as container,
+    ):
+        stream = container.streams.best("video")
+        if stream is None or stream.codec_context is None:
+            raise MediaError(f"{path}: holds no video that can be decoded; convert it to H.264 .mp4")
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+# ---- The index of a video ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How a coded picture is turned upright: first transposed, then mirrored."""
+
+    transposed: bool
+    mirrored_y: bool
+    mirrored_x: bool
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> Orientation:
+        """Read the display matrix [a b u; c d v; x y w].
+
+        It maps (x, y) to (a x + c y, b x + d y), with y pointing down.
+        """
+        side_data = frame.side_data.get("DISPLAYMATRIX")
+        if side_data is None:
+            return cls(False, False, False)
+        a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5].tolist()
+        if abs(b) > abs(a):
+            return cls(True, b < 0, c < 0)
+        return cls(False, d < 0, a < 0)
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Turn a picture (H, W, 3) or (W, H, 3) upright."""
+        if self.transposed:
+            pixels = pixels.swapaxes(0, 1)
+        return np.ascontiguousarray(pixels[:: -1 if self.mirrored_y else 1, :: -1 if self.mirrored_x else 1])
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """What opening a video finds out.
+
+    `pts` (N,): the sorted times of the frames, or None where frames can't be told by their time and are
+    counted instead. `keyframes`: the sorted times at which decoding can start. `coded_size`: (height, width)
+    before it is turned upright.
+    """
+
+    length: int
+    pts: np.ndarray | None
+    keyframes: np.ndarray
+    coded_size: Size
+    orientation: Orientation
+    fps: float
+    has_audio: bool
+
+
+# An entry takes 8 bytes a frame. Workers come back to the same clips epoch after epoch.
+@functools.lru_cache(maxsize=4096)
+def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
+    """Index the video at `path`; `mtime_ns` and `size` make a changed file a new entry of the cache.
+
+    Packets are read but not decoded, except for the first frame. Where packets don't tell the frames, all are
+    decoded. Raises `MediaError` if the file is damaged or holds no video.
+    """
+    with opened_video(path) as (container, stream):
+        first, packets = _demux(container, stream)
+        # An .mp4 cut between two packets has no damaged one, but a table that lists more packets than there
+        # are.
+        if packets is None or (container.format.name == _MP4 and len(stream.index_entries) > len(packets)):
+            raise MediaError(f"{path}: ends early or is damaged; convert or download it again")
+        if first is None:
+            raise MediaError(f"{path}: holds no frames; convert or download it again")
+        if _packets_tell_frames(container, stream, packets):
+            pts = np.array(sorted(packet.pts for packet in packets if packet.is_shown), np.int64)  # (N,)
+            keyframes = np.array(sorted(packet.pts for packet in packets if packet.is_keyframe), np.int64)
+            length, seconds = len(pts), float((pts[-1] - pts[0]) * stream.time_base)
+        else:
+            pts, keyframes = None, np.empty(0, np.int64)
+            length, seconds = _count_frames(path)
+        return VideoIndex(
+            length=length,
+            pts=pts,
+            keyframes=keyframes,
+            coded_size=(first.height, first.width),
+            orientation=Orientation.of(first),
+            fps=_mean_fps(length, seconds, stream),
+            has_audio=bool(container.streams.audio),
+        )
+
+
+class _Packet(NamedTuple):
+    pts: int | None
+    is_keyframe: bool
+    is_shown: bool
+
+
+def _demux(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[av.VideoFrame | None, list[_Packet] | None]:
+    """The first frame, if any, and all packets of the video; None for the packets if one is damaged."""
+    first: av.VideoFrame | None = None
+    packets = []
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            return first, None
+        if packet.dts is not None or packet.size:  # else the mark of the end
+            packets.append(_Packet(packet.pts, packet.is_keyframe, packet.size > 0 and not packet.is_discard))
+        if first is None:
+            first = next(iter(packet.decode()), None)
+    return first, packets
+
+
+def _packets_tell_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, packets: list[_Packet]
+) -> bool:
+    """Whether each packet is a frame with its own time, and the first is a keyframe that none precedes."""
+    if (
+        container.format.name not in _TIMED_CONTAINERS
+        or stream.codec_context.codec.canonical_name not in _FRAME_PER_PACKET
+    ):
+        return False
+    times = [packet.pts for packet in packets]
+    return (
+        None not in times
+        and len(set(times)) == len(times)
+        and packets[0].is_keyframe
+        and times[0] == min(times)
+    )
+
+
+def _count_frames(path: Path) -> tuple[int, float]:
+    """Decode the whole video: its number of frames, and the seconds from the first to the last."""
+    length, times = 0, []
+    with opened_video(path) as (container, stream):
+        for frame in container.decode(stream):
+            length += 1
+            if frame.time is not None:
+                times = [*times[:1], frame.time]
+    return length, times[-1] - times[0] if times else 0.0
+
+
+def _mean_fps(length: int, seconds: float, stream: av.VideoStream) -> float:
+    """Frames per second such that `length` frames last as long as the video does."""
+    stated = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+    if length < 2 or seconds <= 0:
+        return stated
+    measured = (length - 1) / seconds
+    # Times rounded to milliseconds (.mkv, .webm) blur a rate that the header states exactly.
+    return stated if abs(measured - stated) < 0.01 * stated else measured
+
+
+# ---- Decoding from a keyframe -----------------------------------------------
+
+
+def decode_chosen(
+    container: av.container.InputContainer, stream: av.VideoStream, start: int, targets: Collection[int]
+) -> Iterator[av.VideoFrame]:
+    """Decode the frames at the times `targets`.
+
+    `container` was sought to the keyframe at time `start` before.
+
+    The decoder is drained after the last packet that is wanted. A frame that it knows to be incomplete is
+    left out.
+    """
+    context = stream.codec_context
+    waiting = set(targets)
+    for position, packet in enumerate(container.demux(stream)):
+        if not packet.size or (position == 0 and (packet.pts is None or packet.pts > start)):
+            break  # the end, or a seek that landed too late
+        if context.name == "h264":  # a non-reference picture is never needed for another one
+            context.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
+        yield from _intact(context.decode(packet), targets)
+        waiting.discard(packet.pts)
+        if not waiting:
+            break
+    yield from _intact(context.decode(None), targets)
+
+
+def _intact(frames: list[av.VideoFrame], targets: Collection[int]) -> Iterator[av.VideoFrame]:
+    return (frame for frame in frames if frame.pts in targets and not frame.is_corrupt)

@@ -1,0 +1,114 @@
+"""Put the sound of one video under the picture of another."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TypeVar
+
+import av
+
+FASTSTART = {"movflags": "+faststart"}  # the table of contents first: playing starts before all is downloaded
+
+# Sound that browsers play inside an .mp4 and that is therefore copied as it is. Any other becomes AAC.
+_COPIED_SOUND = frozenset({"aac", "mp3", "opus", "flac"})
+_AAC_RATE, _AAC_FRAME = 48000, 1024  # samples per second, samples per packet
+
+Interval = tuple[Fraction, Fraction]  # (start, end) in seconds
+Piece = TypeVar("Piece", av.Packet, av.AudioFrame)
+
+
+def mux_sound(picture: Path, source: Path, target: Path) -> None:
+    """Write to `target` (.mp4) the video of `picture` with the sound of `source`, cut to the same length.
+
+    The sound is that of the first track, from where the picture of `source` begins.
+    """
+    with (
+        av.open(str(picture.absolute())) as pictures,
+        av.open(str(source.absolute()), metadata_errors="ignore") as sounds,
+        av.open(str(target.absolute()), "w", format="mp4", options=FASTSTART) as output,
+    ):
+        video, sound = pictures.streams.video[0], sounds.streams.audio[0]
+        video_out = output.add_stream_from_template(video)
+        start = _picture_start(sounds)
+        interval = (start, start + video.duration * video.time_base)
+        copied = sound.codec_context.codec.canonical_name in _COPIED_SOUND
+        sound_packets = (_copied_sound if copied else _aac_sound)(sounds, sound, output, interval)
+        video_packets = (_moved(packet, video_out) for packet in pictures.demux(video) if packet.size)
+        for packet in heapq.merge(
+            video_packets, sound_packets, key=lambda packet: packet.dts * packet.time_base
+        ):
+            output.mux(packet)
+
+
+def _picture_start(container: av.container.InputContainer) -> Fraction:
+    """The second at which the video's picture begins."""
+    shown = container.streams.best("video")
+    return shown.start_time * shown.time_base if shown.start_time else Fraction(0)
+
+
+def _moved(packet: av.Packet, stream: av.stream.Stream) -> av.Packet:
+    packet.stream = stream
+    return packet
+
+
+def _within(pieces: Iterable[tuple[Piece, Fraction]], interval: Interval) -> Iterator[Piece]:
+    """The packets or frames of sound that lie in `interval`, retimed to begin at 0.
+
+    `pieces`: (piece, its seconds).
+    """
+    start, end = interval
+    for piece, seconds in pieces:
+        begins = piece.pts * piece.time_base
+        if begins + seconds > end:
+            return
+        if begins + seconds > start:
+            piece.pts -= round(start / piece.time_base)
+            yield piece
+
+
+def _copied_sound(
+    sounds: av.container.InputContainer,
+    sound: av.AudioStream,
+    output: av.container.OutputContainer,
+    interval: Interval,
+) -> Iterator[av.Packet]:
+    stream = output.add_stream_from_template(sound)
+    packets = (
+        (packet, (packet.duration or 0) * packet.time_base)
+        for packet in sounds.demux(sound)
+        if packet.size and packet.pts is not None
+    )
+
+    def retimed() -> Iterator[av.Packet]:
+        for packet in _within(packets, interval):
+            packet.dts = packet.pts
+            yield _moved(packet, stream)
+
+    return retimed()  # the stream above must be there before the first packet is muxed
+
+
+def _aac_sound(
+    sounds: av.container.InputContainer,
+    sound: av.AudioStream,
+    output: av.container.OutputContainer,
+    interval: Interval,
+) -> Iterator[av.Packet]:
+    layout = "mono" if sound.codec_context.layout.nb_channels == 1 else "stereo"
+    stream = output.add_stream("aac", rate=_AAC_RATE, layout=layout)
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=_AAC_RATE, frame_size=_AAC_FRAME)
+
+    def resampled() -> Iterator[tuple[av.AudioFrame, Fraction]]:
+        for frame in itertools.chain(sounds.decode(sound), [None]):
+            for piece in resampler.resample(frame):
+                yield piece, Fraction(piece.samples, _AAC_RATE)
+
+    def encoded() -> Iterator[av.Packet]:
+        for frame in _within(resampled(), interval):
+            yield from stream.encode(frame)
+        yield from stream.encode(None)
+
+    return encoded()  # the stream above must be there before the first packet is muxed

@@ -1,0 +1,309 @@
+"""Write videos, gifs and folders of frames, which appear under their names only when whole."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from files import atomic_write, temporary_name
+from media.clips import open_clip
+from media.pictures import Size, checked_frame, media_errors, save_png
+from media.sound import FASTSTART, mux_sound
+from modules.errors import MediaError
+
+MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames per second
+
+_SMPTE170M = 6  # FFmpeg's number for the BT.601 colour matrix
+
+
+class VideoWriter:
+    """Write frames to an .mp4, a .gif, or (a name without suffix) a folder of pngs numbered from 0000000.
+
+        with VideoWriter("out.mp4", fps=25, audio_from="driving.mp4") as writer:
+            for frame in frames:
+                writer.write(frame)  # (H, W, 3) uint8, one size for the whole video
+
+    The result appears under its name only when it is whole. An exception in the block discards it, unless
+    `finish()` was called, which keeps the frames written so far.
+
+    .mp4 is H.264 yuv420p that plays in browsers. It needs even sides, so an odd one is padded by repeating
+    its last row or column. With `lossless` it is H.264 RGB of the exact pixels and size, which browsers do
+    not play. A .gif has a palette a frame and at most 50 frames per second.
+
+    `audio_from`: a video whose first sound track goes into an .mp4, cut to the length of the picture: copied
+    if browsers play it there, else turned into AAC. `audio_note` is None or, at the latest after the block, a
+    line for the user that says why there is no sound; the picture is written all the same.
+
+    Raises `MediaError` when constructed if the name can't be written, and later if the disk fails.
+    """
+
+    def __init__(
+        self, path: str | Path, fps: float, audio_from: str | Path | None = None, lossless: bool = False
+    ):
+        self.path = Path(path)
+        self.audio_note: str | None = None
+        self._check_target(fps, lossless)
+        self._fps = Fraction(float(fps)).limit_denominator(1001)
+        self._audio_from = self._checked_audio(audio_from)
+        self._lossless = lossless
+        self._temporary = temporary_name(self.path)
+        # Opened with the first frame, which tells the size.
+        self._output: _EncodedOutput | _FolderOutput | None = None
+        self._finished = False
+
+    def _check_target(self, fps: float, lossless: bool) -> None:
+        suffix = self.path.suffix.lower()
+        if suffix not in {".mp4", ".gif", ""}:
+            raise MediaError(
+                f"{self.path}: {suffix} can't be written; use .mp4, .gif, or no suffix for a folder of pngs"
+            )
+        if suffix == ".gif" and lossless:
+            raise MediaError(
+                f"{self.path}: a gif holds 256 colours and can't be lossless; use .mp4 or a folder of pngs"
+            )
+        if not 0.01 <= fps <= 1000:
+            raise MediaError(
+                f"{self.path}: can't be written at {fps} frames per second; use a number from 0.01 to 1000"
+            )
+        if suffix and self.path.is_dir():
+            raise MediaError(f"{self.path}: is a folder; choose another name")
+        if not suffix and self.path.exists() and not _only_numbered_pngs(self.path):
+            raise MediaError(f"{self.path}: exists and is not a folder of numbered pngs; choose another name")
+        probe = temporary_name(self.path)
+        with media_errors(self.path, "check that its folder exists and is writable"):
+            probe.touch()
+            probe.unlink()
+
+    def _checked_audio(self, source: str | Path | None) -> Path | None:
+        """`source` if its sound can be carried over, else None and a note."""
+        if source is None:
+            return None
+        if self.path.suffix.lower() != ".mp4":
+            self.audio_note = f"{self.path}: has no sound, only .mp4 can hold it"
+            return None
+        try:
+            has_audio = open_clip(source).has_audio
+        except MediaError as error:
+            self.audio_note = f"{self.path}: has no sound: {error}"
+            return None
+        if not has_audio:
+            self.audio_note = f"{self.path}: has no sound, because {source} has none"
+        return Path(source) if has_audio else None
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        elif not self._finished:
+            self._discard()
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append `frame` (H, W, 3) uint8.
+
+        Raises `ValueError` if it is of another kind or size than the ones before.
+        """
+        frame = checked_frame(frame)
+        with media_errors(self.path, "check the space left on its disk"):
+            if self._output is None:
+                self._output = self._open_output(frame.shape[:2])
+            if frame.shape[:2] != self._output.size:
+                raise ValueError(
+                    f"{self.path}: frame of size {frame.shape[:2]} in a video of size {self._output.size}"
+                )
+            self._output.write(frame)
+
+    def _open_output(self, size: Size) -> _EncodedOutput | _FolderOutput:
+        match self.path.suffix.lower():
+            case ".mp4":
+                return _Mp4Output(self._temporary, size, self._fps, self._lossless)
+            case ".gif":
+                return _GifOutput(self._temporary, size, min(self._fps, Fraction(MAX_GIF_FPS)))
+            case _:
+                return _FolderOutput(self._temporary, size)
+
+    def finish(self) -> None:
+        """Complete the file with the frames written so far and give it its name.
+
+        A second call does nothing.
+        """
+        if self._finished:
+            return
+        if self._output is None:
+            raise MediaError(f"{self.path}: no frame was written; give at least one")
+        try:
+            with media_errors(self.path, "check the space left on its disk"):
+                self._output.close()
+                if self._audio_from is not None:
+                    self._add_sound(self._audio_from)
+                _put_in_place(self._temporary, self.path)
+                self._finished = True
+        finally:
+            self._discard()
+
+    def _add_sound(self, source: Path) -> None:
+        try:
+            with atomic_write(self._temporary) as with_sound:
+                mux_sound(self._temporary, source, with_sound)
+        except Exception as error:  # whatever is wrong with the sound, the picture is kept
+            self.audio_note = f"{self.path}: has no sound, that of {source} can't be carried over ({error})"
+
+    def _discard(self) -> None:
+        if self._output is not None:
+            self._output.abandon()
+        _remove(self._temporary)
+
+
+def _only_numbered_pngs(folder: Path) -> bool:
+    return folder.is_dir() and all(re.fullmatch(r"\d{7}\.png", entry.name) for entry in folder.iterdir())
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`.
+
+    A folder there, known to hold only frames of an earlier run, is replaced.
+    """
+    if not path.is_dir():
+        temporary.replace(path)
+        return
+    earlier = temporary_name(path)
+    path.rename(earlier)
+    temporary.rename(path)
+    _remove(earlier)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# ---- Kinds of output --------------------------------------------------------
+
+
+class _FolderOutput:
+    """A folder of pngs."""
+
+    def __init__(self, path: Path, size: Size):
+        self._path, self.size, self._count = path, size, 0
+        path.mkdir()
+
+    def write(self, frame: np.ndarray) -> None:
+        save_png(self._path / f"{self._count:07d}.png", frame)
+        self._count += 1
+
+    def close(self) -> None:
+        """Every frame is on disk already."""
+
+    def abandon(self) -> None:
+        """No file is open."""
+
+
+class _EncodedOutput:
+    """A file with one video stream, encoded as the frames come."""
+
+    def __init__(self, path: Path, size: Size, fps: Fraction, file_format: str):
+        self.size, self._fps, self._count = size, fps, 0
+        self._container = av.open(
+            str(path.absolute()), "w", format=file_format, options=FASTSTART if file_format == "mp4" else {}
+        )
+        self._stream: av.VideoStream
+
+    def _picture(self, frame: np.ndarray) -> av.VideoFrame:
+        """`frame` as the encoder takes it."""
+        raise NotImplementedError
+
+    def write(self, frame: np.ndarray) -> None:
+        picture = self._picture(frame)
+        picture.pts, picture.time_base = self._count, 1 / self._fps
+        self._count += 1
+        self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def abandon(self) -> None:
+        """Close the file if it is open, whatever state it is in."""
+        with contextlib.suppress(av.error.FFmpegError, OSError):
+            self._container.close()
+
+
+class _Mp4Output(_EncodedOutput):
+    """H.264 in the range and colour matrix of video or, if `lossless`, in RGB."""
+
+    def __init__(self, path: Path, size: Size, fps: Fraction, lossless: bool):
+        super().__init__(path, size, fps, "mp4")
+        self._lossless, self._reformatter = lossless, VideoReformatter()
+        height, width = size
+        if lossless:
+            self._stream = self._container.add_stream("libx264rgb", rate=fps, options={"qp": "0"})
+            self._stream.pix_fmt = "rgb24"
+            self._stream.width, self._stream.height = width, height
+            return
+        self._stream = self._container.add_stream("libx264", rate=fps, options={"crf": "18"})
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.width, self._stream.height = width + width % 2, height + height % 2
+        # BT.601, which readers also assume of a small video whose tags they do not look at.
+        self._stream.codec_context.colorspace = _SMPTE170M
+        self._stream.codec_context.color_range = ColorRange.MPEG
+
+    def _picture(self, frame: np.ndarray) -> av.VideoFrame:
+        if self._lossless:
+            return av.VideoFrame.from_ndarray(frame, format="rgb24")
+        height, width = self.size
+        padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        return self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(padded, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+
+
+class _GifOutput(_EncodedOutput):
+    """A gif with a palette a frame."""
+
+    def __init__(self, path: Path, size: Size, fps: Fraction):
+        super().__init__(path, size, fps, "gif")
+        self._stream = self._container.add_stream("gif", rate=fps)
+        self._stream.pix_fmt = "pal8"
+        height, width = size
+        self._stream.width, self._stream.height = width, height
+        self._palette = _palette_graph(width, height, fps)
+
+    def _picture(self, frame: np.ndarray) -> av.VideoFrame:
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture.pts, picture.time_base = self._count, 1 / self._fps
+        self._palette.push(picture)
+        return self._palette.pull()
+
+
+def _palette_graph(width: int, height: int, fps: Fraction) -> av.filter.Graph:
+    """A filter from RGB frames to frames of 256 colours, chosen frame by frame so that none has to be kept."""
+    graph = av.filter.Graph()
+    source = graph.add(
+        "buffer", video_size=f"{width}x{height}", pix_fmt="rgb24", time_base=str(1 / fps), pixel_aspect="1/1"
+    )
+    split, choose = graph.add("split"), graph.add("palettegen", "stats_mode=single")
+    apply, sink = graph.add("paletteuse", "new=1"), graph.add("buffersink")
+    source.link_to(split)
+    split.link_to(apply, 0, 0)
+    split.link_to(choose, 1, 0)
+    choose.link_to(apply, 0, 1)
+    apply.link_to(sink)
+    graph.configure()
+    return graph

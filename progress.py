@@ -1,0 +1,52 @@
+"""One progress bar for every program. It imports nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+SECONDS_PER_LINE = 10
+
+
+class Progress:
+    """A progress bar on a terminal; elsewhere a plain line at the start and then every ten seconds.
+
+    `total`: how many `unit`s there are to do, or None where nobody knows.
+    """
+
+    def __init__(self, total: int | None, description: str, unit: str):
+        self.bar = tqdm(
+            total=total, desc=description, unit=unit, leave=False, disable=not sys.stderr.isatty()
+        )
+        self.description, self.unit, self.total, self.done = description, unit, total, 0
+        self.started = time.monotonic()
+        self.next_line = 0.0
+
+    def advance(self, count: int, note: str = "") -> None:
+        """Report that `count` more are done. `note` stands at the end of the bar or line."""
+        self.done += count
+        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update(count)
+        elapsed = time.monotonic() - self.started
+        if self.bar.disable and elapsed >= self.next_line:
+            self.next_line = elapsed + SECONDS_PER_LINE
+            print(self._line(elapsed, note), file=sys.stderr, flush=True)
+
+    def _line(self, elapsed: float, note: str) -> str:
+        rate = self.done / max(elapsed, 1e-9)
+        of_total = "" if self.total is None else f"/{self.total}"
+        parts = [f"{self.description}: {self.done}{of_total} {self.unit}", f"{rate:.2f} {self.unit}/s"]
+        if self.total is not None:
+            parts.append(f"{tqdm.format_interval((self.total - self.done) / max(rate, 1e-9))} left")
+        return ", ".join([*parts, note] if note else parts)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.close()

@@ -1,0 +1,83 @@
+"""Pngs that are decoded without Pillow, damaged and large pictures, and what `write_image` promises."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from media.clips import open_clip
+from media.pictures import _decode_plain_png, _read_plain_png, read_image, read_image_size, write_image
+from modules.errors import MediaError
+from tests.media_files import halves, moving
+
+
+def test_a_strip_is_read_where_a_picture_of_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    frames = moving(12)
+    write_image(tmp_path / "long.png", np.concatenate(frames, axis=1))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4 * frames[0][..., 0].size)  # Pillow refuses twice as many
+    assert np.array_equal(open_clip(tmp_path / "long.png", frames[0].shape).read(range(12)), frames)
+    with pytest.raises(MediaError, match="decompression bomb"):
+        read_image(tmp_path / "long.png")
+
+
+def png_bytes(pixels: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png", **options)
+    return file.getvalue()
+
+
+def plain_pictures() -> list[np.ndarray]:
+    """Flat, smooth and random pictures of several sizes, so that pngs of every row filter are among them."""
+    rng, pictures = np.random.default_rng(0), []
+    for height, width in ((1, 1), (7, 3), (8, 8), (33, 130)):
+        slopes = rng.integers(0, 9, (4, 2, 3))
+        pictures += [
+            np.uint8(np.arange(height)[:, None, None] * a + np.arange(width)[:, None] * b) for a, b in slopes
+        ]
+        pictures += [np.full((height, width, 3), level, np.uint8) for level in (1, 2, 255)]
+        pictures.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return pictures
+
+
+def test_plain_pngs_come_out_exactly_one_after_the_other_and_in_threads(tmp_path):
+    pictures = plain_pictures()
+    paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]
+    for path, pixels in zip(paths, pictures, strict=True):
+        path.write_bytes(png_bytes(pixels))
+        assert _decode_plain_png(_read_plain_png(path)) is not None  # none is left to Pillow
+        np.testing.assert_array_equal(read_image(path), pixels)
+        assert read_image_size(path) == pixels.shape[:2]
+    with ThreadPoolExecutor(4) as pool:
+        for pixels, found in zip(pictures * 5, pool.map(read_image, paths * 5), strict=True):
+            np.testing.assert_array_equal(found, pixels)
+
+
+def test_a_damaged_png_is_an_error_or_has_all_its_pixels(tmp_path):
+    pixels = moving(1)[0]
+    whole, path, refused = png_bytes(pixels, compress_level=1), tmp_path / "a.png", 0
+    places = [*range(64), *range(64, len(whole), 97)]  # all of the header, some of the pixels
+    flipped = [whole[:n] + bytes([whole[n] ^ 4]) + whole[n + 1 :] for n in places]
+    for data in [whole[:n] for n in places] + flipped:
+        path.write_bytes(data)
+        try:
+            np.testing.assert_array_equal(read_image(path), pixels)
+        except MediaError:
+            refused += 1
+    assert refused > len(places)
+
+
+def test_write_image_is_whole_or_absent(tmp_path):
+    write_image(tmp_path / "a.png", halves())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), halves())
+    with pytest.raises(MediaError, match=r"\.png"):
+        write_image(tmp_path / "b.jpg", halves())
+    with pytest.raises(MediaError, match="folder exists"):
+        write_image(tmp_path / "none" / "b.png", halves())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
