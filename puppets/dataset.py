@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from files import temporary_name
 from media.writer import VideoWriter
 from modules.errors import UserError
+from progress import Progress
 from puppets.identity import Background, Puppet
 from puppets.landmarks import LANDMARKS, landmarks
 from puppets.motion import Pose, random_motion
@@ -72,9 +72,12 @@ def plan(folder: Path, videos: int, frames: int, size: int, format: str, seed: i
 
 def write_all(clips: list[Clip]) -> None:
     """Write the clips with one process for each core; an error or a signal ends them all."""
-    with contextlib.closing(in_parallel(write_clip, clips, os.cpu_count() or 1)) as written:
-        for _ in tqdm(written, total=len(clips), unit="clip"):
-            pass
+    with (
+        Progress(len(clips), "puppets", "clips") as progress,
+        contextlib.closing(in_parallel(write_clip, clips, os.cpu_count() or 1)) as written,
+    ):
+        for _ in written:
+            progress.advance(1)
 
 
 def make_dataset(out: Path, videos: int, frames: int, size: int, format: str, seed: int) -> None:
