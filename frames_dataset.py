@@ -182,8 +182,8 @@ class FramesDataset(Dataset):
         if size != (height, width) and not self.transform.changes_size:
             raise DatasetError(
                 f"{path}: its frames are {size[0]}x{size[1]} (height x width), frame_shape is "
-                f"{height}x{width}; resize the clip, set frame_shape to [{size[0]}, {size[1]}, 3] if all clips "
-                f"have this size, or set augmentation_params.crop_param.size to [{height}, {width}]"
+                f"{height}x{width}; resize the clip, set frame_shape to [{size[0]}, {size[1]}, 3] if all "
+                f"clips have this size, or set augmentation_params.crop_param.size to [{height}, {width}]"
             )
 
     def _note_unreadable(self, path: Path, error: MediaError) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 from frames_dataset import FramesDataset
+from modules.util import full_precision
 
 MAX_CLIPS = 8
 FRAMES_PER_CLIP = 4
@@ -33,16 +34,16 @@ class Validation:
     def __call__(
         self, generator: nn.Module, kp_detector: nn.Module, device: torch.device
     ) -> tuple[dict[str, float], dict[str, Tensor], dict]:
-        """L1 and SSIM (means over frames, pixels in [0, 1]) of networks in eval mode.
+        """L1 and SSIM (means over frames, pixels in [0, 1]) of networks in eval mode, also within autocast.
 
         Also returns, for a picture, the last frame of each clip as `{"source", "driving"}` and what was generated.
         """
         rows, sources, drivings = [], [], []
         for source, driving in self._pairs(device):
             generated = rebuild(generator, kp_detector, source, driving)["prediction"].float()
-            rows.append(
-                [(generated - driving).abs().mean().item(), ssim(generated, driving, data_range=1.0).item()]
-            )
+            with full_precision(like=driving):  # half-precision variances would make SSIM meaningless
+                similarity = ssim(generated, driving, data_range=1.0).item()
+            rows.append([(generated - driving).abs().mean().item(), similarity])
             sources.append(source[-1])
             drivings.append(driving[-1])
         shown = {"source": torch.stack(sources), "driving": torch.stack(drivings)}

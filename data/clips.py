@@ -1,7 +1,8 @@
 """Cutting, resizing and writing many clips in parallel, so that a run that was killed goes on where it was.
 
-`prepare.py` and `taichi-loading/load_videos.py` are built from this. A clip has its name only when it is whole: `VideoWriter`
-writes under a temporary one. `Ledger` remembers what is finished. Workers die with the program that started them.
+`prepare.py` and `taichi-loading/load_videos.py` are built from this. A clip has its name only when it is
+whole: `VideoWriter` writes under a temporary one. `Ledger` remembers what is finished. Workers die with the
+program that started them. They import this file, so it imports no PyTorch.
 
 Sizes are (height, width) in pixels, boxes (left, top, right, bottom).
 """
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from files import TEMPORARY_NAME, atomic_write
-from media.clips import Clip, open_clip
+from media.clips import Clip, identity, open_clip
 from media.pictures import Box, Size, fit
 from media.writer import VideoWriter
 from modules.errors import DatasetError, MediaError, UserError
@@ -28,16 +29,17 @@ from progress import Progress
 from workers import in_parallel
 
 SPLITS = ("train", "test")
-LEAST_FRAMES = 2  # a training sample is two frames of a clip
-READ_AT_ONCE = 2**28  # bytes of frames decoded between two seeks
+MIN_FRAMES = 2  # a training sample is two frames of a clip
+MIN_SIDE = 8  # pixels
+MAX_READ = 2**28  # bytes of frames decoded between two seeks
 
 
-# ---- one clip ----------------------------------------------------------------------------------------------------------
+# ---- One clip ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A clip to write: `frames` of `source` (all, if None), of each `box` (all, if None), fitted to `size`."""
+    """A clip to write: `frames` of `source` (None: all), of each `box` (None: all), fitted to `size`."""
 
     source: Path
     target: Path  # .mp4, or without suffix a folder of png
@@ -48,7 +50,7 @@ class Cut:
 
 
 class Outcome(NamedTuple):
-    """What became of a clip: its number of frames and the frames per second of its source, or else what went wrong."""
+    """What became of a clip: its length and its source's frames per second, or what went wrong."""
 
     target: Path
     source: str
@@ -58,15 +60,13 @@ class Outcome(NamedTuple):
 
 
 def write_clip(cut: Cut) -> Outcome:
-    """Write a clip unless it is there already; holds `READ_AT_ONCE` bytes of frames at most, or one."""
+    """Write a clip unless it is there already. It holds `MAX_READ` bytes of frames at most, or one frame."""
     try:
         clip = open_clip(cut.source)
         if not cut.target.exists():
             wanted = range(len(clip)) if cut.frames is None else cut.frames
-            if len(wanted) < LEAST_FRAMES:
-                raise MediaError(
-                    f"{cut.source}: too short, training needs {LEAST_FRAMES} frames; leave it out"
-                )
+            if len(wanted) < MIN_FRAMES:
+                raise MediaError(f"{cut.source}: too short, training needs {MIN_FRAMES} frames; leave it out")
             with VideoWriter(cut.target, clip.fps) as writer:
                 for frame in frames_of(clip, wanted):
                     writer.write(fit(frame, cut.size, cut.fit, cut.box))
@@ -81,22 +81,22 @@ def frames_of(clip: Clip, wanted: range) -> Iterator[np.ndarray]:
         yield from clip
         return
     height, width = clip.size
-    count = max(1, READ_AT_ONCE // (3 * height * width))
+    count = max(1, MAX_READ // (3 * height * width))
     for start in range(wanted.start, wanted.stop, count):
         yield from clip.read(range(start, min(start + count, wanted.stop)))
 
 
-# ---- many clips --------------------------------------------------------------------------------------------------------
+# ---- Many clips -------------------------------------------------------------
 
 
 class Ledger:
-    """The file `clips.jsonl` of a folder that is being filled: its settings, then a line for each finished clip.
+    """The file `clips.jsonl` of a folder that is being filled: its settings, then a line a finished clip.
 
-    `clips` maps "train/name" to a dict with `source`, `frames` and `fps`. Raises `DatasetError` if the folder was filled with
-    other settings, or not by us.
+    `clips` maps "train/name" to a dict with `source`, `frames` and `fps`. Raises `DatasetError` if the folder
+    was filled with other settings, or not by us.
     """
 
-    def __init__(self, out: Path, settings: dict):
+    def __init__(self, out: Path, settings: dict[str, Any]):
         self.out, self.path = out, out / "clips.jsonl"
         try:
             self._open(settings)
@@ -105,12 +105,13 @@ class Ledger:
                 f"{out}: can't be written ({error.strerror or error}); name a folder that can"
             ) from error
 
-    def _open(self, settings: dict) -> None:
+    def _open(self, settings: dict[str, Any]) -> None:
         header, *lines = self._read() or [settings]
         for key, value in settings.items():
             if header.get(key) != value:
                 raise DatasetError(
-                    f"{self.out}: was made with {key} {header.get(key)}, not {value}; use that or a new folder"
+                    f"{self.out}: was made with {key} {header.get(key)}, not {value}; use that, "
+                    "or a new folder"
                 )
         self.clips = {line.pop("clip"): line for line in lines}
         for split in SPLITS:
@@ -118,7 +119,7 @@ class Ledger:
         self._write(settings)
         self.remove_leftovers()
 
-    def _read(self) -> list[dict]:
+    def _read(self) -> list[dict[str, Any]]:
         """The lines, without one that a dying process left unfinished."""
         if not self.path.exists():
             if any((self.out / split).exists() for split in SPLITS):
@@ -132,7 +133,7 @@ class Ledger:
                 lines.append(json.loads(line))
         return lines
 
-    def _write(self, settings: dict) -> None:
+    def _write(self, settings: dict[str, Any]) -> None:
         lines = [settings, *({"clip": name} | clip for name, clip in self.clips.items())]
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -142,26 +143,34 @@ class Ledger:
         for split in SPLITS:
             for path in (self.out / split).iterdir():
                 if TEMPORARY_NAME.fullmatch(path.name):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
 
     def holds(self, name: str) -> bool:
         """Whether the clip "train/name" is finished and still there."""
         return name in self.clips and (self.out / name).exists()
 
     def add(self, outcome: Outcome) -> None:
+        """Enter a clip that is finished."""
         name = self.name(outcome.target)
         self.clips[name] = {"source": outcome.source, "frames": outcome.frames, "fps": outcome.fps}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"clip": name} | self.clips[name]) + "\n")
 
     def name(self, target: Path) -> str:
+        """ "train/name" of the clip at `target`."""
         return target.relative_to(self.out).as_posix()
 
 
 def make_clips(
     function: Callable[[Any], list[Outcome]], jobs: Sequence[Any], clips: int, ledger: Ledger, workers: int
-) -> list:
-    """Run `function` on the jobs, which make `clips` clips, and enter those in the ledger; returns the failed outcomes."""
+) -> list[Outcome]:
+    """Run `function` on the jobs, which make `clips` clips, and enter those in the ledger.
+
+    Returns the outcomes that failed.
+    """
     failures = []
     try:
         with (
@@ -170,7 +179,10 @@ def make_clips(
         ):
             for outcomes in results:
                 for outcome in outcomes:
-                    failures.append(outcome) if outcome.error else ledger.add(outcome)
+                    if outcome.error:
+                        failures.append(outcome)
+                    else:
+                        ledger.add(outcome)
                 progress.advance(len(outcomes))
     finally:
         ledger.remove_leftovers()
@@ -179,8 +191,6 @@ def make_clips(
 
 def print_summary(ledger: Ledger) -> None:
     """A table of the clips that are there, from this run and earlier ones."""
-    from frames_dataset import identity
-
     print(f"{ledger.out}:\n{'':7}{'clips':>9}{'frames':>11}{'identities':>12}{'seconds':>11}")
     for split in SPLITS:
         clips = {
@@ -194,18 +204,21 @@ def print_summary(ledger: Ledger) -> None:
         print(f"{split:7}{len(clips):9}{frames:11}{len(identities):12}{seconds:11.1f}")
 
 
-# ---- options -----------------------------------------------------------------------------------------------------------
+# ---- Options ----------------------------------------------------------------
 
 
 def size_option(text: str) -> Size:
     """ "256" or "256,384" (height, width) for argparse."""
-    sides = tuple(int(side) for side in text.split(","))
-    if len(sides) not in (1, 2) or min(sides) < 8:
-        raise argparse.ArgumentTypeError(f"{text}: give one side, or height,width, of 8 pixels or more")
-    return sides if len(sides) == 2 else sides * 2
+    sides = [int(side) for side in text.split(",")]
+    if len(sides) not in (1, 2) or min(sides) < MIN_SIDE:
+        raise argparse.ArgumentTypeError(
+            f"{text}: give one side, or height,width, of {MIN_SIDE} pixels or more"
+        )
+    return sides[0], sides[-1]
 
 
 def workers_option(text: str) -> int:
+    """A number of processes for argparse."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
     return int(text)

@@ -293,7 +293,7 @@ class _GifOutput(_EncodedOutput):
 
 
 def _palette_graph(width: int, height: int, fps: Fraction) -> av.filter.Graph:
-    """A filter from RGB frames to frames of 256 colours, chosen frame by frame so that none has to be kept."""
+    """A filter from RGB frames to frames of 256 colours, chosen frame by frame so that none is kept."""
     graph = av.filter.Graph()
     source = graph.add(
         "buffer", video_size=f"{width}x{height}", pix_fmt="rgb24", time_base=str(1 / fps), pixel_aspect="1/1"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from media.clips import open_clip
 from media.pictures import _decode_plain_png, _read_plain_png, read_image, read_image_size, write_image
+from media.tensors import to_pixels, to_tensor
 from modules.errors import MediaError
 from tests.media_files import halves, moving
 
@@ -81,3 +85,26 @@ def test_write_image_is_whole_or_absent(tmp_path):
     with pytest.raises(MediaError, match="folder exists"):
         write_image(tmp_path / "none" / "b.png", halves())
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+# ---- Values and tensors -----------------------------------------------------
+
+
+def test_pixels_survive_the_way_to_a_tensor_and_back():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    tensor = to_tensor(pixels)
+    assert tensor.shape == (2, 3, 5, 7) and tensor.dtype == torch.float32
+    assert torch.equal(tensor, torch.from_numpy(pixels.transpose(0, 3, 1, 2) / np.float32(255)))
+    assert torch.equal(to_tensor(pixels / 255), tensor)
+    np.testing.assert_array_equal(to_pixels(tensor), pixels)
+    np.testing.assert_array_equal(to_pixels(tensor[0].bfloat16()), to_pixels(tensor[0].bfloat16().float()))
+
+
+def test_what_lies_outside_becomes_black_or_white():
+    tensor = torch.tensor([-0.5, 0.5, 1.5]).view(3, 1, 1)
+    assert to_pixels(tensor).tolist() == [[[0, 128, 255]]]
+
+
+def test_media_and_the_tools_around_it_need_no_pytorch():
+    script = "import sys, crop_video, progress, data.prepare, media.writer; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from data import prepare
+from data.checking import MAX_LINES
 from frames_dataset import FramesDataset, identity
 from media.clips import open_clip
 from media.pictures import fit, write_image
@@ -45,7 +46,7 @@ def content(out: Path) -> dict[str, list[str]]:
     return {split: sorted(path.name for path in (out / split).iterdir()) for split in ("train", "test")}
 
 
-# ---- frames ------------------------------------------------------------------------------------------------------------
+# ---- Frames -----------------------------------------------------------------
 
 
 def test_crop_keeps_the_middle_and_pad_keeps_all():
@@ -70,7 +71,7 @@ def test_every_shape_fits_without_distortion(shape, how):
     assert abs(bright.any(axis=0).sum() - bright.any(axis=1).sum()) <= 0.1 * 64
 
 
-# ---- preparing ---------------------------------------------------------------------------------------------------------
+# ---- Preparing --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["png", "mp4"])
@@ -288,7 +289,7 @@ def test_options_that_make_no_sense(tmp_path, monkeypatch, capsys, arguments, to
     assert not (tmp_path / "out").exists()
 
 
-# ---- checking ----------------------------------------------------------------------------------------------------------
+# ---- Checking ---------------------------------------------------------------
 
 
 def look_over(capsys, root: Path, *more: str) -> tuple[int, str]:
@@ -428,9 +429,9 @@ def test_what_is_only_noteworthy_passes(tmp_path, capsys):
 
 
 def test_many_faults_of_a_kind_are_counted(tmp_path, capsys):
-    root = write_dataset(tmp_path / "data", train=prepare.MOST_LINES + 7, test=1, frames=1, size=8)
+    root = write_dataset(tmp_path / "data", train=MAX_LINES + 7, test=1, frames=1, size=8)
     code, told = look_over(capsys, root)
-    assert code == 1 and told.count("has 1 frame") == prepare.MOST_LINES
+    assert code == 1 and told.count("has 1 frame") == MAX_LINES
     assert "and 8 more" in told and "28 wrong" in told
 
 

@@ -1,4 +1,4 @@
-"""Lists of pieces of videos: which frames, which part of the picture, names, what is gone, going on after a kill."""
+"""Lists of pieces of videos: their frames, part of the picture, names, what is gone, going on after a kill."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_frames_are_the_same_however_many_are_read_at_once(tmp_path, monkeypatch
     from data import clips
 
     clip = open_clip(write_video(tmp_path / "v.mp4"))
-    monkeypatch.setattr(clips, "READ_AT_ONCE", 3 * 64 * 32 * 3)
+    monkeypatch.setattr(clips, "MAX_READ", 3 * 64 * 32 * 3)
     found = np.stack(list(clips.frames_of(clip, range(7, 30))))
     assert (found == clip.read(range(7, 30))).all()
 

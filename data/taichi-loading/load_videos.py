@@ -1,15 +1,17 @@
 """Listed pieces of YouTube videos become a dataset: downloaded, cut, cropped, resized, in train/ and test/.
 
-    python data/taichi-loading/load_videos.py --metadata data/taichi-loading/taichi-metadata.csv --out_folder data/taichi-png \\
-        --format .png --workers 8 --image_shape 256,256
+    python data/taichi-loading/load_videos.py --metadata data/taichi-loading/taichi-metadata.csv --out_folder
+        data/taichi-png \\ --format .png --workers 8 --image_shape 256,256
 
-A list is a CSV file with the columns of `COLUMNS` and a line for each clip. `start` and `end` (exclusive) are frame numbers
-at `fps`, `bbox` is left-top-right-bottom in pixels of a video of `width` x `height`; a download of another rate or size is
-cut at the same seconds and the same part of the picture. An optional column `person_id`, or a `video_id` written as
-video#person, puts the person in front of the clip's name, where identity sampling looks for it.
+A list is a CSV file with the columns of `COLUMNS` and a line for each clip. `start` and `end` (exclusive) are
+frame numbers at `fps`, `bbox` is left-top-right-bottom in pixels of a video of `width` x `height`; a download
+of another rate or size is cut at the same seconds and the same part of the picture. An optional column
+`person_id`, or a `video_id` written as video#person, puts the person in front of the clip's name, where
+identity sampling looks for it.
 
-Videos that are in `--video_folder` already, as <video>.mp4 or with another suffix, are not downloaded. A run that was stopped
-goes on when it is started again. What can't be had is listed in `report.csv` in the output folder.
+Videos that are in `--video_folder` already, as <video>.mp4 or with another suffix, are not downloaded. A run
+that was stopped goes on when it is started again. What can't be had is listed in `report.csv` in the output
+folder.
 """
 
 from __future__ import annotations
@@ -96,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     write_report(options.out_folder / "report.csv", failures)
 
 
-# ---- the list ----------------------------------------------------------------------------------------------------------
+# ---- The list ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Listed:
     partition: str
 
     def target(self, out: Path, suffix: str) -> Path:
-        """The published name: the person's, if known, the video's, and the first and last frame in six digits."""
+        """The published name: person, if known, video, and first and last frame in six digits."""
         name = "#".join([*filter(None, [self.person]), self.video, f"{self.start:06d}", f"{self.end:06d}"])
         return out / self.partition / (name + suffix.removesuffix(".png"))
 
@@ -146,6 +148,7 @@ def read_list(path: Path) -> list[Listed]:
 
 
 def read_line(line: dict[str, str], place: str) -> Listed:
+    """A checked line of the list. Raises `DatasetError` that names `place`."""
     video, _, person = line["video_id"].partition("#")
     try:
         box = tuple(float(side) for side in line["bbox"].split("-"))
@@ -175,7 +178,7 @@ def read_line(line: dict[str, str], place: str) -> Listed:
     return Listed(video, person, start, end, box, fps, (height, width), line["partition"])
 
 
-# ---- one video ---------------------------------------------------------------------------------------------------------
+# ---- One video --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -200,12 +203,14 @@ def load(video: Video) -> list[Outcome]:
 
 
 def find_video(folder: Path, name: str) -> Path | None:
+    """The whole video `name` in `folder`, with any suffix of a video."""
     return next(
         (path for suffix in sorted(VIDEO_SUFFIXES) if (path := folder / f"{name}{suffix}").exists()), None
     )
 
 
 def cut_clip(path: Path, clip: Listed, target: Path, size: Size) -> Outcome:
+    """Write one clip of the video at `path`, at the listed seconds and the listed part of the picture."""
     whole = open_clip(path)
     ratio = whole.fps / clip.fps
     start, end = round(clip.start * ratio), round(clip.end * ratio)
@@ -219,11 +224,14 @@ def cut_clip(path: Path, clip: Listed, target: Path, size: Size) -> Outcome:
     return outcome._replace(source=clip.video)
 
 
-# ---- downloading -------------------------------------------------------------------------------------------------------
+# ---- Downloading ------------------------------------------------------------
 
 
 def check_downloads(videos: dict[str, Listed], folder: Path, youtube: str) -> None:
-    """Say once what can't be downloaded because the program is missing; raises `UserError` if that is every video."""
+    """Say once what can't be downloaded because the program is missing.
+
+    Raises `UserError` if that is every video.
+    """
     absent = [name for name in videos if find_video(folder, name) is None]
     if not absent or shutil.which(youtube):
         return
