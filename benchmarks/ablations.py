@@ -1,11 +1,13 @@
-"""What the parts of the method are worth: puppets-64 trained without one of them, for the same number of steps each.
+"""What the parts of the method are worth: puppets-64 trained without one of them, for the same number of
+steps each.
 
     python benchmarks/ablations.py [--epochs 3] [--out log/ablations]
 
-The paper's ablations: zero-order motion (no Jacobians), no occlusion map, no equivariance loss on the Jacobians, and the full
-method, each from the same seed and over the same samples. Each variant is trained by run.py with a copy of
-config/puppets-64.yaml in which that part alone is off and `num_epochs` is `--epochs`; then measured by puppet_quality.py, where
-the figures are explained. Prints a table in Markdown. A variant whose run is in `--out` already goes on from it.
+The paper's ablations: zero-order motion (no Jacobians), no occlusion map, no equivariance loss on the
+Jacobians, and the full method, each from the same seed and over the same samples. Each variant is trained by
+run.py with a copy of config/puppets-64.yaml in which that part alone is off and `num_epochs` is `--epochs`;
+then measured by puppet_quality.py, where the figures are explained. Prints a table in Markdown. A variant
+whose run is in `--out` already goes on from it.
 """
 
 from __future__ import annotations

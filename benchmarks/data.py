@@ -1,19 +1,20 @@
-"""Training samples per second of `FramesDataset` beside plain ways to make them, with the augmentation of vox-256.
+"""Training samples per second of `FramesDataset` beside plain ways to make them, with the augmentation of
+vox-256.
 
     python benchmarks/data.py
 
-Draws 150-frame 256×256 clips of moving, textured shapes and stores them as H.264 .mp4, with the keyframes that x264 sets by
-itself (at most 250 frames apart, so one in a clip) and with one every 30 frames. The png folders hold the decoded frames of the
-first, as folders of frames usually do.
+Draws 150-frame 256×256 clips of moving, textured shapes and stores them as H.264 .mp4, with the keyframes
+that x264 sets by itself (at most 250 frames apart, so one in a clip) and with one every 30 frames. The png
+folders hold the decoded frames of the first, as folders of frames usually do.
 
-For mp4 the plain ways decode the whole clip, pick two frames, and augment with the same transform: as the published pipeline
-does (imageio, the clip as one float array), with a loop of PyAV, and with this project's own `read_video`. For png the plain
-way reads two frames with `skimage.io.imread` as float arrays and jitters them as PIL images through torchvision, as the
-published pipeline does. On the "first visit", as in the first epoch, nothing is remembered of a clip: each round reaches the
-clips by a path of its own.
+For mp4 the plain ways decode the whole clip, pick two frames, and augment with the same transform: as the
+published pipeline does (imageio, the clip as one float array), with a loop of PyAV, and with this project's
+own `read_video`. For png the plain way reads two frames with `skimage.io.imread` as float arrays and jitters
+them as PIL images through torchvision, as the published pipeline does. On the "first visit", as in the first
+epoch, nothing is remembered of a clip: each round reaches the clips by a path of its own.
 
-Every method runs in one process with one thread of its own, in turn, clip by clip. The figures are medians over all clips and
-rounds; "ratio" is how many samples this project makes in the time of one.
+Every method runs in one process with one thread of its own, in turn, clip by clip. The figures are medians
+over all clips and rounds; "ratio" is how many samples this project makes in the time of one.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/demo_memory.py [--short 300] [--long 3000] [--rounds 5]
 
-The model is that of config/puppets-128.yaml with random weights; source and driving video are 256×256. Each figure is that of
-a process of its own, from the start of Python. Memory is the largest resident set, with `--relative --find_best_frame
---side_by_side`, which reads the video twice and writes the largest frames. The first frame is there when the demo reports it
-as written; the time is the median over the rounds.
+The model is that of config/puppets-128.yaml with random weights; source and driving video are 256×256. Each
+figure is that of a process of its own, from the start of Python. Memory is the largest resident set, with
+`--relative --find_best_frame --side_by_side`, which reads the video twice and writes the largest frames. The
+first frame is there when the demo reports it as written; the time is the median over the rounds.
 """
 
 from __future__ import annotations

@@ -2,14 +2,16 @@
 
     python benchmarks/inference.py [--rounds 15] [--threads N]
 
-A frame is: keypoints of the driving frame, then the generator. The straightforward loop encodes the source again for each
-frame; "source cached" encodes it once. The two engines run exported graphs of the same plain networks, in float32.
-All variants take turns, one frame each a round, so that other load on the machine meets all of them; the figures are over
-all rounds. After each turn comes a pause in which the thread pool of the variant stops spinning.
+A frame is: keypoints of the driving frame, then the generator. The straightforward loop encodes the source
+again for each frame; "source cached" encodes it once. The two engines run exported graphs of the same plain
+networks, in float32. All variants take turns, one frame each a round, so that other load on the machine meets
+all of them; the figures are over all rounds. After each turn comes a pause in which the thread pool of the
+variant stops spinning.
 
-Ratios are to the plain loop. GFLOP counts the multiplications and additions of the convolutions, from the shapes of the layers
-as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3 convolution, measured between the
-rounds. Weights are random, with batch statistics far from their initial values, and scaled so that pictures have contrast.
+Ratios are to the plain loop. GFLOP counts the multiplications and additions of the convolutions, from the
+shapes of the layers as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3
+convolution, measured between the rounds. Weights are random, with batch statistics far from their initial
+values, and scaled so that pictures have contrast.
 """
 
 from __future__ import annotations

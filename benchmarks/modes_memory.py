@@ -2,8 +2,8 @@
 
     python benchmarks/modes_memory.py
 
-A small untrained model at 64×64, each mode and length in a process of its own. The strip of predictions is the one thing that
-grows with the clip, by frames · 64 · 64 · 3 bytes; "rest" is the growth without it.
+A small untrained model at 64×64, each mode and length in a process of its own. The strip of predictions is
+the one thing that grows with the clip, by frames · 64 · 64 · 3 bytes; "rest" is the growth without it.
 """
 
 from __future__ import annotations

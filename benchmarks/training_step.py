@@ -2,12 +2,13 @@
 
     python benchmarks/training_step.py [--config config/vox-adv-256.yaml] [--batch_size 1] [--rounds 5]
 
-plain          VGG-19's weights take part in the graph, the discriminator's real branch and its own weights too
-frozen VGG     as the published code: VGG-19's weights are constants
-ours           besides, no graph for real branches, no gradients for the discriminator in the generator step, fused Adam
-ours, c. last  besides, channels_last
+plain          VGG-19's weights take part in the graph, the discriminator's real branch and its own weights
+too frozen VGG     as the published code: VGG-19's weights are constants ours           besides, no graph for
+real branches, no gradients for the discriminator in the generator step, fused Adam ours, c. last  besides,
+channels_last
 
-Times are interleaved in one process (medians of the rounds); each peak is that of a process of its own. VGG-19 is random.
+Times are interleaved in one process (medians of the rounds); each peak is that of a process of its own.
+VGG-19 is random.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python benchmarks/video.py
 
-Prints, for H.264 clips of 150 frames of 256x256 with several keyframe spacings, the time of reading two random frames and of
-decoding the whole clip with PyAV (through our `video.py`) and with imageio-ffmpeg; then the peak memory of iterating 3000
-frames and 30. Each pair of numbers comes from one run on one machine, so read the ratios.
+Prints, for H.264 clips of 150 frames of 256x256 with several keyframe spacings, the time of reading two
+random frames and of decoding the whole clip with PyAV (through our `video.py`) and with imageio-ffmpeg; then
+the peak memory of iterating 3000 frames and 30. Each pair of numbers comes from one run on one machine, so
+read the ratios.
 """
 
 from __future__ import annotations
