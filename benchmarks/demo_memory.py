@@ -1,6 +1,6 @@
 """Peak memory of the demo against the length of the driving video, and the time to its first frame.
 
-    python benchmarks/demo_memory.py [--short 300] [--long 3000] [--rounds 5]
+    python -m benchmarks.demo_memory [--short 300] [--long 3000] [--rounds 5]
 
 The model is that of config/puppets-128.yaml with random weights; source and driving video are 256×256. Each
 figure is that of a process of its own, from the start of Python. Memory is the largest resident set, with
@@ -22,11 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.processes import ROOT
 from modules.build import build_generator, build_kp_detector, read_config
 from video import VideoWriter, write_image
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config" / "puppets-128.yaml"
 SIZE = 256
 
@@ -46,24 +45,17 @@ def write_inputs(folder: Path, lengths: list[int]) -> None:
                 writer.write(np.roll(texture, number, axis=1))
 
 
-def start_demo(folder: Path, length: int, *options: str) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        str(ROOT / "demo.py"),
-        "--config",
-        str(CONFIG),
-        "--cpu",
-        "--checkpoint",
-        "model.pth.tar",
-    ]
-    inputs = ["--source_image", "source.png", "--driving_video", f"{length}.mp4"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, *inputs, *options], cwd=folder, text=True, **pipes)
+def start_demo(folder: Path, length: int, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "demo.py"), "--cpu"]
+    command += ["--config", str(CONFIG), "--checkpoint", "model.pth.tar"]
+    command += ["--source_image", "source.png", "--driving_video", f"{length}.mp4", *options]
+    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def peak_memory(folder: Path, length: int) -> float:
     """The peak of a whole run in MiB, where the system counts it in KiB, as Linux does."""
     process = start_demo(folder, length, "--relative", "--find_best_frame", "--side_by_side")
+    assert process.stderr is not None and process.stdout is not None
     err, out = process.stderr.read(), process.stdout.read()  # a few lines, which fit into the pipes
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
@@ -77,6 +69,7 @@ def peak_memory(folder: Path, length: int) -> float:
 def seconds_to_first_frame(folder: Path, length: int) -> float:
     started = time.perf_counter()
     process = start_demo(folder, length)
+    assert process.stderr is not None
     if not any(line.startswith("animation: 1/") for line in process.stderr):
         raise RuntimeError("the demo wrote no frame")
     seconds = time.perf_counter() - started

@@ -143,7 +143,7 @@ def scores(picture: Tensor, real: Tensor) -> tuple[float, float, float]:
 
 
 def torn_pixels(picture: Tensor, real: Tensor) -> float:
-    """Share of the pixels of a picture (3, H, W) whose error, averaged over channels, exceeds `TORN_ERROR`."""
+    """Share of the pixels of a picture (3, H, W) whose error, a mean over channels, exceeds `TORN_ERROR`."""
     return ((picture - real).abs().mean(dim=0) > TORN_ERROR).float().mean().item()
 
 

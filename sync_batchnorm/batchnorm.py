@@ -18,7 +18,6 @@ from torch.nn.modules._functions import SyncBatchNorm as NativeSyncBatchNorm
 
 from sync_batchnorm.exchange import GatherOverRanks, ReplicaExchange
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 

@@ -33,7 +33,7 @@ class ReplicaExchange:
         self._running = [True] * replicas
 
     def run(self, replica: int, module: Callable, *inputs: Any, **kwargs: Any) -> Any:
-        """`module(*inputs, **kwargs)` as number `replica`; an exception is kept in `error`, and None returned."""
+        """`module(*inputs, **kwargs)` as number `replica`; an exception goes to `error`."""
         try:
             return module(*inputs, **kwargs)
         except BaseException as error:
