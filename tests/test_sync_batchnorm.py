@@ -135,6 +135,11 @@ def assert_close(actual: Outcome, expected: Outcome, tolerance: float = 1e-5) ->
         )
 
 
+def assert_replicas_match(plain: nn.Module, batches: list[Batch]) -> None:
+    """Replicas of `plain`, made synchronised, give what it gives for the whole batches."""
+    assert_close(in_replicas(convert_model(copy.deepcopy(plain)), batches), whole_batch(plain, batches))
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
@@ -187,7 +192,7 @@ def test_alone_it_compiles_and_exports_whole() -> None:
 def test_replicas_match_the_whole_batch(count: int, settings: dict) -> None:
     plain = randomised(nn.BatchNorm2d(3, **settings))
     batches = [split_batch((0, 3, 5, 4), SHARES[count]) for _ in range(2)]
-    assert_close(in_replicas(convert_model(copy.deepcopy(plain)), batches), whole_batch(plain, batches))
+    assert_replicas_match(plain, batches)
 
 
 @pytest.mark.parametrize(("kind", "plain", "shape"), KINDS)
@@ -196,34 +201,29 @@ def test_replicas_of_every_kind(
 ) -> None:
     reference = randomised(plain(3))
     batches = [split_batch(shape, [4, 1, 2])]
-    assert_close(
-        in_replicas(convert_model(copy.deepcopy(reference)), batches), whole_batch(reference, batches)
-    )
+    assert_replicas_match(reference, batches)
 
 
 @pytest.mark.parametrize("mean", [1e3, -1e5])
 def test_replicas_keep_precision_with_large_means(mean: float) -> None:
     plain = randomised(nn.BatchNorm2d(3))
     batches = [split_batch((0, 3, 5, 4), [1, 4, 2], mean) for _ in range(2)]
-    assert_close(in_replicas(convert_model(copy.deepcopy(plain)), batches), whole_batch(plain, batches))
+    assert_replicas_match(plain, batches)
 
 
 def test_replicas_of_a_network_with_a_layer_used_twice() -> None:
     norm = nn.BatchNorm2d(4)
     layers = nn.Conv2d(4, 4, 3, padding=1), norm, nn.Tanh(), nn.Conv2d(4, 4, 1), norm, nn.BatchNorm2d(4)
-    plain = randomised(nn.Sequential(*layers))
+    plain = randomised(nn.Sequential(*layers)).double()
     batches = [split_batch((0, 4, 6, 6), [3, 1, 2], dtype=torch.float64) for _ in range(2)]
-    assert_close(
-        in_replicas(convert_model(copy.deepcopy(plain)).double(), batches), whole_batch(plain, batches)
-    )
+    assert_replicas_match(plain, batches)
 
 
 def test_replicas_run_without_gradients() -> None:
     plain = randomised(nn.BatchNorm2d(3))
     inputs, _ = split_batch((0, 3, 5, 4), [3, 2])
-    outputs = within(
-        60, lambda: torch.no_grad()(run_in_replicas)(convert_model(copy.deepcopy(plain)), inputs)
-    )
+    ours = convert_model(copy.deepcopy(plain))
+    outputs = within(60, lambda: torch.no_grad()(run_in_replicas)(ours, inputs))
     assert not any(y.requires_grad for y in outputs)
     torch.testing.assert_close(torch.cat(outputs), plain(torch.cat(inputs)).detach(), rtol=1e-5, atol=1e-5)
 
@@ -261,7 +261,7 @@ def test_channels_last_is_kept() -> None:
 def test_one_value_per_replica_is_enough_for_two_replicas_only() -> None:
     plain = randomised(nn.BatchNorm1d(3))
     batches = [split_batch((0, 3), [1, 1])]
-    assert_close(in_replicas(convert_model(copy.deepcopy(plain)), batches), whole_batch(plain, batches))
+    assert_replicas_match(plain, batches)
     with pytest.raises(ValueError, match="more than 1 value"):
         within(60, lambda: run_in_replicas(SynchronizedBatchNorm1d(3), [torch.ones(1, 3), torch.ones(0, 3)]))
 
@@ -286,12 +286,8 @@ class Faulty(nn.Module):
 
 def run_faulty(deeds: tuple[str, ...]) -> list[Tensor]:
     inputs = [(torch.randn(4, 3), deed) for deed in deeds]
-    return within(
-        60,
-        lambda: run_replicas(
-            replicate_on_cpu(convert_model(Faulty()), len(deeds)), inputs, [{} for _ in deeds]
-        ),
-    )
+    replicas = replicate_on_cpu(convert_model(Faulty()), len(deeds))
+    return within(60, lambda: run_replicas(replicas, inputs, [{} for _ in deeds]))
 
 
 @pytest.mark.parametrize("deeds", [("raise", "", ""), ("", "raise", ""), ("", "", "raise")])
@@ -321,9 +317,8 @@ def test_data_parallel_synchronises(cpu_threads: None) -> None:
     wrapper = nn.DataParallel(copy.deepcopy(plain))
     assert type(convert_model(wrapper)) is DataParallelWithCallback
     inputs, _ = split_batch((0, 3), [3, 2])
-    outputs = within(
-        60, lambda: wrapper.parallel_apply(replicate_on_cpu(wrapper.module, 2), *as_arguments(inputs))
-    )
+    replicas = replicate_on_cpu(wrapper.module, 2)
+    outputs = within(60, lambda: wrapper.parallel_apply(replicas, *as_arguments(inputs)))
     torch.testing.assert_close(torch.cat(outputs), plain(torch.cat(inputs)), rtol=1e-5, atol=1e-5)
 
 
@@ -380,9 +375,8 @@ def rank_case(case: int, shares: list[int]) -> tuple[nn.Module, list[Batch]]:
     torch.manual_seed(case)
     module, mean = RANK_CASES[case]
     dtype = torch.float64 if isinstance(module, nn.Sequential) else torch.float32
-    return randomised(copy.deepcopy(module)).to(dtype), [
-        split_batch((0, 3, 5, 4), shares, mean, dtype) for _ in range(2)
-    ]
+    module = randomised(copy.deepcopy(module)).to(dtype)
+    return module, [split_batch((0, 3, 5, 4), shares, mean, dtype) for _ in range(2)]
 
 
 def join_process_group(rank: int, size: int, folder: str) -> None:
