@@ -3,15 +3,17 @@
     python evaluate.py --generated log/RUN/reconstruction/png --real data/puppets-128/test \\
         --metrics l1 akd mkr aed psnr ssim --landmarks puppets --identity puppets
 
-Both folders hold clips in any format that the datasets read; names match up to the first dot. Prints a table of means and
-writes evaluation.csv (a row for each video) and evaluation.json (the means). What was computed of each clip is kept in the
-folder .evaluation beside it, so that a run that was stopped goes on, and a second one is quick.
+Both folders hold clips in any format that the datasets read. Clips belong together if their names are the
+same up to the first dot. Prints a table of means, and writes evaluation.csv (a row for each video) and
+evaluation.json (the means). The results for each clip are kept in the folder .evaluation beside it. So a run
+that was stopped goes on, and a second is quick.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from evaluation.cache import Cache
 from evaluation.clips import Pair, find_pairs
 from evaluation.comparisons import COMPARISONS
 from evaluation.detectors import IDENTITIES, LANDMARKS, Inception
+from evaluation.instrument import Instrument
 from evaluation.measuring import Measured, measure
 from evaluation.report import (
     METRICS,
@@ -83,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     measured = measure(pairs, detectors, comparisons, options.device, cache)
 
     scores = {pair.name: frame_scores(measured[pair.name], options.metrics) for pair in pairs}
-    summary = {
+    summary: dict[str, Any] = {
         "generated": str(options.generated),
         "real": str(options.real),
         "videos": len(pairs),
@@ -92,18 +95,21 @@ def main(argv: list[str] | None = None) -> None:
         "metrics": summarise(list(scores.values())),
     }
     if "fid" in options.metrics:
-        summary["metrics"]["fid"] = distance_of_all(pairs, measured)
+        summary["metrics"]["fid"] = fid_of_all(pairs, measured)
     out = options.out or options.generated
     write_report(out, [video_row(pair, scores[pair.name]) for pair in pairs], summary)
     print(format_table(summary))
     print(f"results: {out / 'evaluation.csv'} {out / 'evaluation.json'}")
 
 
-def make_detectors(options: argparse.Namespace) -> dict:
-    """The detectors that the metrics need, by role. Raises `UserError` where one is not chosen or its package is missing."""
+def make_detectors(options: argparse.Namespace) -> dict[str, Instrument]:
+    """The detectors that the metrics need, by role.
+
+    Raises `UserError` if one is not chosen or its package is missing.
+    """
     asked = set(options.metrics)
     puppets = options.puppets or options.real.absolute().parent
-    detectors = {}
+    detectors: dict[str, Instrument] = {}
     for role, needing, choice, known in (
         ("landmarks", asked & {"akd", "mkr"}, options.landmarks, LANDMARKS),
         ("identity", asked & {"aed"}, options.identity, IDENTITIES),
@@ -117,7 +123,7 @@ def make_detectors(options: argparse.Namespace) -> dict:
     return detectors
 
 
-def distance_of_all(pairs: list[Pair], measured: dict[str, Measured]) -> float:
+def fid_of_all(pairs: list[Pair], measured: dict[str, Measured]) -> float:
     """FID between all frames of the generated and all frames of the real clips."""
     generated, real = (
         np.concatenate([measured[pair.name]["inception"][side] for pair in pairs]) for side in (0, 1)

@@ -1,31 +1,32 @@
-"""What the parts of the method are worth: puppets-64 trained without one of them, for the same number of steps each.
+"""What the parts of the method are worth: puppets-64 trained without one of them, for the same number of
+steps each.
 
-    python benchmarks/ablations.py [--epochs 3] [--out log/ablations]
+    python -m benchmarks.ablations [--epochs 3] [--out log/ablations]
 
-The paper's ablations: zero-order motion (no Jacobians), no occlusion map, no equivariance loss on the Jacobians, and the full
-method, each from the same seed and over the same samples. Each variant is trained by run.py with a copy of
-config/puppets-64.yaml in which that part alone is off and `num_epochs` is `--epochs`; then measured by puppet_quality.py, where
-the figures are explained. Prints a table in Markdown. A variant whose run is in `--out` already goes on from it.
+The paper's ablations: zero-order motion (no Jacobians), no occlusion map, no equivariance loss on the
+Jacobians, and the full method, each from the same seed and over the same samples. Each variant is trained by
+run.py with a copy of config/puppets-64.yaml in which that part alone is off and `num_epochs` is `--epochs`;
+then measured by puppet_quality.py, where the figures are explained. Prints a table in Markdown. A variant
+whose run is in `--out` already goes on from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import sys
 from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import run
 from benchmarks.puppet_quality import measure
 from modules.build import read_config
 from modules.errors import command_line
 
 CONFIG = Path(__file__).resolve().parent.parent / "config" / "puppets-64.yaml"
-NO_JACOBIAN_LOSS = {("train_params", "loss_weights", "equivariance_jacobian"): 0}
-VARIANTS = {
+Changes = dict[tuple[str, ...], bool | int]  # by path in the config
+NO_JACOBIAN_LOSS: Changes = {("train_params", "loss_weights", "equivariance_jacobian"): 0}
+VARIANTS: dict[str, Changes] = {
     "full": {},
     "no-jacobian-equivariance": NO_JACOBIAN_LOSS,
     "no-occlusion-map": {("model_params", "generator_params", "estimate_occlusion_map"): False},
@@ -36,7 +37,8 @@ VARIANTS = {
 def write_variant(folder: Path, name: str, epochs: int) -> Path:
     """The config of a variant, in `folder`."""
     config = copy.deepcopy(read_config(CONFIG))
-    for (*sections, key), value in ({("train_params", "num_epochs"): epochs} | VARIANTS[name]).items():
+    changes: Changes = {("train_params", "num_epochs"): epochs} | VARIANTS[name]
+    for (*sections, key), value in changes.items():
         values = config
         for section in sections:
             values = values[section]
@@ -49,10 +51,9 @@ def write_variant(folder: Path, name: str, epochs: int) -> Path:
 def train_variant(config: Path, precision: str) -> Path:
     """Train, or go on with, the run of a config; return the folder of the run."""
     before = sorted(config.parent.glob(f"{config.stem}_*"))
-    go_on = ["--checkpoint", str(before[-1])] if before else []
-    run.main(
-        [str(config), "--log_dir", str(config.parent), "--device", "cpu", "--precision", precision, *go_on]
-    )
+    resume = ["--checkpoint", str(before[-1])] if before else []
+    options = ["--log_dir", str(config.parent), "--device", "cpu", "--precision", precision]
+    run.main([str(config), *options, *resume])
     return sorted(config.parent.glob(f"{config.stem}_*"))[-1]
 
 
@@ -66,9 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
-    print(
-        "| variant | L1 | L1 / copy | SSIM | landmark error | motion correlation |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| variant | L1 | L1 / copy | SSIM | landmark error | motion correlation |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name in VARIANTS:
         config = write_variant(options.out, name, options.epochs)
         figures = measure(config, train_variant(config, options.precision))

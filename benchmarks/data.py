@@ -1,19 +1,20 @@
-"""Training samples per second of `FramesDataset` beside plain ways to make them, with the augmentation of vox-256.
+"""Training samples per second of `FramesDataset` beside plain ways to make them, with the augmentation of
+vox-256.
 
-    python benchmarks/data.py
+    python -m benchmarks.data
 
-Draws 150-frame 256×256 clips of moving, textured shapes and stores them as H.264 .mp4, with the keyframes that x264 sets by
-itself (at most 250 frames apart, so one in a clip) and with one every 30 frames. The png folders hold the decoded frames of the
-first, as folders of frames usually do.
+Draws 150-frame 256×256 clips of moving, textured shapes and stores them as H.264 .mp4, with the keyframes
+that x264 sets by itself (at most 250 frames apart, so one in a clip) and with one every 30 frames. The png
+folders hold the decoded frames of the first, as folders of frames usually do.
 
-For mp4 the plain ways decode the whole clip, pick two frames, and augment with the same transform: as the published pipeline
-does (imageio, the clip as one float array), with a loop of PyAV, and with this project's own `read_video`. For png the plain
-way reads two frames with `skimage.io.imread` as float arrays and jitters them as PIL images through torchvision, as the
-published pipeline does. On the "first visit", as in the first epoch, nothing is remembered of a clip: each round reaches the
-clips by a path of its own.
+For mp4 the plain ways decode the whole clip, pick two frames, and augment with the same transform: as the
+published pipeline does (imageio, the clip as one float array), with a loop of PyAV, and with this project's
+own `read_video`. For png the plain way reads two frames with `skimage.io.imread` as float arrays and jitters
+them as PIL images through torchvision, as the published pipeline does. On the "first visit", as in the first
+epoch, nothing is remembered of a clip: each round reaches the clips by a path of its own.
 
-Every method runs in one process with one thread of its own, in turn, clip by clip. The figures are medians over all clips and
-rounds; "ratio" is how many samples this project makes in the time of one.
+Every method runs in one process with one thread of its own, in turn, clip by clip. The figures are medians
+over all clips and rounds; "ratio" is how many samples this project makes in the time of one.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import av
@@ -33,10 +34,10 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy import ndimage
-from skimage import img_as_float32, img_as_ubyte, io
+from skimage import io
+from skimage.util import img_as_float32, img_as_ubyte
 from torchvision.transforms import functional
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from augmentation import AllAugmentationTransform
 from frames_dataset import FramesDataset, read_video
 from media.clips import open_clip
@@ -47,12 +48,15 @@ VOX_256 = {"flip_param": {"horizontal_flip": True, "time_flip": True}, "jitter_p
 KINDS = {"x264": "mp4, x264", "every30": "mp4, 30", "png": "png"}
 FIRST_VISIT, OURS = "this project, first visit", "this project"
 
+ReadClip = Callable[[Path], Sequence[np.ndarray] | np.ndarray]
+Seconds = dict[tuple[str, str], list[float]]  # of every sample, by (kind of clip, method)
 
-# ---- clips ----
+
+# ---- Clips -------------------------------------------------------------------
 
 
-def draw_clip(seed):
-    """Textured discs that wander over a textured background, with a little noise: uint8 (FRAMES, SIZE, SIZE, 3)."""
+def draw_clip(seed: int) -> np.ndarray:
+    """Textured discs on a textured background, with a little noise: uint8 (FRAMES, SIZE, SIZE, 3)."""
     rng = np.random.default_rng(seed)
     textures = [ndimage.gaussian_filter(rng.normal(size=(SIZE, SIZE, 3)), (3, 3, 0)) * 300 for _ in range(4)]
     rows, columns = np.mgrid[:SIZE, :SIZE]
@@ -68,7 +72,7 @@ def draw_clip(seed):
     return frames
 
 
-def write_mp4(path, frames, options):
+def write_mp4(path: Path, frames: np.ndarray, options: dict[str, str]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options=options)
         stream.width = stream.height = SIZE
@@ -78,13 +82,13 @@ def write_mp4(path, frames, options):
         container.mux(stream.encode(None))
 
 
-def write_pngs(folder, clip):
+def write_pngs(folder: Path, clip: Iterable[np.ndarray]) -> None:
     folder.mkdir()
     for number, frame in enumerate(clip):
         Image.fromarray(frame).save(folder / f"{number:07d}.png")
 
 
-def write_dataset(root, clips):
+def write_dataset(root: Path, clips: int) -> None:
     for kind in KINDS:
         for part in ("train", "test"):
             (root / kind / part).mkdir(parents=True)
@@ -95,33 +99,39 @@ def write_dataset(root, clips):
         write_pngs(root / "png" / "train" / f"{number}", open_clip(root / "x264" / "train" / f"{number}.mp4"))
 
 
-# ---- plain ways to make a sample ----
+# ---- Plain ways to make a sample ---------------------------------------------
 
 
-def imageio_array(path):
+def imageio_array(path: Path) -> np.ndarray:
     return img_as_float32(np.array(imageio.mimread(path, memtest=False)))
 
 
-def pyav_loop(path):
+def pyav_loop(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def own_read_video(path):
+def own_read_video(path: Path) -> np.ndarray:
     return read_video(path, (SIZE, SIZE, 3))
 
 
-WHOLE_CLIP = {"imageio, float array": imageio_array, "PyAV loop": pyav_loop, "own read_video": own_read_video}
+WHOLE_CLIP: dict[str, ReadClip] = {
+    "imageio, float array": imageio_array,
+    "PyAV loop": pyav_loop,
+    "own read_video": own_read_video,
+}
 
 
-def pick_two(read_clip, path, transform, rng):
+def pick_two(
+    read_clip: ReadClip, path: Path, transform: AllAugmentationTransform, rng: np.random.Generator
+) -> np.ndarray:
     frames = read_clip(path)
     pair = np.stack([frames[number] for number in sorted(rng.integers(len(frames), size=2))])
     return np.ascontiguousarray(transform(pair, rng))
 
 
-def skimage_and_pil(folder, rng):
+def skimage_and_pil(folder: Path, rng: np.random.Generator) -> np.ndarray:
     names = sorted(entry.name for entry in os.scandir(folder))
     frames = [
         img_as_float32(io.imread(folder / names[number]))
@@ -145,10 +155,10 @@ def skimage_and_pil(folder, rng):
     return np.stack([img_as_float32(np.asarray(image)).transpose(2, 0, 1) for image in images])
 
 
-# ---- measuring ----
+# ---- Measuring ---------------------------------------------------------------
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -162,10 +172,10 @@ def main(argv=None):
         report(measure(root, options.clips, options.rounds))
 
 
-def measure(root, clips, rounds):
+def measure(root: Path, clips: int, rounds: int) -> Seconds:
     """Seconds of every sample, by (kind of clip, method)."""
     transform = AllAugmentationTransform.from_config(VOX_256)
-    seconds = defaultdict(list)
+    seconds: Seconds = defaultdict(list)
     for number in range(rounds):
         rng = np.random.default_rng(number)
         for kind in KINDS:
@@ -185,13 +195,13 @@ def measure(root, clips, rounds):
     return seconds
 
 
-def timed(function, *arguments):
+def timed(function: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start
 
 
-def report(seconds):
+def report(seconds: Seconds) -> None:
     print(f"{'clips':12}{'method':30}{'ms/sample':>10}{'samples/s':>11}{'ratio':>8}")
     for (kind, method), times in seconds.items():
         median, ours = np.median(times), np.median(seconds[kind, OURS])

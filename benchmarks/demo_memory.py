@@ -1,11 +1,11 @@
 """Peak memory of the demo against the length of the driving video, and the time to its first frame.
 
-    python benchmarks/demo_memory.py [--short 300] [--long 3000] [--rounds 5]
+    python -m benchmarks.demo_memory [--short 300] [--long 3000] [--rounds 5]
 
-The model is that of config/puppets-128.yaml with random weights; source and driving video are 256×256. Each figure is that of
-a process of its own, from the start of Python. Memory is the largest resident set, with `--relative --find_best_frame
---side_by_side`, which reads the video twice and writes the largest frames. The first frame is there when the demo reports it
-as written; the time is the median over the rounds.
+The model is that of config/puppets-128.yaml with random weights; source and driving video are 256×256. Each
+figure is that of a process of its own, from the start of Python. Memory is the largest resident set, with
+`--relative --find_best_frame --side_by_side`, which reads the video twice and writes the largest frames. The
+first frame is there when the demo reports it as written; the time is the median over the rounds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.processes import ROOT
 from media.pictures import write_image
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, read_config
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config" / "puppets-128.yaml"
 SIZE = 256
 
@@ -47,24 +46,17 @@ def write_inputs(folder: Path, lengths: list[int]) -> None:
                 writer.write(np.roll(texture, number, axis=1))
 
 
-def start_demo(folder: Path, length: int, *options: str) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        str(ROOT / "demo.py"),
-        "--config",
-        str(CONFIG),
-        "--cpu",
-        "--checkpoint",
-        "model.pth.tar",
-    ]
-    inputs = ["--source_image", "source.png", "--driving_video", f"{length}.mp4"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, *inputs, *options], cwd=folder, text=True, **pipes)
+def start_demo(folder: Path, length: int, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "demo.py"), "--cpu"]
+    command += ["--config", str(CONFIG), "--checkpoint", "model.pth.tar"]
+    command += ["--source_image", "source.png", "--driving_video", f"{length}.mp4", *options]
+    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def peak_memory(folder: Path, length: int) -> float:
     """The peak of a whole run in MiB, where the system counts it in KiB, as Linux does."""
     process = start_demo(folder, length, "--relative", "--find_best_frame", "--side_by_side")
+    assert process.stderr is not None and process.stdout is not None
     err, out = process.stderr.read(), process.stdout.read()  # a few lines, which fit into the pipes
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
@@ -78,6 +70,7 @@ def peak_memory(folder: Path, length: int) -> float:
 def seconds_to_first_frame(folder: Path, length: int) -> float:
     started = time.perf_counter()
     process = start_demo(folder, length)
+    assert process.stderr is not None
     if not any(line.startswith("animation: 1/") for line in process.stderr):
         raise RuntimeError("the demo wrote no frame")
     seconds = time.perf_counter() - started

@@ -1,15 +1,17 @@
 """Milliseconds per frame of vox-256 on the CPU: plain PyTorch, the fast form, ONNX Runtime and OpenVINO.
 
-    python benchmarks/inference.py [--rounds 15] [--threads N]
+    python -m benchmarks.inference [--rounds 15] [--threads N]
 
-A frame is: keypoints of the driving frame, then the generator. The straightforward loop encodes the source again for each
-frame; "source cached" encodes it once. The two engines run exported graphs of the same plain networks, in float32.
-All variants take turns, one frame each a round, so that other load on the machine meets all of them; the figures are over
-all rounds. After each turn comes a pause in which the thread pool of the variant stops spinning.
+A frame is: keypoints of the driving frame, then the generator. The straightforward loop encodes the source
+again for each frame; "source cached" encodes it once. The two engines run exported graphs of the same plain
+networks, in float32. All variants take turns, one frame each a round, so that other load on the machine meets
+all of them; the figures are over all rounds. After each turn comes a pause in which the thread pool of the
+variant stops spinning.
 
-Ratios are to the plain loop. GFLOP counts the multiplications and additions of the convolutions, from the shapes of the layers
-as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3 convolution, measured between the
-rounds. Weights are random, with batch statistics far from their initial values, and scaled so that pictures have contrast.
+Ratios are to the plain loop. GFLOP counts the multiplications and additions of the convolutions, from the
+shapes of the layers as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3
+convolution, measured between the rounds. Weights are random, with batch statistics far from their initial
+values, and scaled so that pictures have contrast.
 """
 
 from __future__ import annotations
@@ -17,22 +19,21 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from modules.build import build_generator, build_kp_detector, read_config
 from modules.generator import OcclusionAwareGenerator, SourceEncoding
-from modules.inference import UpsampledConv2d, WinogradConv2d, fast_generator, fast_kp_detector
+from modules.inference import UpsampledConv2d, WinogradConv2d, fast_form
 from modules.keypoint_detector import KPDetector
 
 CONFIG = Path(__file__).resolve().parent.parent / "config" / "vox-256.yaml"
@@ -46,7 +47,7 @@ class Variant(NamedTuple):
     gflop: float  # per frame
 
 
-# ---- networks and frames ----
+# ---- Networks and frames -----------------------------------------------------
 
 
 def trained_networks() -> tuple[OcclusionAwareGenerator, KPDetector]:
@@ -57,12 +58,14 @@ def trained_networks() -> tuple[OcclusionAwareGenerator, KPDetector]:
     with torch.no_grad():
         for module in [*generator.modules(), *kp_detector.modules()]:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                assert module.running_mean is not None and module.running_var is not None
                 module.running_mean.normal_(0, 0.3)
                 module.running_var.uniform_(0.2, 2)
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.3)
         generator.final.weight *= 8
         kp_detector.kp.weight *= 8
+        assert kp_detector.jacobian is not None
         kp_detector.jacobian.weight.normal_(0, 0.005)
     return generator.eval(), kp_detector.eval()
 
@@ -73,22 +76,26 @@ def frames(count: int) -> list[Tensor]:
     return list(F.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic").clamp(0, 1).split(1))
 
 
-# ---- variants ----
+# ---- Variants ----------------------------------------------------------------
 
 
-class StraightforwardFrame(nn.Module):
-    """What the straightforward loop does for a frame, as one graph."""
+class Graph(nn.Module):
+    """A part of the method that is exported as one graph."""
 
-    def __init__(self, generator: OcclusionAwareGenerator, kp_detector: KPDetector):
+    def __init__(self, generator: OcclusionAwareGenerator, kp_detector: KPDetector) -> None:
         super().__init__()
         self.generator, self.kp_detector = generator, kp_detector
+
+
+class StraightforwardFrame(Graph):
+    """What the straightforward loop does for a frame."""
 
     def forward(self, source: Tensor, driving: Tensor, value: Tensor, jacobian: Tensor) -> Tensor:
         kp_source = {"value": value, "jacobian": jacobian}
         return self.generator(source, kp_driving=self.kp_detector(driving), kp_source=kp_source)["prediction"]
 
 
-class CachedFrame(StraightforwardFrame):
+class CachedFrame(Graph):
     """The same from the encoded source."""
 
     def forward(
@@ -100,9 +107,12 @@ class CachedFrame(StraightforwardFrame):
         return motion["prediction"]
 
 
-class Encoder(StraightforwardFrame):
+class Encoder(Graph):
+    """What is computed once for a source."""
+
     def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
         encoding = self.generator.encode(source)
+        assert encoding.small is not None  # vox-256 has dense motion
         return encoding.small, encoding.features
 
 
@@ -110,7 +120,7 @@ def torch_variants(
     generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor
 ) -> list[Variant]:
     kp_source, encoding = kp_detector(source), generator.encode(source)
-    fast, fast_detector = fast_generator(generator), fast_kp_detector(kp_detector)
+    fast, fast_detector = fast_form(generator), fast_form(kp_detector)
     fast_kp_source, fast_encoding = fast_detector(source), fast.encode(source)
 
     def plain_frame(driving: Tensor) -> Tensor:
@@ -160,12 +170,12 @@ def engine_variants(
 def export(
     generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor, folder: Path
 ) -> dict[str, Path]:
-    from onnxscript import opset20
+    from onnxscript import opset20  # optional, as are the two engines
 
-    def is_negative(x):  # of the determinant's sign; the exporter has no translation for it
+    def is_negative(x: Any) -> Any:  # of the determinant's sign; the exporter has no translation for it
         return opset20.Less(x, 0.0)
 
-    translations = {torch.ops.prims.signbit.default: is_negative}
+    translations: dict[Callable, Callable] = {torch.ops.prims.signbit.default: is_negative}
     kp, encoding = kp_detector(source), generator.encode(source)
     value, jacobian = kp["value"], kp["jacobian"]
     examples = {
@@ -211,21 +221,20 @@ def load_openvino(path: Path, threads: int) -> Callable[[list[Tensor]], list[np.
     return lambda inputs: list(model([tensor.numpy() for tensor in inputs]).values())
 
 
-# ---- counting and timing ----
+# ---- Counting and timing -----------------------------------------------------
 
 
 def gflop(networks: list[nn.Module], run: Callable[[], object]) -> float:
-    """Multiplications and additions of the convolutions, as counted from the shapes that pass while `run` runs."""
+    """Billions of multiplications and additions of the convolutions in `run()`, from the layers' shapes."""
     total = 0
 
-    def count(layer: nn.Module, inputs: tuple[Tensor], out: Tensor) -> None:
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         nonlocal total
         batch, channels, height, width = inputs[0].shape
         if isinstance(layer, WinogradConv2d):  # 36 products for a tile of 16 pixels
             products = 36 * -(-height // 4) * -(-width // 4) * channels * out.shape[1]
-        elif isinstance(
-            layer, UpsampledConv2d
-        ):  # the pixels, two of each difference along an axis, four along both
+        elif isinstance(layer, UpsampledConv2d):
+            # The pixels, two of each difference along an axis, four along both.
             places = (
                 height * width
                 + 2 * (height + 1) * width
@@ -234,6 +243,7 @@ def gflop(networks: list[nn.Module], run: Callable[[], object]) -> float:
             )
             products = places * channels * out.shape[1]
         else:
+            assert isinstance(layer, nn.Conv2d)
             products = out[0].numel() * layer.weight[0].numel()
         total += 2 * batch * products
 
@@ -255,7 +265,7 @@ def milliseconds(function: Callable, *arguments: object) -> float:
 class MatrixPeak:
     """The best GFLOP/s that a plain matrix product or convolution has reached so far."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.best = 0.0
         self.matrix = torch.rand(1024, 1024)
         self.maps, self.kernel = torch.rand(1, 256, 64, 64), torch.rand(256, 256, 3, 3)
@@ -282,20 +292,20 @@ def take_turns(variants: list[Variant], driving: list[Tensor], peak: MatrixPeak)
 def print_table(
     variants: list[Variant], times: dict[str, list[float]], differences: dict[str, float], peak: float
 ) -> None:
-    print(
-        f"matrix peak {peak:.0f} GFLOP/s, {torch.get_num_threads()} threads, {len(times[variants[0].name])} rounds"
-    )
+    rounds = len(times[variants[0].name])
+    print(f"matrix peak {peak:.0f} GFLOP/s, {torch.get_num_threads()} threads, {rounds} rounds")
     columns = ("median", "min", "max", "ratio", "GFLOP", "of peak", "difference")
     print(f"{'ms/frame':28}" + "".join(f"{column:>11}" for column in columns))
     plain = statistics.median(times[variants[0].name])
     for name, _, count in variants:
         median = statistics.median(times[name])
-        figures = f"{median:11.0f}{min(times[name]):11.0f}{max(times[name]):11.0f}{plain / median:10.2f}×{count:11.1f}"
-        print(f"{name:28}{figures}{count / median * 1000 / peak:11.0%}{255 * differences[name]:11.4f}")
+        spread = f"{median:11.0f}{min(times[name]):11.0f}{max(times[name]):11.0f}"
+        rates = f"{plain / median:10.2f}×{count:11.1f}{count / median * 1000 / peak:11.0%}"
+        print(f"{name:28}{spread}{rates}{255 * differences[name]:11.4f}")
     print("difference: largest of any pixel to the plain loop, in grey levels of 255")
 
 
-# ---- the run ----
+# ---- The run -----------------------------------------------------------------
 
 
 def installed(*packages: str) -> bool:
@@ -328,10 +338,8 @@ def main(argv: list[str] | None = None) -> None:
         kp = kp_detector(source)
         for name, load in engines.values():
             inputs = (source, kp["value"], kp["jacobian"])
-            variants += engine_variants(
-                name, lambda path, load=load: load(path, options.threads), graphs, inputs, counts
-            )
-    expected = [variants[0].animate(frame) for frame in driving[:3]]
+            variants += engine_variants(name, partial(load, threads=options.threads), graphs, inputs, counts)
+    expected = [torch.as_tensor(variants[0].animate(frame)) for frame in driving[:3]]
     print(f"contrast of the pictures: standard deviation {255 * torch.cat(expected).std():.0f} grey levels")
     differences = {
         name: max(

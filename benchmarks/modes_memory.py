@@ -1,22 +1,26 @@
 """Peak memory of reconstruction and animation (run.py) for a clip of 100 and of 2,000 frames.
 
-    python benchmarks/modes_memory.py
+    python -m benchmarks.modes_memory
 
-A small untrained model at 64×64, each mode and length in a process of its own. The strip of predictions is the one thing that
-grows with the clip, by frames · 64 · 64 · 3 bytes; "rest" is the growth without it.
+A small untrained model at 64×64, each mode and length in a process of its own. The strip of predictions is
+the one thing that grows with the clip, by frames · 64 · 64 · 3 bytes; "rest" is the growth without it.
 """
 
 from __future__ import annotations
 
-import resource
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import run
+from benchmarks.processes import peak_memory, run_alone
+from media.writer import VideoWriter
+from modules.build import build_generator, build_kp_detector
+from tests.clips import write_clip
+from tests.small import small_config, write_config
 
 SIZE = 64
 LENGTHS = (100, 2000)
@@ -24,13 +28,6 @@ LENGTHS = (100, 2000)
 
 def prepare(folder: Path, frames: int) -> None:
     """A data folder with one test clip, a config, and a checkpoint of fresh weights."""
-    import torch
-
-    from media.writer import VideoWriter
-    from modules.build import build_generator, build_kp_detector
-    from tests.clips import write_clip
-    from tests.small import small_config, write_config
-
     write_clip(folder / "data/train/a", seed=0, size=SIZE)
     (folder / "data/test").mkdir()
     wave = np.linspace(0, 2 * np.pi, SIZE)
@@ -48,19 +45,9 @@ def prepare(folder: Path, frames: int) -> None:
 
 def peak_of(mode: str, folder: str) -> float:
     """MiB at the peak of this process for the mode."""
-    import run
-
-    arguments = [
-        f"{folder}/tiny.yaml",
-        "--mode",
-        mode,
-        "--checkpoint",
-        f"{folder}/weights.pth.tar",
-        "--device",
-        "cpu",
-    ]
-    run.main(arguments)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    checkpoint = ["--checkpoint", f"{folder}/weights.pth.tar"]
+    run.main([f"{folder}/tiny.yaml", "--mode", mode, *checkpoint, "--device", "cpu"])
+    return peak_memory()
 
 
 def main() -> None:
@@ -74,8 +61,7 @@ def main() -> None:
         for frames in LENGTHS:
             with tempfile.TemporaryDirectory() as folder:
                 prepare(Path(folder), frames)
-                command = [sys.executable, __file__, mode, folder]
-                out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                out = run_alone("benchmarks.modes_memory", mode, folder)
                 peaks.append(float(out.splitlines()[-1]))
         growth, strip = peaks[1] - peaks[0], (LENGTHS[1] - LENGTHS[0]) * SIZE * SIZE * 3 / 2**20
         print(f"{mode:16}{peaks[0]:14.0f}{peaks[1]:14.0f}{growth:10.1f}{strip:8.1f}{growth - strip:8.1f}")

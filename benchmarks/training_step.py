@@ -1,78 +1,84 @@
 """One training step (generator step, then discriminator step): time and peak memory of four ways to do it.
 
-    python benchmarks/training_step.py [--config config/vox-adv-256.yaml] [--batch_size 1] [--rounds 5]
+    python -m benchmarks.training_step [--config config/vox-adv-256.yaml] [--batch_size 1] [--rounds 5]
 
-plain          VGG-19's weights take part in the graph, the discriminator's real branch and its own weights too
-frozen VGG     as the published code: VGG-19's weights are constants
-ours           besides, no graph for real branches, no gradients for the discriminator in the generator step, fused Adam
+plain          the weights of VGG-19 and of the discriminator and its real branch take part in the graph
+frozen VGG     as the published code: the weights of VGG-19 are constants
+ours           besides, no graph for real branches, no gradients for the discriminator in the generator
+               step, fused Adam
 ours, c. last  besides, channels_last
 
-Times are interleaved in one process (medians of the rounds); each peak is that of a process of its own. VGG-19 is random.
+Times are interleaved in one process, and the figures are medians of the rounds. Each peak is that of a
+process of its own. VGG-19 is random.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import resource
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import torch
+from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from benchmarks.processes import peak_memory, run_alone
 from modules.build import build_discriminator, build_generator, build_kp_detector, frame_shape, read_config
-from modules.model import DiscriminatorFullModel, GeneratorFullModel, Vgg19, generator_gan_loss, weighted_l1
-from modules.util import frozen
+from modules.model import (
+    DiscriminatorFullModel,
+    GeneratorFullModel,
+    Pyramid,
+    Vgg19,
+    generator_gan_loss,
+    weighted_l1,
+)
+from modules.util import Keypoints, frozen
 
 VARIANTS = ("plain", "frozen VGG", "ours", "ours, c. last")
 
 
 class PlainGeneratorFullModel(GeneratorFullModel):
-    """The same losses without a thought for what is kept."""
+    """The same losses with every intermediate result kept for a backward pass."""
 
-    def perceptual(self, real, generated):
-        loss = 0
+    def perceptual(self, real: Pyramid, generated: Pyramid) -> Tensor:
+        losses = []
         for scale in self.scales:
-            features, target = (
-                self.vgg(generated[f"prediction_{scale}"]),
-                self.vgg(real[f"prediction_{scale}"]),
-            )
-            loss = loss + weighted_l1(features, [t.detach() for t in target], self.loss_weights["perceptual"])
-        return loss
+            features = self.vgg(generated[f"prediction_{scale}"])
+            target = [feature.detach() for feature in self.vgg(real[f"prediction_{scale}"])]
+            losses.append(weighted_l1(features, target, self.loss_weights["perceptual"]))
+        return torch.stack(losses).sum()
 
-    def adversarial(self, real, generated, kp):
+    def adversarial(self, real: Pyramid, generated: Pyramid, kp: Keypoints) -> dict[str, Tensor]:
         judged, target = self.discriminator(generated, kp=kp), self.discriminator(real, kp=kp)
-        losses = {"gen_gan": 0, "feature_matching": 0}
-        for scale in self.disc_scales:
+        gan, matching = [], []
+        scales = [
+            name.removeprefix("prediction_map_") for name in judged if name.startswith("prediction_map_")
+        ]
+        for scale in scales:
             features, target_features = judged[f"feature_maps_{scale}"], target[f"feature_maps_{scale}"]
-            losses["gen_gan"] += self.loss_weights["generator_gan"] * generator_gan_loss(
-                judged[f"prediction_map_{scale}"]
-            )
-            losses["feature_matching"] += weighted_l1(
-                features, target_features, self.loss_weights["feature_matching"]
-            )
-        return losses
+            gan.append(generator_gan_loss(judged[f"prediction_map_{scale}"]))
+            matching.append(weighted_l1(features, target_features, self.loss_weights["feature_matching"]))
+        return {
+            "gen_gan": self.loss_weights["generator_gan"] * torch.stack(gan).sum(),
+            "feature_matching": torch.stack(matching).sum(),
+        }
 
 
 class Step:
     """A model of its own and its optimisers; calling it does one training step."""
 
-    def __init__(self, variant: str, config: dict, batch_size: int):
+    def __init__(self, variant: str, config: dict, batch_size: int) -> None:
         torch.manual_seed(0)
         config["train_params"]["vgg_weights"] = "random"
-        networks = [build_kp_detector(config), build_generator(config), build_discriminator(config)]
+        kp_detector, generator = build_kp_detector(config), build_generator(config)
+        self.discriminator = build_discriminator(config)
+        networks = kp_detector, generator, self.discriminator
         self.ours = variant.startswith("ours")
         full_model = GeneratorFullModel if self.ours else PlainGeneratorFullModel
         self.generator_full = full_model(*networks, config["train_params"])
         self.discriminator_full = DiscriminatorFullModel(*networks, config["train_params"])
         if variant == "plain":
             self.generator_full.vgg = Vgg19(requires_grad=True, weights="random")
-        self.discriminator = networks[2]
         self.adversarial = config["train_params"]["loss_weights"]["generator_gan"] != 0
         self.optimizers = [
             torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=self.ours)
@@ -100,7 +106,7 @@ class Step:
 
 def interleaved_times(steps: dict[str, Step], rounds: int) -> dict[str, float]:
     """Median seconds a step; one uncounted round first."""
-    times = {variant: [] for variant in steps}
+    times: dict[str, list[float]] = {variant: [] for variant in steps}
     for _ in range(rounds + 1):
         for variant, step in steps.items():
             start = time.perf_counter()
@@ -109,21 +115,13 @@ def interleaved_times(steps: dict[str, Step], rounds: int) -> dict[str, float]:
     return {variant: statistics.median(seconds[1:]) for variant, seconds in times.items()}
 
 
-def peak_memory(variant: str, arguments: argparse.Namespace) -> float:
+def peak_of(variant: str, arguments: argparse.Namespace) -> float:
     """MiB that a process needs at its peak for two steps of the variant."""
-    command = [
-        sys.executable,
-        __file__,
-        "--config",
-        arguments.config,
-        "--batch_size",
-        str(arguments.batch_size),
-    ]
-    out = subprocess.run([*command, "--peak_of", variant], check=True, capture_output=True, text=True).stdout
-    return float(out)
+    options = ["--config", arguments.config, "--batch_size", str(arguments.batch_size), "--peak_of", variant]
+    return float(run_alone("benchmarks.training_step", *options))
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -131,23 +129,22 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak_of", choices=VARIANTS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     if arguments.peak_of:
         step = Step(arguments.peak_of, read_config(arguments.config), arguments.batch_size)
         step()
         step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_memory())
         return
 
-    peaks = {variant: peak_memory(variant, arguments) for variant in VARIANTS}
+    peaks = {variant: peak_of(variant, arguments) for variant in VARIANTS}
     steps = {
         variant: Step(variant, read_config(arguments.config), arguments.batch_size) for variant in VARIANTS
     }
     times = interleaved_times(steps, arguments.rounds)
-    print(
-        f"{arguments.config}, batch {arguments.batch_size}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    machine = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    print(f"{arguments.config}, batch {arguments.batch_size}, {machine}")
     print(f"{'variant':16}{'s/step':>8}{'speed':>8}{'peak MiB':>10}{'memory':>8}")
     for variant in VARIANTS:
         speed, memory = times["plain"] / times[variant], peaks[variant] / peaks["plain"]

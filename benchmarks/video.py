@@ -1,16 +1,15 @@
 """Measure the two ways to read a video: two random frames against the whole clip, and memory against length.
 
-    python benchmarks/video.py
+    python -m benchmarks.video
 
-Prints, for H.264 clips of 150 frames of 256x256 with several keyframe spacings, the time of reading two random frames and of
-decoding the whole clip with PyAV (through our `media/`) and with imageio-ffmpeg; then the peak memory of iterating 3000
-frames and 30. Each pair of numbers comes from one run on one machine, so read the ratios.
+Prints, for H.264 clips of 150 frames of 256x256 with several keyframe spacings, the time of reading two
+random frames and of decoding the whole clip with PyAV (through our `media/`) and with imageio-ffmpeg; then
+the peak memory of iterating 3000 frames and 30. Each pair of numbers comes from one run on one machine, so
+read the ratios.
 """
 
 from __future__ import annotations
 
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ import av
 import imageio_ffmpeg
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.processes import peak_memory, run_alone
 from media.clips import VideoClip, open_clip
 from media.decoding import video_index
 
@@ -103,19 +102,16 @@ def compare_memory(folder: Path) -> None:
     for frames in (30, 3000):
         path = folder / f"long{frames}.mp4"
         write_clip(path, frames, 250)
-        child = subprocess.run(
-            [sys.executable, __file__, str(path)], check=True, capture_output=True, text=True
-        )
-        peaks[frames] = int(child.stdout) / 1024
-        print(f"peak memory of iterating {frames:4d} frames: {peaks[frames]:.1f} MB")
-    print(f"difference: {peaks[3000] - peaks[30]:.1f} MB")
+        peaks[frames] = float(run_alone("benchmarks.video", str(path)))
+        print(f"peak memory of iterating {frames:4d} frames: {peaks[frames]:.1f} MiB")
+    print(f"difference: {peaks[3000] - peaks[30]:.1f} MiB")
 
 
 def print_peak_of_iterating(path: str) -> None:
-    """Print the peak memory of this process in KiB (as Linux counts it) after iterating `path`."""
+    """Print the peak memory of this process in MiB after iterating `path`."""
     for _ in open_clip(path):
         pass
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_memory())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    # Python looks for imports beside the script that it is given; ours lie in the repository root.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from data.checking import check
 from data.clips import (
     SPLITS,

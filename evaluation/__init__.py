@@ -1,5 +1,8 @@
 """The parts of `evaluate.py`.
 
-Imports point down: report → measuring → detectors, comparisons → puppets; metrics, clips and cache import none of them. What
-takes PyTorch imports it when it computes: a run whose results are all cached never does, and is done in a moment.
+Imports point down this list, never up: report, measuring, detectors, comparisons, puppets, clips, cache,
+weights, metrics, instrument.
+
+PyTorch takes seconds to import. What needs it imports it where it computes, so that a run whose results are
+all cached never does and is done in a moment.
 """

@@ -16,37 +16,37 @@ FOLDER = ".evaluation"  # hidden, so that no program takes it for a clip
 class Cache:
     """Arrays in `<folder of the clip>/.evaluation/<what>/<name of the clip>.npz`.
 
-    Each is kept with a key. A result under another key, of a clip or a detector that has changed since, counts as absent, and
-    so does a damaged file. Where the folder can't be written to, that is warned of once and nothing is kept.
+    Each is stored with a key, which names the version of the clip and of the detector. A result under another
+    key counts as absent, and so does a damaged file. If the folder can't be written to, there is one warning
+    and nothing is stored.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._writable = True
 
     def load(self, what: str, clip: Path, key: str) -> np.ndarray | None:
-        """The array that `store` kept, or None."""
+        """The array that `store` wrote under this key, or None."""
         try:
-            with np.load(_place(what, clip), allow_pickle=False) as content:
+            with np.load(_path_of(what, clip), allow_pickle=False) as content:
                 return content["values"] if str(content["key"]) == key else None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
     def store(self, what: str, clip: Path, key: str, values: np.ndarray) -> None:
-        """Keep an array under its final name only when it is whole."""
-        place = _place(what, clip)
+        """Write an array; it appears under its name only when it is whole."""
+        path = _path_of(what, clip)
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            # A file, because np.savez adds .npz to a name.
-            with atomic_write(place) as temporary, temporary.open("wb") as file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, key=np.array(key), values=values)
         except OSError as error:
             if self._writable:
                 warnings.warn(
-                    f"{place.parent}: results can't be kept there ({error}), the next run computes them again",
+                    f"{path.parent}: results can't be kept there ({error}), the next run computes them again",
                     stacklevel=2,
                 )
             self._writable = False
 
 
-def _place(what: str, clip: Path) -> Path:
+def _path_of(what: str, clip: Path) -> Path:
     return clip.parent / FOLDER / what / f"{clip.name}.npz"

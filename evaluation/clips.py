@@ -20,26 +20,26 @@ from media.clips import STRIP_SUFFIXES, has_suffix, is_clip, open_clip
 from media.pictures import IMAGE_SUFFIXES, read_image_size
 from modules.errors import DatasetError
 
-MOST_NAMES = 5  # in a message
+MAX_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True)
 class EvaluatedClip:
     """A clip on disk with the length and the frame size that were found there.
 
-    `identity` is a short text that changes with the clip: with the size or the time of change of any of its files, or with
-    the frame size into which a strip is cut.
+    `fingerprint` is a short text that changes with the clip: with the size or the modification time of any of
+    its files, and with the frame size into which a strip is cut.
     """
 
     path: Path
     length: int
     size: tuple[int, int]  # (H, W)
-    identity: str
+    fingerprint: str
 
-    def batches(self, most: int) -> Iterator[np.ndarray]:
-        """All frames in order, at most `most` at a time: uint8 (B, H, W, 3)."""
+    def batches(self, max_frames: int) -> Iterator[np.ndarray]:
+        """All frames in order, at most `max_frames` at a time: uint8 (B, H, W, 3)."""
         frames = iter(open_clip(self.path, (*self.size, 3)))
-        while batch := list(itertools.islice(frames, most)):
+        while batch := list(itertools.islice(frames, max_frames)):
             yield np.stack(batch)  # (B, H, W, 3)
 
 
@@ -57,15 +57,16 @@ def find_pairs(
 ) -> list[Pair]:
     """The clips of two folders, paired by their names up to the first dot, in the order of these names.
 
-    `frame_size` (H, W) is needed where the real clips are strips of frames that are not square. Raises `DatasetError` for a
-    clip without its counterpart, two clips of one name, and clips that differ in length or frame size.
+    `frame_size` (H, W) is needed if the real clips are strips of frames that are not square. Raises
+    `DatasetError` for a clip without its counterpart, for two clips of one name, and for clips that differ in
+    length or frame size.
     """
     names = {folder: clips_by_name(folder) for folder in {generated, real}}
     _check_counterparts(generated, real, names)
     pairs = []
     for name, path in names[generated].items():
-        shape_of_real = _inspect(names[real][name], frame_size, cache)
-        pair = Pair(name, _inspect(path, shape_of_real.size, cache), shape_of_real)
+        real_clip = _inspect(names[real][name], frame_size, cache)
+        pair = Pair(name, _inspect(path, real_clip.size, cache), real_clip)
         _check_shapes(pair)
         pairs.append(pair)
     return pairs
@@ -82,8 +83,8 @@ def clips_by_name(folder: Path) -> dict[str, Path]:
         name = path.name.split(".")[0]
         if name in clips:
             raise DatasetError(
-                f"{folder}: {clips[name].name} and {path.name} both count as '{name}', because names match up "
-                "to the first dot; rename or remove one"
+                f"{folder}: {clips[name].name} and {path.name} both count as '{name}', because names match "
+                "up to the first dot; rename or remove one"
             )
         clips[name] = path
     if not clips:
@@ -94,54 +95,49 @@ def clips_by_name(folder: Path) -> dict[str, Path]:
 def _check_counterparts(generated: Path, real: Path, names: dict[Path, dict[str, Path]]) -> None:
     without_real = [name for name in names[generated] if name not in names[real]]
     if without_real:
-        is_parent = (
-            generated / "png"
-        ).is_dir()  # reconstruction/, which holds what the networks saw, was meant
-        remedy = (
-            f"give --generated {generated / 'png'}"
-            if is_parent
-            else "remove them, or add the clips they were made from"
-        )
-        raise DatasetError(f"{generated}: {_list(without_real)} without a real clip in {real}; {remedy}")
+        remedy = "remove them, or add the clips they were made from"
+        if (generated / "png").is_dir():  # this is the folder above the one with the predictions
+            remedy = f"give --generated {generated / 'png'}"
+        raise DatasetError(f"{generated}: {_shorten(without_real)} without a real clip in {real}; {remedy}")
     missing = [name for name in names[real] if name not in names[generated]]
     if missing:
         raise DatasetError(
-            f"{generated}: lacks {_list(missing)} of {real}; generate them too "
+            f"{generated}: lacks {_shorten(missing)} of {real}; generate them too "
             "(reconstruction_params.num_videos says how many), or give --real a folder without them"
         )
 
 
-def _list(names: list[str]) -> str:
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+def _shorten(names: list[str]) -> str:
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_shapes(pair: Pair) -> None:
     generated, real = pair.generated, pair.real
     if generated.size != real.size:
         raise DatasetError(
-            f"{generated.path}: its frames are {generated.size[0]}x{generated.size[1]} (height x width), those "
-            f"of {real.path} {real.size[0]}x{real.size[1]}; resize one of them"
+            f"{generated.path}: its frames are {generated.size[0]}x{generated.size[1]} (height x width), "
+            f"those of {real.path} {real.size[0]}x{real.size[1]}; resize one of them"
         )
     if generated.length != real.length:
         raise DatasetError(
-            f"{generated.path}: has {generated.length} frames and {real.path} has {real.length}; generate the "
-            "clip again from this one"
+            f"{generated.path}: has {generated.length} frames and {real.path} has {real.length}; generate "
+            "the clip again from this one"
         )
 
 
-# ---- looking at a clip -------------------------------------------------------------------------------------------------
+# ---- Looking at a clip -------------------------------------------------------
 
 
 def _inspect(path: Path, frame_size: tuple[int, int] | None, cache: Cache) -> EvaluatedClip:
     is_strip = path.suffix.lower() in STRIP_SUFFIXES and not path.is_dir()
-    identity = _identity(path) + (f" {frame_size}" if is_strip else "")
-    shape = cache.load("shape", path, identity)
+    fingerprint = _fingerprint(path) + (f" {frame_size}" if is_strip else "")
+    shape = cache.load("shape", path, fingerprint)
     if shape is None:
         shape = np.array(_strip_shape(path, frame_size) if is_strip else _clip_shape(path))
-        cache.store("shape", path, identity, shape)
+        cache.store("shape", path, fingerprint, shape)
     length, height, width = shape.tolist()
-    return EvaluatedClip(path, length, (height, width), identity)
+    return EvaluatedClip(path, length, (height, width), fingerprint)
 
 
 def _clip_shape(path: Path) -> tuple[int, int, int]:
@@ -150,20 +146,20 @@ def _clip_shape(path: Path) -> tuple[int, int, int]:
 
 
 def _strip_shape(path: Path, frame_size: tuple[int, int] | None) -> tuple[int, int, int]:
-    """(T, H, W) of a strip, of which no more than the header is decoded; of square frames without `frame_size`."""
+    """(T, H, W) of a strip, from its header. Frames are square unless `frame_size` (H, W) says otherwise."""
     strip_height, strip_width = read_image_size(path)
     height, width = frame_size or (strip_height, strip_height)
     if strip_height != height or strip_width % width:
         raise DatasetError(
             f"{path}: is {strip_height}x{strip_width} (height x width), which is not a row of frames of "
-            f"{height}x{width}, the size of the real clip's frames or else --frame_size; generate it again in "
-            "that size"
+            f"{height}x{width}, the size of the real clip's frames or else --frame_size; generate it again "
+            "in that size"
         )
     return strip_width // width, height, width
 
 
-def _identity(path: Path) -> str:
-    """Size and time of change of a file, or a digest of those of every frame in a folder."""
+def _fingerprint(path: Path) -> str:
+    """Size and modification time of a file, or a digest of those of every frame in a folder."""
     if not path.is_dir():
         status = path.stat()
         return f"{status.st_size} {status.st_mtime_ns}"

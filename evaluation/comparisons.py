@@ -1,29 +1,32 @@
 """Measures that compare the pixels of a generated frame with those of the real one: L1, PSNR, SSIM, LPIPS.
 
-A comparison has a `name`, a `version` that changes with what it computes, `load(device)`, which must come first and fetches
-what it needs, and is called with generated and real frames, both uint8 (B, H, W, 3) RGB, for a value each: float64 (B,).
+A comparison is an `Instrument`. It is called with generated and real frames, both uint8 (B, H, W, 3) RGB, and
+returns a value for each pair of frames: float64 (B,). PyTorch and torchmetrics are imported where they
+compute, for they take seconds.
 """
 
 from __future__ import annotations
 
+import abc
 import math
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evaluation.instrument import Instrument
 from evaluation.weights import missing_weights
 from modules.errors import DatasetError
 
-if TYPE_CHECKING:  # imported where they compute
+if TYPE_CHECKING:
     import torch
 
 SSIM_WINDOW = 11  # pixels; pictures must be larger than half of it
-PSNR_OF_ROUNDING = 10 * math.log10(
-    12 * 255**2
-)  # dB; rounding to whole levels has a mean squared error of 1/12 of a level
-LPIPS_LEAST = 32  # pixels; below, AlexNet has nothing left to look at
+# In dB. Rounding to whole levels has a mean squared error of 1/12 of a level.
+PSNR_OF_ROUNDING = 10 * math.log10(12 * 255**2)
+LPIPS_MIN_SIZE = 32  # pixels; smaller pictures vanish in AlexNet's strides
 
 
 class L1:
@@ -39,9 +42,10 @@ class L1:
         return difference.mean((1, 2, 3)) / 255  # (B,)
 
 
-class Torchmetrics:
+class Torchmetrics(abc.ABC):
     """A comparison that torchmetrics computes."""
 
+    name: str
     version = f"torchmetrics {metadata.version('torchmetrics')}"
 
     def load(self, device: torch.device) -> None:
@@ -54,22 +58,22 @@ class Torchmetrics:
             values = self._compare(to_tensor(generated, self._device), to_tensor(real, self._device))
         return values.reshape(-1).double().cpu().numpy()  # (B,)
 
+    @abc.abstractmethod
     def _compare(self, generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in [0, 1] → B values."""
-        raise NotImplementedError
 
 
 class Psnr(Torchmetrics):
     """Peak signal-to-noise ratio in dB.
 
-    Frames that are equal in all 8 bits count as `PSNR_OF_ROUNDING`: they are as near as 8 bits can say, and the infinity that
-    the formula gives for a first frame that a model reproduces would be the mean of everything.
+    Frames that are equal in all 8 bits count as `PSNR_OF_ROUNDING`, which is as near as 8 bits can say. The
+    formula gives infinity for them, and a single such frame would make the mean infinite.
     """
 
     name = "psnr"
     version = f"{Torchmetrics.version}, at most {PSNR_OF_ROUNDING:.2f} dB"
 
-    def _compare(self, generated, real):
+    def _compare(self, generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         from torchmetrics.functional.image import peak_signal_noise_ratio
 
         values = peak_signal_noise_ratio(generated, real, data_range=1.0, reduction="none", dim=(1, 2, 3))
@@ -81,25 +85,28 @@ class Ssim(Torchmetrics):
 
     name = "ssim"
 
-    def _compare(self, generated, real):
+    def _compare(self, generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        import torch
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         if min(real.shape[2:]) <= SSIM_WINDOW // 2:
             raise DatasetError(
-                f"frames of {real.shape[2]}x{real.shape[3]} are too small for ssim, which compares windows of "
-                f"{SSIM_WINDOW}x{SSIM_WINDOW}; leave it out of --metrics"
+                f"frames of {real.shape[2]}x{real.shape[3]} are too small for ssim, which compares windows "
+                f"of {SSIM_WINDOW}x{SSIM_WINDOW}; leave it out of --metrics"
             )
-        return structural_similarity_index_measure(
+        values = structural_similarity_index_measure(
             generated, real, data_range=1.0, kernel_size=SSIM_WINDOW, reduction="none"
         )
+        assert isinstance(values, torch.Tensor)  # a tuple only if more is asked for
+        return values
 
 
 class Lpips(Torchmetrics):
-    """LPIPS of Zhang et al. (2018) on AlexNet, whose ImageNet weights torchvision downloads once to torch's cache."""
+    """LPIPS of Zhang et al. (2018) on AlexNet, whose weights torchvision downloads once to torch's cache."""
 
     name = "lpips"
 
-    def load(self, device):
+    def load(self, device: torch.device) -> None:
         import torch
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
         from torchvision.models import AlexNet_Weights
@@ -109,18 +116,18 @@ class Lpips(Torchmetrics):
         with missing_weights("lpips", files, Path(torch.hub.get_dir()) / "checkpoints"):
             self._metric = LearnedPerceptualImagePatchSimilarity(reduction="none", normalize=True).to(device)
 
-    def _compare(self, generated, real):
-        if min(real.shape[2:]) < LPIPS_LEAST:
+    def _compare(self, generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        if min(real.shape[2:]) < LPIPS_MIN_SIZE:
             raise DatasetError(
                 f"frames of {real.shape[2]}x{real.shape[3]} are too small for lpips, whose network needs "
-                f"{LPIPS_LEAST}x{LPIPS_LEAST}; leave it out of --metrics"
+                f"{LPIPS_MIN_SIZE}x{LPIPS_MIN_SIZE}; leave it out of --metrics"
             )
         values = self._metric(generated, real)
         self._metric.reset()  # the values of the batch are enough
         return values
 
 
-COMPARISONS = {comparison.name: comparison for comparison in (L1, Psnr, Ssim, Lpips)}
+COMPARISONS: dict[str, Callable[[], Instrument]] = {"l1": L1, "psnr": Psnr, "ssim": Ssim, "lpips": Lpips}
 
 
 def to_tensor(frames: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -1,28 +1,34 @@
 """Detectors of landmarks, identities and Inception features, each known by a name.
 
-A detector has a `name`, a `version` (of its package and weights: results of another version are not used again),
-`load(device)`, which must come first and fetches its weights, and is called with frames uint8 (B, H, W, 3) RGB. A detector
-of landmarks returns (B, L, 2), (x, y) in pixels of the frame; the others return a vector a frame, (B, D). What was not found
-is NaN. Making a detector raises `UserError` where its package is missing, loading it `CheckpointError` where its weights are.
+A detector is an `Instrument` that is called with frames uint8 (B, H, W, 3) RGB. A detector of landmarks
+returns (B, L, 2), (x, y) in pixels of the frame. The others return a vector for each frame, (B, D). What was
+not found is NaN. Making a detector raises `UserError` where its package is missing, and loading it
+`CheckpointError` where its weights are.
 
-To add one, write such a class and put it into `LANDMARKS` or `IDENTITIES`. Each is made with the folder of the puppets'
-dataset, which only the puppets' own use.
+To add one, write such a class and put it into `LANDMARKS` or `IDENTITIES`. Each is made with the folder of
+the puppets' dataset, which only the puppets' own detectors use. PyTorch and the detectors' packages are
+imported where they compute: the former takes seconds, and the latter are optional.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluation.cache import FOLDER
+from evaluation.comparisons import to_tensor
+from evaluation.instrument import Instrument
 from evaluation.weights import missing_weights, version_of
 from modules.errors import CheckpointError
 
-if TYPE_CHECKING:  # imported where they compute
+if TYPE_CHECKING:
     import torch
 
     from evaluation.puppets import PuppetNet
@@ -31,17 +37,17 @@ PERSON_SCORE = 0.75  # a body below counts as none
 KEYPOINT_SCORE = 2.0  # a keypoint below (the peak of its heatmap, a logit) counts as missing
 
 
-# ---- landmarks ---------------------------------------------------------------------------------------------------------
+# ---- Landmarks ---------------------------------------------------------------
 
 
 class FaceAlignment:
-    """68 points of the largest face, by the package face-alignment; a frame without a face lacks all of them."""
+    """68 points of the largest face, by the package face-alignment. Without a face all are missing."""
 
     name = "face-alignment"
     POINTS = 68
     FILES = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
 
-    def __init__(self, puppets: Path):
+    def __init__(self, puppets: Path) -> None:
         self.version = version_of("face-alignment", "the detector face-alignment")
 
     def load(self, device: torch.device) -> None:
@@ -63,7 +69,7 @@ class FaceAlignment:
 
     @classmethod
     def largest_face(cls, faces: list[np.ndarray] | None) -> np.ndarray:
-        """(68, 2) from what the package says of one picture: the points of each face, or None."""
+        """(68, 2) from the package's answer for one picture: the points of each face, or None."""
         if not faces:
             return np.full((cls.POINTS, 2), np.nan)
         return max(faces, key=lambda points: np.ptp(points[:, :2], axis=0).prod())[:, :2]  # (68, 2)
@@ -75,7 +81,7 @@ class KeypointRCNN:
     name = "keypoint-rcnn"
     POINTS = 17
 
-    def __init__(self, puppets: Path):
+    def __init__(self, puppets: Path) -> None:
         self.version = (
             f"{version_of('torchvision', 'the detector keypoint-rcnn')} {PERSON_SCORE} {KEYPOINT_SCORE}"
         )
@@ -93,15 +99,13 @@ class KeypointRCNN:
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         import torch
 
-        from evaluation.comparisons import to_tensor
-
         with torch.inference_mode():
             people = self._network(list(to_tensor(frames, self._device)))
         return np.stack([self.surest_person(found) for found in people])  # (B, 17, 2)
 
     @classmethod
     def surest_person(cls, found: dict[str, torch.Tensor]) -> np.ndarray:
-        """(17, 2) from what the network says of one picture: people by falling score, with a score for each keypoint."""
+        """(17, 2) from the network's answer for one picture: people, surest first, and keypoint scores."""
         if len(found["scores"]) == 0 or found["scores"][0] < PERSON_SCORE:
             return np.full((cls.POINTS, 2), np.nan, np.float32)
         points = found["keypoints"][0, :, :2].clone()  # (17, 2)
@@ -114,19 +118,17 @@ class PuppetLandmarks:
 
     name = "puppets-landmarks"
 
-    def __init__(self, puppets: Path):
+    def __init__(self, puppets: Path) -> None:
         self._weights, self.version = fitted_puppets(puppets)
 
     def load(self, device: torch.device) -> None:
         self._network, self._device = load_puppets(self._weights, device), device
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        from evaluation.comparisons import to_tensor
-
         return self._network.find_landmarks(to_tensor(frames, self._device)).cpu().numpy()  # (B, 10, 2)
 
 
-# ---- identity ----------------------------------------------------------------------------------------------------------
+# ---- Identity ----------------------------------------------------------------
 
 
 class InsightFace:
@@ -134,9 +136,9 @@ class InsightFace:
 
     name = "insightface"
     MODELS = "buffalo_l"
-    NUMBERS = 512
+    LENGTH = 512
 
-    def __init__(self, puppets: Path):
+    def __init__(self, puppets: Path) -> None:
         self.version = f"{version_of('insightface', 'the detector insightface')} {self.MODELS}"
 
     def load(self, device: torch.device) -> None:
@@ -156,10 +158,10 @@ class InsightFace:
         return np.stack([self.largest_face(faces) for faces in found]).astype(np.float32)  # (B, 512)
 
     @classmethod
-    def largest_face(cls, faces: list) -> np.ndarray:
-        """(512,) from what the package says of one picture: faces with a box and an embedding."""
+    def largest_face(cls, faces: list[Any]) -> np.ndarray:
+        """(512,) from the package's answer for one picture: faces with a box and an embedding."""
         if not faces:
-            return np.full(cls.NUMBERS, np.nan)
+            return np.full(cls.LENGTH, np.nan)
         return max(faces, key=lambda face: np.prod(face.bbox[2:] - face.bbox[:2])).normed_embedding  # (512,)
 
 
@@ -168,31 +170,30 @@ class PuppetIdentity:
 
     name = "puppets-identity"
 
-    def __init__(self, puppets: Path):
+    def __init__(self, puppets: Path) -> None:
         self._weights, self.version = fitted_puppets(puppets)
 
     def load(self, device: torch.device) -> None:
         self._network, self._device = load_puppets(self._weights, device), device
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        from evaluation.comparisons import to_tensor
-
         return self._network.embed(to_tensor(frames, self._device)).cpu().numpy()  # (B, D)
 
 
-LANDMARKS = {"face-alignment": FaceAlignment, "keypoint-rcnn": KeypointRCNN, "puppets": PuppetLandmarks}
-IDENTITIES = {"insightface": InsightFace, "puppets": PuppetIdentity}
+Maker = Callable[[Path], Instrument]
+LANDMARKS: dict[str, Maker] = {
+    "face-alignment": FaceAlignment,
+    "keypoint-rcnn": KeypointRCNN,
+    "puppets": PuppetLandmarks,
+}
+IDENTITIES: dict[str, Maker] = {"insightface": InsightFace, "puppets": PuppetIdentity}
 
 
-# ---- the puppets' network ----------------------------------------------------------------------------------------------
+# ---- The puppets' network ----------------------------------------------------
 
 
 def fitted_puppets(puppets: Path) -> tuple[Path, str]:
-    """The weights of the puppets' network and their digest; it is fitted if that was not done before."""
-    import hashlib
-
-    from evaluation.cache import FOLDER
-
+    """The file of weights of the puppets' network and its digest. Fits the network at the first call."""
     weights = puppets / FOLDER / "puppets.pth"
     if not weights.exists():
         from evaluation.puppets import fit_puppets
@@ -208,18 +209,18 @@ def load_puppets(weights: Path, device: torch.device) -> PuppetNet:
     try:
         return PuppetNet.read(weights).to(device)
     except Exception as error:  # torch.load raises whatever the damage brings about
-        raise CheckpointError(f"{weights}: damaged; remove it, and it is fitted again") from error
+        raise CheckpointError(f"{weights}: damaged; remove it, and the network is fitted again") from error
 
 
-# ---- Inception ---------------------------------------------------------------------------------------------------------
+# ---- Inception ---------------------------------------------------------------
 
 
 class Inception:
-    """The 2,048 features of Inception-v3 that FID compares, with the original weights, by the package torch-fidelity."""
+    """The 2,048 features of Inception-v3 that FID compares, with weights of the package torch-fidelity."""
 
     name = "inception"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.version = version_of("torch-fidelity", "fid")
 
     def load(self, device: torch.device) -> None:
@@ -230,9 +231,8 @@ class Inception:
         file, folder = Path(URL_INCEPTION_V3).name, Path(torch.hub.get_dir()) / "checkpoints"
         with missing_weights("fid", [file], folder):
             if (folder / file).exists():
-                torch.load(
-                    folder / file, map_location="cpu", weights_only=True
-                )  # the library would unpickle anything
+                # The library would unpickle anything, so a file with more than weights must fail here.
+                torch.load(folder / file, map_location="cpu", weights_only=True)
             self._network = NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
         self._device = device
 

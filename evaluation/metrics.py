@@ -1,7 +1,7 @@
 """The paper's measures of landmarks and identity, frame by frame.
 
-A landmark is (x, y) in pixels of the frame. One that was not found is NaN, and so is the embedding of a frame in which nobody
-was found. A frame that a measure does not count is NaN in its result.
+A landmark is (x, y) in pixels of the frame. One that was not found is NaN, and so is the embedding of a frame
+in which nobody was found. A frame that a measure does not count is NaN in its result.
 
 Shapes: `T` frames, `L` landmarks, `D` numbers in an embedding.
 """
@@ -12,7 +12,8 @@ import numpy as np
 
 
 def keypoint_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """AKD of each frame: mean absolute difference over all coordinates of the landmarks found in both; in pixels.
+    """AKD of each frame: mean absolute difference over all coordinates of the landmarks found in both; in
+    pixels.
 
     generated, real (T, L, 2); returns (T,). Frames without a landmark found in both don't count.
     """
@@ -22,7 +23,8 @@ def keypoint_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def missing_rate(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """MKR of each frame: the share of the landmarks found in the real frame that are missing in the generated one.
+    """MKR of each frame: the share of the landmarks found in the real frame that are missing in the generated
+    one.
 
     generated, real (T, L, 2); returns (T,) in [0, 1]. Frames without a real landmark don't count.
     """

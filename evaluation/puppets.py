@@ -1,13 +1,16 @@
-"""A small network that finds the landmarks of puppets and tells them apart, fitted on the train split of their dataset.
+"""A small network that finds the landmarks of puppets and tells them apart, fitted on the train split of
+their dataset.
 
-It stands in for the detectors of faces and bodies, whose weights have to be downloaded, so that every metric can be run and
-tested offline. Pictures of any size are shrunk to 64×64. A grid of cells looks at the picture; for each landmark every cell has
-a weight, votes for where the landmark lies, and says whether it is there to be seen, and the weighted mean decides. So a place
-behind the head or hair is found too, as the dataset has it. A landmark counts as missing where less than `SEEN` speaks for it,
-which is fitted on landmarks that were covered up and on pictures whose parts were shuffled.
+It stands in for the detectors of faces and bodies, whose weights have to be downloaded, so that every metric
+can be run and tested offline. Pictures of any size are shrunk to 64×64. The network ends in a grid of cells.
+For each landmark, every cell votes for a place and for whether the landmark can be seen, and its votes have a
+weight. The weighted means are the answer, so that places behind the head or hair are found too, as the
+dataset has them. A landmark whose probability to be seen is below `SEEN` counts as missing. That probability
+is fitted on landmarks that were covered up and on shuffled pictures.
 
-Shapes: `B` pictures, `L` landmarks, `D` numbers in an embedding, `S` side of a picture, `G` side of the grid. `uv` is in [0, 1]
-from the left and upper edge of the picture to the right and lower one, so that it means the same in every size.
+Shapes: `B` pictures, `L` landmarks, `D` numbers in an embedding, `S` side of a picture, `G` side of the grid.
+`uv` is in [0, 1] from the left and upper edge of the picture to the right and lower one, so that it means the
+same at every size.
 """
 
 from __future__ import annotations
@@ -20,14 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from checkpoint import write_checkpoint
+from files import atomic_write
 from media.clips import open_clip
 from modules.errors import DatasetError
 from progress import Progress
 
 SIDE = 64
 EMBEDDING = 32
-SEEN = 0.5
+SEEN = 0.5  # least probability that a landmark can be seen
 
 FRAMES = 12_000  # of the train split, at most, held in memory
 STEPS, BATCH = 1000, 32
@@ -37,9 +40,9 @@ WEIGHT_OF_IDENTITY, WEIGHT_OF_SEEN = 0.01, 0.05  # beside the mean distance of t
 
 
 class PuppetNet(nn.Module):
-    """Pictures (B, 3, S, S) in [0, 1] of side `SIDE` → votes for the landmarks and an embedding; see `forward`."""
+    """Pictures (B, 3, S, S) in [0, 1] of side `SIDE` → votes for the landmarks and an embedding."""
 
-    def __init__(self, names: list[str]):
+    def __init__(self, names: list[str]) -> None:
         super().__init__()
         self.names = names
         self.fine = nn.Sequential(_block(3, 16, 5, 2), _block(16, 32, 3, 2), _block(32, 48, 3))
@@ -49,14 +52,13 @@ class PuppetNet(nn.Module):
         self.embedding = nn.Linear(96, EMBEDDING)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the votes for the landmarks in uv (B, L, 2, G*G), the weights of the votes (B, L, G*G), logits of the
-        landmarks' being seen (B, L), and embeddings (B, D) of length 1."""
+        """Returns the votes for the landmarks in uv (B, L, 2, G*G), the weights of the votes (B, L, G*G),
+        logits of whether each landmark can be seen (B, L), and embeddings (B, D) of length 1."""
         fine = self.fine(pictures - 0.5)  # (B, 48, S/4, S/4)
         coarse = self.coarse(fine)  # (B, 96, S/8, S/8)
         embedding = F.normalize(self.embedding(coarse.mean((2, 3))), dim=1)  # (B, D)
-        merged = self.merged(
-            self.skip(fine) + F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
-        )  # (B, 64, G, G)
+        coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")  # (B, 96, G, G)
+        merged = self.merged(self.skip(fine) + coarse)  # (B, 64, G, G)
         votes = self.votes(merged).unflatten(1, (len(self.names), 4))  # (B, L, 4, G, G)
         weight = votes[:, :, 0].flatten(2).softmax(-1)  # (B, L, G*G)
         places = (votes[:, :, 1:3] + _cell_centres(votes)).flatten(3)  # (B, L, 2, G*G)
@@ -65,7 +67,7 @@ class PuppetNet(nn.Module):
 
     @torch.inference_mode()
     def find_landmarks(self, frames: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] → (B, L, 2), (x, y) in pixels of these frames; NaN for landmarks that aren't seen."""
+        """(B, 3, H, W) in [0, 1] → (B, L, 2), (x, y) in pixels of these frames; NaN for those not seen."""
         places, weight, seen, _ = self.eval()(shrink(frames))
         uv = (weight.unsqueeze(2) * places).sum(-1)  # (B, L, 2)
         size = torch.tensor([frames.shape[3], frames.shape[2]], device=frames.device)
@@ -73,17 +75,18 @@ class PuppetNet(nn.Module):
 
     @torch.inference_mode()
     def embed(self, frames: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] → (B, D) of length 1; NaN for frames in which most of the landmarks aren't seen."""
+        """(B, 3, H, W) in [0, 1] → (B, D) of length 1; NaN for frames in which few landmarks are seen."""
         *_, seen, embedding = self.eval()(shrink(frames))
-        most = self._found(seen).float().mean(1) > 0.5  # (B,)
-        return embedding.masked_fill(~most.unsqueeze(-1), float("nan"))
+        enough = self._found(seen).float().mean(1) > 0.5  # (B,)
+        return embedding.masked_fill(~enough.unsqueeze(-1), float("nan"))
 
     @staticmethod
     def _found(seen: Tensor) -> Tensor:
         return seen.sigmoid() >= SEEN
 
     def save(self, path: Path) -> None:
-        write_checkpoint({"names": self.names, "weights": self.state_dict()}, path)
+        with atomic_write(path) as temporary:
+            torch.save({"names": self.names, "weights": self.state_dict()}, temporary)
 
     @classmethod
     def read(cls, path: Path) -> PuppetNet:
@@ -110,7 +113,7 @@ def shrink(frames: Tensor) -> Tensor:
     return F.interpolate(frames, size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
 
 
-# ---- fitting -----------------------------------------------------------------------------------------------------------
+# ---- Fitting -----------------------------------------------------------------
 
 
 class Examples(NamedTuple):
@@ -118,15 +121,15 @@ class Examples(NamedTuple):
 
     frames: Tensor  # (N, 3, SIDE, SIDE) uint8
     uv: Tensor  # (N, L, 2)
-    puppets: Tensor  # (N,) number of the identity
+    puppets: Tensor  # (N,) numbers of the identities
     names: list[str]  # L names of landmarks
 
 
 def fit_puppets(train: Path, weights: Path, steps: int = STEPS) -> None:
     """Fit a `PuppetNet` on the clips of `train` that have landmarks beside them, and save it as `weights`.
 
-    The same data give the same network on the same machine. Raises `DatasetError` where there are no such clips, or where
-    `weights` can't be written.
+    The same data give the same network on the same machine. Raises `DatasetError` where there are no such
+    clips, or where `weights` can't be written.
     """
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)
@@ -135,11 +138,11 @@ def fit_puppets(train: Path, weights: Path, steps: int = STEPS) -> None:
         probe.unlink()
     except OSError as error:
         raise DatasetError(
-            f"{weights}: can't be written ({error.strerror}); give --puppets a copy of the dataset that can "
-            "be"
+            f"{weights}: can't be written ({error.strerror}); give --puppets a copy of the dataset in a "
+            "folder that can be written to"
         ) from error
     examples = read_examples(train)
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = PuppetNet(examples.names).train()
@@ -149,7 +152,7 @@ def fit_puppets(train: Path, weights: Path, steps: int = STEPS) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     with Progress(steps, "fitting the detector of puppets", "steps") as progress:
         for _ in range(steps):
-            loss = fitting_loss(network, identities, examples, draw)
+            loss = fitting_loss(network, identities, examples, rng)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -159,14 +162,14 @@ def fit_puppets(train: Path, weights: Path, steps: int = STEPS) -> None:
 
 
 def fitting_loss(
-    network: PuppetNet, identities: nn.Linear, examples: Examples, draw: torch.Generator
+    network: PuppetNet, identities: nn.Linear, examples: Examples, rng: torch.Generator
 ) -> Tensor:
-    """Of a random batch: distance of the landmarks that are seen, whether each is seen, and whose puppet it is."""
-    chosen = torch.randint(len(examples.frames), (BATCH,), generator=draw)
-    pictures, true_uv, true_seen = disturb(examples, chosen, draw)
+    """The loss of a random batch: distances of landmarks, whether they can be seen, and identities."""
+    chosen = torch.randint(len(examples.frames), (BATCH,), generator=rng)
+    pictures, true_uv, true_seen = disturb(examples, chosen, rng)
     places, weight, seen, embedding = network(pictures)
     whole = true_seen.any(1)  # (B,)
-    # Of each vote, not of their mean: it then pays to trust the cells that know.
+    # The distance of each vote and not that of their mean: then it pays to trust the cells that know.
     distance = (weight * (places - true_uv.unsqueeze(-1)).abs().mean(2)).sum(-1)[true_seen].mean()
     cosines = F.linear(embedding, F.normalize(identities.weight, dim=1))  # (B, puppets)
     identity = F.cross_entropy(LOGIT_SCALE * cosines[whole], examples.puppets[chosen][whole])
@@ -188,14 +191,15 @@ def read_examples(train: Path) -> Examples:
             f"{train}: holds no puppets with landmarks to fit their detector on; make some with "
             "data/make_puppets.py, and give --puppets that dataset"
         )
-    most = max(1, FRAMES // len(clips))
-    frames = torch.empty(len(clips) * most, 3, SIDE, SIDE, dtype=torch.uint8)
-    uv, puppets = [], []
+    frames_a_clip = max(1, FRAMES // len(clips))
+    frames = torch.empty(len(clips) * frames_a_clip, 3, SIDE, SIDE, dtype=torch.uint8)
+    uv: list[Tensor] = []
+    puppets: list[str] = []
     with Progress(len(clips), "reading puppets", "clips") as progress:
         for file, path in clips:
             with np.load(file) as content:
                 xy, names = content["xy"], content["names"].tolist()
-            numbers = np.unique(np.linspace(0, len(xy) - 1, most).round().astype(int))
+            numbers = np.unique(np.linspace(0, len(xy) - 1, frames_a_clip).round().astype(int))
             pixels = torch.from_numpy(open_clip(path).read(numbers)).permute(0, 3, 1, 2)  # (N, 3, H, W)
             frames[len(puppets) : len(puppets) + len(numbers)] = shrink(pixels.float()).round()
             uv.append(xy_to_uv(torch.from_numpy(xy[numbers]), *pixels.shape[2:]))
@@ -206,41 +210,40 @@ def read_examples(train: Path) -> Examples:
 
 
 def xy_to_uv(xy: Tensor, height: int, width: int) -> Tensor:
-    """From the dataset's [-1, 1] between the centres of the corner pixels to [0, 1] between the edges: (..., 2)."""
+    """The dataset's xy (..., 2), ±1 at the centres of the corner pixels, as uv (..., 2)."""
     size = torch.tensor([width, height])
     return ((xy + 1) / 2 * (size - 1) + 0.5) / size
 
 
-# ---- disturbing: what makes the detector hold on pictures that a network painted ----
+# ---- Disturbing: the detector must work on pictures that a network painted ---
 
 
-def disturb(examples: Examples, chosen: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def disturb(examples: Examples, chosen: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Examples number `chosen` (B,), mirrored, shifted, recoloured, blurred, covered or scrambled.
 
     Returns pictures (B, 3, S, S) in [0, 1], uv (B, L, 2), and which landmarks can be seen, bool (B, L).
     """
-    pictures, uv = [], []
+    shifted = []
     for number in chosen.tolist():
         picture, places = examples.frames[number].float() / 255, examples.uv[number]
-        if _chance(draw, 0.5):
+        if _chance(rng, 0.5):
             picture, places = mirror(picture, places, examples.names)
-        picture, places = shift(picture, places, draw)
-        pictures.append(recolour(picture, draw))
-        uv.append(places)
-    pictures, uv = torch.stack(pictures), torch.stack(uv)
+        picture, places = shift(picture, places, rng)
+        shifted.append((recolour(picture, rng), places))
+    pictures, uv = (torch.stack(tensors) for tensors in zip(*shifted, strict=True))
     seen = ((uv >= 0) & (uv <= 1)).all(-1)  # (B, L)
     for i in range(len(pictures)):
-        if _chance(draw, 0.4):
+        if _chance(rng, 0.4):
             pictures[i] = blur(pictures[i])
-        if _chance(draw, 0.3):
-            seen[i] &= ~cover(pictures[i], uv[i], draw)
-        if _chance(draw, 0.12):
-            pictures[i], seen[i] = scramble(pictures[i], draw), False
+        if _chance(rng, 0.3):
+            seen[i] &= ~cover(pictures[i], uv[i], rng)
+        if _chance(rng, 0.12):
+            pictures[i], seen[i] = scramble(pictures[i], rng), False
     return pictures, uv, seen
 
 
-def _chance(draw: torch.Generator, probability: float) -> bool:
-    return torch.rand(1, generator=draw).item() < probability
+def _chance(rng: torch.Generator, probability: float) -> bool:
+    return torch.rand(1, generator=rng).item() < probability
 
 
 def mirror(picture: Tensor, uv: Tensor, names: list[str]) -> tuple[Tensor, Tensor]:
@@ -251,18 +254,19 @@ def mirror(picture: Tensor, uv: Tensor, names: list[str]) -> tuple[Tensor, Tenso
     return picture.flip(-1), uv
 
 
-def shift(picture: Tensor, uv: Tensor, draw: torch.Generator, most: int = 6) -> tuple[Tensor, Tensor]:
-    """Move by up to `most` pixels either way; the border is repeated."""
-    x, y = torch.randint(-most, most + 1, (2,), generator=draw).tolist()
-    padded = F.pad(picture.unsqueeze(0), (most,) * 4, mode="replicate")[0]
-    moved = padded[:, most - y : most - y + SIDE, most - x : most - x + SIDE]
+def shift(picture: Tensor, uv: Tensor, rng: torch.Generator, max_pixels: int = 6) -> tuple[Tensor, Tensor]:
+    """Move by up to `max_pixels` either way; the border is repeated."""
+    x, y = torch.randint(-max_pixels, max_pixels + 1, (2,), generator=rng).tolist()
+    padded = F.pad(picture.unsqueeze(0), (max_pixels,) * 4, mode="replicate")[0]
+    top, left = max_pixels - y, max_pixels - x
+    moved = padded[:, top : top + SIDE, left : left + SIDE]
     return moved, uv + torch.tensor([x, y]) / SIDE
 
 
-def recolour(picture: Tensor, draw: torch.Generator) -> Tensor:
+def recolour(picture: Tensor, rng: torch.Generator) -> Tensor:
     """Another contrast, and another brightness of each channel."""
-    contrast = 0.8 + 0.4 * torch.rand(1, generator=draw)
-    brightness = 0.1 * (torch.rand(3, 1, 1, generator=draw) - 0.5)
+    contrast = 0.8 + 0.4 * torch.rand(1, generator=rng)
+    brightness = 0.1 * (torch.rand(3, 1, 1, generator=rng) - 0.5)
     return ((picture - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
@@ -272,22 +276,22 @@ def blur(picture: Tensor) -> Tensor:
     return F.interpolate(small, scale_factor=2.0, mode="bilinear")[0]
 
 
-def cover(picture: Tensor, uv: Tensor, draw: torch.Generator) -> Tensor:
-    """Paint a rectangle of one colour over the picture (in place); returns which landmarks lie under it, bool (L,)."""
-    corner = torch.rand(2, generator=draw) * 0.8
-    end = corner + 0.15 + 0.4 * torch.rand(2, generator=draw)
+def cover(picture: Tensor, uv: Tensor, rng: torch.Generator) -> Tensor:
+    """Paint a rectangle on the picture, in place. Returns which landmarks lie under it, bool (L,)."""
+    corner = torch.rand(2, generator=rng) * 0.8
+    end = corner + 0.15 + 0.4 * torch.rand(2, generator=rng)
     left, top = (corner * SIDE).round().int().tolist()
     right, bottom = (end * SIDE).round().int().tolist()
-    picture[:, top:bottom, left:right] = torch.rand(3, 1, 1, generator=draw)
+    picture[:, top:bottom, left:right] = torch.rand(3, 1, 1, generator=rng)
     return ((uv > corner) & (uv < end)).all(-1)
 
 
-def scramble(picture: Tensor, draw: torch.Generator) -> Tensor:
-    """The same colours without a puppet: the parts or the pixels in random order, or their mean everywhere."""
-    side = (SIDE // 8, 1, SIDE)[torch.randint(3, (1,), generator=draw).item()]
+def scramble(picture: Tensor, rng: torch.Generator) -> Tensor:
+    """The same colours without a puppet: tiles or pixels in random order, or the mean colour everywhere."""
+    side = (SIDE // 8, 1, SIDE)[int(torch.randint(3, (1,), generator=rng))]
     if side == SIDE:
         return picture.mean((1, 2), keepdim=True).expand_as(picture)
     parts = picture.unfold(1, side, side).unfold(2, side, side)  # (3, rows, columns, side, side)
     rows = parts.shape[1]
-    parts = parts.flatten(1, 2)[:, torch.randperm(rows * rows, generator=draw)].unflatten(1, (rows, rows))
+    parts = parts.flatten(1, 2)[:, torch.randperm(rows * rows, generator=rng)].unflatten(1, (rows, rows))
     return parts.permute(0, 1, 3, 2, 4).reshape(picture.shape)

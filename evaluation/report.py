@@ -1,7 +1,7 @@
 """From what was measured to scores: a row for each video, means over all, a table.
 
-A mean over frames gives every frame that counts the same weight, whatever its video, as published; a mean over videos is the
-mean of the videos' own means.
+A mean over frames gives every frame that counts the same weight, as in the published code. A mean over videos
+is the mean of the videos' own means.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from evaluation.measuring import Measured
 from files import atomic_write
 from modules.errors import DatasetError, UserError
 
-# Scores of a frame by column of the table: (role of the instrument, function of its results for a pair, title).
+# By column of the table: (role of the instrument, function from its results for a pair to scores, title).
 Score = tuple[str, Callable[..., np.ndarray], str]
 SCORES: dict[str, dict[str, Score]] = {
     "l1": {"l1": ("l1", np.asarray, "L1, in [0, 1]")},
@@ -50,7 +51,10 @@ def frame_scores(measured: Measured, asked: list[str]) -> dict[str, np.ndarray]:
 
 
 def video_row(pair: Pair, scores: dict[str, np.ndarray]) -> dict[str, str | int | float]:
-    """A row of the CSV file: the means of a video and, of scores that depend on detections, how many frames count."""
+    """A row of the CSV file: the means of a video.
+
+    Scores that depend on detections come with the number of frames that count.
+    """
     row: dict[str, str | int | float] = {"video": pair.name, "frames": pair.real.length}
     for column, values in scores.items():
         row[column] = metrics.mean_of_counted(values)
@@ -60,7 +64,7 @@ def video_row(pair: Pair, scores: dict[str, np.ndarray]) -> dict[str, str | int 
 
 
 def summarise(scores: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float | int]]:
-    """By column, from the scores of each video: means over frames and over videos, and the number of frames that count."""
+    """By column: the means over frames and over videos, and the number of frames that count."""
     summary = {}
     for column in scores[0]:
         values = [video[column] for video in scores]
@@ -80,7 +84,7 @@ def frechet_inception_distance(generated: np.ndarray, real: np.ndarray) -> float
 
     Raises `DatasetError` for a single frame.
     """
-    import torch
+    import torch  # both take seconds, and other metrics may not need them
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     if len(real) < 2:
@@ -97,11 +101,11 @@ def frechet_inception_distance(generated: np.ndarray, real: np.ndarray) -> float
     return float(distance.compute())
 
 
-# ---- files and the table -----------------------------------------------------------------------------------------------
+# ---- Files and the table -----------------------------------------------------
 
 
 def write_report(folder: Path, rows: list[dict], summary: dict) -> None:
-    """Write `evaluation.csv` and `evaluation.json` into `folder`. In the latter, null is what has no (finite) value."""
+    """Write `evaluation.csv` and `evaluation.json` into `folder`. In JSON, what is not finite is null."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -122,14 +126,15 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _finite(content):
+def _finite(content: Any) -> Any:
+    """`content` with None in the place of every number that JSON can't write."""
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def format_table(summary: dict) -> str:
-    """The means for people."""
+    """The means as a table to print."""
     titles = {column: title for scores in SCORES.values() for column, (_, _, title) in scores.items()}
     lines = [("metric", "mean over frames", "mean over videos", "frames")]
     for column, means in summary["metrics"].items():

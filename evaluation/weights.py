@@ -1,4 +1,4 @@
-"""Packages and weights that only some metrics need: whatever is missing is said in one line."""
+"""Packages and weights that only some metrics need. Whatever is missing is told in one line."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ def version_of(package: str, wanted_by: str) -> str:
 
 @contextlib.contextmanager
 def missing_weights(wanted_by: str, files: Sequence[str], folder: Path) -> Iterator[None]:
-    """Turn the failure to get or to read weights, within the block, into a `CheckpointError` that says what goes where."""
+    """Turn a failure within the block into a `CheckpointError` that says which file belongs where."""
     try:
         yield
-    except (
-        Exception
-    ) as error:  # each library, and torch.load, raises what it likes for no network or a damaged file
+    except Exception as error:  # the libraries and torch.load raise all kinds: no network, a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"{wanted_by} needs weights that could not be downloaded or read ({reason}): put "

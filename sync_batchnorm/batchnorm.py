@@ -1,14 +1,15 @@
 """Batch norm whose statistics span all shares of a batch that is split over devices or processes.
 
-`B` batch (of one share), `C` channels, `*` any further axes, `R` number of shares, `N` values per channel in all shares.
-Parameters and buffers have the names and shapes of `nn.BatchNorm*`: they are the checkpoint format.
+`B` batch (of one share), `C` channels, `*` any further axes, `R` number of shares, `N` values per channel in
+all shares. Parameters and buffers have the names and shapes of `nn.BatchNorm*`: they are the checkpoint
+format.
 """
 
 import copy
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,9 +18,11 @@ from torch.nn.modules._functions import SyncBatchNorm as NativeSyncBatchNorm
 
 from sync_batchnorm.exchange import GatherOverRanks, ReplicaExchange
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class Seat(NamedTuple):
-    """A replica's place in an exchange. Replica 0 shares its buffers with the original module and updates them."""
+
+class Place(NamedTuple):
+    """A replica's place in an exchange. Replica 0 has the original module's buffers and updates them."""
 
     exchange: ReplicaExchange
     replica: int
@@ -28,12 +31,14 @@ class Seat(NamedTuple):
 def combine_shares(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and sum of squared deviations of a whole, from those of its parts (Chan, Golub and LeVeque, 1979).
 
-    Two parts with counts n_a, n_b, means m_a, m_b and sums of squared deviations M_a, M_b make up a whole with
+    Two parts with counts n_a, n_b, means m_a, m_b and sums of squared deviations M_a, M_b make up a whole
+    with
         n = n_a + n_b,   m = (n_a m_a + n_b m_b) / n,   M = M_a + M_b + (m_a - m_b)^2 n_a n_b / n.
-    The last term is n_a (m_a - m)^2 + n_b (m_b - m)^2, and in that form the formula holds for any number of parts.
-    It only adds what is not negative, where E[x^2] - E[x]^2 would cancel when the mean is large.
+    The last term is n_a (m_a - m)^2 + n_b (m_b - m)^2, and in that form the formula holds for any number of
+    parts. It only adds what is not negative, where E[x^2] - E[x]^2 would cancel when the mean is large.
 
-    rows: (R, 2C + 1), each a part's C means, C sums of squared deviations, and count. Returns mean (C,), M (C,), n ().
+    rows: (R, 2C + 1), each a part's C means, C sums of squared deviations, and count. Returns mean (C,), M
+    (C,), n ().
     """
     channels = rows.size(1) // 2
     means, m2s, counts = rows.split([channels, channels, 1], dim=1)  # (R, C), (R, C), (R, 1)
@@ -46,13 +51,13 @@ def combine_shares(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """What the three public layers share; a mixin in front of an `nn.BatchNorm*`."""
 
-    _seat: Seat | None = None  # set on the copies that run as replicas, never on the original
+    _place: Place | None = None  # set on the copies that run as replicas, never on the original
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, *) -> (B, C, *)
-        if not self.training or (self._seat is None and not _in_process_group()):
+        if not self.training or (self._place is None and not _in_process_group()):
             return super().forward(x)
         self._check_input_dim(x)
-        if self._seat is None and x.is_cuda:
+        if self._place is None and x.is_cuda:
             return self._native(x)
         with torch.autocast(x.device.type, enabled=False):
             return self._normalise_with_peers(x)
@@ -68,13 +73,12 @@ class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         )
 
     def _normalise_with_peers(self, x: Tensor) -> Tensor:
-        """Values are centred near this share's mean in float32 or better; statistics are combined in float64."""
+        """Centre values near this share's mean in float32 or better; combine statistics in float64."""
         dims = [0, *range(2, x.dim())]
         count = x.numel() // x.size(1)
         full = x.to(torch.promote_types(x.dtype, torch.float32))
-        pivot = full.detach().sum(dims, keepdim=True) / max(
-            count, 1
-        )  # (1, C, 1...), a constant near the mean
+        # A constant near the mean, which is 0 for an empty share.
+        pivot = full.detach().sum(dims, keepdim=True) / max(count, 1)  # (1, C, 1...)
         centred = full - pivot  # (B, C, *)
 
         pivot = pivot.flatten()  # (C,)
@@ -86,7 +90,7 @@ class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {list(x.shape)}"
             )
-        if self.track_running_stats and (self._seat is None or self._seat.replica == 0):
+        if self.track_running_stats and (self._place is None or self._place.replica == 0):
             self._update_running_statistics(mean, m2 / (total - 1))
 
         scale = (m2 / total + self.eps).rsqrt()  # (C,)
@@ -98,20 +102,22 @@ class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return y.to(x.dtype)  # (B, C, *)
 
     def _gather(self, row: Tensor) -> Tensor:
-        if self._seat is None:
+        if self._place is None:
             return GatherOverRanks.apply(row)
-        return self._seat.exchange.gather(self._seat.replica, row)
+        return self._place.exchange.gather(self._place.replica, row)
 
     def _count_batch(self) -> float:
         """Count this forward pass; return its weight in the running statistics."""
+        assert self.num_batches_tracked is not None  # where running statistics are tracked
         self.num_batches_tracked.add_(1)
         return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
 
     @torch.no_grad()
     def _update_running_statistics(self, mean: Tensor, var: Tensor) -> None:
         factor = self._count_batch()
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
-        self.running_var.lerp_(var.to(self.running_var.dtype), factor)
+        for running, value in ((self.running_mean, mean), (self.running_var, var)):
+            assert running is not None
+            running.lerp_(value.to(running.dtype), factor)
 
 
 class SynchronizedBatchNorm1d(_SynchronizedBatchNorm, nn.BatchNorm1d):
@@ -130,7 +136,7 @@ def _in_process_group() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-# Replicas
+# ---- Replicas ----------------------------------------------------------------
 
 
 class DataParallelWithCallback(nn.DataParallel):
@@ -145,15 +151,15 @@ class DataParallelWithCallback(nn.DataParallel):
         return run_replicas(replicas, inputs, kwargs, apply=super().parallel_apply)
 
 
-def replicate_on_cpu(module: nn.Module, count: int) -> list[nn.Module]:
-    """`count` copies that share the parameters of `module`; the first shares its buffers too, as in `nn.DataParallel`."""
+def replicate_on_cpu(module: Network, count: int) -> list[Network]:
+    """`count` copies with the parameters of `module` itself; the first has its buffers too."""
     parameters = {id(parameter): parameter for parameter in module.parameters()}
     buffers = {id(buffer): buffer for buffer in module.buffers()}
     return [copy.deepcopy(module, parameters | (buffers if i == 0 else {})) for i in range(count)]
 
 
 def apply_in_threads(modules: Sequence[Callable], inputs: Sequence[tuple], kwargs: Sequence[dict]) -> list:
-    """Call each module with its inputs in a thread of its own, on the CPU, in the caller's grad mode; their outputs."""
+    """The outputs of modules, each called on the CPU in its own thread and in the caller's grad mode."""
     outputs = [None] * len(modules)
     grad_enabled = torch.is_grad_enabled()
 
@@ -188,14 +194,14 @@ def run_replicas(
     for i, replica in enumerate(replicas):
         for layer in replica.modules():
             if isinstance(layer, _SynchronizedBatchNorm):
-                layer._seat = Seat(exchange, i)
+                layer._place = Place(exchange, i)
     outputs = apply([partial(exchange.run, i, replica) for i, replica in enumerate(replicas)], inputs, kwargs)
     if exchange.error is not None:
         raise exchange.error
     return outputs
 
 
-# Conversion
+# ---- Conversion --------------------------------------------------------------
 
 SYNCHRONISED = {
     nn.BatchNorm1d: SynchronizedBatchNorm1d,
@@ -206,11 +212,12 @@ SYNCHRONISED = {
 
 
 def convert_model(module: nn.Module) -> nn.Module:
-    """Make every `nn.BatchNorm*` in `module`, or `module` itself, synchronised, and every `nn.DataParallel` its match.
+    """Make every `nn.BatchNorm*` in `module`, or `module` itself, synchronised, and every `nn.DataParallel`
+    its match.
 
-    The conversion is in place: each converted object changes its class and keeps everything else (the same parameters,
-    buffers, training flag, hooks), so optimisers that hold its parameters stay valid. Subclasses are left alone.
-    Returns `module`.
+    The conversion is in place: each converted object changes its class and keeps everything else (the same
+    parameters, buffers, training flag, hooks), so optimisers that hold its parameters stay valid. Subclasses
+    are left alone. Returns `module`.
     """
     for part in module.modules():
         part.__class__ = SYNCHRONISED.get(type(part), type(part))

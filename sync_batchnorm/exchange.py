@@ -1,26 +1,27 @@
 """The two ways in which the shares of one batch meet: replicas in threads, and ranks of a process group.
 
-Both take one row of statistics from each share and return all rows to each, as an operation that autograd sees.
-`R` number of shares, `S` length of a row.
+Both take one row of statistics from each share and return all rows to each, as an operation that autograd
+sees. `R` number of shares, `S` length of a row.
 """
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class ReplicaExchange:
     """Lets replicas that run in threads see one another's rows, for one forward pass.
 
-    The rows handed out are the tensors handed in, so the replicas end up in one autograd graph, and a backward pass
-    from the sum of their losses needs no meeting of threads.
+    The rows handed out are the tensors handed in, so the replicas end up in one autograd graph, and a
+    backward pass from the sum of their losses needs no meeting of threads.
 
-    A replica that raises, or that returns without reaching a layer where others wait, ends the wait of all of them;
-    `error` then holds the first exception, the one to report.
+    A replica that raises, or that returns without reaching a layer where others wait, ends the wait of all of
+    them; `error` then holds the first exception, the one to report.
     """
 
     def __init__(self, replicas: int) -> None:
@@ -28,11 +29,11 @@ class ReplicaExchange:
         self._changed = threading.Condition()
         self._given: list[list[Tensor]] = [
             [] for _ in range(replicas)
-        ]  # per replica: one row for each gather so far
+        ]  # by replica: a row for each gather so far
         self._running = [True] * replicas
 
-    def run(self, replica: int, module: Callable, *inputs, **kwargs):
-        """`module(*inputs, **kwargs)` as replica number `replica`; an exception goes to `error` and returns None."""
+    def run(self, replica: int, module: Callable, *inputs: Any, **kwargs: Any) -> Any:
+        """`module(*inputs, **kwargs)` as number `replica`; an exception goes to `error`."""
         try:
             return module(*inputs, **kwargs)
         except BaseException as error:
@@ -44,12 +45,12 @@ class ReplicaExchange:
                 self._changed.notify_all()
 
     def gather(self, replica: int, row: Tensor) -> Tensor:
-        """The n-th row of each replica, where this is the n-th of `replica`: (S,) -> (R, S) on the device of `row`."""
+        """The n-th row of each replica at the n-th call of this one: (S,) -> (R, S), where `row` is."""
         with self._changed:
             turn = len(self._given[replica])
             self._given[replica].append(row)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._complete(turn) or self._hopeless(turn))
+            self._changed.wait_for(lambda: self._complete(turn) or self._impossible(turn))
             if not self._complete(turn):
                 raise RuntimeError(
                     f"replica {replica} waited in a synchronised batch norm that another never reached"
@@ -60,7 +61,7 @@ class ReplicaExchange:
     def _complete(self, turn: int) -> bool:
         return all(len(given) > turn for given in self._given)
 
-    def _hopeless(self, turn: int) -> bool:
+    def _impossible(self, turn: int) -> bool:
         gone = any(
             len(given) <= turn and not runs for given, runs in zip(self._given, self._running, strict=True)
         )
@@ -70,19 +71,19 @@ class ReplicaExchange:
 class GatherOverRanks(torch.autograd.Function):
     """The row of each rank of the default process group: (S,) -> (R, S).
 
-    Each rank's loss depends on each rank's row, so a row's gradient is the sum of what all ranks send back: that is the
-    gradient of the sum of all losses. All ranks must run the backward pass.
+    Each rank's loss depends on each rank's row, so a row's gradient is the sum of what all ranks send back:
+    that is the gradient of the sum of all losses. All ranks must run the backward pass.
     """
 
     @staticmethod
-    def forward(ctx, row: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, row: Tensor) -> Tensor:
         rows = [torch.empty_like(row) for _ in range(dist.get_world_size())]
         dist.all_gather(rows, row)
         return torch.stack(rows)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_rows: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, grad_rows: Tensor) -> Tensor:
         total = grad_rows.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total[dist.get_rank()]

@@ -10,6 +10,11 @@ from media.pictures import write_image
 from tests.small import images
 
 
+def plain_frames(*levels: int, size: tuple[int, int] = (32, 40)) -> np.ndarray:
+    """A grey frame for each level: uint8 (T, H, W, 3)."""
+    return np.stack([np.full((*size, 3), level, np.uint8) for level in levels])
+
+
 def write_clip(folder: Path, seed: int, frames: int = 4, size: int = 32) -> None:
     """A folder of pngs: a smooth picture that slides to the left."""
     folder.mkdir(parents=True)

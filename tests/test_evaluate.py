@@ -1,4 +1,4 @@
-"""The metrics against sums done by hand, what is kept and what is computed again, and the whole path on puppets."""
+"""The command: clips of every format, what is kept and what is computed again, and mistakes in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,121 +14,18 @@ import pytest
 import torch
 
 import evaluate
-from evaluation import metrics, puppets
-from evaluation.cache import Cache
-from evaluation.clips import find_pairs
-from evaluation.comparisons import L1, Lpips, Psnr, Ssim
-from evaluation.detectors import IDENTITIES, LANDMARKS, FaceAlignment, InsightFace, KeypointRCNN
-from evaluation.report import frechet_inception_distance
+from evaluation.comparisons import Lpips
+from evaluation.detectors import IDENTITIES, LANDMARKS
 from media.pictures import write_image
 from media.writer import VideoWriter
 from modules.errors import CheckpointError
-from puppets.dataset import make_dataset
+from tests.clips import plain_frames
 
 NAN = float("nan")
 NOT_FOUND = (NAN, NAN)
-CPU = torch.device("cpu")
 SIZE = (32, 40)  # (H, W), not square
 
-# ---- each metric by hand -----------------------------------------------------------------------------------------------
-
-
-def test_keypoint_distance_is_the_mean_over_the_coordinates_found_in_both():
-    real = np.array(
-        [[(10, 20), (30, 40)], [(10, 20), (30, 40)], [(10, 20), NOT_FOUND], [NOT_FOUND, NOT_FOUND]]
-    )
-    made = np.array([[(13, 20), (30, 35)], [(12, 20), NOT_FOUND], [NOT_FOUND, (30, 40)], [(1, 1), (2, 2)]])
-    values = metrics.keypoint_distance(made, real)
-    np.testing.assert_array_equal(values, [(3 + 0 + 0 + 5) / 4, (2 + 0) / 2, NAN, NAN])
-    assert metrics.mean_of_counted(values) == 1.5  # frames first: not (3 + 5 + 2) / 6
-
-
-def test_missing_rate_is_a_share_of_what_the_real_frame_shows():
-    here = (1, 1)
-    real = np.array([[here, here, here, NOT_FOUND], [here, here, here, here], [NOT_FOUND] * 4])
-    made = np.array([[here, NOT_FOUND, NOT_FOUND, here], [here, here, here, here], [here] * 4])
-    np.testing.assert_array_equal(metrics.missing_rate(made, real), [2 / 3, 0, NAN])
-
-
-def test_embedding_distances_with_and_without_the_root():
-    real, made = np.array([[0.0, 0, 1], [1, 0, 0], [NAN] * 3]), np.array([[3.0, 4, 1], [NAN] * 3, [0, 0, 0]])
-    np.testing.assert_array_equal(metrics.squared_embedding_distance(made, real), [25, NAN, NAN])
-    np.testing.assert_array_equal(metrics.euclidean_embedding_distance(made, real), [5, NAN, NAN])
-
-
-def test_the_mean_of_nothing_is_no_number():
-    assert np.isnan(metrics.mean_of_counted(np.array([NAN, NAN])))
-
-
-def plain(*levels: int) -> np.ndarray:
-    """A grey frame for each level: (T, H, W, 3)."""
-    return np.stack([np.full((*SIZE, 3), level, np.uint8) for level in levels])
-
-
-def test_pixel_comparisons_of_plain_frames():
-    made, real = plain(100, 0, 51), plain(101, 255, 51)
-    compared = {}
-    for comparison in (L1(), Psnr(), Ssim()):
-        comparison.load(CPU)
-        compared[comparison.name] = comparison(made, real)
-    np.testing.assert_allclose(compared["l1"], [1 / 255, 1, 0])
-    np.testing.assert_allclose(
-        compared["psnr"], [20 * np.log10(255), 0, 10 * np.log10(12 * 255**2)], atol=1e-4
-    )
-    a, b = 100 / 255, 101 / 255
-    luminance = (2 * a * b + 0.01**2) / (
-        a * a + b * b + 0.01**2
-    )  # contrast and structure of plain frames are 1
-    np.testing.assert_allclose(
-        compared["ssim"], [luminance, 0.01**2 / (1 + 0.01**2), 1], atol=5e-4
-    )  # float32
-
-
-def test_fid_of_one_feature():
-    real, made = np.array([[0.0], [2]]), np.array([[3.0], [7]])  # means 1 and 5, variances 2 and 8
-    assert frechet_inception_distance(made, real) == pytest.approx(
-        (5 - 1) ** 2 + (np.sqrt(8) - np.sqrt(2)) ** 2
-    )
-
-
-# ---- from the packages' answers to landmarks and embeddings ------------------------------------------------------------
-
-
-def test_the_largest_of_several_faces_counts_and_no_face_lacks_everything():
-    small = np.random.default_rng(0).random((68, 2)) * 10
-    large = np.concatenate([small * 5, np.ones((68, 1))], axis=1)
-    np.testing.assert_array_equal(FaceAlignment.largest_face([small, large]), small * 5)
-    assert (
-        FaceAlignment.largest_face(None).shape == (68, 2)
-        and not metrics.found(FaceAlignment.largest_face(None)).any()
-    )
-
-    faces = [
-        SimpleNamespace(bbox=np.array([0, 0, side, side]), normed_embedding=np.full(512, side))
-        for side in (3, 9, 5)
-    ]
-    np.testing.assert_array_equal(InsightFace.largest_face(faces), np.full(512, 9))
-    assert InsightFace.largest_face([]).shape == (512,) and np.isnan(InsightFace.largest_face([])).all()
-
-
-def test_unsure_bodies_and_keypoints_are_missing():
-    points = torch.arange(2 * 17 * 3.0).view(2, 17, 3)
-    sureness = torch.full((2, 17), 5.0)
-    sureness[0, 4] = 1.9
-    person = {"scores": torch.tensor([0.9, 0.8]), "keypoints": points, "keypoints_scores": sureness}
-    landmarks = KeypointRCNN.surest_person(person)
-    assert metrics.found(landmarks).tolist() == [number != 4 for number in range(17)]
-    np.testing.assert_array_equal(landmarks[5], points[0, 5, :2])
-    nobody = {
-        "scores": torch.zeros(0),
-        "keypoints": torch.zeros(0, 17, 3),
-        "keypoints_scores": torch.zeros(0, 17),
-    }
-    for unsure in (person | {"scores": torch.tensor([0.7, 0.6])}, nobody):
-        assert not metrics.found(KeypointRCNN.surest_person(unsure)).any()
-
-
-# ---- the command, with detectors that find coloured dots ---------------------------------------------------------------
+# ---- Detectors that find coloured dots ---------------------------------------
 
 
 class DotLandmarks:
@@ -139,7 +35,7 @@ class DotLandmarks:
     frames = 0
     stop_after = 10**9
 
-    def __init__(self, puppets_folder: Path):
+    def __init__(self, puppets_folder: Path) -> None:
         pass
 
     def load(self, device: torch.device) -> None:
@@ -156,7 +52,7 @@ class DotLandmarks:
     @staticmethod
     def dot(channel: np.ndarray) -> tuple[float, float]:
         y, x = np.unravel_index(channel.argmax(), channel.shape)
-        return (x, y) if channel[y, x] == 255 else NOT_FOUND
+        return (float(x), float(y)) if channel[y, x] == 255 else NOT_FOUND
 
 
 class BlueIdentity(DotLandmarks):
@@ -197,26 +93,21 @@ def write_folder(path: Path, frames: list[np.ndarray]) -> None:
 
 
 def run(folder: Path, *options: str) -> dict:
-    evaluate.main(
-        [
-            "--generated",
-            str(folder / "png"),
-            "--real",
-            str(folder / "test"),
-            "--out",
-            str(folder / "out"),
-            "--device",
-            "cpu",
-            *options,
-        ]
-    )
+    folders = {"--generated": "png", "--real": "test", "--out": "out"}
+    places = [text for option, name in folders.items() for text in (option, str(folder / name))]
+    evaluate.main([*places, "--device", "cpu", *options])
     return json.loads((folder / "out" / "evaluation.json").read_text())
 
 
 DOTS = ("--metrics", "akd", "mkr", "aed", "--landmarks", "dots", "--identity", "blue")
 
 
-def test_reconstruction_strips_against_clips_of_any_format(tmp_path: Path, capsys: pytest.CaptureFixture):
+# ---- The command -------------------------------------------------------------
+
+
+def test_reconstruction_strips_against_clips_of_any_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     still = [dotted((5, 6), (10, 20))]
     write_folder(tmp_path / "test" / "id1#a.v2.mp4", still)  # names match up to the first dot
     write_strip(tmp_path / "png" / "id1#a.v2.png", still)
@@ -247,11 +138,11 @@ def test_reconstruction_strips_against_clips_of_any_format(tmp_path: Path, capsy
     assert "AKD, pixels" in table and "1.1667" in table
 
 
-def test_l1_weighs_frames_and_not_videos(tmp_path: Path):
-    write_folder(tmp_path / "test" / "short", list(plain(0)))
-    write_strip(tmp_path / "png" / "short.png", list(plain(255)))
-    write_folder(tmp_path / "test" / "long", list(plain(7, 8, 9)))
-    write_strip(tmp_path / "png" / "long.png", list(plain(7, 8, 9)))
+def test_l1_weighs_frames_and_not_videos(tmp_path: Path) -> None:
+    write_folder(tmp_path / "test" / "short", list(plain_frames(0)))
+    write_strip(tmp_path / "png" / "short.png", list(plain_frames(255)))
+    write_folder(tmp_path / "test" / "long", list(plain_frames(7, 8, 9)))
+    write_strip(tmp_path / "png" / "long.png", list(plain_frames(7, 8, 9)))
     summary = run(tmp_path, "--metrics", "l1", "psnr")
     assert summary["metrics"]["l1"] == {"mean_over_frames": 0.25, "mean_over_videos": 0.5, "frames": 4}
     assert summary["metrics"]["psnr"]["mean_over_frames"] == pytest.approx(
@@ -260,14 +151,14 @@ def test_l1_weighs_frames_and_not_videos(tmp_path: Path):
     assert (summary["videos"], summary["frames"]) == (2, 4)
 
 
-def test_two_folders_of_strips_that_are_not_square(tmp_path: Path):
+def test_two_folders_of_strips_that_are_not_square(tmp_path: Path) -> None:
     for folder in ("png", "test"):
         write_strip(tmp_path / folder / "a.png", [dotted((5, 6), (x, 20)) for x in range(3)])
     summary = run(tmp_path, *DOTS, "--frame_size", str(SIZE[0]), str(SIZE[1]))
     assert summary["frames"] == 3 and summary["metrics"]["akd"]["mean_over_frames"] == 0
 
 
-def test_nothing_found_anywhere_is_said_and_not_counted(tmp_path: Path):
+def test_nothing_found_anywhere_is_said_and_not_counted(tmp_path: Path) -> None:
     for folder in ("png", "test"):
         write_folder(tmp_path / folder / "a", [dotted(None, None, 0)] * 2)
     means = run(tmp_path, *DOTS)["metrics"]
@@ -276,7 +167,7 @@ def test_nothing_found_anywhere_is_said_and_not_counted(tmp_path: Path):
     )
 
 
-# ---- what is kept ------------------------------------------------------------------------------------------------------
+# ---- What is kept ------------------------------------------------------------
 
 
 def write_pairs(folder: Path, clips: int = 3, frames: int = 2) -> None:
@@ -285,7 +176,7 @@ def write_pairs(folder: Path, clips: int = 3, frames: int = 2) -> None:
         write_strip(folder / "png" / f"c{number}.png", [dotted((6, 6), (10, 20))] * frames)
 
 
-def test_what_has_not_changed_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_has_not_changed_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pairs(tmp_path)
     first = run(tmp_path, *DOTS)
     assert DotLandmarks.frames == 3 * 2 * 2
@@ -305,7 +196,7 @@ def test_what_has_not_changed_is_not_looked_at_again(tmp_path: Path, monkeypatch
     assert DotLandmarks.frames == 16 + 12
 
 
-def test_damaged_results_are_computed_again(tmp_path: Path):
+def test_damaged_results_are_computed_again(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     first = run(tmp_path, *DOTS)
     for number, kept in enumerate(sorted((tmp_path / "png" / ".evaluation" / "dots").iterdir())):
@@ -313,7 +204,7 @@ def test_damaged_results_are_computed_again(tmp_path: Path):
     assert run(tmp_path, *DOTS) == first and DotLandmarks.frames == 12 + 6
 
 
-def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pairs(tmp_path)
     monkeypatch.setattr(DotLandmarks, "stop_after", 6)  # in the middle of the second of three pairs
     with pytest.raises(SystemExit) as stopped:
@@ -327,7 +218,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert DotLandmarks.frames == 8  # the first pair was kept
 
 
-def test_a_second_run_does_not_even_import_torch(tmp_path: Path):
+def test_a_second_run_does_not_even_import_torch(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     run(tmp_path, "--metrics", "l1", "psnr")
     program = (
@@ -337,14 +228,14 @@ def test_a_second_run_does_not_even_import_torch(tmp_path: Path):
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(evaluate.__file__).parent).returncode == 0
 
 
-def test_results_that_cannot_be_kept_are_warned_of_and_reported(tmp_path: Path):
+def test_results_that_cannot_be_kept_are_warned_of_and_reported(tmp_path: Path) -> None:
     write_pairs(tmp_path, clips=1)
     (tmp_path / "test" / ".evaluation").write_text("a file where the folder should be")
     with pytest.warns(UserWarning, match="results can't be kept there"):
         assert run(tmp_path, *DOTS)["metrics"]["akd"]["mean_over_frames"] == 0.25
 
 
-# ---- mistakes ----------------------------------------------------------------------------------------------------------
+# ---- Mistakes ----------------------------------------------------------------
 
 
 def longer(folder: Path) -> None:
@@ -402,7 +293,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_one_line_with_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_mistakes_are_one_line_with_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     prepare, options, expected = MISTAKES[name]
     write_pairs(tmp_path, clips=2)
     prepare(tmp_path)
@@ -415,20 +306,21 @@ def test_mistakes_are_one_line_with_names(name: str, tmp_path: Path, capsys: pyt
 
 def test_damaged_weights_are_one_line_that_says_what_goes_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth").write_bytes(b"half a download")
     with pytest.raises(
         CheckpointError, match=r"^lpips needs weights .*: put alexnet-owt-7be5be79\.pth into .*checkpoints$"
     ):
-        Lpips().load(CPU)
+        Lpips().load(torch.device("cpu"))
 
 
-def test_an_optional_package_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    monkeypatch.setattr(
-        sys, "path", [path for path in sys.path if "site-packages" not in path]
-    )  # nothing is installed
+def test_an_optional_package_is_asked_for_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    nothing_installed = [path for path in sys.path if "site-packages" not in path]
+    monkeypatch.setattr(sys, "path", nothing_installed)
     write_pairs(tmp_path, clips=1)
     with pytest.raises(SystemExit):
         run(tmp_path, "--metrics", "akd", "--landmarks", "face-alignment")
@@ -436,89 +328,3 @@ def test_an_optional_package_is_asked_for_by_name(tmp_path: Path, monkeypatch: p
         "error: the detector face-alignment needs the package face-alignment; install it with: "
         "pip install face-alignment\n"
     )
-
-
-# ---- puppets -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of ten puppets and their network, fitted for a moment."""
-    root = tmp_path_factory.mktemp("puppets") / "data"
-    make_dataset(root, videos=40, frames=2, size=64, format="png", seed=0)
-    puppets.fit_puppets(root / "train", root / ".evaluation" / "puppets.pth", steps=60)
-    return root
-
-
-def test_puppets_against_themselves_and_moved(fitted: Path, tmp_path: Path):
-    options = ("--metrics", "l1", "akd", "mkr", "aed", "--landmarks", "puppets", "--identity", "puppets")
-    evaluate.main(
-        [
-            "--generated",
-            str(fitted / "test"),
-            "--real",
-            str(fitted / "test"),
-            "--out",
-            str(tmp_path),
-            *options,
-        ]
-    )
-    means = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]
-    assert all(means[name]["mean_over_frames"] == 0 and means[name]["frames"] == 8 for name in means)
-
-
-def test_the_fitted_network_beats_the_mean_pose(fitted: Path):
-    examples = puppets.read_examples(fitted / "train")
-    network = puppets.PuppetNet.read(fitted / ".evaluation" / "puppets.pth")
-    frames = examples.frames.float() / 255
-    places = (network.find_landmarks(frames) + 0.5) / puppets.SIDE  # uv
-    error = (places - examples.uv).abs().nanmean()
-    guess = (examples.uv.mean(0) - examples.uv).abs().mean()
-    assert error < 0.95 * guess
-    embeddings = network.embed(frames)
-    distance = torch.cdist(embeddings, embeddings)
-    same = examples.puppets[:, None] == examples.puppets
-    assert distance[same].nanmean() < 0.8 * distance[~same].nanmean()
-
-
-def test_landmarks_are_in_pixels_of_a_frame_of_any_size(fitted: Path):
-    network = puppets.PuppetNet.read(fitted / ".evaluation" / "puppets.pth")
-    frames = puppets.read_examples(fitted / "train").frames[:4].float() / 255
-    twice = frames.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    small, large = network.find_landmarks(frames), network.find_landmarks(twice)
-    torch.testing.assert_close((large + 0.5) / 2, small + 0.5, equal_nan=True, atol=1.0, rtol=0)
-
-
-def test_true_landmarks_moved_by_three_pixels(fitted: Path):
-    """What the shift means in pixels does not depend on a detector."""
-    for file in sorted((fitted / "test").glob("*.npz")):
-        xy = torch.from_numpy(np.load(file)["xy"])
-        pixels = (puppets.xy_to_uv(xy, 64, 64) * 64 - 0.5).numpy()
-        np.testing.assert_allclose(pixels, (xy.numpy() + 1) / 2 * 63, atol=1e-4)
-        for shift, expected in (((3, 0), 1.5), ((3, -3), 3)):
-            np.testing.assert_allclose(
-                metrics.keypoint_distance(pixels + np.array(shift), pixels), expected, atol=1e-5
-            )
-
-
-def test_disturbed_examples_keep_landmarks_on_what_they_mark():
-    side, names = puppets.SIDE, ["eye_left", "eye_right", "nose"]
-    picture = torch.zeros(3, side, side)
-    places = torch.tensor([[20, 30], [40, 31], [25, 50]])  # x, y
-    for channel, (x, y) in enumerate(places.tolist()):
-        picture[channel, y, x] = 1
-    draw = torch.Generator().manual_seed(3)
-    moved, uv = puppets.shift(*puppets.mirror(picture, (places + 0.5) / side, names), draw)
-    for channel, (x, y) in enumerate((uv * side - 0.5).round().int().tolist()):
-        mirrored = {0: 1, 1: 0, 2: 2}[channel]  # the left eye is the one that was the right eye
-        assert moved[mirrored, y, x] == 1
-    covered = puppets.cover(moved, uv, torch.Generator().manual_seed(0))
-    for channel, (x, y) in enumerate((uv * side - 0.5).round().int().tolist()):
-        assert (moved[{0: 1, 1: 0, 2: 2}[channel], y, x] == 1) == (not covered[channel])
-    assert covered.any() and not covered.all()
-
-
-def test_a_network_is_fitted_once(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(puppets, "fit_puppets", lambda *_: pytest.fail("fitted again"))
-    assert IDENTITIES["puppets"](fitted).version == LANDMARKS["puppets"](fitted).version
-    assert len(find_pairs(fitted / "test", fitted / "test", Cache())) == 4

@@ -1,8 +1,7 @@
-"""The pictures of the README: all are made from a checkpoint alone, the same each time, and show what the networks computed."""
+"""The pictures of the README: made from a checkpoint alone, the same each time, and true to the networks."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +13,28 @@ from media.clips import open_clip
 from media.pictures import read_image
 from media.tensors import to_tensor
 from modules.build import build_generator, build_kp_detector
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
 from modules.util import make_coordinate_grid
 from tests.clips import write_clip, write_dataset
 from tests.small import images, randomize, small_config, write_config
-
-SCRIPT = Path(__file__).parents[1] / "sup-mat" / "make_pictures.py"
-spec = importlib.util.spec_from_file_location("make_pictures", SCRIPT)
-pictures = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pictures)
+from tools import drawing
+from tools import make_pictures as pictures
 
 SIZE = 32
 
 
-def networks(config: dict):
+def networks(config: dict) -> tuple[OcclusionAwareGenerator, KPDetector]:
     torch.manual_seed(0)
-    return randomize(build_generator(config)).eval(), randomize(build_kp_detector(config)).eval()
+    generator, kp_detector = build_generator(config), build_kp_detector(config)
+    for network in (generator, kp_detector):
+        randomize(network).eval()
+    return generator, kp_detector
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> list[str]:
-    """The arguments that name a small model."""
+    """The arguments that name the config and the checkpoint of a small model."""
     config = small_config()
     generator, kp_detector = networks(config)
     torch.save(
@@ -55,7 +56,9 @@ def complaint(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
     return capsys.readouterr().err
 
 
-def test_one_command_makes_every_picture(model, tmp_path, monkeypatch):
+def test_one_command_makes_every_picture(
+    model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         pictures, "TEASER_DRIVING", pictures.TEASER_DRIVING[:1]
     )  # fewer puppets, to take less time
@@ -77,7 +80,7 @@ def test_one_command_makes_every_picture(model, tmp_path, monkeypatch):
     assert read_image(out / "method.png").shape[1] == 1200
 
 
-def test_the_same_model_gives_the_same_bytes(tmp_path):
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     contents = []
     for run in ("a", "b"):
         out = tmp_path / run
@@ -90,17 +93,17 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
     assert contents[0] == contents[1]
 
 
-def test_driving_puppets_begin_near_rest():
+def test_driving_puppets_begin_near_rest() -> None:
     performances = [pictures.performance(number, 24) for number in range(20)]
     assert all(len(poses) == 24 for poses in performances)
     unrest = np.array([[pictures.unrest(pose) for pose in poses] for poses in performances])  # (20, 24)
     assert unrest[:, 0].max() < 0.5 * unrest.mean()
 
 
-def test_the_teaser_goes_forth_and_back_on_white(tmp_path):
+def test_the_teaser_goes_forth_and_back_on_white(tmp_path: Path) -> None:
     pictures.write_teaser(tmp_path / "teaser.gif", networks(small_config()), SIZE, poses=4, cell=80)
     frames = list(open_clip(tmp_path / "teaser.gif"))
-    gap, columns = pictures.GAP, 1 + len(pictures.TEASER_DRIVING)
+    gap, columns = drawing.GAP, 1 + len(pictures.TEASER_DRIVING)
     assert len(frames) == 6
     assert np.array_equal(frames[1], frames[5])
     assert not np.array_equal(frames[0], frames[3])
@@ -108,35 +111,37 @@ def test_the_teaser_goes_forth_and_back_on_white(tmp_path):
     assert frames[0].shape[1] == columns * 80 + (columns + 1) * gap
 
 
-def test_cells_keep_their_pixels():
+def test_cells_keep_their_pixels() -> None:
     small, large = np.full((4, 4, 3), 1, np.uint8), np.full((8, 10, 3), 2, np.uint8)
-    sheet, gap = pictures.grid([[small, large], [None, small]]), pictures.GAP
+    sheet, gap = drawing.grid([[small, large], [None, small]]), drawing.GAP
     assert sheet.shape == (12 + 3 * gap, 14 + 3 * gap, 3)
     assert np.array_equal(sheet[gap + 2 : gap + 6, gap : gap + 4], small)
     assert np.array_equal(sheet[gap : gap + 8, 2 * gap + 4 : 2 * gap + 14], large)
     assert (sheet != 255).any(axis=2).sum() == 16 + 80 + 16
 
 
-def test_the_flow_drawn_is_the_one_that_warped_the_source():
+def test_the_flow_drawn_is_the_one_that_warped_the_source() -> None:
     source, first, last = (images(1, SIZE, seed)[0].permute(1, 2, 0).numpy() for seed in range(3))
     generator, kp_detector = networks(small_config())
     out = pictures.look((generator, kp_detector), source, [first, last])
     flow = pictures.flow(out)  # (h, w, 2)
-    positions = (flow + make_coordinate_grid(flow.shape[:2], like=flow)).unsqueeze(0)
+    positions = (flow + make_coordinate_grid((flow.shape[0], flow.shape[1]), like=flow)).unsqueeze(0)
     warped = generator.deform(to_tensor(source).unsqueeze(0), positions)
     assert flow.abs().max() > 0.01
     torch.testing.assert_close(warped, out["deformed"], atol=1e-5, rtol=0)
 
 
-def test_colours_of_a_flow_tell_directions_apart():
+def test_colours_of_a_flow_tell_directions_apart() -> None:
     flow = torch.tensor([[[0.0, 0.0], [0.3, 0.0], [-0.3, 0.0], [0.15, 0.0]]])  # (1, 4, 2)
-    still, right, left, slower = pictures.flow_colours(flow)[0].astype(int)
+    still, right, left, slower = drawing.flow_colours(flow)[0].astype(int)
     assert np.ptp(still) == 0
     assert right.argmax() != left.argmax()
     assert np.ptp(right) > np.ptp(slower) > 0
 
 
-def test_contact_sheets_show_pairs_of_different_identities(model, tmp_path, capsys):
+def test_contact_sheets_show_pairs_of_different_identities(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     data = write_dataset(tmp_path / "data", train=1, test=3)
     write_clip(data / "test" / "id100#7", seed=9)
     pictures.main([*model, "--data", str(data), "--contact_sheets", str(tmp_path / "new" / "sheets")])
@@ -151,7 +156,7 @@ def test_contact_sheets_show_pairs_of_different_identities(model, tmp_path, caps
     assert heights[0] == heights[1] > heights[2]
 
 
-def test_mistakes_are_one_line(model, tmp_path, capsys):
+def test_mistakes_are_one_line(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     alone = tmp_path / "alone"
     write_dataset(alone, train=1, test=1)
     assert "one identity" in complaint(

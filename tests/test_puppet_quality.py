@@ -1,4 +1,4 @@
-"""The figures of benchmarks/puppet_quality.py on cases with known answers, and the whole command on a few puppets."""
+"""The figures of benchmarks/puppet_quality.py on cases with known answers, and its command on few puppets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from benchmarks import puppet_quality
-from benchmarks.puppet_quality import LandmarkRegression, face_colour, landmark_errors, motion_correlation
+from benchmarks.puppet_quality import (
+    LandmarkRegression,
+    Reconstruction,
+    by_displacement,
+    face_colour,
+    landmark_errors,
+    mean_without_ears,
+    motion_correlation,
+    reconstruction_figures,
+    torn_pixels,
+)
 from modules.build import build_generator, build_kp_detector
 from puppets.dataset import make_dataset
 from puppets.landmarks import LANDMARKS
@@ -50,6 +60,36 @@ def test_the_face_is_inside_the_landmarks_of_the_head() -> None:
     assert 0.2 < red < 0.35
 
 
+def test_torn_pixels_are_those_far_off_on_average_over_channels() -> None:
+    real = torch.zeros(3, 4, 5)
+    picture = real.clone()
+    picture[:, 0, 0] = 0.26
+    picture[0, 1, 1] = 0.74  # a mean of 0.247
+    picture[:, 2, :3] = 0.24
+    assert torn_pixels(picture, real) == pytest.approx(1 / 20)
+    assert torn_pixels(real, picture) == pytest.approx(1 / 20)
+    assert torn_pixels(real, real) == 0
+
+
+def test_torn_pixels_by_thirds_of_displacement() -> None:
+    torn, displacement = np.array([0.3, 0.0, 0.6, 0.1, 0.2, 0.4]), np.array([5.0, 0.0, 6.0, 1.0, 2.0, 4.0])
+    thirds = by_displacement(torn, displacement)
+    assert [third["displacement_to"] for third in thirds] == [1, 4, 6]
+    np.testing.assert_allclose([third["torn"] for third in thirds], [0.05, 0.3, 0.45])
+
+
+def test_a_keypoint_is_dead_if_almost_no_pixel_follows_it() -> None:
+    frames = np.array([[0.3, 0.0, 0.0012], [0.5, 0.0018, 0.0012]])  # means 0.4, 0.0009, 0.0012
+    rows = np.full((2, 3), 0.5)
+    figures = reconstruction_figures(Reconstruction(rows, rows, np.arange(2), frames))
+    np.testing.assert_allclose(figures["mask_share"], [0.4, 0.0009, 0.0012])
+    assert figures["dead_keypoints"] == [1]
+
+
+def test_the_mean_without_ears() -> None:
+    assert mean_without_ears(("nose", "ear_left", "chin", "ear_right"), np.array([1, 10, 3, 20])) == 2
+
+
 def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     make_dataset(tmp_path / "puppets", videos=4, frames=3, size=32, format="png", seed=0)
     config = small_config({"dataset_params.root_dir": str(tmp_path / "puppets")})
@@ -63,4 +103,8 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
     figures = json.loads((tmp_path / "out.json").read_text())
     assert figures["landmark_error"].keys() == {*LANDMARKS, "mean"}
     assert figures["reconstruction"]["copy_l1"] > 0
-    assert "shoulder_right" in capsys.readouterr().out
+    assert len(figures["mask_share"]) == config["model_params"]["common_params"]["num_kp"]
+    displacements = [third["displacement_to"] for third in figures["torn_by_displacement"]]
+    assert 0 <= displacements[0] < displacements[2]
+    out = capsys.readouterr().out
+    assert "shoulder_right" in out and "dead keypoints" in out

@@ -1,1 +1,1 @@
-"""Programs around the project: curves of runs, and the pictures of README and docs."""
+"""Commands of the maintainers: run them as `python -m tools.NAME`."""

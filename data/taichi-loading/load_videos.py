@@ -27,7 +27,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+if __name__ == "__main__":
+    # Python looks for imports beside the script that it is given; ours lie in the repository root.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
 from data.clips import (
     SPLITS,
     Cut,

@@ -1,12 +1,13 @@
 """Make the pictures of the README and the sample of the demo, with the model that ships.
 
-    python sup-mat/make_pictures.py
-    python sup-mat/make_pictures.py --contact_sheets /tmp/sheets
+    python -m tools.make_pictures
+    python -m tools.make_pictures --contact_sheets /tmp/sheets
 
-The first writes, beside this script (or to --out), `source.png` and `driving.mp4`, the sample; `teaser.gif`; `inside.png`, what
-the networks find; `absolute-vs-relative.png`; and `method.png`. All puppets are drawn here from a seed that no dataset has, so
-no training saw them and no dataset is needed. The second writes contact sheets of pairs of clips from the config's test data,
-for judging sharpness and ghosts by eye. On one machine the same model gives the same bytes.
+The first writes into sup-mat/, or into --out: `source.png` and `driving.mp4`, the sample; `teaser.gif`;
+`inside.png`, what the networks find; `absolute-vs-relative.png`; and `method.png`. All puppets are drawn here
+from a seed that no dataset has, so no training saw them and no dataset is needed. The second writes contact
+sheets of pairs of clips from the config's test data, for judging sharpness and ghosts by eye. On one machine
+the same model gives the same bytes.
 
 Pictures are uint8 (H, W, 3).
 """
@@ -14,27 +15,21 @@ Pictures are uint8 (H, W, 3).
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from matplotlib import colormaps, colors, get_data_path
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from animate import Animator
 from checkpoint import find_checkpoint
 from demo import SAMPLE, load_networks, make_animation, model_size, transfer
-from files import atomic_write
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem, identity
 from logger import Visualizer
-from media.pictures import fit, to_uint8, write_image
+from media.pictures import to_uint8, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.build import read_config
@@ -45,7 +40,21 @@ from puppets.dataset import FPS
 from puppets.identity import Puppet
 from puppets.motion import REACH, Pose, random_motion
 from puppets.render import render
+from tools.drawing import (
+    LAYER,
+    NETWORK,
+    PANEL,
+    Chart,
+    flow_colours,
+    grid,
+    label,
+    mask_colours,
+    outlined,
+    scaled,
+    write_gif,
+)
 
+ROOT = Path(__file__).resolve().parent.parent
 SEED = 2019  # of all puppets here; no dataset of this project is made with it
 
 # Numbers of puppets, chosen for their looks.
@@ -56,9 +65,9 @@ TRANSFER_PAIR = (13, 22)
 METHOD_PAIR = (17, 22)
 
 Networks = tuple[nn.Module, nn.Module]
+T = TypeVar("T")
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Puppets
+# ---- Puppets -----------------------------------------------------------------
 
 
 def puppet(number: int) -> Puppet:
@@ -73,13 +82,13 @@ def performance(number: int, frames: int) -> list[Pose]:
 
 
 def unrest(pose: Pose) -> float:
-    """How far a head is from rest: the parts of its pose, each as a share of its reach, squared and added."""
+    """How far a head is from rest: the sum of the squared parts of its pose, as shares of their reach."""
     rest, parts = Pose(), ("x", "y", "scale", "roll", "yaw", "pitch", "mouth", "blink")
     return sum(((getattr(pose, part) - getattr(rest, part)) / getattr(REACH, part)) ** 2 for part in parts)
 
 
 def portrait(number: int, size: int, pose: Pose | None = None) -> np.ndarray:
-    """A puppet, at rest unless it is told otherwise."""
+    """A picture of a puppet, at rest without `pose`."""
     return render(puppet(number), pose or Pose(), size)
 
 
@@ -94,48 +103,7 @@ def write_sample(out: Path, frames: int = 72, size: int = 256) -> None:
             writer.write(frame)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Pictures side by side
-
-GAP = 6
-INK = (60, 64, 72)
-
-
-def grid(rows: list[list[np.ndarray | None]]) -> np.ndarray:
-    """Cells on white, centred in rows and columns as large as their largest cell; None stays empty."""
-    heights = [max(cell.shape[0] for cell in row if cell is not None) for row in rows]
-    widths = [max(cell.shape[1] for cell in column if cell is not None) for column in zip(*rows, strict=True)]
-    sheet = np.full(
-        (sum(heights) + GAP * (len(rows) + 1), sum(widths) + GAP * (len(widths) + 1), 3), 255, np.uint8
-    )
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            if cell is not None:
-                top = GAP * (i + 1) + sum(heights[:i]) + (heights[i] - cell.shape[0]) // 2
-                left = GAP * (j + 1) + sum(widths[:j]) + (widths[j] - cell.shape[1]) // 2
-                sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
-    return sheet
-
-
-def label(text: str, size: int = 15) -> np.ndarray:
-    """Text on white, as wide as it is; lines of text have one height, whichever letters they hold."""
-    font = ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
-    style = {"font": font, "spacing": 6, "align": "center"}
-    left, _, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox(
-        (0, 0), text, **style
-    )
-    image = Image.new("RGB", (round(right - left), max(round(bottom), sum(font.getmetrics()))), "white")
-    ImageDraw.Draw(image).multiline_text((-left, 0), text, INK, **style)
-    return np.array(image)
-
-
-def outlined(image: np.ndarray) -> np.ndarray:
-    """With a thin grey edge, for pictures that may be white themselves."""
-    return np.pad(image[1:-1, 1:-1], ((1, 1), (1, 1), (0, 0)), constant_values=205)
-
-
-def scaled(image: np.ndarray, size: int) -> np.ndarray:
-    return fit(image, (size, size), "stretch")
+# ---- Animations --------------------------------------------------------------
 
 
 def animated(
@@ -145,17 +113,19 @@ def animated(
     return [to_uint8(prediction) for prediction in predictions]
 
 
-def evenly(frames: list, count: int) -> list:
+def evenly(frames: list[T], count: int) -> list[T]:
     """`count` of the frames, the first and the last among them."""
     return [frames[t] for t in np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Teaser; absolute against relative
+# ---- Teaser; absolute against relative ---------------------------------------
 
 
 def write_teaser(path: Path, networks: Networks, size: int, poses: int = 24, cell: int = 128) -> None:
-    """Driving videos on top, sources on the left, and every source moved by every video; forth and back, without a jump."""
+    """Driving videos on top, sources on the left, and every source moved by every video.
+
+    It runs forth and back, so that it repeats without a jump.
+    """
     driving = [film(number, size, performance(number, 2 * poses)[::2]) for number in TEASER_DRIVING]
     sources = [portrait(number, size) for number in TEASER_SOURCES]
     results = [[animated(networks, source, clip) for clip in driving] for source in sources]
@@ -168,57 +138,38 @@ def write_teaser(path: Path, networks: Networks, size: int, poses: int = 24, cel
     write_gif(path, frames + frames[-2:0:-1], milliseconds=2 * 1000 // FPS)
 
 
-def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int) -> None:
-    """A gif whose frames share one palette and have no dither: half the size of what `VideoWriter`, which streams, can do."""
-    chosen = Image.fromarray(np.concatenate(frames[::8])).quantize(192, Image.Quantize.MEDIANCUT, kmeans=1)
-    palette = np.reshape(chosen.getpalette(), (-1, 3))
-    palette[palette.min(axis=1) >= min(240, palette.min(axis=1).max())] = 255  # the gaps stay pure white
-    chosen.putpalette(palette.ravel().tolist())
-    images = [Image.fromarray(frame).quantize(palette=chosen, dither=Image.Dither.NONE) for frame in frames]
-    with atomic_write(path) as temporary:
-        images[0].save(
-            temporary, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0
-        )
-
-
 def write_transfer(path: Path, networks: Networks, size: int, columns: int = 6, cell: int = 150) -> None:
-    """A source near the camera on the left, a driving head far from it on the right: what each kind of transfer makes of it."""
+    """What each kind of transfer makes of a source near the camera and a driving head far from it."""
     source = portrait(TRANSFER_PAIR[0], size, Pose(x=-0.14, scale=1.1))
     poses = evenly(performance(TRANSFER_PAIR[1], 48), columns)
     driving = film(
         TRANSFER_PAIR[1], size, [replace(pose, x=pose.x + 0.14, scale=0.9 * pose.scale) for pose in poses]
     )
-    rows = [("driving", None, driving)]
-    rows += [
-        (name, source, animated(networks, source, driving, relative))
-        for name, relative in (("absolute\n(default)", False), ("--relative\n--adapt_scale", True))
-    ]
-    cells = [
-        [image if image is None else scaled(image, cell) for image in [first, *images]]
-        for _, first, images in rows
-    ]
-    write_image(path, grid([[label(name), *images] for (name, *_), images in zip(rows, cells, strict=True)]))
+    rows = [[label("driving"), None, *(scaled(image, cell) for image in driving)]]
+    for name, relative in (("absolute\n(default)", False), ("--relative\n--adapt_scale", True)):
+        results = animated(networks, source, driving, relative)
+        rows.append([label(name), *(scaled(image, cell) for image in [source, *results])])
+    write_image(path, grid(rows))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What the networks find
+# ---- What the networks find --------------------------------------------------
 
 DETAIL = 512  # side of pictures that are drawn upon before they are made smaller
 
 
 def look(networks: Networks, source: np.ndarray, driving: list[np.ndarray]) -> dict:
-    """What the networks make of a source and the last driving frame, moved relative to the first; see `Animator.animate`."""
+    """The result of `Animator.animate` for the last driving frame, moved relative to the first."""
     animator = Animator(*networks, to_tensor(source).unsqueeze(0), transfer(True, True))
     *_, out = animator.animate(map(to_tensor, driving), deformed=True)
     return out
 
 
 def drawn(source: np.ndarray, driving: np.ndarray, out: dict) -> dict[str, np.ndarray]:
-    """Large pictures of a result: source and driving frame with keypoints, and what lies between them and the result."""
+    """Large pictures of source and driving frame with keypoints, of the result, and of the steps to it."""
     seen = {name: zoom(out[name]) for name in ("deformed", "prediction", "occlusion_map")}
     seen |= {name: out[name] for name in ("kp_source", "kp_driving")}
-    pair = [zoom(to_tensor(image).unsqueeze(0)) for image in (driving, source)]
-    strip = Visualizer(kp_size=DETAIL // 40).visualize(*pair, seen)
+    large_driving, large_source = (zoom(to_tensor(image).unsqueeze(0)) for image in (driving, source))
+    strip = Visualizer(kp_size=DETAIL // 40).visualize(large_driving, large_source, seen)
     pictures = dict(
         zip(("source", "driving", "deformed", "result", "occlusion"), np.split(strip, 5, axis=1), strict=True)
     )
@@ -238,20 +189,6 @@ def flow(out: dict) -> Tensor:
     size = out["mask"].shape[2:]
     motions = sparse_motions(out["kp_norm"], out["kp_source"], size)  # (1, K+1, h, w, 2)
     return (motions * out["mask"].unsqueeze(-1)).sum(dim=1)[0] - make_coordinate_grid(size, like=motions)
-
-
-def flow_colours(flow: Tensor, longest: float = 0.3) -> np.ndarray:
-    """A flow (h, w, 2) with its direction as hue and its length as saturation, full from `longest` on; white stands still."""
-    x, y = flow.numpy()[..., 0], flow.numpy()[..., 1]
-    hue, length = np.arctan2(y, x) / (2 * np.pi) % 1, np.hypot(x, y) / longest
-    return to_uint8(colors.hsv_to_rgb(np.stack([hue, length.clip(0, 1), np.full_like(hue, 0.95)], axis=-1)))
-
-
-def mask_colours(mask: Tensor) -> np.ndarray:
-    """Masks (1, K+1, h, w) as the mixture of their keypoints' colours; the background's is light grey."""
-    count = mask.shape[1] - 1
-    palette = [(0.9, 0.9, 0.9), *(colormaps["gist_rainbow"](i / count)[:3] for i in range(count))]
-    return to_uint8(np.einsum("khw,kc->hwc", mask[0].numpy(), palette))
 
 
 def write_inside(path: Path, networks: Networks, size: int, cell: int = 180) -> None:
@@ -277,61 +214,11 @@ def most_moved(number: int, size: int, frames: int = 48) -> list[np.ndarray]:
     return film(number, size, [poses[0], max(poses, key=unrest)])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The method
-
-TEXT, LINES, NETWORK, PANEL, LAYER = "#2b303a", "#6b7280", "#dbe7fb", "#f4f5f7", "#fdebd3"
-
-
-class Chart:
-    """A drawing with pictures, boxes and arrows; positions are pixels from the top left corner."""
-
-    def __init__(self, width: int, height: int):
-        self.figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
-        self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
-        self.axes.axis("off")
-
-    def text(
-        self, x: float, y: float, text: str, size: float = 12, weight: str = "normal", va: str = "center"
-    ) -> None:
-        self.axes.text(
-            x, y, text, size=size, weight=weight, color=TEXT, ha="center", va=va, linespacing=1.3, zorder=4
-        )
-
-    def picture(self, x: float, y: float, image: np.ndarray, side: int, title: str = "") -> None:
-        """A picture with its left top corner at x, y, and its title below."""
-        self.axes.imshow(
-            outlined(scaled(image, side)), extent=(x, x + side, y + side, y), interpolation="none", zorder=3
-        )
-        self.text(x + side / 2, y + side + 6, title, va="top")
-
-    def box(self, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
-        shape = FancyBboxPatch(
-            (x, y), width, height, boxstyle="round,pad=0,rounding_size=8", fc=colour, ec=LINES, zorder=1
-        )
-        self.axes.add_patch(shape)
-        self.text(x + width / 2, y + height / 2, text)
-
-    def arrow(self, *points: tuple[float, float]) -> None:
-        """A line through the points with a head at the last."""
-        self.axes.plot(*zip(*points, strict=True), color=LINES, lw=1.6, zorder=2, solid_capstyle="butt")
-        self.axes.annotate(
-            "",
-            points[-1],
-            points[-2],
-            zorder=2,
-            arrowprops={"arrowstyle": "-|>", "color": LINES, "lw": 1.6, "shrinkA": 0, "shrinkB": 0},
-        )
-
-    def pixels(self) -> np.ndarray:
-        canvas = FigureCanvasAgg(self.figure)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+# ---- The method --------------------------------------------------------------
 
 
 def write_method(path: Path, networks: Networks, size: int) -> None:
-    """From left to right: the pair, its keypoints, a motion each, the dense motion; then the generator from top to bottom."""
+    """The steps of the method from left to right; those of the generator from top to bottom."""
     source, driving = portrait(METHOD_PAIR[0], size), most_moved(METHOD_PAIR[1], size)
     out = look(networks, source, driving)
     found = drawn(source, driving[-1], out)
@@ -386,17 +273,16 @@ def strongest_motions(out: dict, count: int) -> list[np.ndarray]:
     return [to_pixels(image) for image in out["sparse_deformed"][0, 1:][chosen]]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Contact sheets
+# ---- Contact sheets ----------------------------------------------------------
 
 
 def write_sheets(
     folder: Path, networks: Networks, dataset: FramesDataset, pairs: int = 12, frames: int = 8
 ) -> list[Path]:
-    """Sheets of four pairs of different identities: driving frames above, the source and what becomes of it below.
+    """Sheets of four pairs of different identities: driving frames above, the source and its animation below.
 
-    One pixel of the model is one pixel of the sheet; movement is relative to the driving clip's first frame. Raises
-    `DatasetError` from the dataset, and `UserError` where it holds one identity.
+    One pixel of the model is one pixel of the sheet. Movement is relative to the driving clip's first frame.
+    Raises `DatasetError` from the dataset, and `UserError` if it holds one identity.
     """
     drawn_pairs = PairedDataset(dataset, number_of_pairs=len(dataset) ** 2, seed=SEED)
     unlike = [
@@ -433,11 +319,11 @@ def pair_rows(
     return [[names, *evenly(clip, frames)], [first, *evenly(animated(networks, first, clip), frames)]]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---- Command line ------------------------------------------------------------
 
 
 def picture_size(config: dict, path: Path) -> int:
-    """The side of the model's pictures. Raises `UserError` for a model whose insides aren't those that are drawn here."""
+    """The side of the model's pictures. Raises `UserError` for a model without the parts drawn here."""
     height, width = model_size(config, path)
     params = config["model_params"]["generator_params"]
     if height != width or not params.get("dense_motion_params") or not params.get("estimate_occlusion_map"):
@@ -462,7 +348,7 @@ def main(argv: list[str] | None = None) -> None:
         help="a .pth.tar file, or the folder of a run",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent, help="an existing folder (default: sup-mat)"
+        "--out", type=Path, default=ROOT / "sup-mat", help="an existing folder (default: sup-mat)"
     )
     parser.add_argument(
         "--contact_sheets", type=Path, metavar="DIR", help="write contact sheets there, and nothing else"
@@ -489,7 +375,7 @@ def main(argv: list[str] | None = None) -> None:
 def write_pictures(out: Path, networks: Networks, size: int) -> list[Path]:
     """Everything but the contact sheets, for a model of pictures of `size` x `size`."""
     write_sample(out)
-    writers = {
+    writers: dict[str, Callable[[Path, Networks, int], None]] = {
         "teaser.gif": write_teaser,
         "inside.png": write_inside,
         "absolute-vs-relative.png": write_transfer,
