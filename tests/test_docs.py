@@ -11,6 +11,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -250,7 +251,7 @@ def test_optional_keys_have_a_default() -> None:
 
 def is_optional(key: str) -> bool:
     """Whether the value itself may be left out, wherever its section is."""
-    place = SCHEMA
+    place: dict[str, Any] = SCHEMA
     *sections, name = key.split(".")
     for section in sections:
         place = place.get(section) or place[f"{section}?"]
