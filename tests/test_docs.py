@@ -1,0 +1,298 @@
+"""The documentation: its links, its commands, its examples, its tables of keys, and its size."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shlex
+import shutil
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from torch.distributed.run import get_args_parser
+
+from modules.build import SCHEMA
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "data" / "taichi-loading" / "README.md",
+    ROOT / "sup-mat" / "puppets-128.md",
+]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+# A path in backticks: with a folder, so that names of the published code and of results don't count.
+PATH = re.compile(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|yaml|md|csv|png|pth\.tar))`")
+SUPPLIED = ("data/vox256.csv",)  # named by the published configs, and told to be missing
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in a language."""
+    return [text for name, text in FENCE.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+# ---- Size --------------------------------------------------------------------
+
+
+def test_readme_fits_on_two_screens() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 1200
+    assert [line for line in text.splitlines() if len(line) > 120] == []
+
+
+def test_readme_lists_every_page() -> None:
+    links = LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    pages = {page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").glob("*.md")}
+    assert pages <= set(links)
+
+
+# ---- Links -------------------------------------------------------------------
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)}
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(prose(page)):
+        if link.startswith("https://"):
+            continue  # tests need no network
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+@each_page
+def test_paths_in_backticks_exist(page: Path) -> None:
+    named = set(PATH.findall(page.read_text(encoding="utf-8"))) - set(SUPPLIED)
+    assert sorted(name for name in named if not exists_in_repository(name)) == []
+
+
+def exists_in_repository(name: str) -> bool:
+    written = ("log/", "train-vis/", "animation/", "reconstruction/", "crops/")  # by the programs
+    return name.startswith(written) or (ROOT / name).exists()
+
+
+# ---- Commands ----------------------------------------------------------------
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of each command of the page's bash blocks, without comments and settings of the environment."""
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                del words[0]
+            if words:
+                yield words
+
+
+class Parsed(Exception):
+    """Leaves a program as soon as it has read its arguments."""
+
+
+def check_program(monkeypatch: pytest.MonkeyPatch, module_name: str, arguments: list[str]) -> None:
+    """Let a program of ours read its arguments, and do nothing else. A wrong one is a `SystemExit`."""
+    module = importlib.import_module(module_name)
+    if hasattr(module, "parse"):
+        module.parse(arguments)  # with its checks of what goes together
+        return
+    if "argparse" not in vars(module):
+        assert arguments == [], f"{module_name} takes no arguments"
+        return
+    read = argparse.ArgumentParser.parse_args
+
+    def read_and_leave(self: argparse.ArgumentParser, args: list[str] | None = None) -> None:
+        read(self, args)
+        raise Parsed
+
+    with monkeypatch.context() as patch, pytest.raises(Parsed):
+        patch.setattr(argparse.ArgumentParser, "parse_args", read_and_leave)
+        patch.setattr(sys, "argv", [module_name, *arguments])
+        module.main()
+
+
+def check_python(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    if words[0] == "-m":
+        check_program(monkeypatch, words[1], words[2:])
+        return
+    assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
+    check_program(monkeypatch, words[0].removesuffix(".py").replace("/", "."), words[1:])
+
+
+def check_torchrun(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    options = get_args_parser().parse_args(words)
+    check_python(monkeypatch, [options.training_script, *options.training_script_args])
+
+
+def check_make(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {word for word in words if "=" not in word} <= set(targets)
+
+
+def check_files(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """The options of pip and pytest are theirs; the files that they are given are ours."""
+    for word in words:
+        path = word.split("::")[0]
+        if re.search(r"/|\.txt$|\.py$", path) and "://" not in path:
+            assert (ROOT / path).exists(), f"there is no {path}"
+
+
+def ignore(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """A program whose arguments this project has no say in."""
+
+
+CHECKS: dict[str, Callable[[pytest.MonkeyPatch, list[str]], None]] = {
+    "python": check_python,
+    "torchrun": check_torchrun,
+    "make": check_make,
+    "pip": check_files,
+    "pytest": check_files,
+    "ruff": check_files,
+    "mypy": check_files,
+    "pre-commit": ignore,
+    "git": ignore,
+    "cd": ignore,
+    "cp": ignore,
+}
+
+
+@each_page
+def test_commands_are_read_by_the_programs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in commands(page):
+        program, *arguments = words
+        assert program in CHECKS, f"no check of: {shlex.join(words)}"
+        try:
+            CHECKS[program](monkeypatch, arguments)
+        except SystemExit:
+            pytest.fail(f"the program refuses: {shlex.join(words)}")
+
+
+def test_a_wrong_option_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("demo.py --relativ_", "strip_checkpoint.py --fast a b", "-m tools.plot --output c.png run"):
+        with pytest.raises(SystemExit):
+            check_python(monkeypatch, wrong.split())
+
+
+# ---- Examples ----------------------------------------------------------------
+
+
+@each_page
+def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = blocks(page, "python")
+    if not examples:
+        return
+    for folder in ("config", "sup-mat"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    for number, example in enumerate(examples):
+        module = types.ModuleType(f"example_{number}")
+        exec(compile(example, f"{page.name}, example {number}", "exec"), vars(module))
+
+
+def test_readme_has_an_example() -> None:
+    assert len(blocks(ROOT / "README.md", "python")) == 1
+
+
+@each_page
+def test_yaml_examples_are_keys_of_a_config(page: Path) -> None:
+    known = set(schema_keys(SCHEMA))
+    for block in blocks(page, "yaml"):
+        assert set(schema_keys(yaml.safe_load(block))) <= known
+
+
+# ---- Keys --------------------------------------------------------------------
+
+
+def schema_keys(schema: dict, above: str = "") -> Iterator[str]:
+    """The dotted names of the values of a config or of its schema."""
+    for name, value in schema.items():
+        key = above + name.rstrip("?")
+        if isinstance(value, dict):
+            yield from schema_keys(value, f"{key}.")
+        else:
+            yield key
+
+
+def test_the_table_of_keys_is_complete() -> None:
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE)) == sorted(schema_keys(SCHEMA))
+
+
+def test_optional_keys_have_a_default() -> None:
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| .* \|(.*)\|$", text, re.MULTILINE)
+    told = {key for key, default in rows if default.strip()}
+    optional = {key for key in schema_keys(SCHEMA) if is_optional(key)}
+    assert optional <= told
+
+
+def is_optional(key: str) -> bool:
+    """Whether the value itself may be left out, wherever its section is."""
+    place: dict[str, Any] = SCHEMA
+    *sections, name = key.split(".")
+    for section in sections:
+        place = place.get(section) or place[f"{section}?"]
+    return f"{name}?" in place
+
+
+def test_taichi_config_explains_every_key() -> None:
+    text = (ROOT / "config" / "taichi-256.yaml").read_text(encoding="utf-8")
+    names = {key.rpartition(".")[2] for key in schema_keys(SCHEMA)}
+    assert sorted(name for name in names if not re.search(rf"\b{name}\b", text)) == []
+
+
+# ---- Habits ------------------------------------------------------------------
+
+
+def checks_of_make_test() -> set[str]:
+    """What `make test` runs before the tests, as a person would type it."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = re.search(r"^test:.*\n((?:\t.*\n)+)", text, re.MULTILINE)
+    assert recipe is not None
+    lines = [re.sub(r"\$\(VENV\)/bin/(python -m )?", "", line.strip()) for line in recipe[1].splitlines()]
+    return {line for line in lines if not line.startswith("pytest")}
+
+
+def test_pre_commit_runs_what_make_test_checks() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = {hook["entry"] for repository in config["repos"] for hook in repository["hooks"]}
+    assert checks_of_make_test() <= hooks
+
+
+def test_workflow_runs_what_make_test_checks() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["test"]["steps"]
+    run = "\n".join(step.get("run", "") for step in steps)
+    assert "make test" in run
+    assert all(check in run for check in checks_of_make_test())
+
+
+def test_citation_names_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    paper = citation["preferred-citation"]
+    assert paper["title"] == "First Order Motion Model for Image Animation"
+    assert paper["authors"][0]["family-names"] == "Siarohin"
