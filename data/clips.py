@@ -17,7 +17,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -95,7 +95,9 @@ def frames_of(clip: Clip, wanted: range) -> Iterator[np.ndarray]:
 # ---- Many clips -------------------------------------------------------------
 
 
-def in_parallel(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
+def in_parallel(
+    function: Callable[[Any], Any], jobs: Sequence[Any], workers: int
+) -> Generator[Any, None, None]:
     """Yield `function(job)` for each job in the order in which they finish; close the iterator to stop early.
 
     When the iterator is closed or this process dies, even by SIGKILL, its workers die at once. What they
