@@ -16,14 +16,13 @@ Shapes: `T` frames, `H, W` size. Everything is RGB float32 in [0, 1].
 from __future__ import annotations
 
 import csv
-import itertools
 import os
 import random
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -147,7 +146,8 @@ class FramesDataset(Dataset):
     def draw(self, index: int, repeat: int = 0) -> dict[str, Any]:
         """Training sample number `index` in repetition number `repeat` of this epoch."""
         index = range(len(self))[index]
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             rng = np.random.default_rng([self.random_seed, *self._stream.tolist(), index, repeat, attempt])
             choices = self._choices[self.videos[index if attempt == 0 else rng.integers(len(self))]]
             path = self.folder / choices[rng.integers(len(choices))]
@@ -155,6 +155,7 @@ class FramesDataset(Dataset):
                 frames = self._two_frames(path, rng)  # (2, H, W, 3)
             except MediaError as error:
                 self._note_unreadable(path, error)
+                attempt += 1
                 continue
             source, driving = self._augment(path, frames, rng)  # (3, H, W) each
             return {"source": source, "driving": driving, "name": path.name}
@@ -205,10 +206,18 @@ class FramesDataset(Dataset):
             )
 
 
+class Samples(Protocol):
+    """What can be repeated: it has a length and samples by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
 class DatasetRepeater(Dataset):
     """`num_repeats` passes over a dataset as one epoch; a `FramesDataset` gives other frames in each pass."""
 
-    def __init__(self, dataset: Dataset, num_repeats: int = 100):
+    def __init__(self, dataset: Samples, num_repeats: int = 100):
         self.dataset, self.num_repeats = dataset, num_repeats
 
     def __len__(self) -> int:
@@ -222,7 +231,8 @@ class DatasetRepeater(Dataset):
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
         """`FramesDataset.set_epoch` of the repeated dataset."""
-        self.dataset.set_epoch(epoch, seed)
+        if isinstance(self.dataset, FramesDataset):
+            self.dataset.set_epoch(epoch, seed)
 
 
 # ---- Pairs for animation ----------------------------------------------------

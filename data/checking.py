@@ -74,7 +74,8 @@ def check(root: Path, config_path: Path | None, workers: int) -> bool:
     inspected.sort(key=lambda clip: clip.path)
     findings += [Finding("clips", clip.fault) for clip in inspected if clip.fault]
     findings += check_sizes(inspected, config, config_path)
-    findings += check_config(config, config_path) if config else []
+    if config and config_path:
+        findings += check_config(config, config_path)
     return report(root, inspected, findings)
 
 
@@ -208,7 +209,8 @@ def check_sizes(
 ) -> Iterator[Finding]:
     """Hold the frames' sizes against the config, or without one against each other."""
     sizes = Counter(clip.size for clip in inspected if clip.size)
-    wanted = wanted_size(config) if config else max(sizes, key=sizes.get, default=None)
+    most_common = next((size for size, _ in sizes.most_common(1)), None)
+    wanted = wanted_size(config) if config else most_common
     if wanted is None:
         return
     whose = f"the frame_shape of {config_path} is" if config else "most clips have"

@@ -44,7 +44,7 @@ def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
     return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
 
 
-def is_clip(entry: Path | os.DirEntry) -> bool:
+def is_clip(entry: Path | os.DirEntry[str]) -> bool:
     """Whether a file or folder is a clip by its name: a video, a strip, or a folder of frames.
 
     Hidden ones are not.
@@ -139,10 +139,7 @@ class FolderClip(Clip):
         if not names:
             raise MediaError(f"{self.path}: holds no frames; looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
         self._names = names.split("/")
-
-    @functools.cached_property
-    def size(self) -> Size:
-        return read_image_size(self.path / self._names[0])
+        self.size = read_image_size(self.path / self._names[0])
 
     def __len__(self) -> int:
         return len(self._names)
@@ -246,10 +243,10 @@ class VideoClip(Clip):
         targets = {number if pts is None else int(pts[number]): number for number in missing}
         with opened_video(self.path) as (container, stream):
             for count, frame in enumerate(container.decode(stream)):
-                number = targets.get(count if pts is None else frame.pts)
-                if number is not None:
-                    missing.discard(number)
-                    yield number, frame
+                time = count if pts is None else frame.pts
+                if time in targets:
+                    missing.discard(targets[time])
+                    yield targets[time], frame
                 if not missing:
                     return
         raise self._damaged(f"its frame {min(missing)} can't be decoded")
@@ -266,8 +263,7 @@ class VideoClip(Clip):
             ):
                 targets = {int(pts[number]): number for number in group}
                 container.seek(int(keyframes[start]), stream=stream)
-                for frame in decode_chosen(container, stream, int(keyframes[start]), targets):
-                    yield targets[frame.pts], frame
+                yield from decode_chosen(container, stream, int(keyframes[start]), targets)
 
     def _converter(self) -> Callable[[av.VideoFrame], np.ndarray]:
         """A function from a decoded frame to (H, W, 3) uint8, upright.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from typing import NamedTuple
 # imageio-ffmpeg pays for a new process at each seek (benchmarks/video.py).
 import av
 import numpy as np
+from av.buffer import Buffer
 
 from media.pictures import Size, media_errors
 from modules.errors import MediaError
@@ -65,9 +66,9 @@ class Orientation:
         It maps (x, y) to (a x + c y, b x + d y), with y pointing down.
         """
         side_data = frame.side_data.get("DISPLAYMATRIX")
-        if side_data is None:
+        if not isinstance(side_data, Buffer):
             return cls(False, False, False)
-        a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5].tolist()
+        a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
         if abs(b) > abs(a):
             return cls(True, b < 0, c < 0)
         return cls(False, d < 0, a < 0)
@@ -113,13 +114,11 @@ def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
             raise MediaError(f"{path}: ends early or is damaged; convert or download it again")
         if first is None:
             raise MediaError(f"{path}: holds no frames; convert or download it again")
-        if _packets_tell_frames(container, stream, packets):
-            pts = np.array(sorted(packet.pts for packet in packets if packet.is_shown), np.int64)  # (N,)
-            keyframes = np.array(sorted(packet.pts for packet in packets if packet.is_keyframe), np.int64)
-            length, seconds = len(pts), float((pts[-1] - pts[0]) * stream.time_base)
-        else:
-            pts, keyframes = None, np.empty(0, np.int64)
+        pts, keyframes = _frame_times(container, stream, packets)
+        if pts is None:
             length, seconds = _count_frames(path)
+        else:
+            length, seconds = len(pts), float((pts[-1] - pts[0]) * stream.time_base)
         return VideoIndex(
             length=length,
             pts=pts,
@@ -153,27 +152,32 @@ def _demux(
     return first, packets
 
 
-def _packets_tell_frames(
+def _frame_times(
     container: av.container.InputContainer, stream: av.VideoStream, packets: list[_Packet]
-) -> bool:
-    """Whether each packet is a frame with its own time, and the first is a keyframe that none precedes."""
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """`pts` and `keyframes` of the index.
+
+    Packets tell the times of frames where each is a frame with its own time, and the first is a keyframe that
+    none precedes.
+    """
+    times = [packet.pts for packet in packets if packet.pts is not None]
     if (
         container.format.name not in _TIMED_CONTAINERS
         or stream.codec_context.codec.canonical_name not in _FRAME_PER_PACKET
+        or len(set(times)) < len(packets)
+        or not packets[0].is_keyframe
+        or times[0] != min(times)
     ):
-        return False
-    times = [packet.pts for packet in packets]
-    return (
-        None not in times
-        and len(set(times)) == len(times)
-        and packets[0].is_keyframe
-        and times[0] == min(times)
-    )
+        return None, np.empty(0, np.int64)
+    shown = [time for time, packet in zip(times, packets, strict=True) if packet.is_shown]
+    starts = [time for time, packet in zip(times, packets, strict=True) if packet.is_keyframe]
+    return np.array(sorted(shown), np.int64), np.array(sorted(starts), np.int64)
 
 
 def _count_frames(path: Path) -> tuple[int, float]:
     """Decode the whole video: its number of frames, and the seconds from the first to the last."""
-    length, times = 0, []
+    length = 0
+    times: list[float] = []  # of the first frame, and of the last so far
     with opened_video(path) as (container, stream):
         for frame in container.decode(stream):
             length += 1
@@ -196,14 +200,12 @@ def _mean_fps(length: int, seconds: float, stream: av.VideoStream) -> float:
 
 
 def decode_chosen(
-    container: av.container.InputContainer, stream: av.VideoStream, start: int, targets: Collection[int]
-) -> Iterator[av.VideoFrame]:
-    """Decode the frames at the times `targets`.
+    container: av.container.InputContainer, stream: av.VideoStream, start: int, targets: Mapping[int, int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decode the frames at the times `targets`, which map to their numbers: yields (number, frame).
 
-    `container` was sought to the keyframe at time `start` before.
-
-    The decoder is drained after the last packet that is wanted. A frame that it knows to be incomplete is
-    left out.
+    `container` was sought to the keyframe at time `start` before. The decoder is drained after the last
+    packet that is wanted. A frame that it knows to be incomplete is left out.
     """
     context = stream.codec_context
     waiting = set(targets)
@@ -219,5 +221,8 @@ def decode_chosen(
     yield from _intact(context.decode(None), targets)
 
 
-def _intact(frames: list[av.VideoFrame], targets: Collection[int]) -> Iterator[av.VideoFrame]:
-    return (frame for frame in frames if frame.pts in targets and not frame.is_corrupt)
+def _intact(frames: list[av.VideoFrame], targets: Mapping[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    for frame in frames:
+        number = None if frame.pts is None else targets.get(frame.pts)
+        if number is not None and not frame.is_corrupt:
+            yield number, frame

@@ -34,12 +34,12 @@ def mux_sound(picture: Path, source: Path, target: Path) -> None:
         video, sound = pictures.streams.video[0], sounds.streams.audio[0]
         video_out = output.add_stream_from_template(video)
         start = _picture_start(sounds)
-        interval = (start, start + video.duration * video.time_base)
+        interval = (start, start + _seconds(video.duration, video.time_base))
         copied = sound.codec_context.codec.canonical_name in _COPIED_SOUND
         sound_packets = (_copied_sound if copied else _aac_sound)(sounds, sound, output, interval)
         video_packets = (_moved(packet, video_out) for packet in pictures.demux(video) if packet.size)
         for packet in heapq.merge(
-            video_packets, sound_packets, key=lambda packet: packet.dts * packet.time_base
+            video_packets, sound_packets, key=lambda packet: _seconds(packet.dts, packet.time_base)
         ):
             output.mux(packet)
 
@@ -47,7 +47,16 @@ def mux_sound(picture: Path, source: Path, target: Path) -> None:
 def _picture_start(container: av.container.InputContainer) -> Fraction:
     """The second at which the video's picture begins."""
     shown = container.streams.best("video")
-    return shown.start_time * shown.time_base if shown.start_time else Fraction(0)
+    if shown is None or not shown.start_time:
+        return Fraction(0)
+    return _seconds(shown.start_time, shown.time_base)
+
+
+def _seconds(ticks: int | None, time_base: Fraction | None) -> Fraction:
+    """A time in seconds. Raises `ValueError` where the file does not tell it."""
+    if ticks is None or time_base is None:
+        raise ValueError("its times are missing")
+    return ticks * time_base
 
 
 def _moved(packet: av.Packet, stream: av.stream.Stream) -> av.Packet:
@@ -62,11 +71,12 @@ def _within(pieces: Iterable[tuple[Piece, Fraction]], interval: Interval) -> Ite
     """
     start, end = interval
     for piece, seconds in pieces:
-        begins = piece.pts * piece.time_base
-        if begins + seconds > end:
+        ticks, time_base = piece.pts, piece.time_base
+        ends = _seconds(ticks, time_base) + seconds
+        if ends > end:
             return
-        if begins + seconds > start:
-            piece.pts -= round(start / piece.time_base)
+        if ends > start and ticks is not None and time_base is not None:
+            piece.pts = ticks - round(start / time_base)
             yield piece
 
 

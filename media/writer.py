@@ -288,8 +288,8 @@ class _GifOutput(_EncodedOutput):
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
         picture.pts, picture.time_base = self._count, 1 / self._fps
-        self._palette.push(picture)
-        return self._palette.pull()
+        self._palette.vpush(picture)
+        return self._palette.vpull()
 
 
 def _palette_graph(width: int, height: int, fps: Fraction) -> av.filter.Graph:

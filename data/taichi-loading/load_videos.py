@@ -178,7 +178,9 @@ def read_line(line: dict[str, str], place: str) -> Listed:
     for fine, message in rules:
         if not fine:
             raise DatasetError(f"{place}: {message}")
-    return Listed(video, person, start, end, box, fps, (height, width), line["partition"])
+    return Listed(
+        video, person, start, end, (box[0], box[1], box[2], box[3]), fps, (height, width), line["partition"]
+    )
 
 
 # ---- One video --------------------------------------------------------------
