@@ -6,7 +6,9 @@ VENV := .venv
 .PHONY: test demo clean
 
 test: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest
 
 demo: $(VENV)/.installed
