@@ -19,7 +19,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from media.pictures import to_float
-from modules.build import AUGMENTATION, check_keys
+from modules.schema import AUGMENTATION, check_keys
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # planes -> planes
 

@@ -1,112 +1,37 @@
-"""The losses (paper Sec. 3.3 and supplementary) and the two full models that weigh and sum them.
+"""The losses (paper Sec. 3.3 and supplementary) and the two full models that weigh them.
 
-Each loss term is a small pure function; `GeneratorFullModel` and `DiscriminatorFullModel` run the networks, so that
-`DataParallel` splits networks and losses alike.
+Each loss term is a small pure function and a line of `TERMS`; a new one needs no more than that. The full
+models run the networks, so that `DataParallel` splits networks and losses alike.
 
 Shapes: `B` batch, `K` keypoints, `C` channels, `H, W` image size, `xy` in [-1, 1].
 """
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
+import functools
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.errors import CheckpointError
+from modules.discriminator import MultiScaleDiscriminator
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
+from modules.transform import Transform
 from modules.util import (
     AntiAliasInterpolation2d,
     Keypoints,
     at_least_float32,
     full_precision,
     inverse_2x2,
-    make_coordinate_grid,
-    warp,
 )
+from modules.vgg import Vgg19
 
 Pyramid = dict[str, Tensor]  # "prediction_<scale>" -> (B, C, scale·H, scale·W)
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Perceptual features
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-RELU_X_1 = (
-    1,
-    6,
-    11,
-    20,
-    29,
-)  # positions of relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 in torchvision's vgg19().features
-
-
-class Vgg19(nn.Module):
-    """RGB image (B, 3, H, W) in [0, 1] -> features at the first `depth` of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
-
-    `weights`: "imagenet" (torchvision's, downloaded once to torch's cache), the path of a file with the `state_dict` of a
-    torchvision VGG-19, or "random" (the same random network every time).
-    Raises `CheckpointError` if the weights can't be had.
-    """
-
-    def __init__(self, requires_grad: bool = False, weights: str = "imagenet", depth: int = len(RELU_X_1)):
-        super().__init__()
-        self.features = load_vgg19(weights).features[: RELU_X_1[depth - 1] + 1]
-        self.requires_grad_(requires_grad)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = (x - self.mean) / self.std
-        taps = []
-        for i, layer in enumerate(self.features):
-            x = layer(x)
-            if i in RELU_X_1:
-                taps.append(x)
-        return taps
-
-
-def load_vgg19(weights: str) -> nn.Module:
-    """A torchvision VGG-19 with the weights that `Vgg19` describes."""
-    from torchvision.models import VGG19_Weights, vgg19  # takes seconds, and only training needs it
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = vgg19()
-    if weights == "random":
-        return network
-    if weights == "imagenet":
-        try:
-            state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # no network, no disk space; a broken download fails its hash
-            name = Path(VGG19_Weights.IMAGENET1K_V1.url).name
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
-            raise CheckpointError(
-                f"the perceptual loss needs VGG-19's ImageNet weights, and they could not be downloaded ({error}): "
-                f"put {name} into {folder}, or its path into the config as train_params.vgg_weights"
-            ) from error
-    else:
-        state = read_vgg19_file(weights)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"{weights}: not the state_dict of a torchvision VGG-19") from error
-    return network
-
-
-def read_vgg19_file(path: str) -> dict[str, Tensor]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: no such file (train_params.vgg_weights takes 'imagenet', 'random' or a file with VGG-19 weights)"
-        ) from None
-    except Exception as error:  # torch.load raises whatever the damage brings about
-        raise CheckpointError(f"{path}: can't be read as PyTorch weights ({type(error).__name__})") from error
 
 
 class ImagePyramide(nn.Module):
@@ -126,97 +51,34 @@ class ImagePyramide(nn.Module):
         }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The random transform of the equivariance loss
+# ---- Loss terms --------------------------------------------------------------
 
 
-class Transform:
-    """A random affine map plus a thin-plate spline for each image of a batch: T(xy) = θ [xy; 1] + Σ w φ(|xy - c|₁).
-
-    `sigma_affine`: standard deviation of the six affine numbers around the identity.
-    `sigma_tps`, `points_tps`: standard deviation of the spline's weights w, and its control points c per side; without them
-    the map is affine. `generator` makes the draw repeatable; it is made on the CPU, so that every device gets the same one.
-    """
-
-    def __init__(
-        self,
-        bs: int,
-        sigma_affine: float,
-        sigma_tps: float | None = None,
-        points_tps: int | None = None,
-        generator: torch.Generator | None = None,
-    ):
-        self.theta = torch.eye(2, 3) + sigma_affine * torch.randn(bs, 2, 3, generator=generator)
-        self.control_params = None  # (B, 1, points_tps²)
-        if sigma_tps is not None and points_tps is not None:
-            self.control_params = sigma_tps * torch.randn(bs, 1, points_tps**2, generator=generator)
-
-    def state(self) -> dict[str, Tensor]:
-        """What was drawn, as tensors with a batch dimension, which `DataParallel` can split."""
-        state = {"theta": self.theta, "control_params": self.control_params}
-        return {name: tensor for name, tensor in state.items() if tensor is not None}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> Transform:
-        transform = cls.__new__(cls)
-        transform.theta = state["theta"]
-        transform.control_params = state.get("control_params")
-        return transform
-
-    def to(self, like: Tensor) -> Transform:
-        """The same transform on the device and in the dtype of `like`."""
-        return Transform.from_state({name: tensor.to(like) for name, tensor in self.state().items()})
-
-    def transform_frame(self, frame: Tensor) -> Tensor:
-        """Warp images (B, C, H, W): what was at T(xy) comes to xy."""
-        height, width = frame.shape[2:]
-        grid = make_coordinate_grid((height, width), like=frame).view(1, height * width, 2)
-        return warp(frame, self.warp_coordinates(grid).view(-1, height, width, 2), padding_mode="reflection")
-
-    def warp_coordinates(self, coordinates: Tensor) -> Tensor:
-        """T at coordinates (B or 1, N, 2): (B, N, 2)."""
-        with full_precision(like=coordinates):
-            warped = coordinates @ self.theta[:, :, :2].mT + self.theta[:, None, :, 2]  # (B, N, 2)
-        if self.control_params is None:
-            return warped
-        radius = self._offsets(coordinates).abs().sum(dim=-1)  # (B or 1, N, P)
-        bump = radius.square() * torch.log(radius + 1e-6)
-        return warped + (bump * self.control_params).sum(dim=-1, keepdim=True)
-
-    def jacobian(self, coordinates: Tensor) -> Tensor:
-        """dT/dxy at coordinates (B, N, 2), in closed form: (B, N, 2, 2)."""
-        linear = self.theta[:, None, :, :2]  # (B, 1, 2, 2)
-        if self.control_params is None:
-            return linear.expand(-1, coordinates.shape[1], -1, -1)
-        offsets = self._offsets(coordinates)  # (B, N, P, 2)
-        radius = offsets.abs().sum(dim=-1)  # (B, N, P)
-        slope = 2 * radius * torch.log(radius + 1e-6) + radius.square() / (radius + 1e-6)  # d(bump)/d(radius)
-        gradient = ((slope * self.control_params).unsqueeze(-1) * offsets.sign()).sum(dim=2)  # (B, N, 2)
-        return linear + gradient.unsqueeze(-2)  # the spline moves x and y alike
-
-    def _offsets(self, coordinates: Tensor) -> Tensor:
-        """Coordinates (B, N, 2) relative to each of the P control points: (B, N, P, 2)."""
-        per_side = math.isqrt(self.control_params.shape[-1])
-        points = make_coordinate_grid((per_side, per_side), like=coordinates).flatten(0, 1)  # (P, 2)
-        return coordinates.unsqueeze(2) - points
+def total(losses: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(operator.add, losses)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Loss terms
+def over_scales(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`loss` for arguments that are lists, an item for each scale: its sum over the scales."""
+
+    def summed(*lists: list, **same: Any) -> Tensor:
+        return total(loss(*items, **same) for items in zip(*lists, strict=True))
+
+    return summed
 
 
 def weighted_l1(features: list[Tensor], target: list[Tensor], weights: list[float]) -> Tensor:
-    """L1 between feature maps of a generated and a real image: VGG's (Sec. 3.3) or, for feature matching, a discriminator's."""
-    return sum(
-        weight * F.l1_loss(a, b)
-        for a, b, weight in zip(features, target, weights, strict=False)
-        if weight != 0
-    )
+    """L1 between feature maps of a generated and a real image.
+
+    They are VGG's (Sec. 3.3) or, for feature matching, a discriminator's.
+    """
+    pairs = zip(features, target, weights, strict=False)  # VGG ends with the last weight that is not 0
+    return total(weight * F.l1_loss(a, b) for a, b, weight in pairs if weight != 0)
 
 
 def pyramid_loss(generated: Pyramid, real: Pyramid) -> Tensor:
     """L1 between the pixels of a generated and a real image, summed over the scales of their pyramids."""
-    return sum(F.l1_loss(generated[name], real[name]) for name in real)
+    return total(F.l1_loss(generated[name], real[name]) for name in real)
 
 
 def generator_gan_loss(prediction_map: Tensor) -> Tensor:
@@ -235,22 +97,22 @@ def equivariance_value_loss(kp: Keypoints, transformed_kp: Keypoints, transform:
 
 
 def equivariance_jacobian_loss(kp: Keypoints, transformed_kp: Keypoints, transform: Transform) -> Tensor:
-    """Eq. 11, written with the inverse on one side so that collapsing Jacobians don't lower it: |1 - J⁻¹ J_T J_transformed|."""
+    """Eq. 11 as |1 - J⁻¹ J_T J_transformed|: the inverse on one side keeps Jacobians from collapsing."""
     with full_precision(like=kp["value"]):
-        expected = transform.jacobian(transformed_kp["value"]) @ at_least_float32(
-            transformed_kp["jacobian"]
-        )  # (B, K, 2, 2)
+        jacobian = at_least_float32(transformed_kp["jacobian"])  # (B, K, 2, 2)
+        expected = transform.jacobian(transformed_kp["value"]) @ jacobian
         product = inverse_2x2(kp["jacobian"]) @ expected
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()
 
 
 def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.1) -> Tensor:
-    """Keeps keypoints apart: how far the squared distance of each pair is below `threshold`, summed over the pairs.
+    """Keeps keypoints apart: how far the squared distance of each pair is below `threshold`, summed.
 
     Source: Wang et al., "One-Shot Free-View Neural Talking-Head Synthesis", CVPR 2021, without its depths.
     """
-    first, second = torch.triu_indices(*2 * kp["value"].shape[1:2], offset=1, device=kp["value"].device)
-    squared_distance = (kp["value"][:, first] - kp["value"][:, second]).square().sum(-1)  # (B, K (K - 1) / 2)
+    count = kp["value"].shape[1]
+    first, second = torch.triu_indices(count, count, offset=1, device=kp["value"].device)
+    squared_distance = (kp["value"][:, first] - kp["value"][:, second]).square().sum(-1)  # (B, pairs)
     return (threshold - squared_distance).clamp(min=0).sum(-1).mean()
 
 
@@ -263,8 +125,109 @@ def occlusion_prior_loss(occlusion_map: Tensor) -> Tensor:
     return -(4 * visible * (1 - visible)).log().mean() / 2
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Full models
+# ---- The table of terms ------------------------------------------------------
+
+
+class Requirement(NamedTuple):
+    """A check of a config's `model_params`, and what it asks for in words."""
+
+    met_by: Callable[[dict], bool]
+    words: str
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of the generator's loss: `loss(*needs)` times its weight, left out where the weight is 0.
+
+    name: what logs call it.
+    needs: the arguments of `loss`, by their names in `GeneratorFullModel.value`.
+    weight: the key of its weight in `train_params.loss_weights`, by default its name.
+    weighs_features: the weight is a list, a number for each feature map, and `loss` takes it as `weights`.
+    published: the key is in every published config and must not be left out.
+    only_with: the key of another weight, without which this term is left out too.
+    requires: what the config's networks must have.
+    """
+
+    name: str
+    loss: Callable[..., Tensor]
+    needs: tuple[str, ...]
+    weight: str = ""
+    weighs_features: bool = False
+    published: bool = False
+    only_with: str | None = None
+    requires: Requirement | None = None
+
+    @property
+    def key(self) -> str:
+        return self.weight or self.name
+
+    def wanted(self, weights: dict[str, Any]) -> bool:
+        """Whether a config's `loss_weights` ask for this term."""
+        weight = weights.get(self.key) or 0
+        own = any(weight) if isinstance(weight, list | tuple) else weight != 0
+        return own and (self.only_with is None or weights[self.only_with] != 0)
+
+    def weighed(self, weights: dict[str, Any], arguments: list[Any]) -> Tensor:
+        if self.weighs_features:
+            return self.loss(*arguments, weights=weights[self.key])
+        return weights[self.key] * self.loss(*arguments)
+
+
+def has_motion(model: dict) -> bool:
+    return model["generator_params"].get("dense_motion_params") is not None
+
+
+JACOBIANS = Requirement(
+    lambda model: model["common_params"].get("estimate_jacobian", False),
+    "model_params.common_params.estimate_jacobian",
+)
+MOTION = Requirement(has_motion, "generator_params.dense_motion_params: nothing is warped then")
+IMAGE_SKIP = Requirement(
+    lambda model: model["generator_params"].get("image_skip", False),
+    "generator_params.image_skip: pyramid is the same then",
+)
+OCCLUSION_MAP = Requirement(
+    lambda model: has_motion(model) and model["generator_params"].get("estimate_occlusion_map", False),
+    "an occlusion map (generator_params.estimate_occlusion_map and dense_motion_params)",
+)
+
+TRANSFORMED = ("kp_driving", "transformed_kp", "transform")
+
+TERMS = (
+    Term(
+        "perceptual",
+        over_scales(weighted_l1),
+        ("generated_features", "real_features"),
+        weighs_features=True,
+        published=True,
+    ),
+    Term("pyramid", pyramid_loss, ("generated_pyramid", "real_pyramid")),
+    Term("deformed", pyramid_loss, ("deformed_pyramid", "real_pyramid"), requires=MOTION),
+    Term("painted", pyramid_loss, ("painted_pyramid", "real_pyramid"), requires=IMAGE_SKIP),
+    Term("keypoint_prior", keypoint_prior_loss, ("kp_driving",)),
+    Term("occlusion_prior", occlusion_prior_loss, ("occlusion_map",), requires=OCCLUSION_MAP),
+    Term(
+        "gen_gan",
+        over_scales(generator_gan_loss),
+        ("generated_judgements",),
+        weight="generator_gan",
+        published=True,
+    ),
+    Term(
+        "feature_matching",
+        over_scales(weighted_l1),
+        ("generated_maps", "real_maps"),
+        weighs_features=True,
+        published=True,
+        only_with="generator_gan",  # published configs without a discriminator have the weights nevertheless
+    ),
+    Term("equivariance_value", equivariance_value_loss, TRANSFORMED, published=True),
+    Term(
+        "equivariance_jacobian", equivariance_jacobian_loss, TRANSFORMED, published=True, requires=JACOBIANS
+    ),
+)
+
+# ---- Full models -------------------------------------------------------------
 
 
 def detach_kp(kp: Keypoints) -> Keypoints:
@@ -274,129 +237,129 @@ def detach_kp(kp: Keypoints) -> Keypoints:
 class GeneratorFullModel(nn.Module):
     """Keypoint detector and generator with every loss they are trained on.
 
-    `forward({"source": (B, 3, H, W), "driving": (B, 3, H, W)})` returns the weighted losses by name and what was generated
-    (the generator's result, "kp_source", "kp_driving", and "transformed_frame", "transformed_kp" of the equivariance loss).
-    A loss whose weights are all zero is neither computed nor returned.
+    `forward({"source": (B, 3, H, W), "driving": (B, 3, H, W)})` returns the weighted losses by name and what
+    was generated (the generator's result, "kp_source", "kp_driving", and "transformed_frame",
+    "transformed_kp" of the equivariance loss). A loss whose weights are all zero is neither computed nor
+    returned.
 
-    Nothing of the real branch is kept for the backward pass. Call it within `frozen(discriminator)`: then gradients pass
-    through the discriminator to the generator, and none are computed for the discriminator's own weights.
+    Nothing of the real branch is kept for the backward pass. Call it within `frozen(discriminator)`: then
+    gradients pass through the discriminator to the generator, and none are computed for the discriminator's
+    own weights.
     """
 
     def __init__(
-        self, kp_extractor: nn.Module, generator: nn.Module, discriminator: nn.Module, train_params: dict
+        self,
+        kp_extractor: KPDetector,
+        generator: OcclusionAwareGenerator,
+        discriminator: MultiScaleDiscriminator,
+        train_params: dict,
     ):
         super().__init__()
         self.kp_extractor = kp_extractor
         self.generator = generator
         self.discriminator = discriminator
         self.train_params = train_params
-        self.scales = train_params["scales"]
-        self.disc_scales = discriminator.scales
-        self.pyramid = ImagePyramide(self.scales, generator.num_channels)
-        self.loss_weights = train_params["loss_weights"]
-        if any(self.loss_weights["perceptual"]):
-            depth = max(i for i, weight in enumerate(self.loss_weights["perceptual"], start=1) if weight != 0)
+        self.loss_weights: dict[str, Any] = train_params["loss_weights"]
+        self.terms = [term for term in TERMS if term.wanted(self.loss_weights)]
+        self.pyramid = ImagePyramide(train_params["scales"], generator.num_channels)
+        weights = self.loss_weights["perceptual"]
+        if any(weights):
+            depth = max(i for i, weight in enumerate(weights, start=1) if weight != 0)
             self.vgg = Vgg19(weights=train_params.get("vgg_weights", "imagenet"), depth=depth)
 
-    def forward(self, x: dict[str, Tensor], transform: dict[str, Tensor] | None = None):
+    def forward(
+        self, x: dict[str, Tensor], transform: dict[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """`transform`: the state of the equivariance loss's `Transform`; by default a new one is drawn."""
         kp_source = self.kp_extractor(x["source"])
         kp_driving = self.kp_extractor(x["driving"])
         generated = self.generator(x["source"], kp_source=kp_source, kp_driving=kp_driving)
         generated |= {"kp_source": kp_source, "kp_driving": kp_driving}
 
-        weights = self.loss_weights
-        real_pyramid = self.pyramid(x["driving"])
-        generated_pyramid = self.pyramid(generated["prediction"])
+        known = x | generated | {"transform_state": transform}
         losses = {}
-        if any(weights["perceptual"]):
-            losses["perceptual"] = self.perceptual(real_pyramid, generated_pyramid)
-        if weights.get("pyramid", 0) != 0:
-            losses["pyramid"] = weights["pyramid"] * pyramid_loss(generated_pyramid, real_pyramid)
-        for part in ("deformed", "painted"):
-            if weights.get(part, 0) != 0:
-                losses[part] = weights[part] * pyramid_loss(self.pyramid(generated[part]), real_pyramid)
-        if weights.get("keypoint_prior", 0) != 0:
-            losses["keypoint_prior"] = weights["keypoint_prior"] * keypoint_prior_loss(kp_driving)
-        if weights.get("occlusion_prior", 0) != 0:
-            losses["occlusion_prior"] = weights["occlusion_prior"] * occlusion_prior_loss(
-                generated["occlusion_map"]
-            )
-        if weights["generator_gan"] != 0:
-            losses |= self.adversarial(real_pyramid, generated_pyramid, detach_kp(kp_driving))
-        if weights["equivariance_value"] != 0 or weights["equivariance_jacobian"] != 0:
-            transform = self.make_transform(transform, like=x["driving"])
-            transformed_frame = transform.transform_frame(x["driving"])
-            transformed_kp = self.kp_extractor(transformed_frame)
-            generated |= {"transformed_frame": transformed_frame, "transformed_kp": transformed_kp}
-            losses |= self.equivariance(kp_driving, transformed_kp, transform)
-        return losses, generated
+        for term in self.terms:
+            arguments = [self.value(name, known) for name in term.needs]
+            losses[term.name] = term.weighed(self.loss_weights, arguments)
+        shown = {name: known[name] for name in ("transformed_frame", "transformed_kp") if name in known}
+        return losses, generated | shown
 
-    def perceptual(self, real: Pyramid, generated: Pyramid) -> Tensor:
-        loss = 0
-        for scale in self.scales:
-            with torch.no_grad():
-                target = self.vgg(real[f"prediction_{scale}"])
-            features = self.vgg(generated[f"prediction_{scale}"])
-            loss = loss + weighted_l1(features, target, self.loss_weights["perceptual"])
-        return loss
+    def value(self, name: str, known: dict[str, Any]) -> Any:
+        """What terms call `name`. What is not `known` is computed, and noted there for other terms."""
+        if name not in known:
+            match name:
+                case "real_pyramid":
+                    known[name] = self.pyramid(known["driving"])
+                case "generated_pyramid":
+                    known[name] = self.pyramid(known["prediction"])
+                case "deformed_pyramid" | "painted_pyramid":
+                    known[name] = self.pyramid(known[name.removesuffix("_pyramid")])
+                case "generated_features":
+                    known[name] = self.features(self.value("generated_pyramid", known))
+                case "real_features":
+                    with torch.no_grad():
+                        known[name] = self.features(self.value("real_pyramid", known))
+                case "generated_judgements" | "generated_maps" | "real_maps":
+                    known |= self.judge(known)
+                case "transform" | "transformed_kp":
+                    known |= self.transform_driving(known)
+        return known[name]
 
-    def adversarial(self, real: Pyramid, generated: Pyramid, kp: Keypoints) -> dict[str, Tensor]:
-        judged = self.discriminator(generated, kp=kp)
+    def features(self, pyramid: Pyramid) -> list[list[Tensor]]:
+        """VGG's feature maps of every level."""
+        return [self.vgg(level) for level in pyramid.values()]
+
+    def judge(self, known: dict[str, Any]) -> dict[str, list]:
+        """For each scale the discriminator's judgement of the prediction, and its feature maps of both."""
+        kp = detach_kp(known["kp_driving"])
+        generated = self.discriminator(self.value("generated_pyramid", known), kp=kp)
         with torch.no_grad():
-            target = self.discriminator(real, kp=kp)
-        gan, matching = 0, 0
-        for scale in self.disc_scales:
-            features, target_features = judged[f"feature_maps_{scale}"], target[f"feature_maps_{scale}"]
-            gan = gan + generator_gan_loss(judged[f"prediction_map_{scale}"])
-            matching = matching + weighted_l1(
-                features, target_features, self.loss_weights["feature_matching"]
-            )
-        losses = {"gen_gan": self.loss_weights["generator_gan"] * gan}
-        return losses | ({"feature_matching": matching} if any(self.loss_weights["feature_matching"]) else {})
-
-    def make_transform(self, state: dict[str, Tensor] | None, like: Tensor) -> Transform:
-        if state is not None:
-            return Transform.from_state(state)
-        return Transform(like.shape[0], **self.train_params["transform_params"]).to(like)
-
-    def equivariance(
-        self, kp: Keypoints, transformed_kp: Keypoints, transform: Transform
-    ) -> dict[str, Tensor]:
-        terms = {
-            "equivariance_value": equivariance_value_loss,
-            "equivariance_jacobian": equivariance_jacobian_loss,
-        }
-        weights = {name: self.loss_weights[name] for name in terms}
+            real = self.discriminator(self.value("real_pyramid", known), kp=kp)
+        scales = self.discriminator.scales
         return {
-            name: weights[name] * term(kp, transformed_kp, transform)
-            for name, term in terms.items()
-            if weights[name] != 0
+            "generated_judgements": [generated[f"prediction_map_{scale}"] for scale in scales],
+            "generated_maps": [generated[f"feature_maps_{scale}"] for scale in scales],
+            "real_maps": [real[f"feature_maps_{scale}"] for scale in scales],
+        }
+
+    def transform_driving(self, known: dict[str, Any]) -> dict[str, Any]:
+        """The transform of the equivariance loss, the driving frame under it, and the keypoints of that."""
+        frame, state = known["driving"], known["transform_state"]
+        if state is None:
+            transform = Transform(len(frame), **self.train_params["transform_params"]).to(frame)
+        else:
+            transform = Transform.from_state(state)
+        transformed = transform.transform_frame(frame)
+        return {
+            "transform": transform,
+            "transformed_frame": transformed,
+            "transformed_kp": self.kp_extractor(transformed),
         }
 
 
 class DiscriminatorFullModel(nn.Module):
     """The discriminator with its loss.
 
-    `forward(x, generated)` takes what `GeneratorFullModel` took and returned, and returns the weighted loss by name. It takes
-    the keypoint detector and the generator as the published class does, and needs neither.
+    `forward(x, generated)` takes what `GeneratorFullModel` took and returned, and returns the weighted loss
+    by name. It takes the keypoint detector and the generator as the published class does, and needs neither.
     """
 
     def __init__(
-        self, kp_extractor: nn.Module, generator: nn.Module, discriminator: nn.Module, train_params: dict
+        self,
+        kp_extractor: KPDetector,
+        generator: OcclusionAwareGenerator,
+        discriminator: MultiScaleDiscriminator,
+        train_params: dict,
     ):
         super().__init__()
         self.discriminator = discriminator
-        self.scales = discriminator.scales
-        self.pyramid = ImagePyramide(self.scales, generator.num_channels)
-        self.weight = train_params["loss_weights"]["discriminator_gan"]
+        self.pyramid = ImagePyramide(discriminator.scales, generator.num_channels)
+        self.weight: float = train_params["loss_weights"]["discriminator_gan"]
 
-    def forward(self, x: dict[str, Tensor], generated: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, x: dict[str, Tensor], generated: dict[str, Any]) -> dict[str, Tensor]:
         kp = detach_kp(generated["kp_driving"])
         judged_generated = self.discriminator(self.pyramid(generated["prediction"].detach()), kp=kp)
         judged_real = self.discriminator(self.pyramid(x["driving"]), kp=kp)
-        loss = 0
-        for scale in self.scales:
-            name = f"prediction_map_{scale}"
-            loss = loss + discriminator_gan_loss(judged_real[name], judged_generated[name])
+        maps = [f"prediction_map_{scale}" for scale in self.discriminator.scales]
+        loss = total(discriminator_gan_loss(judged_real[name], judged_generated[name]) for name in maps)
         return {"disc_gan": self.weight * loss}
