@@ -1,5 +1,4 @@
-"""What the parts of the method are worth: puppets-64 trained without one of them, for the same number of
-steps each.
+"""What the parts of the method are worth: puppets-64 trained without one of them, for equally many steps.
 
     python -m benchmarks.ablations [--epochs 3] [--out log/ablations]
 

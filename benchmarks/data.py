@@ -1,5 +1,4 @@
-"""Training samples per second of `FramesDataset` beside plain ways to make them, with the augmentation of
-vox-256.
+"""Training samples per second of `FramesDataset` beside plain ways, with the augmentation of vox-256.
 
     python -m benchmarks.data
 

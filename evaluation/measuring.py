@@ -48,12 +48,11 @@ def measure(
     device: str | None,
     cache: Cache,
 ) -> dict[str, Measured]:
-    """What the instruments, given by role, find in each pair, by the pair's name. Only what isn't cached is
-    computed.
+    """What the instruments, given by role, find in each pair, by the pair's name.
 
-    The results of a pair are cached as soon as it is done, so that a run that was stopped goes on there.
-    `device` is as in `device.pick_device`. Raises `UserError` if an instrument that is needed can't be
-    loaded.
+    Only what isn't cached is computed. The results of a pair are cached as soon as it is done, so that a run
+    that was stopped goes on there. `device` is as in `device.pick_device`. Raises `UserError` if an
+    instrument that is needed can't be loaded.
     """
     tasks = [Task(role, instrument, (side,)) for role, instrument in detectors.items() for side in (0, 1)]
     tasks += [Task(role, instrument, (0, 1)) for role, instrument in comparisons.items()]

@@ -12,8 +12,8 @@ import numpy as np
 
 
 def keypoint_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """AKD of each frame: mean absolute difference over all coordinates of the landmarks found in both; in
-    pixels.
+    """AKD of each frame, in pixels: the mean absolute difference of the coordinates of landmarks found in
+    both.
 
     generated, real (T, L, 2); returns (T,). Frames without a landmark found in both don't count.
     """
@@ -23,10 +23,9 @@ def keypoint_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def missing_rate(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """MKR of each frame: the share of the landmarks found in the real frame that are missing in the generated
-    one.
+    """MKR of each frame: how many of the landmarks found in the real frame are missing in the generated one.
 
-    generated, real (T, L, 2); returns (T,) in [0, 1]. Frames without a real landmark don't count.
+    generated, real (T, L, 2); returns shares (T,) in [0, 1]. Frames without a real landmark don't count.
     """
     in_real = found(real)  # (T, L)
     missing = in_real & ~found(generated)  # (T, L)

@@ -1,5 +1,4 @@
-"""A small network that finds the landmarks of puppets and tells them apart, fitted on the train split of
-their dataset.
+"""A small network that finds the landmarks of puppets and tells them apart, fitted on their train split.
 
 It stands in for the detectors of faces and bodies, whose weights have to be downloaded, so that every metric
 can be run and tested offline. Pictures of any size are shrunk to 64×64. The network ends in a grid of cells.
@@ -52,8 +51,11 @@ class PuppetNet(nn.Module):
         self.embedding = nn.Linear(96, EMBEDDING)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the votes for the landmarks in uv (B, L, 2, G*G), the weights of the votes (B, L, G*G),
-        logits of whether each landmark can be seen (B, L), and embeddings (B, D) of length 1."""
+        """The votes for places, their weights, whether landmarks can be seen, and embeddings.
+
+        Returns votes in uv (B, L, 2, G*G), their weights (B, L, G*G), which sum to 1, logits of whether each
+        landmark can be seen (B, L), and embeddings (B, D) of length 1.
+        """
         fine = self.fine(pictures - 0.5)  # (B, 48, S/4, S/4)
         coarse = self.coarse(fine)  # (B, 96, S/8, S/8)
         embedding = F.normalize(self.embedding(coarse.mean((2, 3))), dim=1)  # (B, D)

@@ -1,5 +1,4 @@
-"""Batch norm over a batch that is split over devices or processes, with the results of plain batch norm over
-all of it.
+"""Batch norm over a batch that is split over devices or processes, with the results for the whole batch.
 
     from sync_batchnorm import DataParallelWithCallback, convert_model
     model = DataParallelWithCallback(convert_model(model), device_ids=[0, 1])

@@ -212,8 +212,9 @@ SYNCHRONISED = {
 
 
 def convert_model(module: nn.Module) -> nn.Module:
-    """Make every `nn.BatchNorm*` in `module`, or `module` itself, synchronised, and every `nn.DataParallel`
-    its match.
+    """Make every `nn.BatchNorm*` in `module`, or `module` itself, synchronised.
+
+    Every `nn.DataParallel` becomes a `DataParallelWithCallback`.
 
     The conversion is in place: each converted object changes its class and keeps everything else (the same
     parameters, buffers, training flag, hooks), so optimisers that hold its parameters stay valid. Subclasses
