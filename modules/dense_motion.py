@@ -8,6 +8,8 @@ Shapes: `B` batch, `K` keypoints, `C` image channels, `h, w` the size at which m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,8 +79,8 @@ class DenseMotionNetwork(nn.Module):
         motions = sparse_motions(kp_driving, kp_source, size)  # (B, K+1, h, w, 2)
         deformed = deform_by_each(source, motions)  # (B, K+1, C, h, w)
         seen = torch.cat([heatmaps.to(source.dtype), deformed], dim=2).flatten(1, 2)  # (B, (K+1)·(1+C), h, w)
-        mask, occlusion = joint_conv([self.mask, self.occlusion], self.hourglass(seen))
-        mask = at_least_float32(mask).softmax(dim=1)  # (B, K+1, h, w)
+        logits, occlusion = joint_conv(self.mask, self.occlusion, self.hourglass(seen))
+        mask = at_least_float32(logits).softmax(dim=1)  # (B, K+1, h, w)
         out = {"sparse_deformed": deformed, "mask": mask, "deformation": blend_motions(motions, mask)}
         if occlusion is not None:
             # (B, 1, h, w), widened before the sigmoid: bf16 has no 0.999.
@@ -87,7 +89,7 @@ class DenseMotionNetwork(nn.Module):
 
 
 def difference_heatmaps(
-    kp_driving: Keypoints, kp_source: Keypoints, size: tuple[int, int], kp_variance: float
+    kp_driving: Keypoints, kp_source: Keypoints, size: Sequence[int], kp_variance: float
 ) -> Tensor:
     """Eq. 6: a Gaussian at the driving keypoint minus one at the source's; zeros for the background.
 
@@ -98,7 +100,7 @@ def difference_heatmaps(
     return F.pad(heatmaps, (0, 0, 0, 0, 1, 0)).unsqueeze(2)
 
 
-def sparse_motions(kp_driving: Keypoints, kp_source: Keypoints, size: tuple[int, int]) -> Tensor:
+def sparse_motions(kp_driving: Keypoints, kp_source: Keypoints, size: Sequence[int]) -> Tensor:
     """Eq. 4 and 5: around each keypoint, T(z) = p_source + J_source J_driving⁻¹ (z - p_driving).
 
     Returns (B, K+1, h, w, 2) in at least float32: for each driving pixel z the source position under each

@@ -8,6 +8,8 @@ Shapes: `B` batch, `C` image channels, `K` keypoints, `H, W` image size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,6 +76,8 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, kp: Keypoints | None = None) -> tuple[list[Tensor], Tensor]:
         if self.use_kp:
+            if kp is None:
+                raise ValueError("a discriminator with use_kp needs keypoints")
             x = torch.cat([x, kp2gaussian(kp, x.shape[2:], self.kp_variance).to(x.dtype)], dim=1)
         feature_maps = []
         for down_block in self.down_blocks:
@@ -94,7 +98,7 @@ class MultiScaleDiscriminator(nn.Module):
 
     def __init__(
         self,
-        scales: list[float] = (),
+        scales: Sequence[float] = (),
         num_channels: int = 3,
         block_expansion: int = 64,
         num_blocks: int = 4,

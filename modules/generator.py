@@ -32,7 +32,7 @@ class SourceEncoding(NamedTuple):
     """Everything that depends on the source image alone, computed once for a whole driving video."""
 
     image: Tensor  # (B, C, H, W) in [0, 1]
-    small: Tensor | None  # (B, C, ., .) what the dense-motion network sees of it
+    small: Tensor  # (B, C, ., .) what the dense-motion network sees of it, if there is one
     features: Tensor  # (B, F, h, w)
 
 
@@ -111,7 +111,7 @@ class OcclusionAwareGenerator(nn.Module):
         features = self.first(source_image)  # (B, block_expansion, H, W)
         for down_block in self.down_blocks:
             features = down_block(features)  # in the end (B, F, h, w)
-        small = None
+        small = source_image
         if self.dense_motion_network is not None:
             small = self.dense_motion_network.downsample(source_image)  # (B, C, ., .)
         return SourceEncoding(source_image, small, features)

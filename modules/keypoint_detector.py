@@ -54,8 +54,7 @@ class KPDetector(nn.Module):
             num_maps = 1 if single_jacobian_map else num_kp
             self.jacobian = nn.Conv2d(self.predictor.out_filters, 4 * num_maps, kernel_size=7, padding=pad)
             nn.init.zeros_(self.jacobian.weight)
-            with torch.no_grad():
-                self.jacobian.bias.copy_(torch.eye(2).flatten().repeat(num_maps))
+            self.jacobian.bias = nn.Parameter(torch.eye(2).flatten().repeat(num_maps))
         self.down = AntiAliasInterpolation2d(num_channels, scale_factor) if scale_factor != 1 else None
         self.temperature = temperature
         self.size_multiple = 2**num_blocks * downsampling_stride(scale_factor)
@@ -63,7 +62,7 @@ class KPDetector(nn.Module):
     def forward(self, x: Tensor) -> Keypoints:
         check_size(x, self.size_multiple)
         small = x if self.down is None else self.down(x)
-        logits, jacobian_maps = joint_conv([self.kp, self.jacobian], self.predictor(small))
+        logits, jacobian_maps = joint_conv(self.kp, self.jacobian, self.predictor(small))
         heatmap = spatial_softmax(logits, self.temperature)  # (B, K, h, w)
         kp = {"value": soft_argmax(heatmap)}  # (B, K, 2)
         if jacobian_maps is not None:

@@ -24,7 +24,7 @@ Keypoints = dict[str, Tensor]
 # ---- Coordinates -------------------------------------------------------------
 
 
-def make_coordinate_grid(spatial_size: tuple[int, int], like: Tensor) -> Tensor:
+def make_coordinate_grid(spatial_size: Sequence[int], like: Tensor) -> Tensor:
     """The xy position of every pixel of an H×W map, (H, W, 2), with the device and dtype of `like`."""
     height, width = spatial_size
     y = torch.arange(height, device=like.device, dtype=like.dtype)
@@ -33,7 +33,7 @@ def make_coordinate_grid(spatial_size: tuple[int, int], like: Tensor) -> Tensor:
     return torch.stack([xx, yy], dim=-1)  # (H, W, 2)
 
 
-def kp2gaussian(kp: Keypoints, spatial_size: tuple[int, int], kp_variance: float) -> Tensor:
+def kp2gaussian(kp: Keypoints, spatial_size: Sequence[int], kp_variance: float) -> Tensor:
     """A Gaussian bump of variance `kp_variance` at each keypoint, peak 1: (B, K, H, W)."""
     mean = kp["value"][:, :, None, None, :]  # (B, K, 1, 1, 2)
     grid = make_coordinate_grid(spatial_size, like=mean)  # (H, W, 2)
@@ -59,7 +59,7 @@ def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros") -> Tensor:
     return sampled.to(image.dtype)
 
 
-def resize(maps: Tensor, spatial_size: tuple[int, int], align_corners: bool = False) -> Tensor:
+def resize(maps: Tensor, spatial_size: Sequence[int], align_corners: bool = False) -> Tensor:
     """Bilinear resizing of (B, C, h, w) to (B, C, H, W); what has the size already is returned as it is."""
     if maps.shape[2:] == spatial_size:
         return maps
@@ -187,18 +187,19 @@ class SameBlock2d(nn.Module):
         return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
-def joint_conv(convs: Sequence[nn.Conv2d | None], x: Tensor) -> list[Tensor | None]:
-    """What each of `convs` gives for the maps x (B, C, H, W), from one convolution; None gives None.
+def joint_conv(first: nn.Conv2d, second: nn.Conv2d | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What each of two convolutions gives for the maps x (B, C, H, W), from a single one; None gives None.
 
     Heads that read the same features differ in their output channels alone. One convolution takes about half
     the time of two, since the features are read once and few channels leave a processor's vectors idle.
     """
-    present = [conv for conv in convs if conv is not None]
-    weight = torch.cat([conv.weight for conv in present])  # (sum of output channels, C, k, k)
-    bias = torch.cat([conv.bias for conv in present])
-    maps = F.conv2d(x, weight, bias, padding=present[0].padding)
-    parts = iter(maps.split([conv.out_channels for conv in present], dim=1))
-    return [None if conv is None else next(parts) for conv in convs]
+    if second is None:
+        return first(x), None
+    weight = torch.cat([first.weight, second.weight])  # (sum of output channels, C, k, k)
+    bias = torch.cat([conv.bias for conv in (first, second) if conv.bias is not None])
+    maps = F.conv2d(x, weight, bias, padding=first.padding)
+    of_first, of_second = maps.split([first.out_channels, second.out_channels], dim=1)
+    return of_first, of_second
 
 
 # ---- Hourglass ---------------------------------------------------------------
@@ -291,6 +292,7 @@ class AntiAliasInterpolation2d(nn.Module):
         profile = torch.exp(-offsets.square() / (2 * sigma**2)) if sigma else torch.ones(1)
         kernel = torch.outer(profile, profile)
         kernel = (kernel / kernel.sum()).expand(channels, 1, -1, -1).contiguous()
+        self.weight: Tensor
         self.register_buffer("weight", kernel)  # (C, 1, 2·radius + 1, 2·radius + 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -82,10 +82,11 @@ def test_four_pixels_at_a_time_are_the_convolution(kernel_size: int, size: tuple
 def test_joint_convolution_gives_each_head_its_own_maps(padding: int) -> None:
     first, second = (trained(nn.Conv2d(4, width, 7, padding=padding), seed=width) for width in (3, 4))
     x = maps(2, 4, 9, 8)
-    found = joint_conv([first, None, second], x)
-    assert found[1] is None
-    assert_same(found[0], first(x))
-    assert_same(found[2], second(x))
+    for found, conv in zip(joint_conv(first, second, x), (first, second), strict=True):
+        assert_same(found, conv(x))
+    alone, nothing = joint_conv(first, None, x)
+    assert_same(alone, first(x))
+    assert nothing is None
 
 
 def test_folded_batch_norm() -> None:
