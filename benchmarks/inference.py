@@ -8,10 +8,10 @@ networks, in float32. All variants take turns, one frame each a round, so that o
 all of them; the figures are over all rounds. After each turn comes a pause in which the thread pool of the
 variant stops spinning.
 
-Ratios are to the plain loop. GFLOP counts the multiplications and additions of the convolutions, from the
-shapes of the layers as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3
-convolution, measured between the rounds. Weights are random, with batch statistics far from their initial
-values, and scaled so that pictures have contrast.
+Ratios are to the plain loop. GFLOP counts the multiplications and additions of convolutions and matrix
+products, as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3 convolution,
+measured between the rounds. Weights are random, with batch statistics far from their initial values, and scaled
+so that pictures have contrast.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from modules.build import build_generator, build_kp_detector, read_config
 from modules.generator import OcclusionAwareGenerator, SourceEncoding
-from modules.inference import UpsampledConv2d, WinogradConv2d, fast_form
+from modules.inference import fast_form
 from modules.keypoint_detector import KPDetector
 
 CONFIG = Path(__file__).resolve().parent.parent / "config" / "vox-256.yaml"
@@ -103,8 +104,7 @@ class CachedFrame(Graph):
     ) -> Tensor:
         encoding, kp_source = SourceEncoding(small, small, features), {"value": value, "jacobian": jacobian}
         kp_driving = self.kp_detector(driving)
-        motion = self.generator.generate(encoding, kp_driving=kp_driving, kp_source=kp_source)
-        return motion["prediction"]
+        return self.generator.generate(encoding, kp_driving, kp_source, deformed=False)["prediction"]
 
 
 class Encoder(Graph):
@@ -112,7 +112,6 @@ class Encoder(Graph):
 
     def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
         encoding = self.generator.encode(source)
-        assert encoding.small is not None  # vox-256 has dense motion
         return encoding.small, encoding.features
 
 
@@ -127,21 +126,19 @@ def torch_variants(
         return generator(source, kp_driving=kp_detector(driving), kp_source=kp_source)["prediction"]
 
     def plain_cached(driving: Tensor) -> Tensor:
-        return generator.generate(encoding, kp_driving=kp_detector(driving), kp_source=kp_source)[
-            "prediction"
-        ]
+        kp_driving = kp_detector(driving)
+        return generator.generate(encoding, kp_driving, kp_source, deformed=False)["prediction"]
 
     def fast_frame(driving: Tensor) -> Tensor:
-        return fast.generate(fast_encoding, kp_driving=fast_detector(driving), kp_source=fast_kp_source)[
-            "prediction"
-        ]
+        kp_driving = fast_detector(driving)
+        return fast.generate(fast_encoding, kp_driving, fast_kp_source, deformed=False)["prediction"]
 
-    plain, quick = [generator, kp_detector], [fast, fast_detector]
-    return [
-        Variant("PyTorch, plain loop", plain_frame, gflop(plain, lambda: plain_frame(source))),
-        Variant("PyTorch, source cached", plain_cached, gflop(plain, lambda: plain_cached(source))),
-        Variant("fast form", fast_frame, gflop(quick, lambda: fast_frame(source))),
-    ]
+    loops = {
+        "PyTorch, plain loop": plain_frame,
+        "PyTorch, source cached": plain_cached,
+        "fast form": fast_frame,
+    }
+    return [Variant(name, frame, gflop(frame, source)) for name, frame in loops.items()]
 
 
 def engine_variants(
@@ -170,12 +167,6 @@ def engine_variants(
 def export(
     generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor, folder: Path
 ) -> dict[str, Path]:
-    from onnxscript import opset20  # optional, as are the two engines
-
-    def is_negative(x: Any) -> Any:  # of the determinant's sign; the exporter has no translation for it
-        return opset20.Less(x, 0.0)
-
-    translations: dict[Callable, Callable] = {torch.ops.prims.signbit.default: is_negative}
     kp, encoding = kp_detector(source), generator.encode(source)
     value, jacobian = kp["value"], kp["jacobian"]
     examples = {
@@ -192,7 +183,6 @@ def export(
             opset_version=20,
             dynamo=True,
             verbose=False,
-            custom_translation_table=translations,
         )
     return {part: folder / f"{part}.onnx" for part in examples}
 
@@ -224,36 +214,11 @@ def load_openvino(path: Path, threads: int) -> Callable[[list[Tensor]], list[np.
 # ---- Counting and timing -----------------------------------------------------
 
 
-def gflop(networks: list[nn.Module], run: Callable[[], object]) -> float:
-    """Billions of multiplications and additions of the convolutions in `run()`, from the layers' shapes."""
-    total = 0
-
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        nonlocal total
-        batch, channels, height, width = inputs[0].shape
-        if isinstance(layer, WinogradConv2d):  # 36 products for a tile of 16 pixels
-            products = 36 * -(-height // 4) * -(-width // 4) * channels * out.shape[1]
-        elif isinstance(layer, UpsampledConv2d):
-            # The pixels, two of each difference along an axis, four along both.
-            places = (
-                height * width
-                + 2 * (height + 1) * width
-                + 2 * height * (width + 1)
-                + 4 * (height + 1) * (width + 1)
-            )
-            products = places * channels * out.shape[1]
-        else:
-            assert isinstance(layer, nn.Conv2d)
-            products = out[0].numel() * layer.weight[0].numel()
-        total += 2 * batch * products
-
-    layers = [layer for network in networks for layer in network.modules()]
-    counted = (nn.Conv2d, WinogradConv2d, UpsampledConv2d)
-    hooks = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, counted)]
-    run()
-    for hook in hooks:
-        hook.remove()
-    return total / 1e9
+def gflop(run: Callable[[Tensor], object], driving: Tensor) -> float:
+    """Multiplications and additions of the convolutions and matrix products of a frame, as they run."""
+    with FlopCounterMode(display=False) as counter:
+        run(driving)
+    return counter.get_total_flops() / 1e9
 
 
 def milliseconds(function: Callable, *arguments: object) -> float:

@@ -79,6 +79,8 @@ def swap_in_hourglass(hourglass: Hourglass) -> None:
 
 
 def swap_in_generator(generator: OcclusionAwareGenerator) -> None:
+    # `warp` gives channels first, and each residual block reads its input twice.
+    generator.bottleneck = nn.Sequential(ChannelsLast(), generator.bottleneck)
     if keeps_size(generator.final, kernel_size=7):
         generator.final = FourPixelConv2d(generator.final)
 
