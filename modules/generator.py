@@ -100,7 +100,7 @@ class OcclusionAwareGenerator(nn.Module):
         self.bottleneck = nn.Sequential()
         for i in range(num_bottleneck_blocks):
             self.bottleneck.add_module(f"r{i}", ResBlock2d(widths[-1], kernel_size=3, padding=1))
-        self.final = nn.Conv2d(widths[0], num_channels, kernel_size=7, padding=3)
+        self.final: nn.Module = nn.Conv2d(widths[0], num_channels, kernel_size=7, padding=3)
 
     def forward(self, source_image: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
         return self.generate(self.encode(source_image), kp_driving=kp_driving, kp_source=kp_source)

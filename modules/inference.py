@@ -34,6 +34,7 @@ from modules.generator import OcclusionAwareGenerator
 from modules.util import DownBlock2d, Hourglass, ResBlock2d, SameBlock2d, UpBlock2d
 
 Network = TypeVar("Network", bound=nn.Module)
+Tensors = Sequence[Tensor] | Tensor  # several, also as a tensor that is indexed by its first axis
 
 # ---- A network in its fast form ----------------------------------------------
 
@@ -102,8 +103,9 @@ def fast_conv3x3(conv: nn.Module) -> nn.Module:
     with many: the widest layers belong to the smallest maps, where reading four times the weights takes
     longest.
     """
-    fits = keeps_size(conv, kernel_size=3) and conv.in_channels >= 64 and conv.out_channels <= 512
-    return WinogradConv2d(conv) if fits else conv
+    if keeps_size(conv, kernel_size=3) and conv.in_channels >= 64 and conv.out_channels <= 512:
+        return WinogradConv2d(conv)
+    return conv
 
 
 def keeps_size(conv: nn.Module, kernel_size: int) -> TypeGuard[nn.Conv2d]:
@@ -134,6 +136,12 @@ def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     return exact.to(conv.weight.dtype)
 
 
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """A copy of the bias (O,), which each convolution that is swapped has (`keeps_size`)."""
+    assert conv.bias is not None
+    return conv.bias.detach().clone()
+
+
 # ---- Winograd convolution ----------------------------------------------------
 
 
@@ -152,16 +160,19 @@ class WinogradConv2d(nn.Module):
     # In a slab. Matrix products are efficient from there on; with 256 channels its transform takes 9 MB.
     TILES = 256
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         # G evaluates a kernel, read as a polynomial, at the points 0, 1, -1, 2, -2 and infinity. It carries
         # the scale that `winograd_input` leaves out.
-        g = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
-        g = torch.tensor(g, dtype=torch.float64, device=conv.weight.device) / 24  # (6, 3)
+        points = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
+        g = torch.tensor(points, dtype=torch.float64, device=conv.weight.device) / 24  # (6, 3)
         kernel = conv.weight.detach().double()  # (O, C, 3, 3)
         weight = torch.einsum("xr,ys,ocsr->xyco", g, g, kernel)  # (6, 6, C, O), column before row
         self.register_buffer("weight", weight.flatten(0, 1).to(conv.weight.dtype))  # (36, C, O)
-        self.register_buffer("bias", conv.bias.detach().clone())  # (O,)
+        self.register_buffer("bias", bias_of(conv))  # (O,)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
@@ -193,7 +204,7 @@ class WinogradConv2d(nn.Module):
         winograd_output(strips.unbind(1), [out[:, :, i].permute(3, 0, 1, 2, 4) for i in range(4)])
 
 
-def winograd_input(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+def winograd_input(x: Tensors, out: Tensors) -> None:
     """Bᵀ: six neighbouring inputs -> values at the points 0, 1, -1, 2, -2 and infinity.
 
     Here and in `winograd_output` every step writes to where a result goes, since memory is what limits them.
@@ -210,7 +221,7 @@ def winograd_input(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
     add_and_subtract(out[3], out[4], factor=2)  # -2 x1 - x2 + 2 x3 + x4 and 2 x1 - x2 - 2 x3 + x4
 
 
-def winograd_output(m: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+def winograd_output(m: Tensors, out: Tensors) -> None:
     """Aᵀ: products at the six points, which are overwritten -> four neighbouring outputs."""
     add_and_subtract(m[1], m[2])
     add_and_subtract(m[3], m[4])
@@ -244,17 +255,23 @@ class UpsampledConv2d(nn.Module):
 
     PIXELS = 1024  # in a slab, see `WinogradConv2d.TILES`
 
+    of_pixel: Tensor
+    of_dy: Tensor
+    of_dx: Tensor
+    of_dxdy: Tensor
+    bias: Tensor
+
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
-        taps = [[1, 1, 1], [-1, 0, 0], [0, 0, 1]]  # s, -v and u
-        taps = torch.tensor(taps, dtype=torch.float64, device=conv.weight.device)
+        sums = [[1, 1, 1], [-1, 0, 0], [0, 0, 1]]  # s, -v and u
+        taps = torch.tensor(sums, dtype=torch.float64, device=conv.weight.device)
         weight = torch.einsum("yr,xs,ocrs->cyxo", taps, taps, conv.weight.detach().double())  # (C, 3, 3, O)
         weight = weight.to(conv.weight.dtype)
         self.register_buffer("of_pixel", weight[:, 0, 0].contiguous())  # (C, O)
         self.register_buffer("of_dy", weight[:, 1:, 0].flatten(1).contiguous())  # (C, 2·O)
         self.register_buffer("of_dx", weight[:, 0, 1:].flatten(1).contiguous())  # (C, 2·O)
         self.register_buffer("of_dxdy", weight[:, 1:, 1:].flatten(1).contiguous())  # (C, 4·O)
-        self.register_buffer("bias", conv.bias.detach().clone())  # (O,)
+        self.register_buffer("bias", bias_of(conv))  # (O,)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
@@ -296,6 +313,9 @@ class FourPixelConv2d(nn.Module):
     in a third of the time. A map of odd size is computed with one row or column more, which is cut off.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         size = conv.kernel_size[0]
@@ -305,8 +325,8 @@ class FourPixelConv2d(nn.Module):
             for b in range(2):
                 weight[:, a, b, :, a : a + size, b : b + size] = conv.weight.detach()
         self.register_buffer("weight", weight.flatten(0, 2))  # (4·O, C, k + 1, k + 1)
-        self.register_buffer("bias", conv.bias.detach().repeat_interleave(4))  # (4·O,)
-        self.padding = conv.padding
+        self.register_buffer("bias", bias_of(conv).repeat_interleave(4))  # (4·O,)
+        self.padding = size // 2
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]

@@ -132,8 +132,8 @@ class ResBlock2d(nn.Module):
 
     def __init__(self, in_features: int, kernel_size: int, padding: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_features, in_features, kernel_size, padding=padding)
-        self.conv2 = nn.Conv2d(in_features, in_features, kernel_size, padding=padding)
+        self.conv1: nn.Module = nn.Conv2d(in_features, in_features, kernel_size, padding=padding)
+        self.conv2: nn.Module = nn.Conv2d(in_features, in_features, kernel_size, padding=padding)
         self.norm1 = BatchNorm2d(in_features, affine=True)
         self.norm2 = BatchNorm2d(in_features, affine=True)
 
@@ -150,9 +150,11 @@ class UpBlock2d(nn.Module):
         self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1
     ):
         super().__init__()
-        self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
+        self.conv: nn.Module = nn.Conv2d(
+            in_features, out_features, kernel_size, padding=padding, groups=groups
+        )
         self.norm = BatchNorm2d(out_features, affine=True)
-        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
+        self.upsample: nn.Module = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(self.upsample(x))), inplace=True)
@@ -165,7 +167,9 @@ class DownBlock2d(nn.Module):
         self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1
     ):
         super().__init__()
-        self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
+        self.conv: nn.Module = nn.Conv2d(
+            in_features, out_features, kernel_size, padding=padding, groups=groups
+        )
         self.norm = BatchNorm2d(out_features, affine=True)
         self.pool = nn.AvgPool2d(kernel_size=2)
 
@@ -180,7 +184,9 @@ class SameBlock2d(nn.Module):
         self, in_features: int, out_features: int, groups: int = 1, kernel_size: int = 3, padding: int = 1
     ):
         super().__init__()
-        self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=groups)
+        self.conv: nn.Module = nn.Conv2d(
+            in_features, out_features, kernel_size, padding=padding, groups=groups
+        )
         self.norm = BatchNorm2d(out_features, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -255,7 +261,7 @@ class Hourglass(nn.Module):
 
     def __init__(self, block_expansion: int, in_features: int, num_blocks: int = 3, max_features: int = 256):
         super().__init__()
-        self.encoder = Encoder(block_expansion, in_features, num_blocks, max_features)
+        self.encoder: nn.Module = Encoder(block_expansion, in_features, num_blocks, max_features)
         self.decoder = Decoder(block_expansion, in_features, num_blocks, max_features)
         self.out_filters = self.decoder.out_filters
 

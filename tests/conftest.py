@@ -10,6 +10,9 @@ import pytest
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
+# One thread: for networks as small as those of the tests, a second one costs more than it brings.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from tests.clips import write_dataset
 
 
