@@ -114,7 +114,7 @@ def sparse_motions(kp_driving: Keypoints, kp_source: Keypoints, size: Sequence[i
             inverse = inverse_2x2(kp_driving["jacobian"])  # (B, K, 2, 2)
             jacobian = at_least_float32(kp_source["jacobian"]) @ inverse  # (B, K, 2, 2)
             # One product of (h·w, 2) and (2, 2) for each keypoint, instead of one for each pixel.
-            offset = (offset.flatten(2, 3) @ jacobian.mT).view_as(offset)  # (B, K, h, w, 2)
+            offset = (offset.flatten(2, 3) @ jacobian.transpose(2, 3)).view_as(offset)  # (B, K, h, w, 2)
     motion = source[:, :, None, None, :] + offset  # (B, K, h, w, 2)
     background = identity.expand(motion.shape[0], 1, -1, -1, -1)  # (B, 1, h, w, 2)
     return torch.cat([background, motion], dim=1)

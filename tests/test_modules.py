@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -300,6 +302,20 @@ def test_export_and_compile_keep_the_numbers() -> None:
     torch.testing.assert_close(
         torch.compile(detector, fullgraph=True, backend="aot_eager")(driving), kp["kp_driving"]
     )
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_every_operation_has_a_translation_to_onnx(dynamo: bool, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript" if dynamo else "onnx", reason="only benchmarks need ONNX")
+    detector, generator = detector_and_generator()
+    source, kp_driving, kp_source = images(1), detector(images(1)), detector(images(1, seed=1))
+    for name, network, arguments in (
+        ("detector", detector, (source,)),
+        ("generator", generator, (source, kp_driving, kp_source, {})),  # a last dict would be keywords
+    ):
+        path = tmp_path / f"{name}.onnx"
+        torch.onnx.export(network, arguments, path, opset_version=20, dynamo=dynamo, verbose=False)
+        assert path.stat().st_size > 0
 
 
 def test_frozen_blocks_gradients_of_weights_not_of_inputs_and_ends() -> None:
