@@ -15,11 +15,6 @@ import torch.distributed as dist
 from modules.errors import UserError
 from workers import STOP_SIGNALS
 
-try:
-    import resource
-except ImportError:  # Windows has no such module
-    resource = None
-
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -91,7 +86,9 @@ def peak_memory_mib(device: torch.device) -> float | None:
     """The most memory so far of the device, or for a CPU of this process; None where nobody tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if resource is None:
+    try:
+        import resource  # Windows has no such module
+    except ImportError:
         return None
     unit = 2**20 if sys.platform == "darwin" else 2**10  # getrusage counts bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
