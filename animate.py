@@ -8,10 +8,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from scipy.spatial import ConvexHull, QhullError
+from torch import Tensor
 
 from device import autocast
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem
@@ -19,11 +21,13 @@ from logger import Visualizer
 from media.pictures import write_image
 from media.tensors import to_pixels
 from media.writer import VideoWriter
+from modules.errors import UserError
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints, full_precision, inverse_2x2
 from progress import Progress
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Keypoint transfer
+# ---- Keypoint transfer -------------------------------------------------------
 
 
 def normalize_kp(
@@ -36,10 +40,11 @@ def normalize_kp(
 ) -> Keypoints:
     """The keypoints that the source takes on for a driving frame (paper Sec. 3.4).
 
-    Without `use_relative_movement` those of the driving frame. With it the source's own, moved as the driving keypoints have
-    moved since the initial frame and, with `use_relative_jacobian`, turned by the product of Jacobians J_driving J_initial⁻¹.
-    `adapt_movement_scale` scales the movement by the ratio of the two objects' sizes, the square roots of the areas of their
-    keypoints' convex hulls (1 where keypoints lie on a line and have no area).
+    Without `use_relative_movement` those of the driving frame. With it the source's own, moved as the driving
+    keypoints have moved since the initial frame and, with `use_relative_jacobian`, turned by the product of
+    Jacobians J_driving J_initial⁻¹. `adapt_movement_scale` scales the movement by the ratio of the two
+    objects' sizes, the square roots of the areas of their keypoints' convex hulls (1 where keypoints lie on a
+    line and have no area).
 
     Batch sizes are B or 1; the result has batch size B.
     """
@@ -57,7 +62,7 @@ def normalize_kp(
 
 
 def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
-    """How much larger the objects with keypoints `value_a` (B, K, 2) are than those with `value_b`: (B, 1, 1)."""
+    """How much larger objects with keypoints `value_a` (B, K, 2) are than those with `value_b`: (B, 1, 1)."""
     pairs = zip(*torch.broadcast_tensors(value_a, value_b), strict=True)
     ratios = [
         np.sqrt(a / b) if a > 0 and b > 0 else 1.0
@@ -68,11 +73,6 @@ def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
 
 def hull_area(points: Tensor) -> float:
     """The area of the convex hull of points (K, 2); 0 if they lie on a line."""
-    from scipy.spatial import (
-        ConvexHull,
-        QhullError,
-    )  # takes a tenth of the time in which the demo shows its first frame
-
     try:
         return ConvexHull(points.detach().cpu().double().numpy()).volume
     except QhullError:
@@ -80,7 +80,7 @@ def hull_area(points: Tensor) -> float:
 
 
 def pose(value: Tensor) -> Tensor:
-    """Keypoints (B, K, 2) without place and size: centred, and with a convex hull of area 1 unless they lie on a line."""
+    """Keypoints (B, K, 2) without place and size: centred, and with a convex hull of area 1 if it has one."""
     areas = value.new_tensor([hull_area(points) or 1.0 for points in value]).view(-1, 1, 1)
     return (value - value.mean(dim=1, keepdim=True)) / areas.sqrt()
 
@@ -89,14 +89,15 @@ class Animator:
     """One source image that any number of driving frames move; every way to inference goes through it.
 
     `source`: (1, 3, H, W) in [0, 1]; it is encoded once, on the device where it and the networks are.
-    `normalization_params`: arguments of `normalize_kp`; None drives with the frames' own keypoints (reconstruction).
-    `batch_size`: driving frames that go through the networks together. `precision`: "fp32", "bf16" or "fp16".
+    `normalization_params`: arguments of `normalize_kp`; None drives with the frames' own keypoints, as
+    reconstruction does. `batch_size`: driving frames that go through the networks together. `precision`:
+    "fp32", "bf16" or "fp16".
     """
 
     def __init__(
         self,
-        generator: nn.Module,
-        kp_detector: nn.Module,
+        generator: OcclusionAwareGenerator,
+        kp_detector: KPDetector,
         source: Tensor,
         normalization_params: dict | None = None,
         batch_size: int = 1,
@@ -117,8 +118,11 @@ class Animator:
 
     @torch.inference_mode()
     def closest(self, frames: Iterable[Tensor]) -> int:
-        """The number of the driving frame (3, H, W) whose pose is closest to the source's; place and size do not count."""
-        distances = []
+        """The number of the driving frame (3, H, W) whose pose is closest to the source's.
+
+        Place and size do not count.
+        """
+        distances: list[float] = []
         for batch in self._batches(frames):
             with autocast(self.source.device, self.precision):
                 value = self.kp_detector(batch)["value"]
@@ -126,10 +130,11 @@ class Animator:
         return int(np.argmin(distances))
 
     def animate(self, frames: Iterable[Tensor], deformed: bool = False) -> Iterator[dict]:
-        """Driving frames (3, H, W) in [0, 1] -> for each the generator's result (batch size 1), and "kp_source",
-        "kp_driving" and, where keypoints are transferred, "kp_norm". No more than a batch of frames is held.
+        """Driving frames (3, H, W) in [0, 1] -> for each the generator's result, of batch size 1.
 
-        `deformed`: with the source image under the flow alone, which a `Visualizer` draws.
+        With it come the frame as "driving", "kp_source", "kp_driving" and, where keypoints are transferred,
+        "kp_norm". No more than a batch of frames is held. `deformed`: with the source image under the flow
+        alone, which a `Visualizer` draws.
         """
         for batch in self._batches(frames):
             out = self._animate_batch(batch, deformed)
@@ -146,7 +151,8 @@ class Animator:
     def _animate_batch(self, driving: Tensor, deformed: bool) -> dict:
         with autocast(self.source.device, self.precision):
             kp_driving = self.kp_detector(driving)
-            out = {"kp_source": expand(self.kp_source, len(driving)), "kp_driving": kp_driving}
+            kp_source = expand(self.kp_source, len(driving))
+            out: dict[str, Any] = {"driving": driving, "kp_source": kp_source, "kp_driving": kp_driving}
             if self.normalization_params is not None:
                 self.kp_initial = self.kp_initial or pick(kp_driving, 0)
                 out["kp_norm"] = normalize_kp(
@@ -168,20 +174,23 @@ def pick(batched: dict, index: int) -> dict:
     }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Results on disk
+# ---- Results on disk ---------------------------------------------------------
 
 
 class Results:
-    """The folder of a mode: `<name><format>`, what the networks saw and did, and `png/<name>.png`, the predictions in a strip.
+    """The folder of a mode: `<name><format>`, what the networks saw and did, and `png/<name>.png`.
 
-    `png` strips are lossless and read back by anything that reads clips. `skip_existing` leaves alone what is there already.
+    These are the predictions in a strip, lossless, which anything that reads clips reads back.
+    `skip_existing` leaves alone what is there already. Raises `UserError` if the folder can't be made.
     """
 
     def __init__(self, folder: Path, suffix: str, visualizer_params: dict | None, skip_existing: bool):
         self.folder, self.suffix, self.skip_existing = folder, suffix, skip_existing
         self.visualizer = Visualizer(**(visualizer_params or {}))
-        (folder / "png").mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / "png").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: can't be made ({error}); choose another --log_dir") from error
 
     def paths(self, name: str) -> tuple[Path, Path]:
         return self.folder / f"{name}{self.suffix}", self.folder / "png" / f"{name}.png"
@@ -192,30 +201,30 @@ class Results:
     def write(
         self, name: str, animator: Animator, driving: LazyClip, progress: Progress
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Animate and write; yields each driving frame and its prediction (3, H, W). The strip alone grows with the clip."""
+        """Animate and write; yields each driving frame and its prediction, (3, H, W) each.
+
+        Of what is held in memory the strip alone grows with the clip.
+        """
         video_path, strip_path = self.paths(name)
         height, width = driving.size
         strip = np.empty((height, len(driving) * width, 3), np.uint8)
-        frames, seen = itertools.tee(driving)  # as far apart as a batch
         with VideoWriter(video_path, driving.fps) as writer:
-            for i, (frame, out) in enumerate(zip(seen, animator.animate(frames, deformed=True), strict=True)):
-                driven = frame.to(animator.source).unsqueeze(0)
-                writer.write(self.visualizer.visualize(driven, animator.source, out))
+            for i, out in enumerate(animator.animate(driving, deformed=True)):
+                writer.write(self.visualizer.visualize(out["driving"], animator.source, out))
                 prediction = out["prediction"][0].float()
                 strip[:, i * width : (i + 1) * width] = to_pixels(prediction)
                 progress.advance(1, name)
-                yield driven[0], prediction
+                yield out["driving"][0], prediction
             write_image(strip_path, strip)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# --mode animate
+# ---- --mode animate ----------------------------------------------------------
 
 
 def animate(
     config: dict,
-    generator: nn.Module,
-    kp_detector: nn.Module,
+    generator: OcclusionAwareGenerator,
+    kp_detector: KPDetector,
     log_dir: str | Path,
     dataset: FramesDataset,
     device: torch.device | str = "cpu",
@@ -225,7 +234,8 @@ def animate(
 ) -> Path:
     """Animate pairs of test clips into `log_dir`/animation, `<driving>-<source>`; return that folder.
 
-    The pairs are the dataset's list, or drawn from `seed`. Of the source clip only the first frame is decoded.
+    The pairs are the dataset's list, or drawn from `seed`. Of the source clip only the first frame is
+    decoded.
     """
     params = config.get("animate_params") or {}
     pairs = PairedDataset(dataset, number_of_pairs=params.get("num_pairs", 50), seed=seed)

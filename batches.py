@@ -1,7 +1,7 @@
 """The batches of a training run: which samples, in which order, and the workers that load them.
 
-Every random number of a run belongs to (seed, epoch, step), never to what was drawn before. So a run goes on exactly
-from its middle, and gives the same on any number of GPUs or processes that share the batch.
+Every random number of a run belongs to (seed, epoch, step), never to what was drawn before. So a run goes on
+exactly from its middle, and gives the same on any number of GPUs or processes that share the batch.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from device import rank, world_size
+from frames_dataset import FramesDataset
 from modules.errors import DatasetError, UserError
-from modules.model import Transform
+from modules.transform import Transform
+from workers import STOP_SIGNALS
 
 # ---- Order ---------------------------------------------------------------------
 
 
 def seeded_generator(*key: int) -> torch.Generator:
     """A stream of random numbers that belongs to `key`, unrelated to those of other keys."""
-    sequence = np.random.SeedSequence(
-        [len(key), *key]
-    )  # the length, because SeedSequence ignores zeros at the end
+    sequence = np.random.SeedSequence([len(key), *key])  # the length, as zeros at the end are ignored
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
 
-class EpochBatches(Sampler):
-    """The batches of an epoch from a given step on, as lists of indices in an order that belongs to (seed, epoch).
+class EpochBatches(Sampler[list[int]]):
+    """The batches of an epoch from a given step on: lists of indices, ordered by (seed, epoch).
 
     In a process group each rank gets its share of every batch. What does not fill a batch is left out.
     `accumulate`: the parts in which each rank's share is computed one after the other.
@@ -74,7 +74,7 @@ class EpochBatches(Sampler):
 
 
 def draw_transform(params: dict, key: tuple[int, int, int], device: torch.device) -> dict[str, Tensor]:
-    """This rank's share of the equivariance transforms of the whole batch. `params`: the config's `train_params`."""
+    """This rank's share of the batch's equivariance transforms. `params`: the config's `train_params`."""
     drawn = Transform(params["batch_size"], **params["transform_params"], generator=seeded_generator(*key))
     return {name: tensor.chunk(world_size())[rank()].to(device) for name, tensor in drawn.state().items()}
 
@@ -85,10 +85,11 @@ def to_device(x: dict, device: torch.device) -> dict[str, Tensor]:
     return {name: x[name].to(device, dtype, non_blocking=True) for name in ("source", "driving")}
 
 
-def check_data(dataset: Dataset, params: dict) -> None:
-    """What can be told of the data before a run has its folder: there is a batch, and a sample is as the config says.
+def check_data(dataset: FramesDataset, params: dict) -> None:
+    """What can be told of the data before a run has its folder.
 
-    `params`: the config's `train_params`. Raises `DatasetError`.
+    There is a batch, and a sample is as the config says. `params`: the config's `train_params`. Raises
+    `DatasetError`.
     """
     samples = len(dataset) * params.get("num_repeats", 1)
     EpochBatches(samples, params["batch_size"], seed=0, accumulate=params.get("accumulate", 1))
@@ -112,8 +113,8 @@ def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: t
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and schedulers signal every process of a run; workers are needed until the checkpoint is written."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Ctrl-C and schedulers signal every process of a run; workers are needed until the end of a step."""
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -123,7 +124,7 @@ class WorkerDied(Exception):
 
 @contextlib.contextmanager
 def workers_ended() -> Iterator[None]:
-    """Ends the processes that were started in the block, also when an error's traceback keeps their owner alive.
+    """Ends the processes that were started in the block, also where a traceback keeps their owner alive.
 
     Python waits for them at its exit, and they do not listen to the SIGTERM that it sends.
     """

@@ -1,17 +1,19 @@
-"""Everything about a checkpoint file: find it, read it, load its parts, adopt its weights, write it.
+"""Everything about a checkpoint file: find it, read it, load its parts, start a new run from it, write it.
 
-A `.pth.tar` is a file of `torch.save`, not an archive to unpack. Its published keys are "generator", "discriminator",
-"kp_detector", "optimizer_generator", "optimizer_discriminator", "optimizer_kp_detector" and "epoch": the epoch that was
-finished or, where training stopped within one, begun. This project adds "generator_ema" and "kp_detector_ema", the
-averaged weights of a run that has them, and "resume", which holds what else an exact continuation needs (train.py).
+A `.pth.tar` is a file of `torch.save`, not an archive to unpack. Its published keys are "generator",
+"discriminator", "kp_detector", "optimizer_generator", "optimizer_discriminator", "optimizer_kp_detector" and
+"epoch": the last epoch that was finished or, where training stopped within one, that one. This project adds
+"generator_ema" and "kp_detector_ema", the averaged weights of a run that has them, and "resume", which holds
+what else an exact continuation needs (state.py).
 
-A run folder holds `%08d-checkpoint.pth.tar` for epochs, `last-checkpoint.pth.tar`, written by time and at a stop, and
-`best-checkpoint.pth.tar`, the best by validation.
+A run folder holds `%08d-checkpoint.pth.tar` for epochs, `last-checkpoint.pth.tar`, written by time and at a
+stop, and `best-checkpoint.pth.tar`, the best by validation.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,8 @@ NETWORKS = ("generator", "discriminator", "kp_detector")
 INFERENCE_NETWORKS = ("generator", "kp_detector")
 LAST, BEST = "last-checkpoint.pth.tar", "best-checkpoint.pth.tar"
 
-# What starts anew in a generator of other layers: all that paints, and the heads of the motion network. The occlusion
-# map says what to paint, and masks that have come to be 0 everywhere have no gradient left to come back by.
+# What starts anew in a generator of other layers: all that paints, and the heads of the motion network. The
+# occlusion map says what to paint, and masks that are 0 everywhere have no gradient left to come back by.
 PAINTING = ("first.", "down_blocks.", "bottleneck.", "up_blocks.", "final.")
 MOTION_HEADS = ("dense_motion_network.mask.", "dense_motion_network.occlusion.")
 
@@ -34,18 +36,16 @@ MOTION_HEADS = ("dense_motion_network.mask.", "dense_motion_network.occlusion.")
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """A checkpoint file, given itself or the run folder whose newest one is meant. Raises `CheckpointError`."""
+    """The file `path`, or the newest checkpoint of the run folder `path`. Raises `CheckpointError`."""
     path = Path(path)
     if path.is_dir():
         candidates = sorted(path.glob("[0-9]*-checkpoint.pth.tar"))[-1:]
         candidates += [path / LAST] if (path / LAST).exists() else []
         if not candidates:
             raise CheckpointError(f"{path}: holds no checkpoint (looked for *-checkpoint.pth.tar)")
-        return (
-            max(candidates, key=lambda file: position(read_checkpoint(file)))
-            if candidates[1:]
-            else candidates[0]
-        )
+        if len(candidates) == 1:
+            return candidates[0]  # unread, as a checkpoint may be large
+        return max(candidates, key=lambda file: position(read_checkpoint(file)))
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such checkpoint; --checkpoint takes a .pth.tar file or the folder of a run"
@@ -62,7 +62,7 @@ def position(content: dict) -> tuple[int, int]:
 def set_aside_later(folder: Path, reached: tuple[int, int]) -> None:
     """Move the checkpoints of `folder` that are further than `reached` into its sub-folder `abandoned`.
 
-    Whoever goes on from an earlier checkpoint leaves a branch behind, which must not be taken for the newest one.
+    Whoever goes on from an earlier checkpoint leaves a branch behind, which must not be taken for the newest.
     """
     later = [
         path for path in folder.glob("*-checkpoint.pth.tar") if position(read_checkpoint(path)) > reached
@@ -80,8 +80,8 @@ def set_aside_later(folder: Path, reached: tuple[int, int]) -> None:
 def read_checkpoint(path: str | Path) -> dict:
     """The content of a checkpoint, published ones too, mapped from the file or on the CPU.
 
-    Nothing but tensors and plain values is ever unpickled. Raises `CheckpointError` if the file is damaged or is not a
-    checkpoint of this project.
+    Nothing but tensors and plain values is ever unpickled. Raises `CheckpointError` if the file is damaged or
+    is not a checkpoint of this project.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -97,7 +97,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def write_checkpoint(content: dict, path: Path) -> None:
-    """Leaves either the old file or the whole new one on the disk, whenever the process or the machine dies."""
+    """Leaves the old file or the whole new one on the disk, whenever the process or the machine dies."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
         file.flush()
@@ -105,7 +105,7 @@ def write_checkpoint(content: dict, path: Path) -> None:
 
 
 def inference_weights(content: dict) -> dict[str, Any]:
-    """The weights that inference, fine-tuning and stripped files take: the averaged ones where there are any."""
+    """What inference, fine-tuning and stripped files take: the averaged weights where there are any."""
     return {name: content.get(f"{name}_ema", content[name]) for name in INFERENCE_NETWORKS}
 
 
@@ -122,7 +122,7 @@ def load_for_inference(
 
 def load_parts(
     content: dict,
-    parts: dict[str, nn.Module | torch.optim.Optimizer],
+    parts: Mapping[str, nn.Module | torch.optim.Optimizer],
     path: str | Path,
     config_path: str | Path = "the config",
 ) -> None:
@@ -145,7 +145,8 @@ def load_weights(
 ) -> None:
     """Put `state`, the part `name` of the checkpoint `path`, into a network built from `config_path`.
 
-    Raises `CheckpointError` naming the keys that are missing, not known, or of another shape, and changes nothing then.
+    Raises `CheckpointError` naming the keys that are missing, unknown or of another shape, and changes
+    nothing then.
     """
     expected = network.state_dict()
     missing = [key for key in expected if key not in state]
@@ -170,18 +171,47 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str, pat
 # ---- Fine-tuning ---------------------------------------------------------------
 
 
-def load_for_finetuning(networks: dict[str, nn.Module], path: Path, config_path: Path) -> None:
-    """Start from the weights of a checkpoint wherever they fit. A discriminator of another layout starts anew."""
+def load_for_finetuning(networks: Mapping[str, nn.Module], path: Path, config_path: Path) -> list[str]:
+    """Start from the weights of a checkpoint wherever they fit; returns lines that say what starts anew.
+
+    A discriminator of another layout starts anew. Raises `CheckpointError` for a checkpoint of another number
+    of keypoints: the motion network reads one map a keypoint, so what both have learned is lost.
+    """
     content = read_checkpoint(path)
-    weights = inference_weights(content)
-    for name in INFERENCE_NETWORKS:
-        if isinstance(weights[name], dict):  # else `load_parts` says what is wrong
-            weights[name] = matching_weights(weights[name], networks[name])
+    weights, notes = inference_weights(content), []
+    if all(isinstance(state, dict) for state in weights.values()):  # else `load_parts` says what is wrong
+        check_keypoints(weights["kp_detector"], networks["kp_detector"], path, config_path)
+        if other_layers(weights["generator"], networks["generator"]):
+            notes.append(
+                "the generator has other layers than the checkpoint's: they start anew, its motion network "
+                "goes on"
+            )
+        weights = {name: matching_weights(state, networks[name]) for name, state in weights.items()}
     load_parts(weights, {name: networks[name] for name in INFERENCE_NETWORKS}, path, config_path)
     try:
         load_parts(content, {"discriminator": networks["discriminator"]}, path, config_path)
     except CheckpointError as error:
-        print(f"the discriminator starts anew: {error}")
+        notes.append(f"the discriminator starts anew: {error}")
+    return notes
+
+
+def check_keypoints(state: dict[str, Tensor], kp_detector: nn.Module, path: Path, config_path: Path) -> None:
+    """Raise `CheckpointError` if the detector of a checkpoint finds another number of keypoints."""
+    own = kp_detector.state_dict()
+    if "kp.weight" in state and "kp.weight" in own:
+        found, wanted = len(state["kp.weight"]), len(own["kp.weight"])
+        if found != wanted:
+            raise CheckpointError(
+                f"{path}: its 'generator' does not fit {config_path}: it has {found} keypoints, the config "
+                f"{wanted}; set model_params.common_params.num_kp to {found}, or train without --checkpoint"
+            )
+
+
+def other_layers(state: dict[str, Tensor], generator: nn.Module) -> bool:
+    """Whether a checkpoint's generator paints by other layers than `generator`, or has other motion heads."""
+    own = generator.state_dict()
+    keys = {key for key in state.keys() | own.keys() if key.startswith(PAINTING + MOTION_HEADS)}
+    return any(key not in state or key not in own or state[key].shape != own[key].shape for key in keys)
 
 
 def matching_weights(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
@@ -189,16 +219,13 @@ def matching_weights(state: dict[str, Tensor], network: nn.Module) -> dict[str, 
 
     - Blur kernels follow from the config's scales and are not learned.
     - A Jacobian head that the checkpoint lacks starts as the identity everywhere, which is zero-order motion.
-    - Where the generator has other layers, all that paints starts anew, and so do the heads of its motion network.
+    - Where the generator has other layers, all that paints starts anew, and so do the heads of its motion
+      network.
     """
     own = network.state_dict()
     fresh = {key for key in state.keys() | own.keys() if key.endswith("down.weight")}
     fresh |= {key for key in own if key.startswith("jacobian.") and key not in state}
-    painting = {key for key in state.keys() | own.keys() if key.startswith(PAINTING + MOTION_HEADS)}
-    if any(key not in state or key not in own or state[key].shape != own[key].shape for key in painting):
-        print(
-            "the generator has other layers than the checkpoint's: they start anew, its motion network goes on"
-        )
-        fresh |= painting
+    if other_layers(state, network):
+        fresh |= {key for key in state.keys() | own.keys() if key.startswith(PAINTING + MOTION_HEADS)}
     kept = {key: tensor for key, tensor in state.items() if key not in fresh}
     return kept | {key: own[key] for key in fresh & own.keys()}

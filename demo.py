@@ -4,10 +4,11 @@
     python demo.py --config config/vox-256.yaml --checkpoint vox-cpk.pth.tar --relative --adapt_scale \\
         --source_image portrait.jpg --driving_video talk.mp4 --audio
 
-Without --config and --checkpoint the small model of sup-mat/ is used, without --source_image or --driving_video its sample.
+Without --config and --checkpoint the small model of sup-mat/ is used, without --source_image or
+--driving_video its sample.
 
-Frames are read, animated and written one after another, so the driving video may be of any length. In notebooks, use
-`load_checkpoints` and `make_animation`.
+Frames are read, animated and written one after another, so the driving video may be of any length. In
+notebooks, use `load_checkpoints` and `make_animation`.
 
 Shapes: `h, w` size of a picture as it is, `H, W` size that the model takes.
 """
@@ -15,26 +16,29 @@ Shapes: `h, w` size of a picture as it is, `H, W` size that the model takes.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from animate import Animator
+from checkpoint import find_checkpoint, load_for_inference
+from device import PRECISIONS, caught_signals, pick_device
 from media.clips import Clip, open_clip
 from media.pictures import fit, read_image
+from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
+from modules.build import build_generator, build_kp_detector, frame_shape, read_config
 from modules.errors import UserError, command_line
+from modules.generator import OcclusionAwareGenerator
+from modules.inference import fast_form
+from modules.keypoint_detector import KPDetector
 from progress import Progress
-
-if TYPE_CHECKING:  # imported where they are needed, so that --help answers at once
-    import torch
-    from torch import nn
-
-    from animate import Animator
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE = {
@@ -45,161 +49,57 @@ SAMPLE = {
 }
 MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Command line
+# ---- Networks ------------------------------------------------------------------
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", type=Path, help="the YAML config that the model was trained with, see config/"
-    )
-    parser.add_argument(
-        "--checkpoint", type=Path, help="a .pth.tar file, or the folder of a run, whose newest one is taken"
-    )
-    parser.add_argument("--source_image", type=Path, help="the picture to animate")
-    parser.add_argument("--driving_video", type=Path, help="a video, a .gif or a folder of frames")
-    parser.add_argument(
-        "--result_video",
-        type=Path,
-        default="result.mp4",
-        help=".mp4, .gif, or a folder of pngs (default: result.mp4)",
-    )
-    parser.add_argument(
-        "--relative", action="store_true", help="move the source as the driving keypoints have moved"
-    )
-    parser.add_argument(
-        "--adapt_scale", action="store_true", help="scale that movement by the ratio of the objects' sizes"
-    )
-    parser.add_argument(
-        "--find_best_frame",
-        action="store_true",
-        help="with --relative: measure movement from the driving frame whose pose is closest to the source's",
-    )
-    parser.add_argument(
-        "--best_frame", type=int, metavar="N", help="with --relative: measure it from frame N, counted from 0"
-    )
-    parser.add_argument("--audio", action="store_true", help="carry over the driving video's sound")
-    parser.add_argument(
-        "--fit",
-        default="stretch",
-        choices=["stretch", "crop", "pad"],
-        help="how pictures of another shape get the model's (default: stretch)",
-    )
-    parser.add_argument(
-        "--side_by_side", action="store_true", help="write source, driving frame and result in a row"
-    )
-    parser.add_argument("--cpu", action="store_true", help="the same as --device cpu")
-    parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="default: fp32")
-    parser.add_argument("--batch_size", type=int, default=1, help="frames computed together (default: 1)")
-    parser.add_argument(
-        "--plain", action="store_true", help="on the CPU, don't turn the networks into their fast form"
-    )
-    options = parser.parse_args(argv)
-    if (options.config is None) != (options.checkpoint is None):
-        parser.error(
-            "--config and --checkpoint go together: a checkpoint fits the config it was trained with"
-        )
-    if options.cpu and options.device not in (None, "cpu"):
-        parser.error(f"--cpu and --device {options.device} exclude each other")
-    if options.batch_size < 1:
-        parser.error("--batch_size must be at least 1")
-    return options
+def load_networks(
+    config: dict, config_path: str | Path, checkpoint: Path, device: torch.device, plain: bool
+) -> tuple[OcclusionAwareGenerator, KPDetector]:
+    """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form."""
+    generator, kp_detector = build_generator(config), build_kp_detector(config)
+    load_for_inference(checkpoint, generator, kp_detector, config_path)
+    if device.type == "cpu" and not plain:
+        return fast_form(generator), fast_form(kp_detector)
+    return generator.to(device).eval(), kp_detector.to(device).eval()
 
 
-@command_line
-def main(argv: list[str] | None = None) -> None:
-    options = parse(argv)
-    use_sample(options)
-    keep_inputs(options)
-
-    from checkpoint import find_checkpoint
-    from device import pick_device
-    from modules.build import read_config
-
-    config, checkpoint = read_config(options.config), find_checkpoint(options.checkpoint)
-    device = pick_device("cpu" if options.cpu else options.device)
-    size = model_size(config, options.config)
-    source = read_image(options.source_image)
-    driving = FittedClip(open_clip(options.driving_video), size, options.fit)
-    check_best_frame(options.best_frame, driving)
-    hint(options, source.shape[:2], driving.clip.size, size)
-    audio_from = options.driving_video if options.audio else None
-    with VideoWriter(options.result_video, driving.clip.fps, audio_from) as writer:
-        plain = options.plain or options.precision != "fp32"
-        networks = load_networks(config, options.config, checkpoint, device, plain)
-        started = time.monotonic()
-        done, stopped_by = write_animation(
-            options, networks, device, fit(source, size, options.fit), driving, writer
-        )
-    seconds = time.monotonic() - started
-    if writer.audio_note is not None:
-        print(f"warning: {writer.audio_note}", file=sys.stderr)
-    print(f"{options.result_video}: {done} frames in {seconds:.1f} s, {done / seconds:.1f} frames/s")
-    if stopped_by is not None:
-        print(f"stopped: {options.result_video} holds {done} of {len(driving)} frames", file=sys.stderr)
-        sys.exit(128 + stopped_by)
-
-
-def use_sample(options: argparse.Namespace) -> None:
-    """Fill in what is not given. Raises `UserError` where that is not there."""
-    for name, path in SAMPLE.items():
-        if getattr(options, name) is None:
-            if not path.exists():
-                wanted = ", ".join(f"--{name}" for name in SAMPLE)
-                raise UserError(f"{path.relative_to(ROOT)} is not in this checkout: give {wanted}")
-            setattr(options, name, path)
-
-
-def keep_inputs(options: argparse.Namespace) -> None:
-    """Raise `UserError` if the result would replace an input, or a folder that holds one."""
-    result = options.result_video
-    for name in SAMPLE:
-        path = getattr(options, name)
-        inside = [path, *path.absolute().parents] if result.is_dir() else [path]
-        if result.exists() and any(place.exists() and place.samefile(result) for place in inside):
-            raise UserError(f"--result_video {result} would replace --{name} {path}; choose another name")
-
-
-def model_size(config: dict, config_path: Path) -> tuple[int, int]:
-    from modules.build import frame_shape
-
+def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
+    """The (H, W) that a model takes. Raises `UserError` if it is not one of colour pictures."""
     height, width, channels = frame_shape(config)
     if channels != 3:
         raise UserError(
-            f"{config_path}: its model takes pictures of {channels} channels; only colour (3) can be animated here"
+            f"{config_path}: its model takes pictures of {channels} channels; only colour (3) can be "
+            "animated here"
         )
     return height, width
 
 
-def check_best_frame(number: int | None, driving: FittedClip) -> None:
-    if number is not None and not 0 <= number < len(driving):
-        raise UserError(f"--best_frame {number}: {driving.clip.path} has the frames 0 to {len(driving) - 1}")
+# ---- One picture, one video ----------------------------------------------------
 
 
-def hint(
-    options: argparse.Namespace, source: tuple[int, int], driving: tuple[int, int], model: tuple[int, int]
-) -> None:
-    """Say on stderr which options have no effect, and which pictures, of the sizes (h, w), will be distorted."""
-    if not options.relative and (
-        options.adapt_scale or options.find_best_frame or options.best_frame is not None
-    ):
-        print(
-            "hint: --adapt_scale, --find_best_frame and --best_frame do nothing without --relative",
-            file=sys.stderr,
-        )
-    for path, (height, width) in ((options.source_image, source), (options.driving_video, driving)):
-        stretch = (height / width) / (model[0] / model[1])
-        if options.fit == "stretch" and max(stretch, 1 / stretch) > MAX_STRETCH:
-            sizes = f"{width}x{height} and is stretched to {model[1]}x{model[0]}"
-            print(f"hint: {path} is {sizes}; --fit crop and --fit pad keep its shape", file=sys.stderr)
+@dataclass(frozen=True)
+class Settings:
+    """How a video is animated. Each is the option of the command line that has its name."""
+
+    relative: bool = False
+    adapt_scale: bool = False
+    find_best_frame: bool = False
+    best_frame: int | None = None
+    fit: str = "stretch"
+    side_by_side: bool = False
+    batch_size: int = 1
+    precision: str = "fp32"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# From pictures to the model's size and back
+class Cancelled(Exception):
+    """The caller asked to stop before there was anything to keep."""
+
+
+class Written(NamedTuple):
+    """The number of frames in a result, and of the frame that movement was measured from, if one was chosen."""
+
+    frames: int
+    best_frame: int | None
 
 
 class FittedClip:
@@ -218,53 +118,47 @@ class FittedClip:
         return fit(self.clip.read([number])[0], self.size, self.how)
 
 
-def to_array(prediction: torch.Tensor) -> np.ndarray:
-    """(1, 3, H, W) -> float32 (H, W, 3), both in [0, 1]."""
-    return prediction[0].permute(1, 2, 0).float().cpu().numpy()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Animation
-
-
 def write_animation(
-    options: argparse.Namespace,
-    networks: tuple[nn.Module, nn.Module],
-    device: torch.device,
+    networks: tuple[OcclusionAwareGenerator, KPDetector],
     source: np.ndarray,
     driving: FittedClip,
     writer: VideoWriter,
-) -> tuple[int, int | None]:
-    """Write the result to its end, or with the frames done when a signal comes: (frames written, signal or None).
+    settings: Settings,
+    show: Callable[[str, int], Progress] = lambda what, total: Progress(total, what, "frames", quiet=True),
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Written:
+    """Write the result to its end, or as far as it has come when `cancelled()`.
 
-    `source`: (H, W, 3) uint8. A signal that comes before the first frame ends the program.
+    `source`: (H, W, 3) uint8. `show(what, total)` gives the progress bar of each of the passes over the
+    video. Raises `Cancelled` if no frame was written.
     """
-    from animate import Animator
-    from device import caught_signals
-    from media.tensors import to_tensor
-
+    generator, kp_detector = networks
     animator = Animator(
-        *networks,
-        to_tensor(source).unsqueeze(0).to(device),
-        transfer(options.relative, options.adapt_scale),
-        batch_size=options.batch_size,
-        precision=options.precision,
+        generator,
+        kp_detector,
+        to_tensor(source).unsqueeze(0).to(next(generator.parameters()).device),
+        transfer(settings.relative, settings.adapt_scale),
+        batch_size=settings.batch_size,
+        precision=settings.precision,
     )
-    if options.relative and (options.find_best_frame or options.best_frame is not None):
-        start_from_best(animator, driving, options.best_frame)
+    number = settings.best_frame if settings.relative else None
+    if settings.relative and settings.find_best_frame and number is None:
+        number = find_best_frame(animator, driving, show, cancelled)
+    if number is not None:
+        animator.start_from(to_tensor(driving[number]))
     done = 0
-    with caught_signals() as caught, Progress(len(driving), "animation", "frames") as progress:
-        frames = itertools.takewhile(lambda frame: not caught, driving)
-        for prediction, frame in animated(animator, frames):
-            writer.write(
-                np.concatenate([source, frame, prediction], axis=1) if options.side_by_side else prediction
-            )
+    with show("animation", len(driving)) as progress:
+        for out in animator.animate(map(to_tensor, until(cancelled, driving))):
+            prediction = to_pixels(out["prediction"][0])
+            if settings.side_by_side:
+                prediction = np.concatenate([source, to_pixels(out["driving"][0]), prediction], axis=1)
+            writer.write(prediction)
             progress.advance(1)
             done += 1
-        if done == 0:
-            sys.exit(128 + caught[0])
-        writer.finish()  # here, where a second signal can't break it off
-    return done, caught[0] if done < len(driving) else None
+    if done == 0:
+        raise Cancelled
+    writer.finish()
+    return Written(done, number)
 
 
 def transfer(relative: bool, adapt_scale: bool) -> dict[str, bool]:
@@ -276,71 +170,81 @@ def transfer(relative: bool, adapt_scale: bool) -> dict[str, bool]:
     }
 
 
-def start_from_best(animator: Animator, driving: FittedClip, number: int | None) -> None:
-    """Measure movement from frame `number`, or from the one closest to the source in pose, for which all are read once.
+def find_best_frame(
+    animator: Animator,
+    driving: FittedClip,
+    show: Callable[[str, int], Progress],
+    cancelled: Callable[[], bool],
+) -> int:
+    """The number of the frame closest to the source in pose, for which all are read once.
 
-    The published code then animates forward and backward from there. As each frame depends on the source and the initial
-    frame alone, going through them in their order gives the same pictures and needs none in memory.
+    The published code then animates forward and backward from there. As each frame depends on the source and
+    the initial frame alone, going through them in their order gives the same pictures and needs none in
+    memory.
     """
-    from media.tensors import to_tensor
+    with show("best frame", len(driving)) as progress:
 
-    if number is None:
-        with Progress(len(driving), "best frame", "frames") as progress:
-            number = animator.closest(map(to_tensor, counted(driving, progress)))
-    print(f"Best frame: {number}")
-    animator.start_from(to_tensor(driving[number]))
+        def counted() -> Iterator[torch.Tensor]:
+            for frame in driving:
+                if cancelled():
+                    raise Cancelled
+                yield to_tensor(frame)
+                progress.advance(1)
+
+        return animator.closest(counted())
 
 
-def counted(frames: Iterable[np.ndarray], progress: Progress) -> Iterator[np.ndarray]:
+def until(cancelled: Callable[[], bool], frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for frame in frames:
+        if cancelled():
+            return
         yield frame
-        progress.advance(1)
 
 
-def animated(animator: Animator, driving: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The prediction for each driving frame, and the frame itself, both (H, W, 3) uint8."""
-    from media.tensors import to_pixels, to_tensor
-
-    frames, seen = itertools.tee(driving)  # as far apart as a batch
-    for frame, out in zip(seen, animator.animate(map(to_tensor, frames)), strict=True):
-        yield to_pixels(out["prediction"][0]), frame
+# ---- Checks and hints ----------------------------------------------------------
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Networks
+def check_result(result: Path, inputs: Mapping[str, Path]) -> None:
+    """Raise `UserError` if the result would replace one of the `inputs`, or a folder that holds one.
+
+    The inputs are named by their options.
+    """
+    for name, path in inputs.items():
+        inside = [path, *path.absolute().parents] if result.is_dir() else [path]
+        if result.exists() and any(place.exists() and place.samefile(result) for place in inside):
+            raise UserError(f"--result_video {result} would replace --{name} {path}; choose another name")
 
 
-def load_networks(
-    config: dict, config_path: Path, checkpoint: Path, device: torch.device, plain: bool
-) -> tuple[nn.Module, nn.Module]:
-    """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form."""
-    from checkpoint import load_for_inference
-    from modules.build import build_generator, build_kp_detector
-    from modules.inference import fast_form
-
-    generator, kp_detector = build_generator(config), build_kp_detector(config)
-    load_for_inference(checkpoint, generator, kp_detector, config_path)
-    if device.type == "cpu" and not plain:
-        return fast_form(generator), fast_form(kp_detector)
-    return generator.to(device).eval(), kp_detector.to(device).eval()
+def check_best_frame(number: int | None, driving: FittedClip) -> None:
+    if number is not None and not 0 <= number < len(driving):
+        raise UserError(f"--best_frame {number}: {driving.clip.path} has the frames 0 to {len(driving) - 1}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Notebooks
+def hints(settings: Settings, pictures: Mapping[Path, tuple[int, int]], model: tuple[int, int]) -> list[str]:
+    """Which settings have no effect, and which `pictures`, of the sizes (h, w), will be distorted."""
+    lines = []
+    measured = settings.find_best_frame or settings.best_frame is not None
+    if not settings.relative and (settings.adapt_scale or measured):
+        lines.append("--adapt_scale, --find_best_frame and --best_frame do nothing without --relative")
+    for path, (height, width) in pictures.items():
+        stretch = (height / width) / (model[0] / model[1])
+        if settings.fit == "stretch" and max(stretch, 1 / stretch) > MAX_STRETCH:
+            sizes = f"{width}x{height} and is stretched to {model[1]}x{model[0]}"
+            lines.append(f"{path} is {sizes}; --fit crop and --fit pad keep its shape")
+    return lines
+
+
+# ---- Notebooks -----------------------------------------------------------------
 
 
 def load_checkpoints(
     config_path: str | Path, checkpoint_path: str | Path, cpu: bool = False
-) -> tuple[nn.Module, nn.Module]:
-    """Generator and keypoint detector of a checkpoint, on the best device there is or, with `cpu`, on the CPU.
+) -> tuple[OcclusionAwareGenerator, KPDetector]:
+    """Generator and keypoint detector of a checkpoint, on the best device or, with `cpu`, on the CPU.
 
-    On the CPU they come in their fast form (`modules/inference.py`), which can't be trained. Raises `ConfigError` and
-    `CheckpointError`.
+    On the CPU they come in their fast form (`modules/inference.py`), which can't be trained. Raises
+    `ConfigError` and `CheckpointError`.
     """
-    from checkpoint import find_checkpoint
-    from device import pick_device
-    from modules.build import read_config
-
     config, device = read_config(config_path), pick_device("cpu" if cpu else None)
     return load_networks(config, config_path, find_checkpoint(checkpoint_path), device, plain=False)
 
@@ -348,20 +252,17 @@ def load_checkpoints(
 def make_animation(
     source_image: np.ndarray,
     driving_video: Iterable[np.ndarray],
-    generator: nn.Module,
-    kp_detector: nn.Module,
+    generator: OcclusionAwareGenerator,
+    kp_detector: KPDetector,
     relative: bool = True,
     adapt_movement_scale: bool = True,
     cpu: bool = False,
 ) -> list[np.ndarray]:
-    """Animate `source_image` (H, W, 3) with frames of the same size: a list of float32 (H, W, 3), a frame each.
+    """Animate `source_image` (H, W, 3) with frames of the same size: a list of float32 (H, W, 3).
 
-    All values are in [0, 1] (or uint8, for inputs), and H, W the size that the networks take. It computes where the networks
-    are; `cpu` first moves them to the CPU.
+    All values are in [0, 1] (or uint8, for inputs), and H, W the size that the networks take. It computes
+    where the networks are; `cpu` first moves them to the CPU.
     """
-    from animate import Animator
-    from media.tensors import to_tensor
-
     if cpu:
         generator, kp_detector = generator.cpu(), kp_detector.cpu()
     device = next(generator.parameters()).device
@@ -369,6 +270,152 @@ def make_animation(
     animator = Animator(generator, kp_detector, source, transfer(relative, adapt_movement_scale))
     driving = (to_tensor(np.asarray(frame)) for frame in driving_video)
     return [to_array(out["prediction"]) for out in animator.animate(driving)]
+
+
+def to_array(prediction: torch.Tensor) -> np.ndarray:
+    """(1, 3, H, W) -> float32 (H, W, 3), both in [0, 1]."""
+    return prediction[0].permute(1, 2, 0).float().cpu().numpy()
+
+
+# ---- Command line --------------------------------------------------------------
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_files(parser)
+    add_settings(parser)
+    parser.add_argument("--audio", action="store_true", help="carry over the driving video's sound")
+    parser.add_argument("--cpu", action="store_true", help="the same as --device cpu")
+    parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
+    parser.add_argument(
+        "--plain", action="store_true", help="on the CPU, don't turn the networks into their fast form"
+    )
+    options = parser.parse_args(argv)
+    if (options.config is None) != (options.checkpoint is None):
+        parser.error(
+            "--config and --checkpoint go together: a checkpoint fits the config it was trained with"
+        )
+    if options.cpu and options.device not in (None, "cpu"):
+        parser.error(f"--cpu and --device {options.device} exclude each other")
+    if options.batch_size < 1:
+        parser.error("--batch_size must be at least 1")
+    return options
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, help="the YAML config that the model was trained with, see config/"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a .pth.tar file, or the folder of a run, whose newest one is taken"
+    )
+    parser.add_argument("--source_image", type=Path, help="the picture to animate")
+    parser.add_argument("--driving_video", type=Path, help="a video, a .gif or a folder of frames")
+    parser.add_argument(
+        "--result_video",
+        type=Path,
+        default="result.mp4",
+        help=".mp4, .gif, or a folder of pngs (default: result.mp4)",
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The options that become `Settings`."""
+    parser.add_argument(
+        "--relative", action="store_true", help="move the source as the driving keypoints have moved"
+    )
+    parser.add_argument(
+        "--adapt_scale", action="store_true", help="scale that movement by the ratio of the objects' sizes"
+    )
+    parser.add_argument(
+        "--find_best_frame",
+        action="store_true",
+        help="with --relative: measure movement from the driving frame whose pose is closest to the source's",
+    )
+    parser.add_argument(
+        "--best_frame", type=int, metavar="N", help="with --relative: measure it from frame N, counted from 0"
+    )
+    parser.add_argument(
+        "--fit",
+        default="stretch",
+        choices=["stretch", "crop", "pad"],
+        help="how pictures of another shape get the model's (default: stretch)",
+    )
+    parser.add_argument(
+        "--side_by_side", action="store_true", help="write source, driving frame and result in a row"
+    )
+    parser.add_argument("--precision", default="fp32", choices=list(PRECISIONS), help="default: fp32")
+    parser.add_argument("--batch_size", type=int, default=1, help="frames computed together (default: 1)")
+
+
+@command_line
+def main(argv: list[str] | None = None) -> None:
+    options = parse(argv)
+    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+    inputs = with_samples({name: getattr(options, name) for name in SAMPLE})
+    result = options.result_video
+    check_result(result, inputs)
+    config, checkpoint = read_config(inputs["config"]), find_checkpoint(inputs["checkpoint"])
+    device = pick_device("cpu" if options.cpu else options.device)
+    size = model_size(config, inputs["config"])
+    source = read_image(inputs["source_image"])
+    driving = FittedClip(open_clip(inputs["driving_video"]), size, settings.fit)
+    check_best_frame(settings.best_frame, driving)
+    sizes = {inputs["source_image"]: source.shape[:2], inputs["driving_video"]: driving.clip.size}
+    for line in hints(settings, sizes, size):
+        print(f"hint: {line}", file=sys.stderr)
+    audio_from = inputs["driving_video"] if options.audio else None
+    with VideoWriter(result, driving.clip.fps, audio_from) as writer:
+        plain = options.plain or settings.precision != "fp32"
+        networks = load_networks(config, inputs["config"], checkpoint, device, plain)
+        started = time.monotonic()
+        fitted = fit(source, size, settings.fit)
+        written, stopped_by = write_until_signal(networks, fitted, driving, writer, settings)
+    seconds = time.monotonic() - started
+    if writer.audio_note is not None:
+        print(f"warning: {writer.audio_note}", file=sys.stderr)
+    if written.best_frame is not None:
+        print(f"Best frame: {written.best_frame}")
+    done = written.frames
+    print(f"{result}: {done} frames in {seconds:.1f} s, {done / seconds:.1f} frames/s")
+    if stopped_by is not None:
+        print(f"stopped: {result} holds {done} of {len(driving)} frames", file=sys.stderr)
+        sys.exit(128 + stopped_by)
+
+
+def with_samples(given: Mapping[str, Path | None]) -> dict[str, Path]:
+    """The inputs, and the sample where one is not given. Raises `UserError` where that is not there."""
+    inputs = {name: given[name] or path for name, path in SAMPLE.items()}
+    for name, path in inputs.items():
+        if given[name] is None and not path.exists():
+            wanted = ", ".join(f"--{name}" for name in SAMPLE)
+            raise UserError(f"{path.relative_to(ROOT)} is not in this checkout: give {wanted}")
+    return inputs
+
+
+def write_until_signal(
+    networks: tuple[OcclusionAwareGenerator, KPDetector],
+    source: np.ndarray,
+    driving: FittedClip,
+    writer: VideoWriter,
+    settings: Settings,
+) -> tuple[Written, int | None]:
+    """`write_animation` until a signal comes: (what was written, the signal or None).
+
+    A signal that comes before the first frame ends the program.
+    """
+
+    def bar(what: str, total: int) -> Progress:
+        return Progress(total, what, "frames")
+
+    with caught_signals() as caught:  # a second signal does not break off the last writes
+        try:
+            written = write_animation(networks, source, driving, writer, settings, bar, lambda: bool(caught))
+        except Cancelled:
+            sys.exit(128 + caught[0])
+    return written, caught[0] if written.frames < len(driving) else None
 
 
 if __name__ == "__main__":

@@ -13,19 +13,16 @@ import torch
 import torch.distributed as dist
 
 from modules.errors import UserError
-
-try:
-    import resource
-except ImportError:  # Windows has no such module
-    resource = None
+from workers import STOP_SIGNALS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str | None = None, device_ids: list[int] | None = None) -> torch.device:
-    """The device called `name` ("cuda", "mps", "cpu"), or the best there is; with `device_ids`, the first of those GPUs.
+    """The device called `name` ("cuda", "mps", "cpu"), or the best there is.
 
-    A process that `torchrun` started gets the GPU of its local rank. Raises `UserError` for a device that isn't there.
+    With `device_ids` the first of those GPUs. A process that `torchrun` started gets the GPU of its local
+    rank. Raises `UserError` for a device that isn't there.
     """
     if name is None:
         cuda_wanted = torch.cuda.is_available() or device_ids is not None
@@ -39,7 +36,7 @@ def pick_device(name: str | None = None, device_ids: list[int] | None = None) ->
     count = torch.cuda.device_count()
     if count == 0:
         raise UserError(
-            "no CUDA device: PyTorch finds no NVIDIA GPU here; leave out --device and --device_ids, or use cpu"
+            "no CUDA device: PyTorch finds no NVIDIA GPU; leave out --device and --device_ids, or use cpu"
         )
     wanted = [int(os.environ["LOCAL_RANK"])] if in_torchrun() else device_ids or [0]
     absent = [index for index in wanted if index >= count]
@@ -55,7 +52,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "fp32")
 
 
-# Processes started by torchrun
+# ---- Processes started by torchrun -------------------------------------------
 
 
 def in_torchrun() -> bool:
@@ -63,7 +60,7 @@ def in_torchrun() -> bool:
 
 
 @contextlib.contextmanager
-def process_group(device: torch.device):
+def process_group(device: torch.device) -> Iterator[None]:
     """Join the other processes that `torchrun` started, if it did, for the time of the block."""
     if not in_torchrun():
         yield
@@ -86,27 +83,35 @@ def world_size() -> int:
 
 
 def peak_memory_mib(device: torch.device) -> float | None:
-    """The most memory of the device, or for a CPU of this process, so far; None where the system doesn't tell."""
+    """The most memory so far of the device, or for a CPU of this process; None where nobody tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if resource is None:
+    try:
+        import resource  # Windows has no such module
+    except ImportError:
         return None
     unit = 2**20 if sys.platform == "darwin" else 2**10  # getrusage counts bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-# Signals
+# ---- Signals -----------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Within the block SIGINT and SIGTERM are noted in the list instead of ending the process."""
-    caught = []
+    """Within the block `STOP_SIGNALS` are noted in the list instead of ending the process.
+
+    A signal that was ignored before stays ignored: SIGHUP is under `nohup`. Works in the main thread only.
+    """
+    caught: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         caught.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield caught
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from skimage.draw import disk
@@ -18,8 +19,7 @@ from media.pictures import to_uint8, write_image
 from modules.errors import UserError
 from trackers import NoTracker, Tracker
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Scores
+# ---- Scores ------------------------------------------------------------------
 
 
 class Logger:
@@ -150,22 +150,19 @@ def keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
         temporary.write_text(kept, encoding="utf-8")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Pictures
+# ---- Pictures ----------------------------------------------------------------
 
 
 class Visualizer:
     """Draws what the networks saw and did, a row for each image of a batch.
 
-    `kp_size`: radius of a keypoint in pixels. `draw_border`: a white line around each picture. `colormap`: matplotlib's name
-    of the colours of the keypoints.
+    `kp_size`: radius of a keypoint in pixels. `draw_border`: a white line around each picture. `colormap`:
+    matplotlib's name of the colours of the keypoints. Raises `UserError` for one that it lacks.
     """
 
-    MOST_ROWS = 8
+    MAX_ROWS = 8
 
     def __init__(self, kp_size: int = 5, draw_border: bool = False, colormap: str = "gist_rainbow"):
-        import matplotlib  # only drawing needs it
-
         if colormap not in matplotlib.colormaps:
             raise UserError(
                 f"visualizer_params.colormap: matplotlib has no colormap '{colormap}'; try gist_rainbow"
@@ -173,12 +170,14 @@ class Visualizer:
         self.kp_size, self.draw_border, self.colormap = kp_size, draw_border, matplotlib.colormaps[colormap]
 
     def visualize(self, driving: Tensor, source: Tensor, out: dict) -> np.ndarray:
-        """The columns source, transformed frame, driving, deformed, prediction, occlusion, and each motion with its mask.
+        """Columns: source, transformed frame, driving, deformed, prediction, occlusion, motions and masks.
 
-        `driving`, `source` (B, 3, H, W) in [0, 1]; `out` is the generator's result with "kp_source" and "kp_driving". Columns
-        of what `out` lacks are left out. Returns uint8 (rows·H, columns·W, 3) of the first `MOST_ROWS` images.
+        `driving`, `source` (B, 3, H, W) in [0, 1]; `out` is the generator's result with "kp_source" and
+        "kp_driving". Columns of what `out` lacks are left out. Returns uint8 (rows·H, columns·W, 3) of the
+        first `MAX_ROWS` images.
         """
-        size = source.shape[2:]
+        height, width = source.shape[2:]
+        size = (height, width)
         columns = [(source, out["kp_source"])]
         if "transformed_frame" in out:
             columns.append((out["transformed_frame"], out["transformed_kp"]))
@@ -196,10 +195,10 @@ class Visualizer:
         return to_uint8(grid)
 
     def _motions(self, sparse_deformed: Tensor, mask: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """The source under each motion, followed by where the motion is used, in the colour of its keypoint."""
+        """The source under each motion, followed by where that is used, in the colour of its keypoint."""
         images = []
-        for i, color in enumerate([np.ones(3), *self._colors(mask.shape[1] - 1)]):
-            color = torch.as_tensor(color, dtype=mask.dtype, device=mask.device).view(1, 3, 1, 1)
+        for i, rgb in enumerate([np.ones(3), *self._colors(mask.shape[1] - 1)]):
+            color = torch.as_tensor(rgb, dtype=mask.dtype, device=mask.device).view(1, 3, 1, 1)
             images.append(enlarge(sparse_deformed[:, i], size))
             images.append(enlarge(mask[:, i : i + 1], size) * color)
         return images
@@ -209,22 +208,14 @@ class Visualizer:
 
     def _column(self, images: Tensor, kp: dict[str, Tensor] | None) -> np.ndarray:
         """Images (B, 1 or 3, H, W), drawn upon and stacked: float (rows·H, W, 3)."""
-        images = (
-            images[: self.MOST_ROWS]
-            .detach()
-            .float()
-            .expand(-1, 3, -1, -1)
-            .permute(0, 2, 3, 1)
-            .cpu()
-            .numpy()
-            .copy()
-        )
-        for i, image in enumerate(images):
+        rows = images[: self.MAX_ROWS].detach().float().expand(-1, 3, -1, -1)
+        pictures = rows.permute(0, 2, 3, 1).cpu().numpy().copy()  # (rows, H, W, 3)
+        for i, image in enumerate(pictures):
             if kp is not None:
                 self._draw_keypoints(image, kp["value"][i].detach().float().cpu().numpy())
             if self.draw_border:
                 image[[0, -1]], image[:, [0, -1]] = 1, 1
-        return np.concatenate(list(images), axis=0)
+        return np.concatenate(list(pictures), axis=0)
 
     def _draw_keypoints(self, image: np.ndarray, points: np.ndarray) -> None:
         """Draw points (K, 2), xy in [-1, 1], as discs onto an image (H, W, 3)."""

@@ -14,13 +14,15 @@ SECONDS_PER_LINE = 10
 class Progress:
     """A progress bar on a terminal; elsewhere a plain line at the start and then every ten seconds.
 
-    `total`: how many `unit`s there are to do, or None where nobody knows.
+    `total`: how many `unit`s there are to do, or None where nobody knows. `quiet`: show nothing.
     """
 
-    def __init__(self, total: int | None, description: str, unit: str):
+    def __init__(self, total: int | None, description: str, unit: str, quiet: bool = False):
+        on_terminal = sys.stderr.isatty()
         self.bar = tqdm(
-            total=total, desc=description, unit=unit, leave=False, disable=not sys.stderr.isatty()
+            total=total, desc=description, unit=unit, leave=False, disable=quiet or not on_terminal
         )
+        self.prints_lines = not quiet and not on_terminal
         self.description, self.unit, self.total, self.done = description, unit, total, 0
         self.started = time.monotonic()
         self.next_line = 0.0
@@ -31,7 +33,7 @@ class Progress:
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(count)
         elapsed = time.monotonic() - self.started
-        if self.bar.disable and elapsed >= self.next_line:
+        if self.prints_lines and elapsed >= self.next_line:
             self.next_line = elapsed + SECONDS_PER_LINE
             print(self._line(elapsed, note), file=sys.stderr, flush=True)
 

@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from animate import Animator, Results
 from files import atomic_write
 from frames_dataset import FramesDataset, clip_stem
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
 from progress import Progress
 
 
 def reconstruction(
     config: dict,
-    generator: nn.Module,
-    kp_detector: nn.Module,
+    generator: OcclusionAwareGenerator,
+    kp_detector: KPDetector,
     log_dir: str | Path,
     dataset: FramesDataset,
     device: torch.device | str = "cpu",
@@ -28,8 +29,9 @@ def reconstruction(
 ) -> float:
     """Drive the first frame of each test clip by all frames of that clip, into `log_dir`/reconstruction.
 
-    Beside the results (see `Results`) writes `l1.csv`, a row for each video, and `l1.json` with the mean over all frames, as
-    published, and the mean over videos. Returns the mean over all frames of the absolute difference in [0, 1].
+    Beside the results (see `Results`) writes `l1.csv`, a row for each video, and `l1.json` with the mean over
+    all frames, as published, and the mean over videos. Returns the mean over all frames of the absolute
+    difference in [0, 1].
     """
     params = config.get("reconstruction_params") or {}
     folder = Path(log_dir) / "reconstruction"

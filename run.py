@@ -4,8 +4,9 @@
     python run.py config/vox-256.yaml --mode reconstruction --checkpoint log/vox-256_2026-01-31_12-00-00
     torchrun --nproc_per_node=4 run.py config/vox-256.yaml
 
-With --checkpoint, training goes on in the checkpoint's run folder if that run has a config file of the same name. Any
-other config starts a new run from the checkpoint's weights (fine-tuning).
+With --checkpoint, training goes on in the checkpoint's run folder if that run has a config file of the same
+name. Any other config starts a new run from the checkpoint's weights (fine-tuning). Reconstructions and
+animations are written beside the checkpoint, or into --log_dir.
 """
 
 from __future__ import annotations
@@ -18,22 +19,15 @@ from pathlib import Path
 
 import torch
 import yaml
-from torch import nn
 
 from animate import animate
 from batches import check_data
-from checkpoint import (
-    INFERENCE_NETWORKS,
-    find_checkpoint,
-    load_for_finetuning,
-    load_for_inference,
-    read_checkpoint,
-)
+from checkpoint import find_checkpoint, load_for_finetuning, load_for_inference, read_checkpoint
 from device import pick_device, process_group, rank
 from files import atomic_write
 from frames_dataset import FramesDataset
 from logger import Visualizer
-from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
+from modules.build import Networks, build_networks, read_config
 from modules.errors import UserError, command_line
 from reconstruction import reconstruction
 from trackers import TRACKERS, make_tracker
@@ -55,7 +49,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="change values of the config: --set train_params.batch_size=8 dataset_params.root_dir=data/mine",
     )
     parser.add_argument("--mode", default="train", choices=["train", "reconstruction", "animate"])
-    parser.add_argument("--log_dir", default="log", help="folder for the folders of runs (default: log)")
+    parser.add_argument(
+        "--log_dir",
+        type=Path,
+        help="train: the folder for the folders of runs (default: log); reconstruction and animate: the "
+        "folder to write to (default: that of the checkpoint)",
+    )
     parser.add_argument(
         "--checkpoint", help="a .pth.tar file, or the folder of a run, whose newest one is taken"
     )
@@ -97,27 +96,27 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(
             f"{options.mode} needs --checkpoint (a .pth.tar written by training, or the folder of a run)"
         )
-
     config = read_config(options.config, options.set)
-    Visualizer(
-        **(config.get("visualizer_params") or {})
-    )  # tells of an unknown colormap now, not after an epoch
+    # An unknown colormap is told now, and not after an epoch.
+    Visualizer(**(config.get("visualizer_params") or {}))
     device = pick_device(options.device, options.device_ids)
     checkpoint = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
     with process_group(device):
         torch.manual_seed(options.seed or 0)  # of the initial weights; nothing else draws from this stream
-        networks = {
-            "generator": build_generator(config),
-            "discriminator": build_discriminator(config),
-            "kp_detector": build_kp_detector(config),
-        }
+        networks = build_networks(config)
         if options.verbose:
-            print(*networks.values(), sep="\n")
+            tell(*networks)
         dataset = FramesDataset(is_train=options.mode == "train", **config["dataset_params"])
-        if options.mode == "train":
+        if checkpoint is None or options.mode == "train":
             run_training(options, config, networks, checkpoint, dataset, device)
         else:
             run_inference(options, config, networks, checkpoint, dataset, device)
+
+
+def tell(*lines: object) -> None:
+    """Print once, and not once a process of `torchrun`."""
+    if rank() == 0:
+        print(*lines, sep="\n")
 
 
 # ---- Training ------------------------------------------------------------------
@@ -126,33 +125,33 @@ def main(argv: list[str] | None = None) -> None:
 def run_training(
     options: argparse.Namespace,
     config: dict,
-    networks: dict[str, nn.Module],
+    networks: Networks,
     checkpoint: Path | None,
     dataset: FramesDataset,
     device: torch.device,
 ) -> None:
-    goes_on = checkpoint is not None and is_run_of(checkpoint.parent, options.config)
     seed = options.seed or 0
     test_dataset = None
     if "eval_freq" in config["train_params"]:
         test_dataset = FramesDataset(is_train=False, **config["dataset_params"])
-    if goes_on:
-        log_dir = checkpoint.parent
+    if checkpoint is not None and is_run_of(checkpoint.parent, options.config):
+        log_dir, going_on = checkpoint.parent, checkpoint
         seed = seed_of_run(read_checkpoint(checkpoint), checkpoint, options.seed)
-        print(f"going on with {checkpoint}")
+        tell(f"going on with {checkpoint}")
     else:
+        going_on = None
         if checkpoint is not None:
-            print(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule")
-            load_for_finetuning(networks, checkpoint, options.config)
+            notes = load_for_finetuning(networks._asdict(), checkpoint, options.config)
+            tell(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule", *notes)
         check_data(dataset, config["train_params"])
-        log_dir = new_run_folder(Path(options.log_dir), options.config)
+        log_dir = new_run_folder(options.log_dir or Path("log"), options.config)
     if options.set and rank() == 0:
         record_changes(log_dir / options.config.name, config, options.set)
     tracker = make_tracker(options.tracker, log_dir, config) if rank() == 0 else None
     stopped_by = train(
         config,
-        **networks,
-        checkpoint=checkpoint if goes_on else None,
+        *networks,
+        checkpoint=going_on,
         log_dir=log_dir,
         dataset=dataset,
         device_ids=options.device_ids,
@@ -166,8 +165,7 @@ def run_training(
         tracker.close()
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
-    if rank() == 0:
-        print(f"trained: {log_dir}")
+    tell(f"trained: {log_dir}")
 
 
 def is_run_of(folder: Path, config_path: Path) -> bool:
@@ -211,21 +209,20 @@ def record_changes(path: Path, config: dict, changes: list[str]) -> None:
 def run_inference(
     options: argparse.Namespace,
     config: dict,
-    networks: dict[str, nn.Module],
+    networks: Networks,
     checkpoint: Path,
     dataset: FramesDataset,
     device: torch.device,
 ) -> None:
-    used = {name: networks[name].to(device) for name in INFERENCE_NETWORKS}
-    load_for_inference(checkpoint, **used, config_path=options.config)
-    shared = {"device": device, "precision": options.precision, "skip_existing": options.skip_existing}
+    generator, kp_detector = networks.generator.to(device), networks.kp_detector.to(device)
+    load_for_inference(checkpoint, generator, kp_detector, options.config)
+    folder = options.log_dir or checkpoint.parent
+    arguments = (config, generator, kp_detector, folder, dataset, device)
+    more = {"precision": options.precision, "skip_existing": options.skip_existing}
     if options.mode == "reconstruction":
-        loss = reconstruction(config, **used, log_dir=checkpoint.parent, dataset=dataset, **shared)
-        print(f"Reconstruction loss: {loss}")
+        print(f"Reconstruction loss: {reconstruction(*arguments, **more)}")
     else:
-        seed = options.seed or 0
-        folder = animate(config, **used, log_dir=checkpoint.parent, dataset=dataset, seed=seed, **shared)
-        print(f"animations: {folder}")
+        print(f"animations: {animate(*arguments, seed=options.seed or 0, **more)}")
 
 
 if __name__ == "__main__":

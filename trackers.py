@@ -1,4 +1,4 @@
-"""Where a run's curves are shown beside its own files: TensorBoard or Weights & Biases, each where it is installed."""
+"""Where a run's curves are shown beside its own files: TensorBoard or Weights & Biases, where installed."""
 
 from __future__ import annotations
 

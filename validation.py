@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 from frames_dataset import FramesDataset
 from modules.util import full_precision
@@ -22,8 +21,8 @@ FRAMES_PER_CLIP = 4
 class Validation:
     """Reconstruction of a few frames of a few test clips, each from the first frame of its clip.
 
-    Clips and frames are spread evenly over the test set and over the clip, the same ones each time. They are decoded
-    once, and take 8 * 5 frames of memory.
+    Clips and frames are spread evenly over the test set and over the clip, the same ones each time. They are
+    decoded once, and take 8 * 5 frames of memory.
     """
 
     def __init__(self, dataset: FramesDataset):
@@ -36,7 +35,8 @@ class Validation:
     ) -> tuple[dict[str, float], dict[str, Tensor], dict]:
         """L1 and SSIM (means over frames, pixels in [0, 1]) of networks in eval mode, also within autocast.
 
-        Also returns, for a picture, the last frame of each clip as `{"source", "driving"}` and what was generated.
+        Also returns, for a picture, the last frame of each clip as `{"source", "driving"}` and what was
+        generated.
         """
         rows, sources, drivings = [], [], []
         for source, driving in self._pairs(device):
@@ -57,8 +57,21 @@ class Validation:
             yield frames[:1].to(device).expand_as(driving), driving
 
 
+def ssim(generated: Tensor, real: Tensor, data_range: float) -> Tensor:
+    """Structural similarity of pictures (B, 3, H, W), the mean over them."""
+    from torchmetrics.functional.image import (  # takes seconds, and only validation needs it
+        structural_similarity_index_measure,
+    )
+
+    similarity = structural_similarity_index_measure(generated, real, data_range=data_range)
+    return similarity if isinstance(similarity, Tensor) else similarity[0]
+
+
 def spread_frames(dataset: FramesDataset, number: int) -> Tensor:
-    """The first frame of a clip and `FRAMES_PER_CLIP` others: (T, 3, H, W). A clip of one frame gives it twice."""
+    """The first frame of a clip and `FRAMES_PER_CLIP` others: (T, 3, H, W).
+
+    A clip of one frame gives it twice.
+    """
     clip = dataset.clip(number)
     chosen = np.linspace(0, len(clip) - 1, FRAMES_PER_CLIP + 1).round().astype(int)
     wanted = {0, *chosen.tolist()}
@@ -67,7 +80,7 @@ def spread_frames(dataset: FramesDataset, number: int) -> Tensor:
 
 
 def rebuild(generator: nn.Module, kp_detector: nn.Module, source: Tensor, driving: Tensor) -> dict:
-    """What the generator makes of sources (B, 3, H, W) driven by frames (B, 3, H, W), with the keypoints of both."""
+    """What the generator makes of sources driven by frames, (B, 3, H, W) each, with the keypoints of both."""
     kp_source, kp_driving = kp_detector(source), kp_detector(driving)
     generated = generator(source, kp_source=kp_source, kp_driving=kp_driving)
     return generated | {"kp_source": kp_source, "kp_driving": kp_driving}

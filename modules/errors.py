@@ -1,8 +1,8 @@
 """Mistakes of the user, told in one line.
 
-Everything a user can get wrong raises a `UserError`, whose message names the file or key and the remedy. The entry points
-are wrapped in `command_line`, which prints that message on stderr and exits with status 2. Any other exception is a bug of
-ours and keeps its traceback. This file imports nothing heavy, so that `--help` stays fast.
+Everything a user can get wrong raises a `UserError`, whose message names the file or key and the remedy. The
+entry points are wrapped in `command_line`, which prints that message on stderr and exits with status 2. Any
+other exception is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DatasetError(UserError):
 
 
 def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
-    """A `UserError` that leaves `main(argv)` becomes one line on stderr and exit status 2, Ctrl-C a quiet 130.
+    """A `UserError` that leaves `main(argv)` is one line on stderr and exit status 2, Ctrl-C a quiet 130.
 
     Warnings are one line on stderr, too.
     """
@@ -54,6 +54,6 @@ def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None
 
 
 def last_line(error: UserError) -> str:
-    """The message; of an error from a DataLoader worker, which PyTorch wraps in the worker's traceback, what it ends in."""
+    """The message; where PyTorch wraps it in the traceback of a DataLoader's worker, what that ends in."""
     prefix = f"{type(error).__module__}.{type(error).__qualname__}: "
     return str(error).strip().splitlines()[-1].removeprefix(prefix)

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -19,8 +20,10 @@ import demo
 from animate import Animator, normalize_kp, pose
 from media.clips import open_clip
 from media.pictures import fit, write_image
+from media.tensors import to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector
+from progress import Progress
 from tests.small import images, randomize, small_config, write_config
 
 ROOT = Path(__file__).parent.parent
@@ -220,7 +223,7 @@ def test_frames_are_read_as_they_are_shown() -> None:
 
     networks = trained(small_config())
     animator = Animator(networks["generator"], networks["kp_detector"], images(1), batch_size=2)
-    for shown, _ in enumerate(demo.animated(animator, clip()), start=1):
+    for shown, _ in enumerate(animator.animate(map(to_tensor, clip())), start=1):
         assert len(read) <= shown + 2
         if shown == 10:
             break
@@ -457,12 +460,52 @@ def test_without_options_the_sample_is_animated(
 # Processes
 
 
-def test_help_loads_no_torch() -> None:
-    script = "import sys, demo\ntry: demo.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules, file=sys.stderr)"
+def test_help_loads_nothing_slow_that_it_can_do_without() -> None:
+    """PyTorch takes the most of the three seconds that --help may take; torchvision alone would double them."""
+    script = "import sys, demo, run\ntry: demo.main(['--help'])\nexcept SystemExit: pass\n"
+    script += "print({'torchvision', 'torchmetrics', 'face_alignment'} & set(sys.modules), file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stderr.strip() == "False" and "--source_image" in done.stdout
+    assert done.stderr.strip() == "set()" and "--source_image" in done.stdout
+
+
+# A page
+
+
+def test_a_page_animates_with_progress_and_cancels(inputs: Path, tmp_path: Path) -> None:
+    """What a caller without a command line has: its own progress, from any thread, and a way to stop."""
+    networks = tuple(trained(small_config()).values())
+    driving = demo.FittedClip(open_clip(inputs / "driving"), (SIZE, SIZE), "stretch")
+    settings = demo.Settings(relative=True, find_best_frame=True, side_by_side=True)
+    for stop_at, kept in ((None, FRAMES), (FRAMES + 3, 3), (2, None)):
+        seen: list[str] = []
+
+        class Bar(Progress):
+            def advance(self, count: int, note: str = "") -> None:
+                seen.append(self.description)
+
+        def animate() -> demo.Written:
+            with VideoWriter(result, FPS) as writer:
+                return demo.write_animation(
+                    networks,
+                    picture(0),
+                    driving,
+                    writer,
+                    settings,
+                    show=lambda what, total: Bar(total, what, "frames", quiet=True),
+                    cancelled=lambda: len(seen) == stop_at,
+                )
+
+        result = tmp_path / f"{stop_at}.mp4"
+        with ThreadPoolExecutor() as pool:
+            future = pool.submit(animate)
+            if kept is None:
+                assert isinstance(future.exception(), demo.Cancelled) and not result.exists()
+                continue
+            assert future.result().frames == kept == len(open_clip(result))
+        assert seen == ["best frame"] * FRAMES + ["animation"] * kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10.mp4", "None.mp4"]
 
 
 def test_ctrl_c_keeps_what_is_done(place: Path, inputs: Path) -> None:

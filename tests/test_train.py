@@ -25,10 +25,11 @@ from frames_dataset import FramesDataset
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from modules.errors import CheckpointError, UserError
 from modules.model import DiscriminatorFullModel, GeneratorFullModel
+from state import set_learning_rates
 from tests.clips import write_clip
 from tests.small import small_config
 from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
-from train import set_learning_rates, train
+from train import train
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,12 +16,13 @@ from torch import nn
 import strip_checkpoint
 from batches import EpochBatches, draw_transform
 from checkpoint import find_checkpoint, load_for_inference, read_checkpoint
-from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
+from modules.build import build_generator, build_kp_detector, build_networks, read_config
 from modules.errors import UserError
+from state import TrainingState
 from tests.small import images, small_config
 from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
 from tools import plot
-from train import TrainingState, full_models, picture_is_due, train_step
+from train import full_models, picture_is_due, train_step
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -128,12 +129,7 @@ def weights_after_steps(accumulate: int) -> dict[str, torch.Tensor]:
 
 def new_state(config: dict) -> tuple[TrainingState, tuple[nn.Module, nn.Module]]:
     torch.manual_seed(0)
-    builders = {
-        "generator": build_generator,
-        "discriminator": build_discriminator,
-        "kp_detector": build_kp_detector,
-    }
-    networks = {name: build(config) for name, build in builders.items()}
+    networks = build_networks(config)
     state = TrainingState(config, networks, CPU, seed=0, precision="fp32")
     return state, full_models(config, networks, CPU, device_ids=None)
 
