@@ -12,7 +12,8 @@ from skimage import data
 
 from faces.boxes import iou
 from faces.choose import (
-    around_face,
+    GROWTH,
+    GROWTH_OF_STILL,
     box_option,
     check_box,
     choose_faces,
@@ -63,7 +64,7 @@ def fixed(*boxes: tuple[float, ...]) -> Detector:
 def test_the_source_box_is_the_true_one(cascade: Detector) -> None:
     picture, face = scene((280, 60))
     found = find_faces(picture, cascade, PHOTO)
-    assert overlap(around_face(found[0]), around_face(face)) >= 0.7
+    assert overlap(shaped(found[0], 1, GROWTH_OF_STILL), shaped(face, 1, GROWTH_OF_STILL)) >= 0.7
 
 
 def test_the_driving_box_is_steady_and_the_true_one(cascade: Detector, tmp_path: Path) -> None:
@@ -73,9 +74,9 @@ def test_the_driving_box_is_steady_and_the_true_one(cascade: Detector, tmp_path:
     with VideoWriter(tmp_path / "moving.mp4", 25) as writer:
         for frame in frames:
             writer.write(frame)
-    found = around_face(find_steady_box(open_clip(tmp_path / "moving.mp4"), cascade))
+    found = shaped(find_steady_box(open_clip(tmp_path / "moving.mp4"), cascade), 1, GROWTH)
     truth = np.concatenate([np.min(faces, axis=0)[:2], np.max(faces, axis=0)[2:]])
-    assert overlap(found, around_face(truth)) >= 0.7
+    assert overlap(found, shaped(truth, 1, GROWTH)) >= 0.7
 
 
 def test_where_there_is_no_face_the_remedy_is_named(tmp_path: Path) -> None:
@@ -142,9 +143,9 @@ def test_others_are_not_taken_into_the_box() -> None:
 
 
 def test_boxes_are_grown_and_get_the_models_shape() -> None:
-    assert around_face(np.array([100, 100, 180, 200])) == (80, 90, 200, 210)
-    assert around_face(np.array([0, 0, 100, 100])) == (-10, -10, 110, 110)
-    assert around_face(np.array([100, 100, 180, 200]), aspect=2) == (20, 90, 260, 210)
+    assert shaped((100, 100, 180, 200), aspect=1, growth=0.1) == (80, 90, 200, 210)
+    assert shaped((0, 0, 100, 100), aspect=1, growth=0.1) == (-10, -10, 110, 110)
+    assert shaped((100, 100, 180, 200), aspect=2, growth=0.1) == (20, 90, 260, 210)
     assert shaped((10, 10, 30, 20), aspect=1) == (10, 5, 30, 25)
 
 
