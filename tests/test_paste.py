@@ -59,6 +59,8 @@ def test_the_border_is_soft_within_the_picture_and_solid_at_its_edge() -> None:
     pasted = Paster(SIZE, [(-20, 20, 80, 120)]).paste(np.zeros((*SIZE, 3), np.uint8), [plain(200)])
     row, column = pasted[70, :, 0].astype(int), pasted[:, 40, 0].astype(int)
     assert (row[:70] == 200).all() and (np.diff(row[69:80]) < 0).all() and (row[80:] == 0).all()
+    at_edges = Paster(SIZE, [(0, -2, 160, 122)]).paste(np.zeros((*SIZE, 3), np.uint8), [plain(200)])
+    assert (at_edges == 200).all()
     assert (column[:21] == 0).all() and (np.diff(column[20:31]) > 0).all() and (column[30:] == 200).all()
 
 
