@@ -8,6 +8,9 @@ what else an exact continuation needs (state.py).
 
 A run folder holds `%08d-checkpoint.pth.tar` for epochs, `last-checkpoint.pth.tar`, written by time and at a
 stop, and `best-checkpoint.pth.tar`, the best by validation.
+
+A `.safetensors` file, in which no pickle can hide, holds the weights of inference alone, under "generator." and
+"kp_detector." before their names.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from files import atomic_write
@@ -48,7 +52,7 @@ def find_checkpoint(path: str | Path) -> Path:
         return max(candidates, key=lambda file: position(read_checkpoint(file)))
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such checkpoint; --checkpoint takes a .pth.tar file or the folder of a run"
+            f"{path}: no such checkpoint; --checkpoint takes a .pth.tar or .safetensors file, or the folder of a run"
         )
     return path
 
@@ -84,7 +88,10 @@ def read_checkpoint(path: str | Path) -> dict:
     is not a checkpoint of this project.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if is_safetensors(path):
+            content = by_network(load_file(path))
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage brings about
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -97,11 +104,39 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def write_checkpoint(content: dict, path: Path) -> None:
-    """Leaves the old file or the whole new one on the disk, whenever the process or the machine dies."""
+    """Leaves the old file or the whole new one on the disk, whenever the process or the machine dies.
+
+    A `.safetensors` file takes the `inference_weights` alone.
+    """
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+        if is_safetensors(path):
+            file.write(save(flattened(content), metadata={"format": "pt"}))
+        else:
+            torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def is_safetensors(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".safetensors"
+
+
+def flattened(content: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The weights of networks under `network.name`."""
+    return {
+        f"{network}.{name}": tensor.contiguous()
+        for network, state in content.items()
+        for name, tensor in state.items()
+    }
+
+
+def by_network(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What `flattened` was given."""
+    content: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        network, _, name = key.partition(".")
+        content.setdefault(network, {})[name] = tensor
+    return content
 
 
 def inference_weights(content: dict) -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """Reduce a training checkpoint to the weights that inference needs, about a quarter of its size.
 
-python strip_checkpoint.py log/vox-256_2026-01-31_12-00-00 vox-small.pth.tar
+    python strip_checkpoint.py log/vox-256_2026-01-31_12-00-00 vox-small.pth.tar
+    python strip_checkpoint.py vox-small.pth.tar vox-small.safetensors
+
+The suffix of the output decides the format. A .safetensors file can hold no pickle, and any program that knows
+the format reads it.
 """
 
 from __future__ import annotations
@@ -19,9 +23,12 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "checkpoint", help="a .pth.tar file, or the folder of a run, whose newest one is taken"
+        "checkpoint",
+        help="a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken",
     )
-    parser.add_argument("output", type=Path, help="the file to write; it must not exist")
+    parser.add_argument(
+        "output", type=Path, help="the .pth.tar or .safetensors file to write; it must not exist"
+    )
     options = parser.parse_args(argv)
 
     if options.output.exists() or not options.output.parent.is_dir():

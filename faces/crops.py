@@ -1,4 +1,4 @@
-"""Cut faces out of a video."""
+"""Cut faces out of pictures and videos."""
 
 from __future__ import annotations
 
@@ -6,12 +6,27 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from faces.boxes import CropBox
 from faces.tracks import Track
 from media.clips import Clip
 from media.pictures import Size, fit
 from media.writer import VideoWriter
 from progress import Progress
+
+
+def cut_out(frame: np.ndarray, box: Sequence[int], size: Size) -> np.ndarray:
+    """The part `box` of a frame (H, W, 3) uint8, resized to `size` (height, width).
+
+    The box is left, top, right, bottom and holds some of the frame. Where it reaches over the edge, the edge
+    is repeated.
+    """
+    left, top, right, bottom = box
+    height, width = frame.shape[:2]
+    inside = frame[max(0, top) : bottom, max(0, left) : right]
+    beyond = (max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0)
+    return fit(np.pad(inside, beyond, mode="edge"), size, "stretch")
 
 
 def write_crops(

@@ -166,7 +166,9 @@ def occlude(features: Tensor, occlusion_map: Tensor | None) -> Tensor:
 def blend(deformed: Tensor, painted: Tensor, occlusion_map: Tensor) -> Tensor:
     """The warped source where the occlusion map (B, 1, ., .) is 1, what was painted where it is 0.
 
-    Images are (B, C, H, W); the result has the dtype of the warped one.
+    Images are (B, C, H, W); the result has the dtype of the warped one. What was painted at another size is
+    brought to that of the warped source.
     """
-    visible = resize(occlusion_map, painted.shape[2:])
+    painted = resize(painted, deformed.shape[2:])
+    visible = resize(occlusion_map, deformed.shape[2:])
     return (visible * deformed + (1 - visible) * painted).to(deformed.dtype)

@@ -1,0 +1,288 @@
+"""Models by name: a config and a checkpoint, which is downloaded once into the user's cache.
+
+    config, checkpoint = find_model("vox")
+
+`config/checkpoints.yaml` is the table of names. A download goes to a hidden file beside its place, is verified
+and then renamed. Where a transfer breaks off, the next one goes on, from another mirror too. Beside each
+verified file lies `FILE.sha256`, so that it is hashed once and not in every run.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+import yaml
+from filelock import FileLock
+
+from checkpoint import load_for_inference
+from files import atomic_write
+from modules.build import build_generator, build_kp_detector, read_config
+from modules.errors import CheckpointError, UserError
+from progress import Progress
+
+ROOT = Path(__file__).resolve().parent
+TABLE = ROOT / "config" / "checkpoints.yaml"
+DEFAULT_MODEL = "puppets"
+CACHE = pooch.os_cache("first-order-model")
+
+MEBIBYTE = 2**20
+PIECE = 2**16  # bytes; what is lost of a piece that breaks off
+TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+
+# ---- Names ---------------------------------------------------------------------
+
+
+class Model(NamedTuple):
+    """The two files that make networks."""
+
+    config: Path
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table. `config/checkpoints.yaml` explains the columns."""
+
+    name: str
+    config: Path
+    file: str
+    licence: str
+    size: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    mirrors: tuple[str, ...] = ()
+
+
+def read_table(path: Path = TABLE) -> dict[str, Entry]:
+    """The rows of a table by name; configs lie beside it."""
+    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {
+        name: Entry(**row | {"name": name, "config": path.parent / row["config"]})
+        for name, row in rows.items()
+    }
+
+
+def find_model(name: str, offline: bool = False, table: Path = TABLE, cache: Path = CACHE) -> Model:
+    """The config and the checkpoint of a model, which is downloaded into the folder `cache` if it isn't there.
+
+    A file that somebody put there by hand is verified once. Raises `UserError` for a name that is not in the
+    table, with `offline` or where no mirror works for a file that is not there, and for a wrong one.
+    """
+    entries = read_table(table)
+    if name not in entries:
+        raise UserError(f"--model {name}: no such model; choose one of {', '.join(entries)}")
+    entry = entries[name]
+    if not entry.mirrors:
+        path = ROOT / entry.file
+        if not path.exists():
+            raise UserError(f"{entry.file} is not in this checkout: give --config and --checkpoint")
+        return Model(entry.config, path)
+    path = cache / entry.file
+    if not is_verified(path, entry):
+        with one_process_at_a_time(path):
+            put_in_place(entry, path, offline)
+    return Model(entry.config, path)
+
+
+def one_process_at_a_time(path: Path) -> FileLock:
+    """A lock on the checkpoint `path`, whose folder is made. Raises `UserError` if it can't be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / ".lock").touch()
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: can't be written ({error.strerror}); XDG_CACHE_HOME names another cache"
+        ) from error
+    return FileLock(path.parent / ".lock")
+
+
+def put_in_place(entry: Entry, path: Path, offline: bool) -> None:
+    """Download the checkpoint unless it is there, and verify it."""
+    if path.is_file():
+        problem = problem_of(path, entry)
+        if problem is not None:
+            raise CheckpointError(f"{path}: {problem}; remove it and run again")
+    elif offline:
+        raise UserError(f"{path}: is not there, and --offline forbids to download it; {by_hand(entry, path)}")
+    else:
+        download(entry, path)
+    record(path, entry)
+
+
+def by_hand(entry: Entry, path: Path) -> str:
+    """Where a checkpoint can be had without this program, and where to put it."""
+    return f"get it from {' or '.join(entry.mirrors)} and put it into {path.parent}"
+
+
+# ---- Verification --------------------------------------------------------------
+
+
+def problem_of(path: Path, entry: Entry) -> str | None:
+    """What is wrong with a checkpoint; None if it is the one that the table means.
+
+    Without a hash in the table it must hold the networks of the config.
+    """
+    for kind in ("sha256", "md5"):
+        expected = getattr(entry, kind)
+        if expected is not None:
+            found = pooch.file_hash(str(path), alg=kind)
+            return None if found == expected else f"its {kind} is {found}, not {expected} as in the table"
+    config = read_config(entry.config)
+    try:
+        load_for_inference(path, build_generator(config), build_kp_detector(config), entry.config.name)
+    except CheckpointError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def record_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def is_verified(path: Path, entry: Entry) -> bool:
+    """Whether the file is as it was when its hash was recorded, and the table has no other one by now."""
+    recorded = record_of(path)
+    if not path.is_file() or not recorded.is_file() or recorded.stat().st_mtime < path.stat().st_mtime:
+        return False
+    return entry.sha256 in (None, recorded.read_text().split()[0])
+
+
+def record(path: Path, entry: Entry) -> None:
+    """Write the sha256 of a verified file beside it, and tell it where the table has no hash."""
+    digest = entry.sha256 or pooch.file_hash(str(path), alg="sha256")
+    with atomic_write(record_of(path)) as temporary:
+        temporary.write_text(f"{digest}  {path.name}\n")  # as `sha256sum --check` reads it
+    if entry.sha256 is None and entry.md5 is None:
+        print(f"{path.name}: sha256 {digest} (the table has no hash of it; its layout is right)")
+
+
+# ---- Download ------------------------------------------------------------------
+
+
+class MirrorError(Exception):
+    """Why a mirror can't give the file."""
+
+
+def download(entry: Entry, path: Path) -> None:
+    """Get a verified file from the first mirror that has it. Raises `UserError` with what each one answered."""
+    part = path.with_name(f".part-{path.name}")  # the suffix tells the format
+    problems = []
+    for url in entry.mirrors:
+        try:
+            receive_verified(url, entry, part)
+            part.replace(path)
+            return
+        except MirrorError as error:
+            problems.append(f"{urlsplit(url).netloc}: {error}")
+    raise UserError(f"{entry.file} can't be downloaded ({'; '.join(problems)}); {by_hand(entry, path)}")
+
+
+def receive_verified(url: str, entry: Entry, part: Path) -> None:
+    """Complete `part` from `url` and verify it. Where it was begun elsewhere and does not fit, it starts anew."""
+    for begun in (length(part) > 0, False):
+        receive(url, entry, part)
+        problem = problem_of(part, entry)
+        if problem is None:
+            return
+        part.unlink()
+        if not begun:
+            raise MirrorError(problem)
+
+
+def receive(url: str, entry: Entry, part: Path) -> None:
+    """Go on with `part` from `url` for as long as each attempt brings more of it."""
+    furthest = length(part)
+    while True:
+        try:
+            return receive_once(url, entry, part)
+        except requests.RequestException as error:
+            if length(part) <= furthest:
+                raise MirrorError(reason(error)) from error
+            furthest = length(part)
+
+
+def receive_once(url: str, entry: Entry, part: Path) -> None:
+    """One request for what `part` lacks. Raises `requests.RequestException` where the transfer breaks off."""
+    start = length(part)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if start and response.status_code == requests.codes.requested_range_not_satisfiable:
+            if total_of(response) != start:  # else all of it is there already
+                part.unlink()
+                receive_once(url, entry, part)
+            return
+        response.raise_for_status()
+        start = start if response.status_code == requests.codes.partial_content else 0
+        total = total_of(response)
+        if None not in (entry.size, total) and total != entry.size:
+            raise MirrorError(f"its file has {total} bytes, not {entry.size}")
+        save(response, part, start, total)
+
+
+def save(response: requests.Response, part: Path, start: int, total: int | None) -> None:
+    """Write an answer into `part` from byte `start` on. Raises `UserError` where the disk is full."""
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - start > free:
+        raise full_disk(part, f"{mebibytes(total - start)} MiB are needed and {mebibytes(free)} are free")
+    try:
+        with (
+            part.open("r+b" if start else "wb") as file,
+            Progress(total and mebibytes(total), part.name.removeprefix(".part-"), "MiB") as progress,
+        ):
+            file.seek(start)
+            progress.advance(start // MEBIBYTE)
+            for done in written(response, file, start):
+                progress.advance(done // MEBIBYTE - progress.done)
+    except requests.RequestException:  # an OSError too
+        raise
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise full_disk(part, error.strerror or str(error)) from error
+
+
+def written(response: requests.Response, file: BinaryIO, done: int) -> Iterator[int]:
+    """Write an answer piece by piece; yields how many bytes there are in all."""
+    for piece in response.iter_content(PIECE):
+        file.write(piece)
+        done += len(piece)
+        yield done
+
+
+def full_disk(part: Path, problem: str) -> UserError:
+    return UserError(
+        f"{part.parent}: can't hold the download ({problem}); free some space, or let XDG_CACHE_HOME name "
+        "another place"
+    )
+
+
+def total_of(response: requests.Response) -> int | None:
+    """How long the whole file is, as far as an answer tells."""
+    whole = re.fullmatch(r"bytes .*/(\d+)", response.headers.get("Content-Range", ""))
+    if whole:
+        return int(whole[1])
+    size = response.headers.get("Content-Length", "")
+    return int(size) if size.isdigit() and response.status_code == requests.codes.ok else None
+
+
+def reason(error: requests.RequestException) -> str:
+    """Why a request failed, in a few words."""
+    if error.response is not None:
+        return f"answers {error.response.status_code} {error.response.reason}"
+    words = {requests.Timeout: "does not answer", requests.exceptions.ChunkedEncodingError: "breaks off"}
+    return next((text for kind, text in words.items() if isinstance(error, kind)), "can't be reached")
+
+
+def length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def mebibytes(size: int) -> int:
+    return -(-size // MEBIBYTE)
