@@ -96,7 +96,7 @@ class Cancelled(Exception):
 
 
 class Written(NamedTuple):
-    """The number of frames in a result, and of the frame that movement was measured from, if one was chosen."""
+    """How many frames a result has, and from which movement was measured, if one was chosen."""
 
     frames: int
     best_frame: int | None

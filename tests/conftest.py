@@ -14,9 +14,25 @@ os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.clips import write_dataset
+from tests.demo_files import write_inputs
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A dataset of six training and a few test clips of 32x32 pixels."""
     return write_dataset(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `write_inputs`."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture
+def place(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The inputs as the working folder; results go to the test's own folder, which is returned."""
+    monkeypatch.chdir(inputs)
+    return tmp_path
