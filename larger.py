@@ -27,5 +27,6 @@ def encode_larger(generator: OcclusionAwareGenerator, large: Tensor, small: Tens
     """
     if generator.image_skip:
         return generator.encode(small)._replace(image=large)
+    assert generator.dense_motion_network is not None
     motion_source = generator.dense_motion_network.downsample(small)  # (B, C, ., .)
     return generator.encode(large)._replace(small=motion_source)

@@ -64,6 +64,7 @@ def trained_networks() -> tuple[OcclusionAwareGenerator, KPDetector]:
                 module.running_var.uniform_(0.2, 2)
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.3)
+        assert isinstance(generator.final, nn.Conv2d)
         generator.final.weight *= 8
         kp_detector.kp.weight *= 8
         assert kp_detector.jacobian is not None

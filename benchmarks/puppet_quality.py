@@ -54,6 +54,8 @@ from files import atomic_write
 from frames_dataset import FramesDataset, clip_stem, identity
 from modules.build import read_config
 from modules.errors import DatasetError, UserError, command_line
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
 from progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +65,7 @@ FITTED_FRAMES = 4  # of each training identity, for the regression
 TORN_ERROR = 0.25  # a pixel with a larger error is torn
 DEAD_SHARE = 0.001  # a keypoint that fewer of the pixels follow is dead
 
-Networks = tuple[nn.Module, nn.Module]
+Networks = tuple[OcclusionAwareGenerator, KPDetector]
 
 
 class Sample(NamedTuple):

@@ -18,21 +18,15 @@ import argparse
 import contextlib
 import statistics
 import time
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.processes import peak_memory, run_alone
 from modules.build import build_discriminator, build_generator, build_kp_detector, frame_shape, read_config
-from modules.model import (
-    DiscriminatorFullModel,
-    GeneratorFullModel,
-    Pyramid,
-    Vgg19,
-    generator_gan_loss,
-    weighted_l1,
-)
-from modules.util import Keypoints, frozen
+from modules.model import DiscriminatorFullModel, GeneratorFullModel
+from modules.util import frozen
+from modules.vgg import Vgg19
 
 VARIANTS = ("plain", "frozen VGG", "ours", "ours, c. last")
 
@@ -40,27 +34,20 @@ VARIANTS = ("plain", "frozen VGG", "ours", "ours, c. last")
 class PlainGeneratorFullModel(GeneratorFullModel):
     """The same losses with every intermediate result kept for a backward pass."""
 
-    def perceptual(self, real: Pyramid, generated: Pyramid) -> Tensor:
-        losses = []
-        for scale in self.scales:
-            features = self.vgg(generated[f"prediction_{scale}"])
-            target = [feature.detach() for feature in self.vgg(real[f"prediction_{scale}"])]
-            losses.append(weighted_l1(features, target, self.loss_weights["perceptual"]))
-        return torch.stack(losses).sum()
+    def value(self, name: str, known: dict[str, Any]) -> Any:
+        if name == "real_features" and name not in known:
+            levels = self.features(self.value("real_pyramid", known))
+            known[name] = [[maps.detach() for maps in level] for level in levels]
+        return super().value(name, known)
 
-    def adversarial(self, real: Pyramid, generated: Pyramid, kp: Keypoints) -> dict[str, Tensor]:
-        judged, target = self.discriminator(generated, kp=kp), self.discriminator(real, kp=kp)
-        gan, matching = [], []
-        scales = [
-            name.removeprefix("prediction_map_") for name in judged if name.startswith("prediction_map_")
-        ]
-        for scale in scales:
-            features, target_features = judged[f"feature_maps_{scale}"], target[f"feature_maps_{scale}"]
-            gan.append(generator_gan_loss(judged[f"prediction_map_{scale}"]))
-            matching.append(weighted_l1(features, target_features, self.loss_weights["feature_matching"]))
+    def judge(self, known: dict[str, Any]) -> dict[str, list]:
+        kp, scales = known["kp_driving"], self.discriminator.scales
+        generated = self.discriminator(self.value("generated_pyramid", known), kp=kp)
+        real = self.discriminator(self.value("real_pyramid", known), kp=kp)
         return {
-            "gen_gan": self.loss_weights["generator_gan"] * torch.stack(gan).sum(),
-            "feature_matching": torch.stack(matching).sum(),
+            "generated_judgements": [generated[f"prediction_map_{scale}"] for scale in scales],
+            "generated_maps": [generated[f"feature_maps_{scale}"] for scale in scales],
+            "real_maps": [real[f"feature_maps_{scale}"] for scale in scales],
         }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ Pyramid = dict[str, Tensor]  # "prediction_<scale>" -> (B, C, scale·H, scale·W
 class ImagePyramide(nn.Module):
     """Image (B, C, H, W) -> {"prediction_<scale>": (B, C, scale·H, scale·W)}, blurred against aliasing."""
 
-    def __init__(self, scales: list[float], num_channels: int):
+    def __init__(self, scales: Sequence[float], num_channels: int):
         super().__init__()
         self.scales = scales
         self.downs = nn.ModuleDict(

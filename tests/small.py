@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+
+from modules.keypoint_detector import KPDetector
 
 SMALL_CONFIG = {
     "dataset_params": {
@@ -88,7 +91,7 @@ def small_config(changes: dict | None = None) -> dict:
     config = copy.deepcopy(SMALL_CONFIG)
     for key, value in (changes or {}).items():
         *parents, last = key.split(".")
-        place = config
+        place: dict[str, Any] = config
         for name in parents:
             place = place.setdefault(name, {})
         if value is None:
@@ -124,6 +127,7 @@ def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            assert module.running_mean is not None and module.running_var is not None
             for tensor, low, high in (
                 (module.running_mean, -0.3, 0.3),
                 (module.running_var, 0.5, 1.5),
@@ -131,6 +135,6 @@ def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
                 (module.bias.data, -0.3, 0.3),
             ):
                 tensor.uniform_(low, high, generator=generator)
-    if getattr(network, "jacobian", None) is not None:
+    if isinstance(network, KPDetector) and network.jacobian is not None:
         network.jacobian.weight.data.normal_(0, 0.02, generator=generator)
     return network

@@ -35,6 +35,8 @@ from media.writer import VideoWriter
 from modules.build import read_config
 from modules.dense_motion import sparse_motions
 from modules.errors import UserError, command_line
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
 from modules.util import make_coordinate_grid
 from puppets.dataset import FPS
 from puppets.identity import Puppet
@@ -64,7 +66,7 @@ INSIDE_PAIRS = ((17, 22), (27, 4), (21, 6))  # source, driving
 TRANSFER_PAIR = (13, 22)
 METHOD_PAIR = (17, 22)
 
-Networks = tuple[nn.Module, nn.Module]
+Networks = tuple[OcclusionAwareGenerator, KPDetector]
 T = TypeVar("T")
 
 # ---- Puppets -----------------------------------------------------------------
