@@ -9,8 +9,8 @@ what else an exact continuation needs (state.py).
 A run folder holds `%08d-checkpoint.pth.tar` for epochs, `last-checkpoint.pth.tar`, written by time and at a
 stop, and `best-checkpoint.pth.tar`, the best by validation.
 
-A `.safetensors` file, in which no pickle can hide, holds the weights of inference alone, under "generator." and
-"kp_detector." before their names.
+A `.safetensors` file, in which no pickle can hide, holds the weights of inference alone, under "generator."
+and "kp_detector." before their names.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def find_checkpoint(path: str | Path) -> Path:
         return max(candidates, key=lambda file: position(read_checkpoint(file)))
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such checkpoint; --checkpoint takes a .pth.tar or .safetensors file, or the folder of a run"
+            f"{path}: no such checkpoint; --checkpoint takes a .pth.tar or .safetensors file, "
+            "or the folder of a run"
         )
     return path
 

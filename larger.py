@@ -1,4 +1,4 @@
-"""Pictures larger than a model was trained for: the motion is estimated at the model's size, the rest follows.
+"""Pictures larger than a model was trained for: the motion is estimated at the model's size.
 
 Where things move is learned at one size; at another, keypoints wander and masks fall apart. A flow can be
 enlarged. What is done with it depends on the model (`python -m benchmarks.larger_size` has the figures):

@@ -3,8 +3,8 @@
     python strip_checkpoint.py log/vox-256_2026-01-31_12-00-00 vox-small.pth.tar
     python strip_checkpoint.py vox-small.pth.tar vox-small.safetensors
 
-The suffix of the output decides the format. A .safetensors file can hold no pickle, and any program that knows
-the format reads it.
+The suffix of the output decides the format. A .safetensors file can hold no pickle, and any program that
+knows the format reads it.
 """
 
 from __future__ import annotations

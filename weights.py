@@ -2,9 +2,9 @@
 
     config, checkpoint = find_model("vox")
 
-`config/checkpoints.yaml` is the table of names. A download goes to a hidden file beside its place, is verified
-and then renamed. Where a transfer breaks off, the next one goes on, from another mirror too. Beside each
-verified file lies `FILE.sha256`, so that it is hashed once and not in every run.
+`config/checkpoints.yaml` is the table of names. A download goes to a hidden file beside its place, is
+verified and then renamed. Where a transfer breaks off, the next one goes on, from another mirror too.
+Beside each verified file lies `FILE.sha256`, so that it is hashed once and not in every run.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def read_table(path: Path = TABLE) -> dict[str, Entry]:
 
 
 def find_model(name: str, offline: bool = False, table: Path = TABLE, cache: Path = CACHE) -> Model:
-    """The config and the checkpoint of a model, which is downloaded into the folder `cache` if it isn't there.
+    """The config and the checkpoint of a model, downloaded into the folder `cache` if it isn't there.
 
     A file that somebody put there by hand is verified once. Raises `UserError` for a name that is not in the
     table, with `offline` or where no mirror works for a file that is not there, and for a wrong one.
@@ -172,7 +172,7 @@ class MirrorError(Exception):
 
 
 def download(entry: Entry, path: Path) -> None:
-    """Get a verified file from the first mirror that has it. Raises `UserError` with what each one answered."""
+    """Get a verified file from the first mirror that has it. Raises `UserError` with what each answered."""
     part = path.with_name(f".part-{path.name}")  # the suffix tells the format
     problems = []
     for url in entry.mirrors:
@@ -186,7 +186,7 @@ def download(entry: Entry, path: Path) -> None:
 
 
 def receive_verified(url: str, entry: Entry, part: Path) -> None:
-    """Complete `part` from `url` and verify it. Where it was begun elsewhere and does not fit, it starts anew."""
+    """Complete `part` from `url` and verify it. A part from elsewhere that does not fit starts anew."""
     for begun in (length(part) > 0, False):
         receive(url, entry, part)
         problem = problem_of(part, entry)

@@ -9,9 +9,9 @@ all of them; the figures are over all rounds. After each turn comes a pause in w
 variant stops spinning.
 
 Ratios are to the plain loop. GFLOP counts the multiplications and additions of convolutions and matrix
-products, as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3 convolution,
-measured between the rounds. Weights are random, with batch statistics far from their initial values, and scaled
-so that pictures have contrast.
+products, as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3
+convolution, measured between the rounds. Weights are random, with batch statistics far from their initial
+values, and scaled so that pictures have contrast.
 """
 
 from __future__ import annotations

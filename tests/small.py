@@ -123,7 +123,7 @@ def images(batch: int, size: int = 32, seed: int = 0) -> Tensor:
 
 
 def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every normalisation non-trivial statistics and scales, and the Jacobian head weights, as training would."""
+    """Statistics and scales for each normalisation, and weights for the Jacobian head, as after training."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -99,7 +99,7 @@ def exists_in_repository(name: str) -> bool:
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """The words of each command of the page's bash blocks, without comments and settings of the environment."""
+    """The words of each command in a page's bash blocks, without comments and environment settings."""
     for block in blocks(page, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)

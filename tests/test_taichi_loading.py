@@ -1,4 +1,4 @@
-"""Lists of pieces of videos: their frames, part of the picture, names, what is gone, going on after a kill."""
+"""Pieces of listed videos: frames, part of the picture, names, what is gone, going on after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training end to end through run.py: files, exact resume, signals, several processes, fine-tuning, clear failures."""
+"""Training through run.py: files, exact resume, signals, processes, fine-tuning, clear failures."""
 
 from __future__ import annotations
 
@@ -141,7 +141,8 @@ def test_a_kill_during_a_save_leaves_the_last_whole_checkpoint(tmp_path: Path) -
         "import sys, torch; from pathlib import Path; from checkpoint import write_checkpoint\n"
         "for number in range(10**6):\n"
         "    weights = {'weight': torch.full((300_000,), float(number))}\n"
-        "    write_checkpoint({'generator': weights, 'kp_detector': {}, 'number': number}, Path(sys.argv[1]))\n"
+        "    content = {'generator': weights, 'kp_detector': {}, 'number': number}\n"
+        "    write_checkpoint(content, Path(sys.argv[1]))\n"
         "    print(number, flush=True)\n"
     )
     rng = random.Random(0)
@@ -323,7 +324,8 @@ def test_streams_of_different_keys_differ() -> None:
 def test_switches_keep_the_losses_close(
     root: Path, monkeypatch: pytest.MonkeyPatch, arguments: list, changes: dict
 ) -> None:
-    # Compiled without a C++ compiler, which a fresh machine lacks; what the compiler makes of our graph is PyTorch's to test.
+    # Compiled without a C++ compiler, which a fresh machine lacks; what the compiler makes of our graph is
+    # PyTorch's to test.
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
     plain = losses_logged(start(root, config_file(root, train_params__num_epochs=1), log="plain"))
     switched = losses_logged(
@@ -382,7 +384,7 @@ def test_a_batch_that_processes_can_not_share_is_refused(monkeypatch: pytest.Mon
 
 
 def test_an_epoch_is_the_plain_loop(root: Path) -> None:
-    """Weights after three steps: generator and keypoint detector first, then the discriminator on its own loss alone."""
+    """Generator and keypoint detector step first, then the discriminator on its own loss alone."""
     trained = read_checkpoint(find_checkpoint(start(root, config_file(root, train_params__num_epochs=1))))
     config = small_config({"dataset_params.root_dir": str(root)})
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ COLUMNS = 3
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """The curves of a run by name: its losses and "validation l1", "validation ssim". Raises `DatasetError`."""
+    """The curves of a run by name: losses, "validation l1", "validation ssim". Raises `DatasetError`."""
     path = folder / "log.jsonl"
     try:
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
