@@ -39,7 +39,7 @@ class Case:
 
 
 def assert_outputs(actual: dict, expected: dict) -> None:
-    """Every expected output is there and at most 1e-5 away, relative to its largest value where that is above 1.
+    """Every expected output is there and at most 1e-5 away, relative to a largest value above 1.
 
     Pictures may be 2e-5 away: they sample a source of noise, where one unit in the last place of a
     Jacobian's inverse moves a pixel by up to 1.4e-5. (The golden numbers inverted with LAPACK, which is a

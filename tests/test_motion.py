@@ -75,7 +75,7 @@ def jitter(keypoints: list[Keypoints], part: str) -> float:
 
 
 def lag(late: np.ndarray, early: np.ndarray) -> float:
-    """By how many frames `late` (T, coordinates) is behind: the bottom of a parabola of squared differences."""
+    """By how many frames `late` (T, coordinates) is behind: the bottom of a parabola of squares."""
     length, shifts = len(early), np.arange(-3, 4)
     errors = [np.square(late[4 + k : length - 4 + k] - early[4 : length - 4]).mean() for k in shifts]
     lowest = int(np.clip(np.argmin(errors), 1, 5))
