@@ -39,11 +39,12 @@ class Case:
 
 
 def assert_outputs(actual: dict, expected: dict) -> None:
-    """Every expected output is there and at most 1e-5 away, relative to the output's largest value where that is above 1.
+    """Every expected output is there and at most 1e-5 away, or that times its largest value, if above 1.
 
-    Pictures may be 2e-5 away: they sample a source of noise, where one unit in the last place of a Jacobian's inverse moves a
-    pixel by up to 1.4e-5. (The golden numbers inverted with LAPACK, which is a little less exact than our closed form; with
-    LAPACK's inverse in its place they come out to the last bit.) Lists are compared by position.
+    Pictures may be 2e-5 away: they sample a source of noise, where one unit in the last place of a Jacobian's
+    inverse moves a pixel by up to 1.4e-5. (The golden numbers inverted with LAPACK, which is a little less
+    exact than our closed form; with LAPACK's inverse in its place they come out to the last bit.) Lists are
+    compared by position.
     """
     for name, value in expected.items():
         found = actual[int(name)] if isinstance(actual, list | tuple) else actual[name]

@@ -120,7 +120,7 @@ def images(batch: int, size: int = 32, seed: int = 0) -> Tensor:
 
 
 def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every normalisation non-trivial statistics and scales, and the Jacobian head weights, as training would."""
+    """Give normalisations non-trivial statistics and scales, and the Jacobian head weights, as training does."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -1,4 +1,4 @@
-"""Configs: the published values, clear errors; networks: the published checkpoint layout; weights: clear mismatches."""
+"""Configs: the published values, clear errors; networks: the published layout; weights: clear mismatches."""
 
 from __future__ import annotations
 
