@@ -19,7 +19,7 @@ from media.clips import open_clip
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from tests.clips import write_dataset
 from tests.golden import Case, assert_outputs
-from tests.small import images, randomize, small_config, write_config
+from tests.small import error_of, images, randomize, small_config, write_config
 
 SWITCHES = ("adapt_movement_scale", "use_relative_movement", "use_relative_jacobian")
 
@@ -48,7 +48,7 @@ def trained(tmp_path: Path) -> tuple[Path, Path]:
     return write_config(tmp_path / "tiny.yaml", config), checkpoint
 
 
-# Keypoint transfer
+# ---- Keypoint transfer -------------------------------------------------------
 
 
 def test_normalize_kp_golden() -> None:
@@ -90,7 +90,7 @@ def test_keypoints_on_a_line_and_without_jacobians_are_no_error() -> None:
     torch.testing.assert_close(found, moved)
 
 
-# Animator
+# ---- Animator ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -132,7 +132,7 @@ def test_animator_holds_no_more_than_a_batch_of_frames(networks) -> None:
     assert asked == [0, 1]
 
 
-# Pictures
+# ---- Pictures ----------------------------------------------------------------
 
 
 def test_visualizer_draws_every_column_and_marks_keypoints(networks) -> None:
@@ -150,7 +150,7 @@ def test_visualizer_draws_every_column_and_marks_keypoints(networks) -> None:
     assert np.array_equal(grid[32:, 96:128], prediction)
 
 
-# Modes
+# ---- Modes -------------------------------------------------------------------
 
 
 def test_reconstruction_writes_videos_strips_and_the_loss(
@@ -184,6 +184,19 @@ def test_reconstruction_writes_videos_strips_and_the_loss(
     run.main([*arguments, "--skip_existing"])
     assert (folder / "id100#0.mp4").exists() and (folder / "id101#1.mp4").stat().st_mtime_ns == kept
     pd.testing.assert_frame_equal(pd.read_csv(folder / "l1.csv"), table)
+
+
+@pytest.mark.parametrize("mode", ["reconstruction", "animate"])
+def test_results_go_to_the_log_dir_that_is_asked_for(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture, mode: str
+) -> None:
+    config, checkpoint = trained
+    arguments = [str(config), "--mode", mode, "--checkpoint", str(checkpoint), "--device", "cpu"]
+    run.main([*arguments, "--log_dir", str(tmp_path / "elsewhere")])
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+    assert len(list((tmp_path / "elsewhere").glob("*/*.mp4"))) == 2
+    message = error_of(capsys, lambda: run.main([*arguments, "--log_dir", str(config)]))
+    assert "choose another --log_dir" in message
 
 
 def test_num_videos_is_a_maximum(trained: tuple[Path, Path]) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torchvision.models import VGG19_Weights, vgg19
 from torchvision.transforms.functional import normalize
 
-from modules.build import build_discriminator, build_generator, build_kp_detector
-from modules.errors import CheckpointError
+from modules import model, schema
+from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
+from modules.errors import CheckpointError, ConfigError
 from modules.model import (
     DiscriminatorFullModel,
     GeneratorFullModel,
@@ -24,7 +27,7 @@ from modules.model import (
     occlusion_prior_loss,
 )
 from modules.util import frozen, inverse_2x2
-from tests.small import images, small_config
+from tests.small import images, small_config, write_config
 
 ALL_TERMS = {"train_params.loss_weights.perceptual": [10] * 5}
 
@@ -32,12 +35,8 @@ ALL_TERMS = {"train_params.loss_weights.perceptual": [10] * 5}
 def full_models(changes: dict | None = None) -> tuple[GeneratorFullModel, DiscriminatorFullModel]:
     torch.manual_seed(0)
     config = small_config(changes)
-    arguments = (
-        build_kp_detector(config),
-        build_generator(config),
-        build_discriminator(config),
-        config["train_params"],
-    )
+    kp_detector, generator = build_kp_detector(config), build_generator(config)
+    arguments = (kp_detector, generator, build_discriminator(config), config["train_params"])
     return GeneratorFullModel(*arguments), DiscriminatorFullModel(*arguments)
 
 
@@ -45,7 +44,7 @@ def batch(size: int = 32) -> dict:
     return {"source": images(2, size), "driving": images(2, size, seed=1)}
 
 
-# The transform
+# ---- The transform -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("spline", [{}, {"sigma_tps": 0.05, "points_tps": 5}])
@@ -112,7 +111,7 @@ def test_equivariance_is_not_rounded_under_autocast() -> None:
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
-# VGG
+# ---- VGG ---------------------------------------------------------------------
 
 
 def test_vgg_features_are_the_five_named_ones() -> None:
@@ -186,7 +185,7 @@ def test_imagenet_weights_that_can_not_be_had_name_the_file_and_the_place(tmp_pa
     assert "\n" not in str(raised.value)
 
 
-# Full models
+# ---- Full models -------------------------------------------------------------
 
 
 def test_every_term_is_there_finite_and_reaches_both_networks() -> None:
@@ -350,6 +349,31 @@ def test_terms_with_zero_weights_are_not_computed() -> None:
     assert list(losses) == ["perceptual"] and "transformed_frame" not in generated
     generator_full, _ = full_models({"train_params.loss_weights.perceptual": [0] * 5})
     assert not hasattr(generator_full, "vgg")
+
+
+def test_a_new_term_is_a_function_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the table knows the terms: config, training and logs take one more as it is."""
+
+    def brightness_loss(prediction: Tensor) -> Tensor:
+        return prediction.mean()
+
+    weight = {"train_params.loss_weights.brightness": 3}
+    path = write_config(tmp_path / "mine.yaml", small_config(weight))
+    with pytest.raises(ConfigError, match=r"unknown key 'train_params\.loss_weights\.brightness'"):
+        read_config(path)
+    monkeypatch.setattr(
+        model, "TERMS", (*model.TERMS, model.Term("brightness", brightness_loss, ("prediction",)))
+    )
+    monkeypatch.setitem(schema.LOSS_WEIGHTS, "brightness?", schema.NUMBER)
+    read_config(path)
+    losses, generated = full_models(weight)[0](batch())
+    torch.testing.assert_close(losses["brightness"], 3 * generated["prediction"].mean())
+
+
+def test_the_config_has_a_weight_for_every_term() -> None:
+    for term in model.TERMS:
+        assert (term.key in schema.LOSS_WEIGHTS) == term.published
+        assert (f"{term.key}?" in schema.LOSS_WEIGHTS) != term.published
 
 
 def test_zero_order_motion_trains() -> None:

@@ -27,14 +27,14 @@ from modules.errors import CheckpointError, UserError
 from modules.model import DiscriminatorFullModel, GeneratorFullModel
 from state import set_learning_rates
 from tests.clips import write_clip
-from tests.small import small_config
+from tests.small import error_of, small_config
 from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
 from train import train
 
 ROOT = Path(__file__).parent.parent
 
 
-# Files
+# ---- Files -------------------------------------------------------------------
 
 
 def test_a_run_leaves_what_the_readme_says(root: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_what_the_published_code_reads(root: Path) -> None:
         assert len(adam.state) == len(list(network.parameters()))
 
 
-# Going on
+# ---- Going on ----------------------------------------------------------------
 
 
 def test_two_and_two_epochs_are_four(root: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-# Fine-tuning
+# ---- Fine-tuning -------------------------------------------------------------
 
 
 def test_another_config_starts_a_new_run_from_the_weights(root: Path, capsys: pytest.CaptureFixture) -> None:
@@ -252,7 +252,19 @@ def test_a_generator_of_other_layers_keeps_its_motion_network(
     assert not any(torch.equal(before[key], after[key]) for key in heads)
 
 
-# Failures
+def test_another_number_of_keypoints_is_refused_in_one_line(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first = start(root, config_file(root), log="first")
+    other = config_file(root, "five", model_params__common_params__num_kp=5)
+    capsys.readouterr()
+    message = error_of(capsys, lambda: start(root, other, "--checkpoint", str(first), log="second"))
+    assert len(message.splitlines()) == 1
+    assert "it has 3 keypoints, the config 5; set model_params.common_params.num_kp to 3, or" in message
+    assert not (root.parent / "second").exists()
+
+
+# ---- Failures ----------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoints(
@@ -287,7 +299,7 @@ def test_an_error_in_a_worker_is_one_line_and_no_worker_remains(
     assert "its frames are 64x64" in err.splitlines()[-1] and "Traceback" not in err
 
 
-# Data order
+# ---- Data order --------------------------------------------------------------
 
 
 def test_an_epoch_visits_every_sample_once_and_goes_on_from_any_step() -> None:
@@ -310,7 +322,7 @@ def test_streams_of_different_keys_differ() -> None:
     assert len(draws) == 4
 
 
-# Precision, formats, processes
+# ---- Precision, formats, processes -------------------------------------------
 
 
 @pytest.mark.parametrize(
