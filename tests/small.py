@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import torch
 import yaml
 from torch import Tensor, nn
 
-SMALL_CONFIG = {
+Network = TypeVar("Network", bound=nn.Module)
+
+SMALL_CONFIG: dict[str, Any] = {
     "dataset_params": {
         "root_dir": "data",
         "frame_shape": [32, 32, 3],
@@ -119,8 +122,8 @@ def images(batch: int, size: int = 32, seed: int = 0) -> Tensor:
     )
 
 
-def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Give normalisations non-trivial statistics and scales, and the Jacobian head weights, as training does."""
+def randomize(network: Network, seed: int = 0) -> Network:
+    """Give normalisations statistics and scales, and the Jacobian head weights, as training does."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -103,7 +103,7 @@ def arguments(root: Path, config: Path) -> list[str]:
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
-    """In float64 and with the batch norms' running statistics, so that parts see what the whole batch sees."""
+    """In float64 and with the running statistics of batch norms, so that parts see what the batch sees."""
     torch.set_default_dtype(torch.float64)
     try:
         found = [weights_after_steps(accumulate) for accumulate in (1, 2, 4)]
