@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ class TrainingState:
             average.n_averaged.fill_(1)  # 0 would make the next step overwrite the average
 
 
-def set_learning_rates(optimizers: dict[str, Optimizer], params: dict, epoch: int) -> None:
+def set_learning_rates(optimizers: Mapping[str, Optimizer], params: dict, epoch: int) -> None:
     """A tenth for each milestone reached: MultiStepLR as a function of the epoch, without a state."""
     factor = 0.1 ** sum(milestone <= epoch for milestone in params["epoch_milestones"])
     for name in NETWORKS:

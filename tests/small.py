@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from modules.keypoint_detector import KPDetector
 
-SMALL_CONFIG = {
+Network = TypeVar("Network", bound=nn.Module)
+
+SMALL_CONFIG: dict[str, Any] = {
     "dataset_params": {
         "root_dir": "data",
         "frame_shape": [32, 32, 3],
@@ -122,7 +124,7 @@ def images(batch: int, size: int = 32, seed: int = 0) -> Tensor:
     )
 
 
-def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
+def randomize(network: Network, seed: int = 0) -> Network:
     """Statistics and scales for each normalisation, and weights for the Jacobian head, as after training."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,18 @@ from frames_dataset import FramesDataset
 from logger import Visualizer
 from media.clips import open_clip
 from modules.build import build_discriminator, build_generator, build_kp_detector
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
 from tests.clips import write_dataset
 from tests.golden import Case, assert_outputs
 from tests.small import error_of, images, randomize, small_config, write_config
 
+Pair = tuple[OcclusionAwareGenerator, KPDetector]
 SWITCHES = ("adapt_movement_scale", "use_relative_movement", "use_relative_jacobian")
 
 
 @pytest.fixture
-def networks() -> tuple[torch.nn.Module, torch.nn.Module]:
+def networks() -> Pair:
     torch.manual_seed(0)
     return randomize(build_generator(small_config())), randomize(build_kp_detector(small_config()))
 
@@ -94,7 +98,7 @@ def test_keypoints_on_a_line_and_without_jacobians_are_no_error() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_animator_does_what_the_networks_do_one_by_one(networks, batch_size: int) -> None:
+def test_animator_does_what_the_networks_do_one_by_one(networks: Pair, batch_size: int) -> None:
     generator, kp_detector = networks
     source, driving = images(1), images(5, seed=1)
     switches = dict.fromkeys(SWITCHES, True)
@@ -110,7 +114,7 @@ def test_animator_does_what_the_networks_do_one_by_one(networks, batch_size: int
             torch.testing.assert_close(result["kp_norm"], kp, atol=1e-5, rtol=1e-4)
 
 
-def test_animator_measures_movement_from_the_frame_it_is_told(networks) -> None:
+def test_animator_measures_movement_from_the_frame_it_is_told(networks: Pair) -> None:
     source, driving = images(1), images(3, seed=1)
     animator = Animator(*networks, source, dict.fromkeys(SWITCHES, True))
     animator.start_from(driving[2])
@@ -119,10 +123,10 @@ def test_animator_measures_movement_from_the_frame_it_is_told(networks) -> None:
     assert not torch.allclose(results[0]["kp_norm"]["value"], animator.kp_source["value"])
 
 
-def test_animator_holds_no_more_than_a_batch_of_frames(networks) -> None:
+def test_animator_holds_no_more_than_a_batch_of_frames(networks: Pair) -> None:
     asked = []
 
-    def frames():
+    def frames() -> Iterator[torch.Tensor]:
         for i, frame in enumerate(images(6)):
             asked.append(i)
             yield frame
@@ -135,7 +139,7 @@ def test_animator_holds_no_more_than_a_batch_of_frames(networks) -> None:
 # ---- Pictures ----------------------------------------------------------------
 
 
-def test_visualizer_draws_every_column_and_marks_keypoints(networks) -> None:
+def test_visualizer_draws_every_column_and_marks_keypoints(networks: Pair) -> None:
     generator, kp_detector = networks
     source, driving = images(2), images(2, seed=1)
     kp_source, kp_driving = kp_detector(source), kp_detector(driving)
@@ -257,7 +261,7 @@ def test_only_the_first_frame_of_a_source_is_decoded(trained: tuple[Path, Path],
 
 
 def test_a_damaged_driving_clip_leaves_nothing_half_written(
-    trained: tuple[Path, Path], tmp_path: Path, capsys
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     config, checkpoint = trained
     (tmp_path / "data/test/id101#1/0000002.png").write_bytes(b"damaged")

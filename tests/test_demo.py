@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_side_by_side(place: Path) -> None:
 def test_frames_are_read_as_they_are_shown() -> None:
     read = []
 
-    def clip():
+    def clip() -> Iterator[np.ndarray]:
         for frame in driving_frames() * 100:
             read.append(1)
             yield frame

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modules.dense_motion import difference_heatmaps, sparse_motions
+from modules.dense_motion import DenseMotionNetwork, difference_heatmaps, sparse_motions
 from modules.discriminator import MultiScaleDiscriminator
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
@@ -35,7 +35,7 @@ def check_generator(case: Case) -> None:
         check_dense_motion(generator.eval().dense_motion_network, inputs, expected)
 
 
-def check_dense_motion(network, inputs: dict, expected: dict) -> None:
+def check_dense_motion(network: DenseMotionNetwork, inputs: dict, expected: dict) -> None:
     kp = {"kp_driving": inputs["kp_driving"], "kp_source": inputs["kp_source"]}
     size = expected["deformation"].shape[1:3]
     assert_outputs(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import VGG19_Weights, vgg19
 from torchvision.transforms.functional import normalize
 
@@ -135,7 +136,7 @@ def test_vgg_features_are_the_five_named_ones() -> None:
         torch.testing.assert_close(a, b)
 
 
-def vgg19_layers(network: Vgg19):
+def vgg19_layers(network: Vgg19) -> Iterator[tuple[str, nn.Module]]:
     """Layers with their names in the VGG paper, counted from the architecture: blocks end with a pooling."""
     block, position = 1, 0
     for layer in network.features:
@@ -157,7 +158,7 @@ def test_random_vgg_is_always_the_same_and_draws_nothing() -> None:
     assert not any(parameter.requires_grad for parameter in first.parameters())
 
 
-def test_vgg_from_a_file_and_from_a_wrong_one(tmp_path) -> None:
+def test_vgg_from_a_file_and_from_a_wrong_one(tmp_path: Path) -> None:
     torch.manual_seed(1)
     weights = vgg19()
     good, other, damaged = tmp_path / "vgg.pth", tmp_path / "other.pth", tmp_path / "damaged.pth"
@@ -175,7 +176,9 @@ def test_vgg_from_a_file_and_from_a_wrong_one(tmp_path) -> None:
         Vgg19(weights=str(tmp_path / "absent.pth"))
 
 
-def test_imagenet_weights_that_can_not_be_had_name_the_file_and_the_place(tmp_path, monkeypatch) -> None:
+def test_imagenet_weights_that_can_not_be_had_name_the_file_and_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # refuses at once, wherever the test runs
     with pytest.raises(

@@ -191,7 +191,7 @@ def test_a_published_checkpoint_goes_on_after_its_epoch(root: Path) -> None:
 
 def test_a_pickle_is_never_run(tmp_path: Path) -> None:
     class Trap:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple:
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     path = tmp_path / "trap.pth.tar"
