@@ -1,4 +1,4 @@
-"""Parity with golden/: outputs to 1e-5, gradients to 1e-4 relative, in eval and train mode. One test a file, by its name."""
+"""Parity with golden/: outputs to 1e-5, gradients to 1e-4 relative, in eval and train mode, a test a file."""
 
 from __future__ import annotations
 
