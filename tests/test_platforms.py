@@ -19,11 +19,9 @@ IMPORT_EVERYTHING = """
 import importlib, os, signal, sys
 from pathlib import Path
 
-names = []
-for path in sorted(Path().rglob("*.py")):
-    parts = path.with_suffix("").parts
-    if path.parts[0] not in ("tests", "benchmarks", "sup-mat") and not any(part.startswith(".") for part in parts):
-        names.append(".".join(parts).removesuffix(".__init__"))
+paths = sorted([*Path().glob("*.py"), *Path().glob("[a-z]*/*.py")])
+ours = [path for path in paths if path.parts[0] not in ("tests", "benchmarks", "sup-mat")]
+names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in ours]
 for name in names:  # all that they import from elsewhere is loaded now, and may use what its platform has
     importlib.import_module(name)
 for name in names:
