@@ -35,6 +35,7 @@ from frames_dataset import FramesDataset
 from logger import Visualizer
 from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
 from modules.errors import UserError, command_line
+from modules.output import outlive_output
 from reconstruction import reconstruction
 from trackers import TRACKERS, make_tracker
 from train import train
@@ -131,6 +132,7 @@ def run_training(
     dataset: FramesDataset,
     device: torch.device,
 ) -> None:
+    outlive_output()  # days of training are worth more than a pipe that was closed
     goes_on = checkpoint is not None and is_run_of(checkpoint.parent, options.config)
     seed = options.seed or 0
     test_dataset = None
