@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from checkpoint_checks import check_content, fitting_optimizer_state
 from files import atomic_write
 from modules.errors import CheckpointError
+from modules.weight_files import read_weights
 
 NETWORKS = ("generator", "discriminator", "kp_detector")
 INFERENCE_NETWORKS = ("generator", "kp_detector")
@@ -83,25 +85,28 @@ def read_checkpoint(path: str | Path) -> dict:
     Nothing but tensors and plain values is ever unpickled. Raises `CheckpointError` if the file is damaged or is not a
     checkpoint of this project.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the damage brings about
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: damaged, or not a checkpoint (don't unpack a .pth.tar): {reason}"
-        ) from error
-    if not isinstance(content, dict) or not {"generator", "kp_detector"} <= content.keys():
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: has no 'generator' and 'kp_detector'; it holds {found}")
+    content = read_weights(path)
+    check_content(content, path)
     return content
 
 
 def write_checkpoint(content: dict, path: Path) -> None:
     """Leaves either the old file or the whole new one on the disk, whenever the process or the machine dies."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            raise refusal_behind(error) from error
         file.flush()
         os.fsync(file.fileno())
+
+
+def refusal_behind(error: BaseException) -> BaseException:
+    """What the system said, where PyTorch's writer raised something else because of it; or `error` itself."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause or error
 
 
 def inference_weights(content: dict) -> dict[str, Any]:
@@ -161,10 +166,8 @@ def load_weights(
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str, path: str | Path) -> None:
-    try:
-        optimizer.load_state_dict(state)
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: its '{name}' does not fit the config: {error}") from error
+    """Put the state `name` of the checkpoint `path` into an optimiser. Raises `CheckpointError` if a shape differs."""
+    optimizer.load_state_dict(fitting_optimizer_state(optimizer, state, name, path))
 
 
 # ---- Fine-tuning ---------------------------------------------------------------

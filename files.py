@@ -12,13 +12,16 @@ TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{12}\.tmp")
 
 
 def temporary_name(path: Path) -> Path:
-    """A new name in the folder of `path`, so that renaming it to `path` is atomic. Matches `TEMPORARY_NAME`."""
+    """A new name in the folder of `path`, so that renaming it to `path` is atomic.
+
+    Matches `TEMPORARY_NAME`.
+    """
     return path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary name to write to. It becomes `path` when the block ends, and is removed if it raises.
+    """Yields a temporary name to write to. It becomes `path` when the block ends, or goes if it raises.
 
     A process that dies leaves the old file, if there was one, and perhaps a temporary one.
     """
@@ -27,5 +30,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # nobody knows the temporary name
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -13,6 +13,8 @@ from torch import nn
 from animate import Animator, Results
 from files import atomic_write
 from frames_dataset import FramesDataset, clip_stem
+from modules.errors import UserError
+from modules.paths import regular_file
 from progress import Progress
 
 
@@ -55,7 +57,7 @@ def read_scores(path: Path) -> dict[str, dict]:
     """The rows of an earlier run by video; none if there was none."""
     if not path.exists():
         return {}
-    rows = pd.read_csv(path, dtype={"video": str}).to_dict("records")
+    rows = pd.read_csv(regular_file(path, UserError), dtype={"video": str}).to_dict("records")
     return {row["video"]: row for row in rows}
 
 

@@ -1,7 +1,7 @@
 """Whether a video file ends where its own structure says that it ends.
 
-FFmpeg plays what there is of a file that was cut off, so half a download looks like a short clip. Each container
-states the sizes of its parts, or marks its end. Only these few bytes are read.
+FFmpeg plays what there is of a file that was cut off, so half a download looks like a short clip. Each
+container states the sizes of its parts, or marks its end. Only these few bytes are read.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _matroska_ends_early(data: mmap.mmap) -> bool:
 
 
 def _ebml_number(data: mmap.mmap, place: int, keep_marker: bool) -> tuple[int | None, int]:
-    """A number of 1 to 8 bytes and the place after it; None for one that isn't valid or has all its bits set."""
+    """A number of 1 to 8 bytes, None if it isn't valid or all its bits are set, and the place after it."""
     if place >= len(data):
         return None, place + 1
     length = 9 - data[place].bit_length()

@@ -29,14 +29,17 @@ _FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg"})
 # FFmpeg's names of the containers that store when a frame is shown; in others (.avi) that time is a guess.
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 _TIMED_CONTAINERS = frozenset({_MP4, "matroska,webm"})
-# FFmpeg may read these kinds of file only, and nothing but the file itself. Others are lists of files, of any name and
-# on any server.
+# FFmpeg may read these kinds of file only, and nothing but the file itself. Others are lists of files, of any
+# name and on any server.
 _CONTAINERS = f"{_MP4},matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
 _ONE_FILE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """The video file at `path`, whatever its name, opened for reading. Raises `MediaError` and PyAV's errors."""
+    """The video file at `path`, whatever its name, opened for reading.
+
+    Raises `MediaError` and PyAV's errors.
+    """
     regular_file(path, MediaError)
     # An absolute path can't be taken for a protocol, as "id1:2.mp4" would be.
     return av.open(str(path.absolute()), metadata_errors="ignore", options=_ONE_FILE)

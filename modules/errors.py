@@ -1,9 +1,9 @@
 """Mistakes of the user, told in one line.
 
-Everything a user can get wrong raises a `UserError`, whose message names the file or key and the remedy. The entry points
-are wrapped in `command_line`, which prints that message on stderr and exits with status 2. So does what the system
-refuses (`OSError`, too little memory). Any other exception is a bug of ours and keeps its traceback. This file imports
-nothing heavy, so that `--help` stays fast.
+Everything a user can get wrong raises a `UserError`, whose message names the file or key and the remedy. The
+entry points are wrapped in `command_line`, which prints that message on stderr and exits with status 2. So
+does what the system refuses (`OSError`, too little memory). Any other exception is a bug of ours and keeps
+its traceback. This file imports nothing heavy, so that `--help` stays fast.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class DatasetError(UserError):
 
 
 def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
-    """Make `main(argv)` a program whose every failure that isn't a bug is one line on stderr and exit status 2.
+    """Make `main(argv)` a program: each failure that isn't a bug is one line on stderr and exit status 2.
 
-    Ctrl-C is a quiet 130, a closed pipe on stdout a quiet 141. Warnings are one line on stderr, too. With `--debug`,
-    which every program knows, the traceback comes before the line.
+    Ctrl-C is a quiet 130, a closed pipe on stdout a quiet 141. Warnings are one line on stderr, too. With
+    `--debug`, which every program knows, the traceback comes before the line.
     """
 
     @functools.wraps(main)
@@ -64,7 +64,7 @@ def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None
             if isinstance(stdout.failure, BrokenPipeError) and stdout.ends_program:
                 status = CLOSED_PIPE
             elif stdout.failure is not None and stdout.ends_program and not status:
-                print(f"error: not all that was printed could be written: {told(stdout.failure)}", file=sys.stderr)
+                print(f"error: stdout could not be written: {told(stdout.failure)}", file=sys.stderr)
                 status = 2
         if status is not None:
             sys.exit(status)
@@ -161,7 +161,7 @@ def folder_exists() -> bool:
 
 
 def last_line(error: Exception) -> str:
-    """The message; of an error from a DataLoader worker, which PyTorch wraps in the worker's traceback, what it ends in."""
+    """The message; of an error from a DataLoader worker, to which PyTorch adds a traceback, what it ends in."""
     text = str(error).strip()
     if text.startswith("Caught ") and "\n" in text:
         text = text.splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")

@@ -25,6 +25,7 @@ from modules.util import (
     make_coordinate_grid,
     warp,
 )
+from modules.weight_files import check_tensor, read_weights, require
 
 Pyramid = dict[str, Tensor]  # "prediction_<scale>" -> (B, C, scale·H, scale·W)
 
@@ -100,13 +101,15 @@ def load_vgg19(weights: str) -> nn.Module:
 
 def read_vgg19_file(path: str) -> dict[str, Tensor]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = read_weights(path)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such file (train_params.vgg_weights takes 'imagenet', 'random' or a file with VGG-19 weights)"
         ) from None
-    except Exception as error:  # torch.load raises whatever the damage brings about
-        raise CheckpointError(f"{path}: can't be read as PyTorch weights ({type(error).__name__})") from error
+    require(isinstance(state, dict), f"{path}: it", "a state_dict of a torchvision VGG-19")
+    for name, tensor in state.items():
+        check_tensor(tensor, f"{path}: its '{name}'")
+    return state
 
 
 class ImagePyramide(nn.Module):

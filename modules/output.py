@@ -1,7 +1,8 @@
 """What a program says, wherever that goes: to a terminal that lacks letters, a full disk, or nobody at all.
 
-What is said is never worth more than what is done. A stream that fails is silent from then on, and the program
-hears of it when it has ended. Only a closed pipe on stdout ends it at once, as every program in a pipeline ends.
+What is said is never worth more than what is done. A stream that fails is silent from then on, and the
+program hears of it when it has ended. Only a closed pipe on stdout ends it at once, as every program in a
+pipeline ends.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Stream:
         self.failure: OSError | None = None
         self.ends_program = False  # whether a closed pipe raises `BrokenPipeError`
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # what the terminal can't show
+            stream.reconfigure(errors="backslashreplace")  # for letters that the terminal lacks
 
     def write(self, text: str) -> int:
         if self.failure is None:
@@ -87,7 +88,10 @@ def outlive_output() -> None:
 
 
 def _fill_descriptors() -> None:
-    """Take the numbers 0 to 2 where they are free. Else the next file opened would get what libraries print."""
+    """Take the numbers 0 to 2 where they are free.
+
+    Else the next file opened would get what libraries print.
+    """
     number = os.open(os.devnull, os.O_RDWR)
     while number <= 2:
         number = os.open(os.devnull, os.O_RDWR)

@@ -11,8 +11,8 @@ from modules.errors import UserError
 def regular_file(path: str | Path, error: type[UserError], max_bytes: int | None = None) -> Path:
     """`path`, if it is a file after all links are followed, and of at most `max_bytes`; else raises `error`.
 
-    Everything that reads what a user names asks this first. A named pipe keeps its reader waiting for ever, and
-    /dev/zero fills the memory. Raises `OSError` where there is nothing, or nothing that may be looked at.
+    Everything that reads what a user names asks this first. A named pipe keeps its reader waiting for ever,
+    and /dev/zero fills the memory. Raises `OSError` where there is nothing, or nothing that may be looked at.
     """
     path = Path(path)
     status = path.stat()

@@ -1,7 +1,7 @@
 """YAML for configs: texts, numbers, true, false, null, lists and mappings, and nothing else that YAML knows.
 
-No dates, no tags, no merging, no numbers to the base of 8, 16 or 60; aliases, nesting, digits and size within bounds.
-Whatever can't be read is a `ConfigError` with its line and column.
+No dates, no tags, no merging, no numbers to the base of 8, 16 or 60; aliases, nesting, digits and size within
+bounds. Whatever can't be read is a `ConfigError` with its line and column.
 """
 
 from __future__ import annotations
@@ -96,7 +96,10 @@ class _ConfigLoader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """No merging (`<<`). Here, because PyYAML calls it for each mapping, is also checked that keys are plain."""
+        """No merging (`<<`).
+
+        Here, because PyYAML calls it for each mapping, is also checked that keys are plain.
+        """
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
