@@ -19,6 +19,7 @@ from logger import Visualizer
 from media.pictures import write_image
 from media.tensors import to_pixels
 from media.writer import VideoWriter
+from modules.errors import CheckpointError
 from modules.util import Keypoints, full_precision, inverse_2x2
 from progress import Progress
 
@@ -67,12 +68,13 @@ def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
 
 
 def hull_area(points: Tensor) -> float:
-    """The area of the convex hull of points (K, 2); 0 if they lie on a line."""
+    """The area of the convex hull of points (K, 2); 0 if they lie on a line. Raises `CheckpointError` for NaN."""
     from scipy.spatial import (
         ConvexHull,
         QhullError,
     )  # takes a tenth of the time in which the demo shows its first frame
 
+    check_finite(points)
     try:
         return ConvexHull(points.detach().cpu().double().numpy()).volume
     except QhullError:
@@ -153,7 +155,18 @@ class Animator:
                     self.kp_source, kp_driving, self.kp_initial, **self.normalization_params
                 )
             kp = out.get("kp_norm", kp_driving)
-            return out | self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
+            out |= self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
+            check_finite(*kp.values(), out["prediction"])
+            return out
+
+
+def check_finite(*tensors: Tensor) -> None:
+    """Raise `CheckpointError` if the networks computed inf or NaN, which would end in black or torn pictures."""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise CheckpointError(
+            "the networks' results are not finite numbers: the checkpoint's weights are damaged, or too large for "
+            "--precision fp16; try fp32, or another checkpoint"
+        )
 
 
 def expand(kp: Keypoints, batch: int) -> Keypoints:

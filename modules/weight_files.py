@@ -7,6 +7,7 @@ it from filling the memory and from giving results of rubbish. Every failure is 
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def read_weights(path: str | Path) -> Any:
     """
     check_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PyTorch finds odd is refused, or harmless
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, OSError):
         raise
     except Exception as error:  # torch.load raises whatever the damage brings about

@@ -113,9 +113,15 @@ def failing(error: Exception) -> Callable:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "error: /a/b: No space left on device; free "),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/a/b"),
+            "error: /a/b: No space left on device; free ",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), "(ulimit -n)"),
-        (PermissionError(errno.EACCES, "Permission denied", b"/a/b"), "error: /a/b: Permission denied; check "),
+        (
+            PermissionError(errno.EACCES, "Permission denied", b"/a/b"),
+            "error: /a/b: Permission denied; check ",
+        ),
         (OSError("no number"), "error: no number; check "),
         (MemoryError(), "too little memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
@@ -159,7 +165,9 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_earlier_one(tmp_path
     path = tmp_path / "a.pth.tar"
     write_checkpoint({"generator": {"weight": torch.ones(3)}, "kp_detector": {}}, path)
     done = subprocess.run([sys.executable, "-c", program, path], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith(f"error: {path}: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2 and done.stderr.startswith(f"error: {path}: ") and done.stderr.count("\n") == 1
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth.tar"]
     assert read_checkpoint(path)["generator"]["weight"].sum() == 3
 
@@ -240,7 +248,13 @@ def test_letters_that_a_terminal_lacks_are_written_out(encoding: str, tmp_path: 
     ],
 )
 def test_half_of_torchruns_variables(changes: dict[str, str | None], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    whole = {
+        "LOCAL_RANK": "0",
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "29500",
+    }
     for name, value in whole.items():
         monkeypatch.setenv(name, value)
     assert device.in_torchrun()
