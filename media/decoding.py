@@ -32,6 +32,7 @@ _TIMED_CONTAINERS = frozenset({_MP4, "matroska,webm"})
 # FFmpeg may read these kinds of file only, and nothing but the file itself. Others are lists of files, of any
 # name and on any server.
 _CONTAINERS = f"{_MP4},matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
+_DAMAGED = "ends early or is damaged; convert or download it again"
 _ONE_FILE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 
@@ -57,10 +58,17 @@ def opened_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.V
     ):
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None:
+            check_whole(path, container)
             raise MediaError(f"{path}: holds no video that can be decoded; convert it to H.264 .mp4")
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # checked before memory is asked for
         yield container, stream
+
+
+def check_whole(path: Path, container: av.container.InputContainer) -> None:
+    """Raise `MediaError` if the file was cut off, as far as its format tells."""
+    if ends_early(path, container.format.name):
+        raise MediaError(f"{path}: {_DAMAGED}")
 
 
 # ---- The index of a video ---------------------------------------------------
@@ -125,9 +133,9 @@ def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
         first, packets = _demux(container, stream)
         # An .mp4 cut between two packets has no damaged one, but a table that lists more packets than there
         # are.
-        lists_more = container.format.name == _MP4 and len(stream.index_entries) > len(packets or [])
-        if packets is None or lists_more or ends_early(path, container.format.name):
-            raise MediaError(f"{path}: ends early or is damaged; convert or download it again")
+        if packets is None or (container.format.name == _MP4 and len(stream.index_entries) > len(packets)):
+            raise MediaError(f"{path}: {_DAMAGED}")
+        check_whole(path, container)
         if first is None:
             raise MediaError(f"{path}: holds no frames; convert or download it again")
         if _packets_tell_frames(container, stream, packets):

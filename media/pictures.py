@@ -27,7 +27,7 @@ Box = tuple[float, float, float, float]  # (left, top, right, bottom)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
 # What people have. Pillow knows fifty formats more, and starts Ghostscript for one of them (EPS).
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # of a picture or of a frame of a video; what Pillow refuses
 MAX_STRIP_PIXELS = 2**28  # of a strip: 4,096 frames of 256x256
 MAX_FILE_BYTES = 2**30  # of a picture's file, which may be read as a whole
