@@ -131,8 +131,8 @@ def fitting_optimizer_state(
     saved = [number for group in state["param_groups"] for number in group["params"]]
     if [len(group["params"]) for group in state["param_groups"]] != [len(group["params"]) for group in own]:
         raise CheckpointError(
-            f"{path}: its '{name}' is of {len(saved)} weights, the config's networks have {len(weights)}; use the "
-            "config it was trained with"
+            f"{path}: its '{name}' is of {len(saved)} weights, the config's networks have {len(weights)}; "
+            "use the config it was trained with"
         )
     entries = {}
     for index, (number, weight) in enumerate(zip(saved, weights, strict=True)):

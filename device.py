@@ -63,7 +63,9 @@ def in_torchrun() -> bool:
     if "LOCAL_RANK" not in os.environ:
         return False
     if "MASTER_ADDR" not in os.environ:
-        raise UserError("LOCAL_RANK is set, but not MASTER_ADDR; unset it, or start with torchrun, which sets all")
+        raise UserError(
+            "LOCAL_RANK is set, but not MASTER_ADDR; unset it, or start with torchrun, which sets all"
+        )
     limits = {"LOCAL_WORLD_SIZE": 1, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "RANK": 0, "MASTER_PORT": 1}
     for name, least in limits.items():
         value = os.environ.get(name, "1" if name == "LOCAL_WORLD_SIZE" else "")

@@ -116,9 +116,10 @@ def told(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in wanting)
     ):
+        reason = last_line(error) or type(error).__name__
         return (
-            f"the machine has too little memory for this ({one_line(last_line(error) or type(error).__name__)}); "
-            "close other programs, or take smaller or fewer pictures at a time"
+            f"the machine has too little memory for this ({reason}); close other programs, or take smaller or "
+            "fewer pictures at a time"
         )
     return None
 
@@ -161,7 +162,7 @@ def folder_exists() -> bool:
 
 
 def last_line(error: Exception) -> str:
-    """The message; of an error from a DataLoader worker, to which PyTorch adds a traceback, what it ends in."""
+    """The message; of an error in a DataLoader worker, to which PyTorch adds a traceback, its end."""
     text = str(error).strip()
     if text.startswith("Caught ") and "\n" in text:
         text = text.splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")

@@ -46,7 +46,7 @@ class Stream:
                 raise
 
     def _give_up(self) -> None:
-        """Let the system drop what the stream still holds, so that Python doesn't try to write it at its end."""
+        """Let the system drop what the stream still holds, or Python would try to write it at its end."""
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

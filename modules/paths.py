@@ -17,7 +17,7 @@ def regular_file(path: str | Path, error: type[UserError], max_bytes: int | None
     path = Path(path)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise error(f"{path}: is {kind_of(status.st_mode)}, and a file is needed here; give the path of a file")
+        raise error(f"{path}: is {kind_of(status.st_mode)}, and a file is needed here; give its path")
     if max_bytes is not None and status.st_size > max_bytes:
         raise error(f"{path}: has {status.st_size:,} bytes, more than the {max_bytes:,} that are read here")
     return path

@@ -29,7 +29,7 @@ WEIGHT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, tor
 _ZIP, _LEGACY = b"PK\x03\x04", b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 # How other files begin that people take for a checkpoint.
 _OTHER_KINDS = {
-    b"version https://git-lfs": "the pointer that git-lfs keeps in place of a large file; get the file with: git lfs pull",
+    b"version https://git-lfs": "the pointer of git-lfs to a large file; get the file with: git lfs pull",
     b"<": "a web page; download the file again, by the link of the file itself",
     b"\x1f\x8b": "a packed archive; unpack it and give the file that it holds",
     b"\x80": "a pickle that PyTorch did not write, which could run any program; it isn't read",
@@ -53,7 +53,7 @@ def read_weights(path: str | Path) -> Any:
 
 
 def check_file(path: str | Path) -> None:
-    """Raise `CheckpointError` unless the file is of a kind that `torch.save` writes, and no larger than it looks."""
+    """Raise `CheckpointError` unless `torch.save` could have written the file, no larger than it looks."""
     path = regular_file(path, CheckpointError)
     with path.open("rb") as file:
         head = file.read(64)
@@ -82,14 +82,14 @@ def _check_archive(path: Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{path}: damaged, or not a checkpoint: its end is missing or was overwritten ({one_line(error)}); "
+            f"{path}: damaged, or not a checkpoint: its end is missing or overwritten ({one_line(error)}); "
             "download or copy it again"
         ) from error
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
         raise CheckpointError(
-            f"{path}: damaged, or not a checkpoint: it unpacks to more than it holds, as PyTorch's files never do; "
-            "don't unpack and pack a .pth.tar, download or copy it again"
+            f"{path}: damaged, or not a checkpoint: it unpacks to more than it holds; don't unpack "
+            "and pack a .pth.tar, download or copy it again"
         )
     pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
@@ -101,7 +101,7 @@ def load_failure(path: str | Path, error: Exception) -> CheckpointError:
     text = str(error)
     unsafe = re.search(r"GLOBAL ([\w.]+)", text)
     if unsafe:
-        reason = f"it holds {unsafe[1]}, which could run a program; ask its maker for a file of tensors and numbers"
+        reason = f"it holds {unsafe[1]}, which could run a program; ask for a file of tensors and numbers"
     elif "weights_only" in text or not text:
         reason = f"it holds more than tensors and plain values ({type(error).__name__})"
     else:
@@ -119,7 +119,7 @@ def require(holds: bool, what: str, wanted: str) -> None:
 
 
 def check_tensor(tensor: Any, what: str) -> None:
-    """Raise `CheckpointError` unless this is an ordinary tensor on the CPU, stored whole, of finite numbers."""
+    """Raise `CheckpointError` unless this is an ordinary tensor on the CPU, whole, of finite numbers."""
     require(isinstance(tensor, Tensor), what, f"a tensor but {type(tensor).__name__}")
     ordinary = (
         type(tensor) in (Tensor, nn.Parameter)

@@ -169,7 +169,7 @@ def adam_of(network: nn.Module, steps: int = 2) -> torch.optim.Optimizer:
 
 
 def test_moments_in_another_order_of_memory_mean_the_same(tmp_path: Path) -> None:
-    """What counts is the place in the tensor, not the place in the memory; learning rates stay the config's."""
+    """The place in the tensor counts, not that in the memory; learning rates stay the config's."""
     network = nn.Conv2d(3, 2, 3)
     before = adam_of(network).state_dict()
     other = copy.deepcopy(before)
@@ -281,9 +281,7 @@ def changed(content: dict, path: tuple, value: Any) -> dict:
 
 
 @seed(20)
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(data=st.data())
 def test_any_field_changed_loads_or_is_one_line(
     trained: dict, tmp_path_factory: Any, data: st.DataObject

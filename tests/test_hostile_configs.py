@@ -48,7 +48,8 @@ def test_values(text: str, value: Any, tmp_path: Path) -> None:
 
 
 BOMB = "a: &a [" + ",".join(["lol"] * 9) + "]\n" + "".join(
-    f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )  # fmt: skip
 
 

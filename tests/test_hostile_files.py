@@ -189,11 +189,11 @@ TALKER = (
 
 
 def talk(tmp_path: Path, shell: str, *more: str, **environment: str) -> tuple[int, str, bool]:
-    """Run the talker with its streams as `shell` says: its status, what came out, and whether its result is there."""
+    """Run the talker with its streams as `shell` says: status, what came out, is the result there?"""
     result = tmp_path / "result"
+    command = f'{{ "$@"; echo "status $?" >&3; }} {shell}'
     done = subprocess.run(
-        ["bash", "-c", f'{{ "$@"; echo "status $?" >&3; }} {shell}', "bash", sys.executable, "-c", TALKER]
-        + [str(result), *more],
+        ["bash", "-c", command, "bash", sys.executable, "-c", TALKER, str(result), *more],
         cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Media of strangers: nothing but the file itself is opened, sizes are bounded, and half a file is no short clip."""
+"""Media of strangers: no other file is opened, sizes are bounded, and half a file is no short clip."""
 
 from __future__ import annotations
 
