@@ -29,6 +29,7 @@ from frames_dataset import FramesDataset
 from logger import Visualizer
 from modules.build import Networks, build_networks, read_config
 from modules.errors import UserError, command_line
+from modules.output import outlive_output
 from reconstruction import reconstruction
 from trackers import TRACKERS, make_tracker
 from train import train
@@ -130,6 +131,7 @@ def run_training(
     dataset: FramesDataset,
     device: torch.device,
 ) -> None:
+    outlive_output()  # days of training are worth more than a pipe that was closed
     seed = options.seed or 0
     test_dataset = None
     if "eval_freq" in config["train_params"]:

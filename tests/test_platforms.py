@@ -22,7 +22,8 @@ from pathlib import Path
 names = []
 for path in sorted(Path().rglob("*.py")):
     parts = path.with_suffix("").parts
-    if path.parts[0] not in ("tests", "benchmarks", "sup-mat") and not any(part.startswith(".") for part in parts):
+    hidden = any(part.startswith(".") for part in parts)
+    if path.parts[0] not in ("tests", "benchmarks", "sup-mat") and not hidden:
         names.append(".".join(parts).removesuffix(".__init__"))
 for name in names:  # all that they import from elsewhere is loaded now, and may use what its platform has
     importlib.import_module(name)

@@ -1,0 +1,131 @@
+"""Configs of strangers: what isn't needed isn't known, and every failure names its line and column."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+
+from modules.build import read_config
+from modules.errors import ConfigError
+from modules.yaml_loader import MAX_BYTES, MAX_DEPTH, parse_yaml, read_yaml
+from tests.small import SMALL_CONFIG
+
+CONFIGS = sorted((Path(__file__).parents[1] / "config").glob("*-*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_published_configs_mean_what_they_mean_to_pyyaml(path: Path) -> None:
+    assert read_yaml(path) == yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2026-01-31", "2026-01-31"),  # a text, as it could be the name of a folder
+        ("2026-13-45", "2026-13-45"),
+        ("1:30:00", "1:30:00"),
+        ("0x10", "0x10"),
+        ("010", 10),
+        ("1.0e-4", 1e-4),
+        ("2e-4", "2e-4"),
+        ("[yes, No, true, ~, null]", [True, False, True, None, None]),
+        ("{<<: {a: 1}}", {"<<": {"a": 1}}),
+        ("=", "="),
+        ("", None),
+        ("\ufeff1", 1),
+        ("{a: &a [1, 0.5], b: *a}", {"a": [1, 0.5], "b": [1, 0.5]}),
+    ],
+)
+def test_values(text: str, value: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    assert read_yaml(tmp_path / "a.yaml") == value
+
+
+BOMB = "a: &a [" + ",".join(["lol"] * 9) + "]\n" + "".join(
+    f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("a: " + "1" * 5000, "line 1, column 4", "numbers of more than 20 digits"),
+        ("a: !!int abc", "line 1, column 4", "tags like tag:yaml.org,2002:int"),
+        ("\na: !!bool abc", "line 2, column 4", "tags like"),
+        ("!!python/object/apply:os.mkdir [sprung]", "line 1, column 1", "tags like"),
+        ("a: !mine 1", "line 1, column 4", "tags like !mine"),
+        ("[" * 10_000, f"line 1, column {MAX_DEPTH + 1}", "more than 20 deep"),
+        ("- " * 10_000 + "1", "line 1", "more than 20 deep"),
+        (BOMB, "line 2, column 4", "aliases within what has an anchor"),
+        ("a: &a [*a]", "line 1, column 4", "aliases within what has an anchor"),
+        ("a: &a 1\nb: [" + "*a," * 21 + "]", "line 2, column 65", "more than 20 aliases"),
+        ("a: 1\na: 2", "line 2, column 1", "the key 'a' twice"),
+        ("{[1]: 2}", "line 1, column 2", "lists or mappings as keys"),
+        ("a: *b", "line 1, column 4", "undefined alias"),
+        ("a: [1", "line 1, column 6", "expected ',' or ']'"),
+        ("a: b: c", "line 1, column 5", "mapping values are not allowed"),
+        ("a\n--- b", "line 2, column 1", "another document"),
+        ("a: \x00", "line 1, column 4", "the character 0"),
+    ],
+)
+def test_what_a_config_can_not_hold(text: str, place: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(text.encode())
+    started = time.monotonic()
+    with pytest.raises(ConfigError) as told:
+        read_config(tmp_path / "a.yaml")
+    assert str(told.value).startswith(f"{tmp_path}/a.yaml: {place}") and words in str(told.value)
+    assert len(str(told.value)) < 400 and time.monotonic() - started < 10
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"a: 1\nb: \xff\xfe")
+    with pytest.raises(ConfigError, match=r"a\.yaml: line 2, column 4: not UTF-8"):
+        read_config(path)
+    path.write_bytes(b" " * (MAX_BYTES + 1))
+    with pytest.raises(ConfigError, match="more than the 262,144 that are read"):
+        read_config(path)
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(ConfigError, match=r"a\.yaml: can't be read as a config"):
+        read_config(path)
+
+
+@seed(17)
+@settings(max_examples=300, deadline=None, database=None)
+@given(st.text(alphabet="ab01.:-,[]{}&*!'\"#|>% \n\t~\x00é", max_size=60))
+def test_any_text_is_a_value_or_one_line(text: str) -> None:
+    try:
+        parse_yaml(text, "a.yaml")
+    except ConfigError as error:
+        assert str(error).startswith("a.yaml: line ") and "\n" not in str(error)
+
+
+WHOLE = yaml.safe_dump(SMALL_CONFIG)
+
+
+@seed(18)
+@settings(max_examples=200, deadline=None, database=None)
+@given(
+    place=st.integers(0, len(WHOLE) - 1),
+    length=st.integers(0, 8),
+    text=st.sampled_from(
+        ["", ":", "null", "-1", "[", "1" * 30, "&a ", "*a", "!!set ", "\t", "\n  ", "{}", "é"]
+    ),
+)
+def test_a_config_with_a_slip_is_read_or_one_line(
+    place: int, length: int, text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "slip.yaml"
+    path.write_text(WHOLE[:place] + text + WHOLE[place + length :], encoding="utf-8")
+    try:
+        read_config(path)
+    except ConfigError as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
