@@ -41,7 +41,7 @@ def apply_change(config: Any, change: str) -> None:
     *sections, name = key.split(".")
     if not equals or not name:
         raise ConfigError(f"--set {change}: must be KEY=VALUE, for example train_params.batch_size=8")
-    value = parse_yaml(text, f"--set {change}")
+    value = parse_yaml(text, f"--set {change}", "the value")
     for section in sections:
         if not isinstance(config, dict):
             break

@@ -118,8 +118,8 @@ def told(error: Exception) -> str | None:
     ):
         reason = last_line(error) or type(error).__name__
         return (
-            f"the machine has too little memory for this ({reason}); close other programs, or take smaller "
-            "or fewer pictures at a time"
+            f"the machine has too little memory for this ({reason}); close other programs, or take fewer or "
+            "smaller pictures"
         )
     return None
 

@@ -50,8 +50,8 @@ def read_yaml(path: str | Path) -> Any:
     return parse_yaml(text, path)
 
 
-def parse_yaml(text: str, source: str | Path) -> Any:
-    """The value that `text` holds; `source` says in errors where it stands. Raises `ConfigError`."""
+def parse_yaml(text: str, source: str | Path, what: str = "the file") -> Any:
+    """The value that `text` holds; `source` and `what` say in errors where it is. Raises `ConfigError`."""
     try:
         return _ConfigLoader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
@@ -62,7 +62,7 @@ def parse_yaml(text: str, source: str | Path) -> Any:
         line = text.count("\n", 0, error.position) + 1
         where = f"line {line}, column {error.position - text.rfind(chr(10), 0, error.position)}: "
         problem = f"the character {error.character!r} is not allowed"
-    raise ConfigError(f"{source}: {where}not valid YAML for a config: {problem}")
+    raise ConfigError(f"{source}: {where}{what} is not valid YAML: {problem}")
 
 
 class _ConfigLoader(yaml.SafeLoader):
