@@ -13,7 +13,7 @@ from modules.discriminator import MultiScaleDiscriminator
 from modules.errors import ConfigError
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from modules.schema import DEFAULT_FRAME_SHAPE, SCHEMA, check_keys, check_relations
+from modules.schema import DEFAULT_FRAME_SHAPE, SCHEMA, check_keys, check_relations, without_empty
 from modules.yaml_loader import parse_yaml, read_yaml
 
 # ---- Reading a config --------------------------------------------------------
@@ -28,6 +28,7 @@ def read_config(path: str | Path, changes: Sequence[str] = ()) -> dict:
     for change in changes:
         apply_change(config, change)
     check_keys(config, SCHEMA, path, key="")
+    config = without_empty(config)
     check_relations(config, path)
     return config
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
-from checkpoint import find_checkpoint, load_parts, read_checkpoint
+from checkpoint import INFERENCE_NETWORKS, find_checkpoint, load_parts, read_checkpoint
 from modules.errors import CheckpointError
 from modules.vgg import read_vgg19_file
 from tests.clips import write_dataset
@@ -246,6 +247,49 @@ SAFETENSORS = (8).to_bytes(8, "little") + b'{"a":{}}'
 )
 def test_files_that_are_no_checkpoints(build: Callable, words: str, content: dict, tmp_path: Path) -> None:
     refused(build(content, tmp_path), words)
+
+
+def flat(content: dict) -> dict[str, torch.Tensor]:
+    return {f"{part}.{name}": content[part][name] for part in INFERENCE_NETWORKS for name in content[part]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"generator.first.conv.bias": NOT_FINITE}, "first.conv.bias', is not finite"),
+        ({"generator.a": torch.ones(2, dtype=torch.uint8)}, "'a', is not an ordinary tensor"),
+        ({"epoch.a": torch.ones(2)}, "its 'epoch' is not a whole number"),
+        ({"resume.a": torch.ones(2)}, "its 'resume', 'format', is not there"),
+        ({"optimizer_generator.a": torch.ones(2)}, "'optimizer_generator' is not a state of an optimiser"),
+    ],
+)
+def test_safetensors_are_checked_too(change: dict, words: str, content: dict, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(flat(content), path)
+    assert read_checkpoint(path).keys() == set(INFERENCE_NETWORKS)
+    save_file(flat(content) | change, path)
+    refused(path, words)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "it is empty"),
+        (b"<html>", "a web page"),
+        (b"PK\x03\x04 and more", "a file of PyTorch; rename it so that it ends in .pth.tar"),
+        (b"\xff" * 8 + b'{"a":', "its table of names is too large"),
+        (b"\x0c" + bytes(7) + b'{"a":', "damaged, or not a checkpoint"),
+        (b"\x05" + bytes(7) + b'{"a":', "damaged, or not a checkpoint"),
+    ],
+)
+def test_files_that_are_no_safetensors(data: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(data)
+    refused(tmp_path / "a.safetensors", words)
+
+
+def test_safetensors_under_another_name(content: dict, tmp_path: Path) -> None:
+    save_file(flat(content), tmp_path / "a.pth.tar")
+    refused(tmp_path / "a.pth.tar", "rename it so that it ends in .safetensors")
 
 
 def test_vgg_weights_are_checked_as_checkpoints_are(content: dict, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from media.pictures import read_image, read_image_size
 from modules.build import read_config
 from modules.errors import UserError, command_line
 from modules.vgg import read_vgg19_file
+from motion import load_motion
 from tests.small import error_of
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +62,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "gif": ("a.gif", open_clip),
     "config": ("a.yaml", read_config),
     "checkpoint": ("a.pth.tar", read_checkpoint),
+    "safetensors": ("a.safetensors", read_checkpoint),
+    "motion": ("a.npz", lambda path: load_motion(path, "")),
     "VGG weights": ("a.pth", lambda path: read_vgg19_file(str(path))),
 }
 
