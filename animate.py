@@ -21,7 +21,7 @@ from logger import Visualizer
 from media.pictures import write_image
 from media.tensors import to_pixels
 from media.writer import VideoWriter
-from modules.errors import UserError
+from modules.errors import CheckpointError, UserError
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints, full_precision, inverse_2x2
@@ -72,7 +72,11 @@ def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
 
 
 def hull_area(points: Tensor) -> float:
-    """The area of the convex hull of points (K, 2); 0 if they lie on a line."""
+    """The area of the convex hull of points (K, 2); 0 if they lie on a line.
+
+    Raises `CheckpointError` for NaN.
+    """
+    check_finite(points)
     try:
         return ConvexHull(points.detach().cpu().double().numpy()).volume
     except QhullError:
@@ -159,7 +163,18 @@ class Animator:
                     self.kp_source, kp_driving, self.kp_initial, **self.normalization_params
                 )
             kp = out.get("kp_norm", kp_driving)
-            return out | self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
+            out |= self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
+            check_finite(*kp.values(), out["prediction"])
+            return out
+
+
+def check_finite(*tensors: Tensor) -> None:
+    """Raise `CheckpointError` for inf or NaN from the networks, which would end in black or torn pictures."""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise CheckpointError(
+            "the networks' results are not finite numbers: the checkpoint's weights are damaged, or too "
+            "large for --precision fp16; try fp32, or another checkpoint"
+        )
 
 
 def expand(kp: Keypoints, batch: int) -> Keypoints:

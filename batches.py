@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from device import rank, world_size
+from device import in_torchrun, rank, world_size
 from frames_dataset import FramesDataset
 from modules.errors import DatasetError, UserError
 from modules.transform import Transform
@@ -100,7 +100,7 @@ def check_data(dataset: FramesDataset, params: dict) -> None:
 
 
 def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: torch.device) -> DataLoader:
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if in_torchrun() else 1
     num_workers = params.get("num_workers", min(6, math.ceil((os.cpu_count() or 1) / local_processes)))
     return DataLoader(
         dataset,

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from checkpoint_checks import check_content, fitting_optimizer_state
 from files import atomic_write
 from modules.errors import CheckpointError
+from modules.weight_files import is_safetensors, read_weights
 
 NETWORKS = ("generator", "discriminator", "kp_detector")
 INFERENCE_NETWORKS = ("generator", "kp_detector")
@@ -88,19 +90,10 @@ def read_checkpoint(path: str | Path) -> dict:
     Nothing but tensors and plain values is ever unpickled. Raises `CheckpointError` if the file is damaged or
     is not a checkpoint of this project.
     """
-    try:
-        if is_safetensors(path):
-            content = by_network(load_file(path))
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the damage brings about
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: damaged, or not a checkpoint (don't unpack a .pth.tar): {reason}"
-        ) from error
-    if not isinstance(content, dict) or not {"generator", "kp_detector"} <= content.keys():
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: has no 'generator' and 'kp_detector'; it holds {found}")
+    content = read_weights(path)
+    if is_safetensors(path):
+        content = by_network(content)
+    check_content(content, path)
     return content
 
 
@@ -113,13 +106,20 @@ def write_checkpoint(content: dict, path: Path) -> None:
         if is_safetensors(path):
             file.write(save(flattened(content), metadata={"format": "pt"}))
         else:
-            torch.save(content, file)
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                raise refusal_behind(error) from error
         file.flush()
         os.fsync(file.fileno())
 
 
-def is_safetensors(path: str | Path) -> bool:
-    return Path(path).suffix.lower() == ".safetensors"
+def refusal_behind(error: BaseException) -> BaseException:
+    """What the system said, where PyTorch's writer raised something else because of it; or `error` itself."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause or error
 
 
 def flattened(content: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -198,10 +198,11 @@ def load_weights(
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str, path: str | Path) -> None:
-    try:
-        optimizer.load_state_dict(state)
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: its '{name}' does not fit the config: {error}") from error
+    """Put the state `name` of the checkpoint `path` into an optimiser.
+
+    Raises `CheckpointError` if a shape differs.
+    """
+    optimizer.load_state_dict(fitting_optimizer_state(optimizer, state, name, path))
 
 
 # ---- Fine-tuning ---------------------------------------------------------------

@@ -56,7 +56,27 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def in_torchrun() -> bool:
-    return "LOCAL_RANK" in os.environ
+    """Whether `torchrun` started this process.
+
+    Raises `UserError` where its variables are incomplete or no numbers.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        return False
+    if "MASTER_ADDR" not in os.environ:
+        raise UserError(
+            "LOCAL_RANK is set, but not MASTER_ADDR; unset it, or start with torchrun, which sets all"
+        )
+    limits = {"LOCAL_WORLD_SIZE": 1, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "RANK": 0, "MASTER_PORT": 1}
+    for name, least in limits.items():
+        value = os.environ.get(name, "1" if name == "LOCAL_WORLD_SIZE" else "")
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) >= least):
+            raise UserError(
+                f"LOCAL_RANK is set, but {name} is '{value}' and not a number of at least {least}; unset it, "
+                "or start with torchrun, which sets all"
+            )
+    if int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
+        raise UserError("RANK must be below WORLD_SIZE; start with torchrun, which sets both")
+    return True
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from media.clips import STRIP_SUFFIXES, VIDEO_SUFFIXES, clip_stem, identity, is_
 from media.pictures import IMAGE_SUFFIXES, Size, to_float
 from media.tensors import to_tensor
 from modules.errors import DatasetError, MediaError
+from modules.paths import regular_file
 
 MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
 
@@ -306,7 +307,7 @@ def _listed_pairs(pairs_list: str | Path, clips: list[str]) -> list[tuple[int, i
 def _read_pairs_list(path: str | Path) -> list[tuple[str, str]]:
     """The rows of a pairs list as (driving name, source name)."""
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        with regular_file(path, DatasetError).open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, restval="", skipinitialspace=True)
             missing = {"source", "driving"} - set(table.fieldnames or [])
             if missing:

@@ -17,6 +17,7 @@ from checkpoint import load_parts, read_checkpoint, set_aside_later, write_check
 from files import atomic_write
 from media.pictures import to_uint8, write_image
 from modules.errors import UserError
+from modules.paths import regular_file
 from trackers import NoTracker, Tracker
 
 # ---- Scores ------------------------------------------------------------------
@@ -144,7 +145,7 @@ def keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
     """Drop the other lines of a text file, if it exists, and a last line that was not written to its end."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = regular_file(path, UserError).read_text(encoding="utf-8").splitlines(keepends=True)
     kept = "".join(line for line in lines if line.endswith("\n") and wanted(line))
     with atomic_write(path) as temporary:
         temporary.write_text(kept, encoding="utf-8")

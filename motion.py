@@ -22,6 +22,7 @@ from torch import Tensor
 
 from files import atomic_write
 from modules.errors import MediaError
+from modules.paths import regular_file
 from modules.util import Keypoints
 
 # ---- Smoothing -----------------------------------------------------------------
@@ -132,6 +133,9 @@ def model_fingerprint(kp_state: dict[str, Tensor], kp_params: dict) -> str:
     return digest.hexdigest()
 
 
+MAX_BYTES = 2**28  # unpacked; the motion of an hour at 30 frames a second and 80 keypoints has less
+
+
 def save_motion(path: Path, keypoints: Iterable[Keypoints], rate: float, fingerprint: str) -> None:
     """Write the keypoints of a video's frames as a .npz of plain arrays. Raises `MediaError`.
 
@@ -153,11 +157,13 @@ def load_motion(path: Path, fingerprint: str) -> Motion:
     of `fingerprint`.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(checked_archive(path), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise MediaError(f"{path}: does not exist; check the path") from None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:  # NumPy raises whatever the damage brings about
         raise MediaError(f"{path}: is no motion file; make one with --save_motion") from error
     if not is_motion(arrays):
         raise MediaError(f"{path}: is no motion file; make one with --save_motion")
@@ -168,6 +174,15 @@ def load_motion(path: Path, fingerprint: str) -> Motion:
         )
     keypoints = {name: torch.from_numpy(arrays[name]) for name in ("value", "jacobian") if name in arrays}
     return Motion(keypoints, float(arrays["rate"]))
+
+
+def checked_archive(path: Path) -> Path:
+    """`path`, if it is a zip archive that unpacks to no more than `MAX_BYTES`. Raises `MediaError`."""
+    regular_file(path, MediaError, MAX_BYTES)
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+            raise MediaError(f"{path}: unpacks to more than {MAX_BYTES:,} bytes, so it is no motion file")
+    return path
 
 
 def is_motion(arrays: dict[str, np.ndarray]) -> bool:

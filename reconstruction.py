@@ -12,8 +12,10 @@ import torch
 from animate import Animator, Results
 from files import atomic_write
 from frames_dataset import FramesDataset, clip_stem
+from modules.errors import UserError
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
+from modules.paths import regular_file
 from progress import Progress
 
 
@@ -57,7 +59,7 @@ def read_scores(path: Path) -> dict[str, dict]:
     """The rows of an earlier run by video; none if there was none."""
     if not path.exists():
         return {}
-    rows = pd.read_csv(path, dtype={"video": str}).to_dict("records")
+    rows = pd.read_csv(regular_file(path, UserError), dtype={"video": str}).to_dict("records")
     return {row["video"]: row for row in rows}
 
 

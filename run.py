@@ -29,6 +29,8 @@ from frames_dataset import FramesDataset
 from logger import Visualizer
 from modules.build import Networks, build_networks, read_config
 from modules.errors import UserError, command_line
+from modules.output import outlive_output
+from modules.schema import MAX_SEED
 from reconstruction import reconstruction
 from trackers import TRACKERS, make_tracker
 from train import train
@@ -64,7 +66,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="default: fp32")
     parser.add_argument(
-        "--seed", type=int, help="of everything random (default: 0, or that of the run that goes on)"
+        "--seed", type=seed_number, help="of everything random (default: 0, or that of the run that goes on)"
     )
     parser.add_argument(
         "--skip_existing", action="store_true", help="don't reconstruct or animate what is there already"
@@ -80,6 +82,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give one config: run.py config/vox-256.yaml, or run.py --config config/vox-256.yaml")
     options.config = Path(options.config or options.config_file)
     return options
+
+
+def seed_number(text: str) -> int:
+    try:
+        number = int(text) if len(text) <= 20 else -1
+    except ValueError:
+        number = -1
+    if not 0 <= number <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to {MAX_SEED}")
+    return number
 
 
 def gpu_numbers(text: str) -> list[int]:
@@ -130,6 +142,7 @@ def run_training(
     dataset: FramesDataset,
     device: torch.device,
 ) -> None:
+    outlive_output()  # days of training are worth more than a pipe that was closed
     seed = options.seed or 0
     test_dataset = None
     if "eval_freq" in config["train_params"]:

@@ -25,6 +25,7 @@ from media.clips import Clip, identity, open_clip
 from media.pictures import Box, Size, fit
 from media.writer import VideoWriter
 from modules.errors import DatasetError, MediaError, UserError
+from modules.paths import regular_file
 from progress import Progress
 from workers import in_parallel
 
@@ -128,7 +129,7 @@ class Ledger:
                 )
             return []
         lines = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in regular_file(self.path, DatasetError).read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 lines.append(json.loads(line))
         return lines

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from files import atomic_write
+from modules.errors import UserError
+from modules.paths import regular_file
 
 FOLDER = ".evaluation"  # hidden, so that no program takes it for a clip
 
@@ -27,9 +28,9 @@ class Cache:
     def load(self, what: str, clip: Path, key: str) -> np.ndarray | None:
         """The array that `store` wrote under this key, or None."""
         try:
-            with np.load(_path_of(what, clip), allow_pickle=False) as content:
+            with np.load(regular_file(_path_of(what, clip), UserError), allow_pickle=False) as content:
                 return content["values"] if str(content["key"]) == key else None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except Exception:  # NumPy raises whatever the damage brings about
             return None
 
     def store(self, what: str, clip: Path, key: str, values: np.ndarray) -> None:

@@ -25,6 +25,8 @@ from torch.nn import functional as F
 from files import atomic_write
 from media.clips import open_clip
 from modules.errors import DatasetError
+from modules.paths import regular_file
+from modules.weight_files import read_weights
 from progress import Progress
 
 SIDE = 64
@@ -92,7 +94,7 @@ class PuppetNet(nn.Module):
 
     @classmethod
     def read(cls, path: Path) -> PuppetNet:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_weights(path)
         network = cls(content["names"])
         network.load_state_dict(content["weights"])
         return network.eval()
@@ -199,7 +201,7 @@ def read_examples(train: Path) -> Examples:
     puppets: list[str] = []
     with Progress(len(clips), "reading puppets", "clips") as progress:
         for file, path in clips:
-            with np.load(file) as content:
+            with np.load(regular_file(file, DatasetError), allow_pickle=False) as content:
                 xy, names = content["xy"], content["names"].tolist()
             numbers = np.unique(np.linspace(0, len(xy) - 1, frames_a_clip).round().astype(int))
             pixels = torch.from_numpy(open_clip(path).read(numbers)).permute(0, 3, 1, 2)  # (N, 3, H, W)

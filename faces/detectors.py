@@ -73,6 +73,7 @@ class CascadeDetector:
 
     WINDOW = 24  # side of the pictures that the cascade was trained on, and of the smallest face
     SHORT_SIDE = 8 * WINDOW  # of the frame in the first scan
+    MAX_LONG_SIDE = 16 * SHORT_SIDE  # so that a frame of 30000x2 is not enlarged to millions of columns
     TILTS = (-20, 0, 20)  # degrees
     CLOSE_WINDOW = 48  # side of the face in the second scan
     CLOSE_TILTS = range(-30, 31, 10)
@@ -97,7 +98,7 @@ class CascadeDetector:
 
     def _candidates(self, image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
         """For each place that may be a face, the number of tilts at which it is found and its box (4,)."""
-        scale = self.SHORT_SIDE / min(image.size)
+        scale = min(self.SHORT_SIDE / min(image.size), self.MAX_LONG_SIDE / max(image.size))
         sizes = self.WINDOW, self.SHORT_SIDE
         _, places = self._scan(_scaled(image, scale), self.TILTS, sizes, scale_step=1.2, neighbours=2)
         for place in merge_overlapping(places / scale, self.SAME_FACE):
@@ -153,5 +154,5 @@ class CascadeDetector:
 
 
 def _scaled(image: Image.Image, scale: float) -> Image.Image:
-    size = round(image.width * scale), round(image.height * scale)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.BILINEAR)

@@ -79,10 +79,11 @@ def open_clip(path: str | Path, frame_shape: tuple[int, int, int] | None = None)
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if not path.exists():
-        raise MediaError(f"{path}: does not exist; check the path")
-    if path.is_dir():
-        return FolderClip(path)
+    with media_errors(path, "check its name and permissions"):
+        if not path.exists():
+            raise MediaError(f"{path}: does not exist; check the path")
+        if path.is_dir():
+            return FolderClip(path)
     if suffix in IMAGE_SUFFIXES:
         return StripClip(path, frame_shape)
     if suffix in VIDEO_SUFFIXES:

@@ -18,8 +18,10 @@ import av
 import numpy as np
 from av.buffer import Buffer
 
-from media.pictures import Size, media_errors
+from media.completeness import ends_early
+from media.pictures import MAX_PIXELS, Size, media_errors
 from modules.errors import MediaError
+from modules.paths import regular_file
 
 DEFAULT_FPS = 25.0  # frames per second of clips that do not store it
 
@@ -28,6 +30,21 @@ _FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg"})
 # FFmpeg's names of the containers that store when a frame is shown; in others (.avi) that time is a guess.
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 _TIMED_CONTAINERS = frozenset({_MP4, "matroska,webm"})
+# FFmpeg may read these kinds of file only, and nothing but the file itself. Others are lists of files, of any
+# name and on any server.
+_CONTAINERS = f"{_MP4},matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
+_DAMAGED = "ends early or is damaged; convert or download it again"
+_ONE_FILE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+
+
+def open_container(path: Path) -> av.container.InputContainer:
+    """The video file at `path`, whatever its name, opened for reading.
+
+    Raises `MediaError` and PyAV's errors.
+    """
+    regular_file(path, MediaError)
+    # An absolute path can't be taken for a protocol, as "id1:2.mp4" would be.
+    return av.open(str(path.absolute()), metadata_errors="ignore", options=_ONE_FILE)
 
 
 @contextlib.contextmanager
@@ -36,16 +53,23 @@ def opened_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.V
 
     One thread decodes it, since data loaders run many workers.
     """
-    # An absolute path can't be taken for a protocol, as "id1:2.mp4" would be.
     with (
         media_errors(path, "the file is damaged or is not a video, convert or download it again"),
-        av.open(str(path.absolute()), metadata_errors="ignore") as container,
+        open_container(path) as container,
     ):
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None:
+            check_whole(path, container)
             raise MediaError(f"{path}: holds no video that can be decoded; convert it to H.264 .mp4")
         stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # checked before memory is asked for
         yield container, stream
+
+
+def check_whole(path: Path, container: av.container.InputContainer) -> None:
+    """Raise `MediaError` if the file was cut off, as far as its format tells."""
+    if ends_early(path, container.format.name):
+        raise MediaError(f"{path}: {_DAMAGED}")
 
 
 # ---- The index of a video ---------------------------------------------------
@@ -111,7 +135,8 @@ def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
         # An .mp4 cut between two packets has no damaged one, but a table that lists more packets than there
         # are.
         if packets is None or (container.format.name == _MP4 and len(stream.index_entries) > len(packets)):
-            raise MediaError(f"{path}: ends early or is damaged; convert or download it again")
+            raise MediaError(f"{path}: {_DAMAGED}")
+        check_whole(path, container)
         if first is None:
             raise MediaError(f"{path}: holds no frames; convert or download it again")
         pts, keyframes = _frame_times(container, stream, packets)

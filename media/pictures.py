@@ -19,25 +19,23 @@ from PIL.PngImagePlugin import PngImageFile
 
 from files import atomic_write
 from modules.errors import MediaError
+from modules.paths import regular_file
 
 Size = tuple[int, int]  # (height, width)
 Box = tuple[float, float, float, float]  # (left, top, right, bottom)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
+# What people have. Pillow knows fifty formats more, and starts Ghostscript for one of them (EPS).
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+MAX_PIXELS = 178_956_970  # of a picture or of a frame of a video; from here on Pillow refuses
+MAX_STRIP_PIXELS = 2**28  # of a strip: 4,096 frames of 256x256
+MAX_FILE_BYTES = 2**30  # of a picture's file, which may be read as a whole
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_RGB = bytes([8, 2, 0, 0, 0])  # bits, colour type, compression, filters, interlacing
 # Chunks that only Pillow is left to read: transparency, an animation, and where a rotation may be written.
 _PNG_ODDITIES = frozenset({b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
-_PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 # ---- Values -----------------------------------------------------------------
@@ -60,8 +58,13 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
 
 def lay_on_white(rgba: np.ndarray) -> np.ndarray:
     """A picture (H, W, 4) uint8 with straight alpha over white: (H, W, 3) uint8."""
-    colour, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # (H, W, 3)
+    laid = np.empty((*rgba.shape[:2], 3), np.uint8)
+    rows = max(1, 2**22 // rgba.shape[1])  # at a time, as the numbers on the way take eight times the memory
+    for top in range(0, len(rgba), rows):
+        band = rgba[top : top + rows].astype(np.uint16)
+        colour, alpha = band[..., :3], band[..., 3:]
+        laid[top : top + rows] = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+    return laid  # (H, W, 3)
 
 
 def checked_frame(frame: np.ndarray) -> np.ndarray:
@@ -92,7 +95,9 @@ def _picture_errors(path: Path) -> Iterator[None]:
             yield
     except FileNotFoundError:
         raise MediaError(f"{path}: does not exist; check the path") from None
-    except _PILLOW_ERRORS as error:
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises whatever the damage brings about
         raise MediaError(
             f"{path}: can't be read as a picture ({error}); save it again as .png or .jpg"
         ) from error
@@ -106,10 +111,11 @@ def read_image(path: str | Path, any_size: bool = False) -> np.ndarray:
 
     The EXIF rotation is applied, 16 bits are rounded to 8, and transparent pixels are laid on white. Of an
     animated picture the first frame is read. Pillow refuses more than 179 million pixels, and so does this
-    function. With `any_size` a larger png is read. Raises `MediaError`.
+    function. With `any_size` a png may be as large as `MAX_STRIP_PIXELS`. Raises `MediaError`.
     """
     path = Path(path)
     with _picture_errors(path):
+        regular_file(path, MediaError, MAX_FILE_BYTES)
         plain = _read_plain_png(path)
         pixels = None if plain is None else _decode_plain_png(plain)
         if pixels is not None:
@@ -126,22 +132,27 @@ def read_image_size(path: str | Path) -> Size:
     """
     path = Path(path)
     with _picture_errors(path):
+        regular_file(path, MediaError, MAX_FILE_BYTES)
         plain = _read_plain_png(path)
         if plain is not None:
             width, height = struct.unpack(">II", plain[16:24])
             return height, width
-        with Image.open(path) as image:
+        with _open_with_pillow(path, any_size=False) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return image.height, image.width
 
 
 def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
+    """Open `path` without decoding it. What it claims to hold is checked before memory is asked for."""
     try:
-        return Image.open(path)
+        return Image.open(path, formats=_FORMATS)
     except Image.DecompressionBombError:
         if not any_size:
             raise
-        return PngImageFile(path)  # Image.open refuses by size, the format itself does not
+        image = PngImageFile(path)  # Image.open refuses by size, the format itself does not
+        if image.width * image.height > MAX_STRIP_PIXELS:
+            raise
+        return image
 
 
 def _read_plain_png(path: Path) -> bytes | None:

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import av
 
+from media.decoding import open_container
+
 FASTSTART = {"movflags": "+faststart"}  # the table of contents first: playing starts before all is downloaded
 
 # Sound that browsers play inside an .mp4 and that is therefore copied as it is. Any other becomes AAC.
@@ -28,7 +30,7 @@ def mux_sound(picture: Path, source: Path, target: Path) -> None:
     """
     with (
         av.open(str(picture.absolute())) as pictures,
-        av.open(str(source.absolute()), metadata_errors="ignore") as sounds,
+        open_container(source) as sounds,
         av.open(str(target.absolute()), "w", format="mp4", options=FASTSTART) as output,
     ):
         video, sound = pictures.streams.video[0], sounds.streams.audio[0]

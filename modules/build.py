@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from modules.discriminator import MultiScaleDiscriminator
 from modules.errors import ConfigError
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from modules.schema import DEFAULT_FRAME_SHAPE, SCHEMA, check_keys, check_relations
+from modules.schema import DEFAULT_FRAME_SHAPE, SCHEMA, check_keys, check_relations, without_empty
+from modules.yaml_loader import parse_yaml, read_yaml
 
 # ---- Reading a config --------------------------------------------------------
 
@@ -25,19 +24,11 @@ def read_config(path: str | Path, changes: Sequence[str] = ()) -> dict:
 
     Raises `ConfigError` naming the file, the key and what is allowed.
     """
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            config = yaml.safe_load(file)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file; the published ones are in config/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read as a config ({error})") from error
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML: {problem}") from error
+    config = read_yaml(path)
     for change in changes:
         apply_change(config, change)
     check_keys(config, SCHEMA, path, key="")
+    config = without_empty(config)
     check_relations(config, path)
     return config
 
@@ -51,10 +42,7 @@ def apply_change(config: Any, change: str) -> None:
     *sections, name = key.split(".")
     if not equals or not name:
         raise ConfigError(f"--set {change}: must be KEY=VALUE, for example train_params.batch_size=8")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change}: the value is not valid YAML") from error
+    value = parse_yaml(text, f"--set {change}", "the value")
     for section in sections:
         if not isinstance(config, dict):
             break

@@ -1,16 +1,27 @@
 """Mistakes of the user, told in one line.
 
 Everything a user can get wrong raises a `UserError`, whose message names the file or key and the remedy. The
-entry points are wrapped in `command_line`, which prints that message on stderr and exits with status 2. Any
-other exception is a bug of ours and keeps its traceback.
+entry points are wrapped in `command_line`, which prints that message on stderr and exits with status 2. So
+does what the system refuses (`OSError`, too little memory). Any other exception is a bug of ours and keeps
+its traceback. This file imports nothing heavy, so that `--help` stays fast.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+
+from modules.output import guarded_output
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it; Windows has no such signal
+MAX_LINE = 5000  # characters of an error: a path can have 4,096
+DEBUG, DEBUG_HELP = "--debug", "  --debug               show the traceback of an error, too"
 
 
 class UserError(Exception):
@@ -33,27 +44,132 @@ class DatasetError(UserError):
     """A dataset folder or pair list that does not hold what is asked of it."""
 
 
-def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
-    """A `UserError` that leaves `main(argv)` is one line on stderr and exit status 2, Ctrl-C a quiet 130.
+# ---- Programs ----------------------------------------------------------------
 
-    Warnings are one line on stderr, too.
+
+def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
+    """Make `main(argv)` a program: each failure that isn't a bug is one line on stderr and exit status 2.
+
+    Ctrl-C is a quiet 130, a closed pipe on stdout a quiet 141. Warnings are one line on stderr, too. With
+    `--debug`, which every program knows, the traceback comes before the line.
     """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> None:
-        warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
-        try:
-            main(argv)
-        except UserError as error:
-            print(f"error: {last_line(error)}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            sys.exit(130)  # 128 + SIGINT, as a shell reports it
+        warnings.formatwarning = lambda message, *place, **more: f"warning: {one_line(message)}\n"
+        arguments, debug = without_debug(sys.argv[1:] if argv is None else argv)
+        with guarded_output() as stdout:
+            status = run_main(main, arguments, debug)
+            stdout.flush()
+            if isinstance(stdout.failure, BrokenPipeError) and stdout.ends_program:
+                status = CLOSED_PIPE
+            elif stdout.failure is not None and stdout.ends_program and not status:
+                print(f"error: stdout could not be written: {told(stdout.failure)}", file=sys.stderr)
+                status = 2
+        if status is not None:
+            sys.exit(status)
 
     return wrapped
 
 
-def last_line(error: UserError) -> str:
-    """The message; where PyTorch wraps it in the traceback of a DataLoader's worker, what that ends in."""
-    prefix = f"{type(error).__module__}.{type(error).__qualname__}: "
-    return str(error).strip().splitlines()[-1].removeprefix(prefix)
+def run_main(main: Callable[[list[str] | None], None], arguments: list[str], debug: bool) -> int | str | None:
+    """Call `main` and tell what it raises; the exit status, or None if it returned."""
+    try:
+        main(arguments)
+    except SystemExit as exit_of_main:
+        if exit_of_main.code == 0 and not {"-h", "--help"}.isdisjoint(arguments):
+            print(DEBUG_HELP)  # the help ends in the list of options
+        return exit_of_main.code
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as a shell reports it
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and getattr(sys.stdout, "failure", None) is not None:
+            return CLOSED_PIPE
+        message = told(error)
+        if message is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    return None
+
+
+def without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments of `main`, and whether `--debug` was among the options."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != DEBUG]
+    return options + arguments[end:], len(options) < end
+
+
+# ---- Words -------------------------------------------------------------------
+
+
+def told(error: Exception) -> str | None:
+    """An error as one line for the user; None if it is a bug."""
+    if isinstance(error, UserError):
+        return last_line(error)
+    if isinstance(error, OSError):
+        return one_line(system_error(error))
+    # PyTorch's own kinds of this error can't be named here without importing it.
+    wanting = ("allocate memory", "out of memory", "can't start new thread", "Cannot allocate")
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in wanting)
+    ):
+        reason = last_line(error) or type(error).__name__
+        return (
+            f"the machine has too little memory for this ({reason}); close other programs, or take fewer or "
+            "smaller pictures"
+        )
+    return None
+
+
+REMEDIES: dict[int | None, str] = {
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "free some space, the quota is used up",
+    errno.EFBIG: "files may not be that large here; raise the limit (ulimit -f) or write to another disk",
+    errno.EACCES: "check its permissions and those of its folder",
+    errno.EPERM: "check its permissions and those of its folder",
+    errno.EROFS: "it lies on a read-only disk; choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its links go in a circle; remove them",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is no folder; check it",
+    errno.EISDIR: "a file is needed here; choose another name",
+    errno.EEXIST: "choose another name",
+    errno.ENOTEMPTY: "choose another name",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open; close other programs",
+    errno.ENOMEM: "close other programs",
+    errno.EAGAIN: "too many processes or threads; raise the limit (ulimit -u)",
+}
+
+
+def system_error(error: OSError) -> str:
+    """What the system refused, on which path if it says so, and the remedy."""
+    reason = error.strerror or last_line(error) or type(error).__name__
+    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    if error.errno == errno.ENOENT and not place and not folder_exists():
+        return "the current folder was removed; change to another one and start again"
+    return f"{place}{reason}; {REMEDIES.get(error.errno, 'check the path, its permissions and its disk')}"
+
+
+def folder_exists() -> bool:
+    try:
+        return Path.cwd().exists()
+    except OSError:
+        return False
+
+
+def last_line(error: Exception) -> str:
+    """The message; of an error in a DataLoader worker, to which PyTorch adds a traceback, its end."""
+    text = str(error).strip()
+    if text.startswith("Caught ") and "\n" in text:
+        text = text.splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+    return one_line(text)
+
+
+def one_line(text: object) -> str:
+    """`text` with line breaks and control characters written out: a file's name can hold them, too."""
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} … {line[-MAX_LINE // 2 :]}"

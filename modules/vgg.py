@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.errors import CheckpointError
+from modules.weight_files import check_tensor, read_weights, require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -75,11 +76,13 @@ def load_vgg19(weights: str) -> nn.Sequential:
 
 def read_vgg19_file(path: str) -> dict[str, Tensor]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = read_weights(path)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such file (train_params.vgg_weights takes 'imagenet', 'random' or a file with "
             "VGG-19 weights)"
         ) from None
-    except Exception as error:  # torch.load raises whatever the damage brings about
-        raise CheckpointError(f"{path}: can't be read as PyTorch weights ({type(error).__name__})") from error
+    require(isinstance(state, dict), f"{path}: it", "a state_dict of a torchvision VGG-19")
+    for name, tensor in state.items():
+        check_tensor(tensor, f"{path}: its '{name}'")
+    return state

@@ -39,7 +39,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checkpoint = {name: BUILDERS[name](config).state_dict() for name in NETWORKS}
     torch.save(checkpoint, tmp_path / "good.pth.tar")
     torch.save({"generator": {}}, tmp_path / "half.pth.tar")
-    torch.save({"generator": [1], "kp_detector": [1]}, tmp_path / "foreign.pth.tar")
+    other = {"weight": torch.ones(1)}
+    torch.save({"generator": other, "kp_detector": other}, tmp_path / "foreign.pth.tar")
     (tmp_path / "damaged.pth.tar").write_bytes((tmp_path / "good.pth.tar").read_bytes()[:5000])
     (tmp_path / "empty").mkdir()
     return tmp_path

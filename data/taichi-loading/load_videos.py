@@ -47,6 +47,7 @@ from files import atomic_write
 from media.clips import VIDEO_SUFFIXES, open_clip
 from media.pictures import Box, Size
 from modules.errors import DatasetError, MediaError, UserError, command_line
+from modules.paths import regular_file
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 VIDEO_NAME = re.compile(r"[\w-]+")  # no dots or slashes: it becomes a file name and part of an address
@@ -126,7 +127,7 @@ class Listed:
 def read_list(path: Path) -> list[Listed]:
     """The lines of a list. Raises `DatasetError` naming the first line that is wrong."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with regular_file(path, DatasetError).open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, restval="")
             missing = set(COLUMNS) - set(table.fieldnames or [])
             if missing:

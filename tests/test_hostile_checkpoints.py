@@ -1,0 +1,375 @@
+"""Checkpoints of strangers: each is refused in one line before anything is loaded, or loads as it should."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import math
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from checkpoint import INFERENCE_NETWORKS, find_checkpoint, load_parts, read_checkpoint
+from modules.errors import CheckpointError
+from modules.vgg import read_vgg19_file
+from tests.clips import write_dataset
+from tests.small import error_of
+from tests.training import config_file, start
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_dataset(tmp_path_factory.mktemp("hostile") / "data")
+    return start(root, config_file(root, train_params__num_epochs=1))
+
+
+@pytest.fixture(scope="module")
+def trained(run_folder: Path) -> dict:
+    return read_checkpoint(find_checkpoint(run_folder))
+
+
+@pytest.fixture
+def content(trained: dict) -> dict:
+    return copy.deepcopy(trained)
+
+
+def saved(content: Any, folder: Path, **options: Any) -> Path:
+    torch.save(content, folder / "a.pth.tar", **options)
+    return folder / "a.pth.tar"
+
+
+def refused(path: Path, words: str) -> None:
+    with pytest.raises(CheckpointError, match=words) as told:
+        read_checkpoint(path)
+    assert str(told.value).startswith(f"{path}: ") and "\n" not in str(told.value)
+    assert "weights_only" not in str(told.value)
+
+
+# ---- Networks -----------------------------------------------------------------
+
+NOT_FINITE = torch.tensor([1.0, math.nan])
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (3, "not a state of a network but int"),
+        (None, "not a state of a network but NoneType"),
+        ([torch.ones(2)], "not a state of a network but list"),
+        ({3: torch.ones(2)}, "a key is no text"),
+        ({"weight": {"weight": torch.ones(2)}}, "'weight', is not a tensor but dict"),
+        ({"weight": torch.ones(2, 2).to_sparse()}, "not an ordinary tensor"),
+        (
+            {"weight": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.quint8)},
+            "not an ordinary tensor",
+        ),
+        ({"weight": torch.ones(2, device="meta")}, "not an ordinary tensor"),
+        ({"weight": torch.ones(2, dtype=torch.complex64)}, "not an ordinary tensor"),
+        ({"weight": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, "ordinary|damaged"),
+        ({"weight": torch.zeros(1).expand(10**12)}, "not stored whole"),
+        ({"weight": NOT_FINITE}, "not finite: it holds inf or NaN"),
+        ({"weight": torch.tensor([math.inf, -math.inf])}, "not finite"),
+        (
+            {"weight": torch.tensor([1e39, 1.0], dtype=torch.float64), "bias": -NOT_FINITE},
+            "'bias', is not finite",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["generator", "kp_detector_ema"])
+def test_networks_that_are_none(name: str, value: Any, words: str, content: dict, tmp_path: Path) -> None:
+    refused(saved(content | {name: value}, tmp_path), f"its '{name}'.*({words})" if "|" in words else words)
+
+
+def test_large_numbers_are_finite_even_if_their_sum_is_not(content: dict, tmp_path: Path) -> None:
+    content["discriminator"]["weight"] = torch.full((10,), 3e38)
+    assert read_checkpoint(saved(content, tmp_path))["discriminator"]["weight"].sum() == math.inf
+
+
+# ---- Position and optimisers ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epoch": -1}, "'epoch' is not a whole number"),
+        ({"epoch": "3"}, "'epoch' is not a whole number"),
+        ({"epoch": True}, "'epoch' is not a whole number"),
+        ({"resume": "here"}, "'resume' is not a dictionary but str"),
+        ({"resume.format": None}, "'format', is not there"),
+        ({"resume.config": None}, "'config', is not there"),
+        ({"resume.config": {"train_params": {"batch_size": 0}}}, "'config', is not a config"),
+        ({"resume.epoch": -1}, "'epoch', is not a whole number of at least 0"),
+        ({"resume.step": 10**12}, "'step', is not a whole number of at least 0"),
+        ({"resume.seed": "0"}, "'seed', is not a whole number"),
+        (
+            {"resume.loss_sums": {"perceptual": math.nan}},
+            "'loss_sums', is not a dictionary of finite numbers",
+        ),
+        ({"resume.best_l1": math.nan}, "'best_l1', is not a number"),
+        ({"resume.scaler": {"scale": math.inf}}, "'scaler', is not a dictionary of finite numbers"),
+        ({"optimizer_generator": 3}, "'optimizer_generator' is not a state of an optimiser"),
+        ({"optimizer_generator.state": {0: {"step": 1}}}, "not a state of Adam"),
+        ({"optimizer_generator.param_groups": [{"params": ["a"]}]}, "not a state of an optimiser"),
+    ],
+)
+def test_fields_of_a_wrong_kind(change: dict, words: str, content: dict, tmp_path: Path) -> None:
+    [(key, value)] = change.items()
+    section, _, name = key.rpartition(".")
+    place = content[section] if section else content
+    if value is None:
+        del place[name]
+    else:
+        place[name] = value
+    refused(saved(content, tmp_path), words)
+
+
+def test_a_state_without_its_epoch(content: dict, tmp_path: Path) -> None:
+    del content["resume"], content["epoch"]
+    refused(saved(content, tmp_path), "has optimisers but no 'epoch'")
+
+
+@pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
+@pytest.mark.parametrize("shape", ["short", "empty", "one less", "transposed"])
+def test_moments_of_another_shape_write_nowhere(
+    moment: str, shape: str, content: dict, tmp_path: Path, run_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Fused Adam would write as many numbers as the weight has, wherever that is."""
+    entry = content["optimizer_generator"]["state"][0]
+    whole = entry[moment]
+    cuts = {"short": whole.flatten()[:2], "empty": whole[:0], "one less": whole.flatten()[:-1]}
+    entry[moment] = cuts.get(shape, whole.transpose(0, 1)).clone()
+    path = saved(content, tmp_path)
+    network = run_folder.parent.parent / "tiny.yaml"
+    # A copy of the run folder is not needed: the checkpoint is what is refused, before the log is touched.
+    target = run_folder / "00000077-checkpoint.pth.tar"
+    target.write_bytes(path.read_bytes())
+    try:
+        told = error_of(
+            capsys, lambda: start(run_folder.parent.parent / "data", network, "--checkpoint", str(target))
+        )
+    finally:
+        target.unlink()
+    assert f"{moment} of weight 0 is of shape" in told
+
+
+def adam_of(network: nn.Module, steps: int = 2) -> torch.optim.Optimizer:
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1, fused=True)
+    for step in range(steps):
+        network(torch.ones(1, 3, 4, 4) * (step + 1)).square().sum().backward()
+        optimizer.step()
+    return optimizer
+
+
+def test_moments_in_another_order_of_memory_mean_the_same(tmp_path: Path) -> None:
+    """The place in the tensor counts, not that in the memory; learning rates stay the config's."""
+    network = nn.Conv2d(3, 2, 3)
+    before = adam_of(network).state_dict()
+    other = copy.deepcopy(before)
+    for entry in other["state"].values():
+        for moment in ("exp_avg", "exp_avg_sq"):
+            entry[moment] = entry[moment].transpose(0, -1).contiguous().transpose(0, -1)
+        entry["step"] = int(entry["step"])  # as PyTorch 1.0 wrote it
+    other["param_groups"][0] |= {"lr": math.nan, "amsgrad": True, "betas": (2, 2), "params": [70, 71]}
+    other["state"] = {70: other["state"][0], 71: other["state"][1]}
+    fresh = torch.optim.Adam(network.parameters(), lr=0.1, fused=True)
+    load_parts({"optimizer_generator": other}, {"optimizer_generator": fresh}, tmp_path)
+    after = fresh.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    for number, entry in before["state"].items():
+        for name, tensor in entry.items():
+            assert torch.equal(after["state"][number][name], tensor)
+            assert after["state"][number][name].stride() == tensor.stride()
+
+
+# ---- Files ----------------------------------------------------------------------
+
+
+def zip_bomb(content: dict, folder: Path) -> Path:
+    path = saved(content | {"more": torch.zeros(10_000_000)}, folder)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(folder / "b", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+    assert (folder / "b").stat().st_size < path.stat().st_size / 10
+    return (folder / "b").replace(path)
+
+
+def written(data: bytes) -> Callable[[dict, Path], Path]:
+    def write(content: dict, folder: Path) -> Path:
+        (folder / "a.pth.tar").write_bytes(data)
+        return folder / "a.pth.tar"
+
+    return write
+
+
+def archive_of_text(content: dict, folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "a.pth.tar", "w") as archive:
+        archive.writestr("readme.txt", "no weights")
+    return folder / "a.pth.tar"
+
+
+def half(content: dict, folder: Path) -> Path:
+    path = saved(content, folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+SAFETENSORS = (8).to_bytes(8, "little") + b'{"a":{}}'
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (zip_bomb, "unpacks to more than it holds"),
+        (half, "its end is missing"),
+        (archive_of_text, "an archive of other things"),
+        (written(b""), "it is empty"),
+        (written(b"\n<!DOCTYPE html><html>"), "a web page; download"),
+        (written(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        (written(pickle.dumps({"generator": 1})), "a pickle that PyTorch did not write"),
+        (written(SAFETENSORS), "a file of safetensors"),
+        (written(gzip.compress(b"weights")), "a packed archive"),
+        (written(b"\x00" * 5000), "of no kind that is known"),
+        (lambda content, folder: saved(torch.nn.Linear(1, 1), folder), "which could run a program"),
+        (
+            lambda content, folder: saved([content], folder),
+            "has no 'generator' and 'kp_detector'; it holds list",
+        ),
+    ],
+)
+def test_files_that_are_no_checkpoints(build: Callable, words: str, content: dict, tmp_path: Path) -> None:
+    refused(build(content, tmp_path), words)
+
+
+def flat(content: dict) -> dict[str, torch.Tensor]:
+    return {f"{part}.{name}": content[part][name] for part in INFERENCE_NETWORKS for name in content[part]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"generator.first.conv.bias": NOT_FINITE}, "first.conv.bias', is not finite"),
+        ({"generator.a": torch.ones(2, dtype=torch.uint8)}, "'a', is not an ordinary tensor"),
+        ({"epoch.a": torch.ones(2)}, "its 'epoch' is not a whole number"),
+        ({"resume.a": torch.ones(2)}, "its 'resume', 'format', is not there"),
+        ({"optimizer_generator.a": torch.ones(2)}, "'optimizer_generator' is not a state of an optimiser"),
+    ],
+)
+def test_safetensors_are_checked_too(change: dict, words: str, content: dict, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(flat(content), path)
+    assert read_checkpoint(path).keys() == set(INFERENCE_NETWORKS)
+    save_file(flat(content) | change, path)
+    refused(path, words)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "it is empty"),
+        (b"<html>", "a web page"),
+        (b"PK\x03\x04 and more", "a file of PyTorch; rename it so that it ends in .pth.tar"),
+        (b"\xff" * 8 + b'{"a":', "its table of names is too large"),
+        (b"\x0c" + bytes(7) + b'{"a":', "damaged, or not a checkpoint"),
+        (b"\x05" + bytes(7) + b'{"a":', "damaged, or not a checkpoint"),
+    ],
+)
+def test_files_that_are_no_safetensors(data: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(data)
+    refused(tmp_path / "a.safetensors", words)
+
+
+def test_safetensors_under_another_name(content: dict, tmp_path: Path) -> None:
+    save_file(flat(content), tmp_path / "a.pth.tar")
+    refused(tmp_path / "a.pth.tar", "rename it so that it ends in .safetensors")
+
+
+def test_vgg_weights_are_checked_as_checkpoints_are(content: dict, tmp_path: Path) -> None:
+    for build, words in ((zip_bomb, "unpacks"), (written(b"<html>"), "a web page")):
+        with pytest.raises(CheckpointError, match=words):
+            read_vgg19_file(str(build(content, tmp_path)))
+    with pytest.raises(CheckpointError, match="not finite"):
+        read_vgg19_file(str(saved({"weight": NOT_FINITE}, tmp_path)))
+
+
+# ---- One field changed -----------------------------------------------------------
+
+ODD_VALUES: list[Any] = [
+    None, True, -1, 0, 10**30, 1.5, math.nan, math.inf, "", "text", b"bytes", [], {}, (), {"a": {}}, [[]],
+    torch.ones(()), torch.ones(0), torch.ones(3), torch.full((2,), math.nan), torch.ones(2, device="meta"),
+    torch.ones(2, dtype=torch.bool), torch.zeros(1).expand(10**9), torch.eye(3).to_sparse(), torch.Size([1]),
+]  # fmt: skip
+
+
+def paths_of(value: Any, path: tuple = ()) -> list[tuple]:
+    """Where a checkpoint can be changed: every key, but of long dictionaries the first few only."""
+    if not isinstance(value, dict) or len(path) > 4:
+        return [path]
+    return [path] * bool(path) + [
+        more for key in list(value)[:4] for more in paths_of(value[key], (*path, key))
+    ]
+
+
+def changed(content: dict, path: tuple, value: Any) -> dict:
+    content = copy.copy(content)
+    content[path[0]] = changed(content[path[0]], path[1:], value) if path[1:] else value
+    return content
+
+
+@seed(20)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(data=st.data())
+def test_any_field_changed_loads_or_is_one_line(
+    trained: dict, tmp_path_factory: Any, data: st.DataObject
+) -> None:
+    path = data.draw(st.sampled_from(paths_of(trained)), "path")
+    value = data.draw(st.sampled_from(ODD_VALUES), "value")
+    file = saved(changed(trained, path, value), tmp_path_factory.getbasetemp())
+    parts = {
+        name: torch.optim.Adam(
+            [nn.Parameter(torch.ones_like(entry["exp_avg"])) for entry in state.values()], fused=True
+        )
+        for name in ("optimizer_generator", "optimizer_kp_detector")
+        for state in [trained[name]["state"]]
+    }
+    try:
+        load_parts(read_checkpoint(file), parts, file)
+    except CheckpointError as error:
+        assert "\n" not in str(error) and "weights_only" not in str(error)
+        return
+    for optimizer in parts.values():
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        assert all(weight.isfinite().all() for weight in optimizer.param_groups[0]["params"])
+
+
+@seed(21)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(data=st.data())
+def test_any_bytes_changed_loads_or_is_one_line(
+    trained: dict, tmp_path_factory: Any, data: st.DataObject
+) -> None:
+    small = {"generator": {"weight": torch.ones(4)}, "kp_detector": {}, "epoch": 1}
+    legacy = data.draw(st.booleans(), "legacy")
+    file = saved(small, tmp_path_factory.getbasetemp(), _use_new_zipfile_serialization=not legacy)
+    content = bytearray(file.read_bytes())
+    for place, byte in data.draw(
+        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), min_size=1, max_size=4),
+        "bytes",
+    ):
+        content[place] = byte
+    file.write_bytes(content[: data.draw(st.integers(1, len(content)), "length")] if place % 2 else content)
+    try:
+        read_checkpoint(file)
+    except CheckpointError as error:
+        assert "\n" not in str(error) and "weights_only" not in str(error)
