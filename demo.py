@@ -1,11 +1,11 @@
 """Animate a picture with a video: the object in the picture moves as the one in the video does.
 
     python demo.py
-    python demo.py --config config/vox-256.yaml --checkpoint vox-cpk.pth.tar --relative --adapt_scale \\
-        --source_image portrait.jpg --driving_video talk.mp4 --audio
+    python demo.py --model vox --relative --adapt_scale --audio \\
+        --source_image portrait.jpg --driving_video talk.mp4
 
-Without --config and --checkpoint the small model of sup-mat/ is used, without --source_image or
---driving_video its sample.
+Without --model, or --config and --checkpoint, the small model of sup-mat/ is used, without --source_image
+or --driving_video its sample.
 
 Frames are read, animated and written one after another, so the driving video may be of any length. In
 notebooks, use `load_checkpoints` and `make_animation`.
@@ -39,6 +39,7 @@ from modules.generator import OcclusionAwareGenerator
 from modules.inference import fast_form
 from modules.keypoint_detector import KPDetector
 from progress import Progress
+from weights import DEFAULT_MODEL, find_model, read_table
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE = {
@@ -293,6 +294,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--plain", action="store_true", help="on the CPU, don't turn the networks into their fast form"
     )
     options = parser.parse_args(argv)
+    if options.model is not None and (options.config is not None or options.checkpoint is not None):
+        parser.error("--model stands for a config and a checkpoint: give it, or --config and --checkpoint")
     if (options.config is None) != (options.checkpoint is None):
         parser.error(
             "--config and --checkpoint go together: a checkpoint fits the config it was trained with"
@@ -306,10 +309,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help=f"a model that is downloaded on first use: {', '.join(read_table())} (default: {DEFAULT_MODEL})",
+    )
+    parser.add_argument("--offline", action="store_true", help="never download a model")
+    parser.add_argument(
         "--config", type=Path, help="the YAML config that the model was trained with, see config/"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, help="a .pth.tar file, or the folder of a run, whose newest one is taken"
+        "--checkpoint",
+        type=Path,
+        help="a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken",
     )
     parser.add_argument("--source_image", type=Path, help="the picture to animate")
     parser.add_argument("--driving_video", type=Path, help="a video, a .gif or a folder of frames")
@@ -354,14 +365,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
-    inputs = with_samples({name: getattr(options, name) for name in SAMPLE})
+    inputs = with_samples(wanted_inputs(options))
     result = options.result_video
     check_result(result, inputs)
-    config, checkpoint = read_config(inputs["config"]), find_checkpoint(inputs["checkpoint"])
+    source, clip = read_image(inputs["source_image"]), open_clip(inputs["driving_video"])
+    config_path, checkpoint = named_or_given(options, inputs)
+    config = read_config(config_path)
     device = pick_device("cpu" if options.cpu else options.device)
-    size = model_size(config, inputs["config"])
-    source = read_image(inputs["source_image"])
-    driving = FittedClip(open_clip(inputs["driving_video"]), size, settings.fit)
+    size = model_size(config, config_path)
+    driving = FittedClip(clip, size, settings.fit)
     check_best_frame(settings.best_frame, driving)
     sizes = {inputs["source_image"]: source.shape[:2], inputs["driving_video"]: driving.clip.size}
     for line in hints(settings, sizes, size):
@@ -369,7 +381,7 @@ def main(argv: list[str] | None = None) -> None:
     audio_from = inputs["driving_video"] if options.audio else None
     with VideoWriter(result, driving.clip.fps, audio_from) as writer:
         plain = options.plain or settings.precision != "fp32"
-        networks = load_networks(config, inputs["config"], checkpoint, device, plain)
+        networks = load_networks(config, config_path, checkpoint, device, plain)
         started = time.monotonic()
         fitted = fit(source, size, settings.fit)
         written, stopped_by = write_until_signal(networks, fitted, driving, writer, settings)
@@ -385,9 +397,22 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(128 + stopped_by)
 
 
+def wanted_inputs(options: argparse.Namespace) -> dict[str, Path | None]:
+    """The options that name inputs. A model by name brings its own config and checkpoint."""
+    model = () if options.model is None else ("config", "checkpoint")
+    return {name: getattr(options, name) for name in SAMPLE if name not in model}
+
+
+def named_or_given(options: argparse.Namespace, inputs: Mapping[str, Path]) -> tuple[Path, Path]:
+    """The config and the checkpoint, which may be downloaded for this. Raises `UserError`."""
+    if options.model is not None:
+        return find_model(options.model, options.offline)
+    return inputs["config"], find_checkpoint(inputs["checkpoint"])
+
+
 def with_samples(given: Mapping[str, Path | None]) -> dict[str, Path]:
     """The inputs, and the sample where one is not given. Raises `UserError` where that is not there."""
-    inputs = {name: given[name] or path for name, path in SAMPLE.items()}
+    inputs = {name: path or SAMPLE[name] for name, path in given.items()}
     for name, path in inputs.items():
         if given[name] is None and not path.exists():
             wanted = ", ".join(f"--{name}" for name in SAMPLE)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -134,3 +135,8 @@ def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
     if getattr(network, "jacobian", None) is not None:
         network.jacobian.weight.data.normal_(0, 0.02, generator=generator)
     return network
+
+
+def pixels(seed: int, size: int = 32) -> np.ndarray:
+    """A smooth picture (size, size, 3) uint8."""
+    return (images(1, size, seed)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
