@@ -16,22 +16,23 @@ Shapes: `h, w` size of a picture as it is, `H, W` size that the model takes.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from animate import Animator
+from animation import Cancelled, Driving, FittedClip, Settings, Source, Written, transfer, write_animation
 from checkpoint import find_checkpoint, load_for_inference
 from device import PRECISIONS, caught_signals, pick_device
-from media.clips import Clip, open_clip
+from media.clips import open_clip
 from media.pictures import fit, read_image
-from media.tensors import to_pixels, to_tensor
+from media.tensors import to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
 from modules.errors import UserError, command_line
@@ -48,6 +49,7 @@ SAMPLE = {
     "source_image": ROOT / "sup-mat" / "source.png",
     "driving_video": ROOT / "sup-mat" / "driving.mp4",
 }
+MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
 MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
 
 # ---- Networks ------------------------------------------------------------------
@@ -75,133 +77,6 @@ def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
     return height, width
 
 
-# ---- One picture, one video ----------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a video is animated. Each is the option of the command line that has its name."""
-
-    relative: bool = False
-    adapt_scale: bool = False
-    find_best_frame: bool = False
-    best_frame: int | None = None
-    fit: str = "stretch"
-    side_by_side: bool = False
-    batch_size: int = 1
-    precision: str = "fp32"
-
-
-class Cancelled(Exception):
-    """The caller asked to stop before there was anything to keep."""
-
-
-class Written(NamedTuple):
-    """The number of frames in a result, and of the frame that movement was measured from, if one was chosen."""
-
-    frames: int
-    best_frame: int | None
-
-
-class FittedClip:
-    """The frames of a clip in the model's size, (H, W, 3) uint8; each loop reads them anew, one at a time."""
-
-    def __init__(self, clip: Clip, size: tuple[int, int], how: str):
-        self.clip, self.size, self.how = clip, size, how
-
-    def __len__(self) -> int:
-        return len(self.clip)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (fit(frame, self.size, self.how) for frame in self.clip)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        return fit(self.clip.read([number])[0], self.size, self.how)
-
-
-def write_animation(
-    networks: tuple[OcclusionAwareGenerator, KPDetector],
-    source: np.ndarray,
-    driving: FittedClip,
-    writer: VideoWriter,
-    settings: Settings,
-    show: Callable[[str, int], Progress] = lambda what, total: Progress(total, what, "frames", quiet=True),
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Written:
-    """Write the result to its end, or as far as it has come when `cancelled()`.
-
-    `source`: (H, W, 3) uint8. `show(what, total)` gives the progress bar of each of the passes over the
-    video. Raises `Cancelled` if no frame was written.
-    """
-    generator, kp_detector = networks
-    animator = Animator(
-        generator,
-        kp_detector,
-        to_tensor(source).unsqueeze(0).to(next(generator.parameters()).device),
-        transfer(settings.relative, settings.adapt_scale),
-        batch_size=settings.batch_size,
-        precision=settings.precision,
-    )
-    number = settings.best_frame if settings.relative else None
-    if settings.relative and settings.find_best_frame and number is None:
-        number = find_best_frame(animator, driving, show, cancelled)
-    if number is not None:
-        animator.start_from(to_tensor(driving[number]))
-    done = 0
-    with show("animation", len(driving)) as progress:
-        for out in animator.animate(map(to_tensor, until(cancelled, driving))):
-            prediction = to_pixels(out["prediction"][0])
-            if settings.side_by_side:
-                prediction = np.concatenate([source, to_pixels(out["driving"][0]), prediction], axis=1)
-            writer.write(prediction)
-            progress.advance(1)
-            done += 1
-    if done == 0:
-        raise Cancelled
-    writer.finish()
-    return Written(done, number)
-
-
-def transfer(relative: bool, adapt_scale: bool) -> dict[str, bool]:
-    """The arguments of `normalize_kp`, as in the published demo."""
-    return {
-        "use_relative_movement": relative,
-        "use_relative_jacobian": relative,
-        "adapt_movement_scale": adapt_scale,
-    }
-
-
-def find_best_frame(
-    animator: Animator,
-    driving: FittedClip,
-    show: Callable[[str, int], Progress],
-    cancelled: Callable[[], bool],
-) -> int:
-    """The number of the frame closest to the source in pose, for which all are read once.
-
-    The published code then animates forward and backward from there. As each frame depends on the source and
-    the initial frame alone, going through them in their order gives the same pictures and needs none in
-    memory.
-    """
-    with show("best frame", len(driving)) as progress:
-
-        def counted() -> Iterator[torch.Tensor]:
-            for frame in driving:
-                if cancelled():
-                    raise Cancelled
-                yield to_tensor(frame)
-                progress.advance(1)
-
-        return animator.closest(counted())
-
-
-def until(cancelled: Callable[[], bool], frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    for frame in frames:
-        if cancelled():
-            return
-        yield frame
-
-
 # ---- Checks and hints ----------------------------------------------------------
 
 
@@ -216,9 +91,9 @@ def check_result(result: Path, inputs: Mapping[str, Path]) -> None:
             raise UserError(f"--result_video {result} would replace --{name} {path}; choose another name")
 
 
-def check_best_frame(number: int | None, driving: FittedClip) -> None:
+def check_best_frame(number: int | None, driving: Driving) -> None:
     if number is not None and not 0 <= number < len(driving):
-        raise UserError(f"--best_frame {number}: {driving.clip.path} has the frames 0 to {len(driving) - 1}")
+        raise UserError(f"--best_frame {number}: {driving.path} has the frames 0 to {len(driving) - 1}")
 
 
 def hints(settings: Settings, pictures: Mapping[Path, tuple[int, int]], model: tuple[int, int]) -> list[str]:
@@ -349,6 +224,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--best_frame", type=int, metavar="N", help="with --relative: measure it from frame N, counted from 0"
     )
     parser.add_argument(
+        "--smooth",
+        type=strength_option,
+        nargs="?",
+        const=1.0,
+        metavar="STRENGTH",
+        help="smooth the motion over time, without lag (1 where no strength is given)",
+    )
+    parser.add_argument(
         "--fit",
         default="stretch",
         choices=["stretch", "crop", "pad"],
@@ -359,6 +242,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--precision", default="fp32", choices=list(PRECISIONS), help="default: fp32")
     parser.add_argument("--batch_size", type=int, default=1, help="frames computed together (default: 1)")
+
+
+def strength_option(text: str) -> float:
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = math.nan
+    if not 0 < strength <= MAX_STRENGTH:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0, up to {MAX_STRENGTH}")
+    return strength
 
 
 @command_line
@@ -383,7 +276,7 @@ def main(argv: list[str] | None = None) -> None:
         plain = options.plain or settings.precision != "fp32"
         networks = load_networks(config, config_path, checkpoint, device, plain)
         started = time.monotonic()
-        fitted = fit(source, size, settings.fit)
+        fitted = Source([fit(source, size, settings.fit)])
         written, stopped_by = write_until_signal(networks, fitted, driving, writer, settings)
     seconds = time.monotonic() - started
     if writer.audio_note is not None:
@@ -422,8 +315,8 @@ def with_samples(given: Mapping[str, Path | None]) -> dict[str, Path]:
 
 def write_until_signal(
     networks: tuple[OcclusionAwareGenerator, KPDetector],
-    source: np.ndarray,
-    driving: FittedClip,
+    source: Source,
+    driving: Driving,
     writer: VideoWriter,
     settings: Settings,
 ) -> tuple[Written, int | None]:

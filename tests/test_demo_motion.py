@@ -1,0 +1,107 @@
+"""demo.py: smooth motion, motion files and larger results, end to end with a small model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import demo
+from animate import Animator
+from media.clips import open_clip
+from media.pictures import write_image
+from media.tensors import to_pixels, to_tensor
+from modules.build import build_generator, build_kp_detector
+from motion import smooth
+from tests.small import pixels, randomize, small_config, write_config
+
+FRAMES = 9
+MODEL = ["--config", "small.yaml", "--checkpoint", "small.pth.tar", "--cpu", "--plain"]
+SOURCE, DRIVING = ["--source_image", "source.png"], ["--driving_video", "driving"]
+
+
+def networks(seed: int = 0) -> list[torch.nn.Module]:
+    torch.manual_seed(seed)
+    config = small_config()
+    kp_detector, generator = build_kp_detector(config), build_generator(config)
+    kp_detector.kp.weight.data *= 100  # keypoints follow the picture
+    generator.final.weight.data *= 20
+    return [randomize(network).eval() for network in (generator, kp_detector)]
+
+
+def write_model(path: Path, seed: int = 0) -> None:
+    generator, kp_detector = networks(seed)
+    torch.save({"generator": generator.state_dict(), "kp_detector": kp_detector.state_dict()}, path)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a model, a source and a driving clip."""
+    monkeypatch.chdir(tmp_path)
+    write_config(Path("small.yaml"), small_config())
+    write_model(Path("small.pth.tar"))
+    write_image("source.png", pixels(0, 64))
+    Path("driving").mkdir()
+    for number in range(FRAMES):
+        write_image(f"driving/{number}.png", pixels(10 + number))
+    return tmp_path
+
+
+def run(*options: str, inputs: list[str] = SOURCE + DRIVING, result: str = "result") -> np.ndarray:
+    """The frames (N, H, W, 3) that the demo writes."""
+    demo.main([*MODEL, *inputs, "--result_video", result, *options])
+    return np.stack(list(open_clip(result)))
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b).max())
+
+
+# ---- Smoothing -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("initial", [None, 4])
+def test_smooth_keypoints_drive(initial: int | None) -> None:
+    source = demo.fit(pixels(0, 64), (32, 32), "stretch")
+    switches = dict.fromkeys(("use_relative_movement", "use_relative_jacobian"), True)
+    animator = Animator(*networks(), to_tensor(source).unsqueeze(0), switches)
+    found = [item["kp_driving"] for item in animator.detect(map(to_tensor, open_clip("driving")))]
+    kps = list(smooth(found, 25, 0.5))
+    animator.kp_initial = kps[initial or 0]
+    outs = animator.generate({"kp_driving": kp} for kp in kps)
+    expected = np.stack([to_pixels(out["prediction"][0]) for out in outs])
+    options = ["--relative", *([] if initial is None else ["--best_frame", str(initial)])]
+    for batch_size in ("1", "4"):
+        frames = run(*options, "--smooth", "0.5", "--batch_size", batch_size)
+        assert difference(frames, expected) <= 1
+    assert difference(run(*options), expected) > 3
+
+
+def test_smooth_frames_stand_beside_their_driving_frames() -> None:
+    row = run("--smooth", "--side_by_side")
+    assert (row[:, :, 32:64] == np.stack(list(open_clip("driving")))).all()
+
+
+# ---- Mistakes ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--smooth 0", "'0' is not a number above 0"),
+        ("--smooth nan", "'nan' is not a number above 0"),
+        ("--smooth 11", "up to 10"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    place: Path, capsys: pytest.CaptureFixture, options: str, message: str
+) -> None:
+    before = {path: path.lstat().st_mtime_ns for path in place.rglob("*")}
+    with pytest.raises(SystemExit) as stop:
+        demo.main([*MODEL, *SOURCE, *DRIVING, "--result_video", "result", *options.split()])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and message in err and "Traceback" not in err
+    assert len([line for line in err.splitlines() if "error:" in line]) == 1
+    assert {path: path.lstat().st_mtime_ns for path in place.rglob("*")} == before
