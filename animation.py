@@ -152,7 +152,9 @@ def make_animators(
 ) -> list[Animator]:
     """One for each picture, which is encoded once."""
     device = next(networks[0].parameters()).device
-    large = source.large or [None] * len(source.pictures)
+    large: Sequence[np.ndarray | None] = (
+        [None] * len(source.pictures) if source.large is None else source.large
+    )
     return [
         Animator(
             *networks,
@@ -188,7 +190,7 @@ def result_frame(outs: Sequence[dict], source: Source, side_by_side: bool) -> np
     if source.paste is not None:
         return source.paste(pieces)
     if side_by_side:
-        shown = (source.pictures[0], to_pixels(outs[0]["driving"][0]))
+        shown = ((source.large or source.pictures)[0], to_pixels(outs[0]["driving"][0]))
         pieces = [*(fit(picture, pieces[0].shape[:2], "stretch") for picture in shown), *pieces]
     return np.concatenate(pieces, axis=1)
 

@@ -16,12 +16,13 @@ Shapes: `h, w` size of a picture as it is, `H, W` size that the model takes.
 from __future__ import annotations
 
 import argparse
-import math
+import functools
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +30,15 @@ import torch
 from animate import Animator
 from animation import Cancelled, Driving, FittedClip, Settings, Source, Written, transfer, write_animation
 from checkpoint import find_checkpoint, load_for_inference
-from device import PRECISIONS, caught_signals, pick_device
+from demo_options import parse
+from device import caught_signals, pick_device
+from faces.choose import Corners
+from faces.crops import cut_out
+from faces.cuts import CropSettings, cuts_of_driving, cuts_of_source, preview_of
+from faces.detectors import load_detector
+from faces.paste import Paster
 from media.clips import open_clip
-from media.pictures import fit, read_image
+from media.pictures import Size, fit, read_image, write_image
 from media.tensors import to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
@@ -40,7 +47,9 @@ from modules.generator import OcclusionAwareGenerator
 from modules.inference import fast_form
 from modules.keypoint_detector import KPDetector
 from progress import Progress
-from weights import DEFAULT_MODEL, find_model, read_table
+from weights import find_model
+
+Chosen = TypeVar("Chosen", Settings, CropSettings)
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE = {
@@ -49,7 +58,6 @@ SAMPLE = {
     "source_image": ROOT / "sup-mat" / "source.png",
     "driving_video": ROOT / "sup-mat" / "driving.mp4",
 }
-MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
 MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
 
 # ---- Networks ------------------------------------------------------------------
@@ -80,15 +88,38 @@ def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
 # ---- Checks and hints ----------------------------------------------------------
 
 
-def check_result(result: Path, inputs: Mapping[str, Path]) -> None:
+def check_outputs(options: argparse.Namespace, inputs: Mapping[str, Path]) -> None:
+    """Raise `UserError` if a result would replace an input, or a folder that holds one, or has no folder."""
+    for name in ("result_video", "preview"):
+        output = getattr(options, name)
+        if output is None:
+            continue
+        check_result(output, inputs, name)
+        if name != "result_video" and not output.absolute().parent.is_dir():  # the writer of that one tells
+            raise UserError(f"--{name} {output}: there is no folder {output.parent}; make it first")
+
+
+def check_result(result: Path, inputs: Mapping[str, Path], option: str) -> None:
     """Raise `UserError` if the result would replace one of the `inputs`, or a folder that holds one.
 
-    The inputs are named by their options.
+    All are named by their options.
     """
     for name, path in inputs.items():
         inside = [path, *path.absolute().parents] if result.is_dir() else [path]
         if result.exists() and any(place.exists() and place.samefile(result) for place in inside):
-            raise UserError(f"--result_video {result} would replace --{name} {path}; choose another name")
+            raise UserError(f"--{option} {result} would replace --{name} {path}; choose another name")
+
+
+def larger_size(model: Size, height: int | None) -> Size | None:
+    """The size of a result of that height and the model's shape; None for the model's own. Raises `UserError`."""
+    if height is None or height == model[0]:
+        return None
+    width, rest = divmod(height * model[1], model[0])
+    if height < model[0] or rest:
+        raise UserError(
+            f"--size {height}: must be a larger height than the model's {model[0]}, for a whole width"
+        )
+    return height, width
 
 
 def check_best_frame(number: int | None, driving: Driving) -> None:
@@ -156,128 +187,42 @@ def to_array(prediction: torch.Tensor) -> np.ndarray:
 # ---- Command line --------------------------------------------------------------
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_files(parser)
-    add_settings(parser)
-    parser.add_argument("--audio", action="store_true", help="carry over the driving video's sound")
-    parser.add_argument("--cpu", action="store_true", help="the same as --device cpu")
-    parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
-    parser.add_argument(
-        "--plain", action="store_true", help="on the CPU, don't turn the networks into their fast form"
-    )
-    options = parser.parse_args(argv)
-    if options.model is not None and (options.config is not None or options.checkpoint is not None):
-        parser.error("--model stands for a config and a checkpoint: give it, or --config and --checkpoint")
-    if (options.config is None) != (options.checkpoint is None):
-        parser.error(
-            "--config and --checkpoint go together: a checkpoint fits the config it was trained with"
-        )
-    if options.cpu and options.device not in (None, "cpu"):
-        parser.error(f"--cpu and --device {options.device} exclude each other")
-    if options.batch_size < 1:
-        parser.error("--batch_size must be at least 1")
-    return options
-
-
-def add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        metavar="NAME",
-        help=f"a model that is downloaded on first use: {', '.join(read_table())} (default: {DEFAULT_MODEL})",
-    )
-    parser.add_argument("--offline", action="store_true", help="never download a model")
-    parser.add_argument(
-        "--config", type=Path, help="the YAML config that the model was trained with, see config/"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken",
-    )
-    parser.add_argument("--source_image", type=Path, help="the picture to animate")
-    parser.add_argument("--driving_video", type=Path, help="a video, a .gif or a folder of frames")
-    parser.add_argument(
-        "--result_video",
-        type=Path,
-        default="result.mp4",
-        help=".mp4, .gif, or a folder of pngs (default: result.mp4)",
-    )
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The options that become `Settings`."""
-    parser.add_argument(
-        "--relative", action="store_true", help="move the source as the driving keypoints have moved"
-    )
-    parser.add_argument(
-        "--adapt_scale", action="store_true", help="scale that movement by the ratio of the objects' sizes"
-    )
-    parser.add_argument(
-        "--find_best_frame",
-        action="store_true",
-        help="with --relative: measure movement from the driving frame whose pose is closest to the source's",
-    )
-    parser.add_argument(
-        "--best_frame", type=int, metavar="N", help="with --relative: measure it from frame N, counted from 0"
-    )
-    parser.add_argument(
-        "--smooth",
-        type=strength_option,
-        nargs="?",
-        const=1.0,
-        metavar="STRENGTH",
-        help="smooth the motion over time, without lag (1 where no strength is given)",
-    )
-    parser.add_argument(
-        "--fit",
-        default="stretch",
-        choices=["stretch", "crop", "pad"],
-        help="how pictures of another shape get the model's (default: stretch)",
-    )
-    parser.add_argument(
-        "--side_by_side", action="store_true", help="write source, driving frame and result in a row"
-    )
-    parser.add_argument("--precision", default="fp32", choices=list(PRECISIONS), help="default: fp32")
-    parser.add_argument("--batch_size", type=int, default=1, help="frames computed together (default: 1)")
-
-
-def strength_option(text: str) -> float:
-    try:
-        strength = float(text)
-    except ValueError:
-        strength = math.nan
-    if not 0 < strength <= MAX_STRENGTH:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0, up to {MAX_STRENGTH}")
-    return strength
-
-
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    options = parse(argv)
-    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+    options = parse(argv, __doc__)
+    settings, crops = chosen(Settings, options), chosen(CropSettings, options)
     inputs = with_samples(wanted_inputs(options))
-    result = options.result_video
-    check_result(result, inputs)
-    source, clip = read_image(inputs["source_image"]), open_clip(inputs["driving_video"])
+    check_outputs(options, inputs)
+    result, source_path = options.result_video, inputs["source_image"]
+    picture, clip = read_image(source_path), open_clip(inputs["driving_video"])
     config_path, checkpoint = named_or_given(options, inputs)
     config = read_config(config_path)
     device = pick_device("cpu" if options.cpu else options.device)
     size = model_size(config, config_path)
+    large = larger_size(size, options.size)
     driving = FittedClip(clip, size, settings.fit)
     check_best_frame(settings.best_frame, driving)
-    sizes = {inputs["source_image"]: source.shape[:2], inputs["driving_video"]: driving.clip.size}
+    sizes = {source_path: picture.shape[:2]} if not (crops.crop or crops.crop_source) else {}
+    sizes |= {clip.path: clip.size} if not (crops.crop or crops.crop_driving) else {}
     for line in hints(settings, sizes, size):
         print(f"hint: {line}", file=sys.stderr)
+    detect = load_detector(None, options.cpu) if crops.crop else None
+    if options.preview is not None:
+        cuts = (
+            cuts_of_source(picture, source_path, size, crops, detect),
+            cuts_of_driving(clip, size, crops, detect),
+        )
+        write_image(options.preview, preview_of((picture, next(iter(clip))), cuts, size))
+        return
     audio_from = inputs["driving_video"] if options.audio else None
-    with VideoWriter(result, driving.clip.fps, audio_from) as writer:
+    with VideoWriter(result, driving.fps, audio_from) as writer:
+        boxes = cuts_of_source(picture, source_path, size, crops, detect).boxes
+        source = cut_source(picture, boxes, (size, large), settings.fit, options.paste_back)
+        driving.box = next(iter(cuts_of_driving(clip, size, crops, detect).boxes), None)
         plain = options.plain or settings.precision != "fp32"
         networks = load_networks(config, config_path, checkpoint, device, plain)
         started = time.monotonic()
-        fitted = Source([fit(source, size, settings.fit)])
-        written, stopped_by = write_until_signal(networks, fitted, driving, writer, settings)
+        written, stopped_by = write_until_signal(networks, source, driving, writer, settings)
     seconds = time.monotonic() - started
     if writer.audio_note is not None:
         print(f"warning: {writer.audio_note}", file=sys.stderr)
@@ -288,6 +233,31 @@ def main(argv: list[str] | None = None) -> None:
     if stopped_by is not None:
         print(f"stopped: {result} holds {done} of {len(driving)} frames", file=sys.stderr)
         sys.exit(128 + stopped_by)
+
+
+def chosen(kind: type[Chosen], options: argparse.Namespace) -> Chosen:
+    """Settings from the options that have their names."""
+    return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})
+
+
+def cut_source(
+    picture: np.ndarray,
+    boxes: list[Corners],
+    sizes: tuple[Size, Size | None],
+    how: str,
+    paste_back: bool,
+) -> Source:
+    """What is animated: the `boxes` of the picture or, where there are none, all of it.
+
+    `sizes`: the model's, and a larger one for the result. `how`: as of `fit`, for a whole picture.
+    """
+
+    def cut(size: Size) -> list[np.ndarray]:
+        return [cut_out(picture, box, size) for box in boxes] or [fit(picture, size, how)]
+
+    size, large = sizes
+    paste = functools.partial(Paster(picture.shape[:2], boxes).paste, picture) if paste_back else None
+    return Source(cut(size), None if large is None else cut(large), paste)
 
 
 def wanted_inputs(options: argparse.Namespace) -> dict[str, Path | None]:

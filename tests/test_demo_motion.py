@@ -84,6 +84,20 @@ def test_smooth_frames_stand_beside_their_driving_frames() -> None:
     assert (row[:, :, 32:64] == np.stack(list(open_clip("driving")))).all()
 
 
+# ---- Size ----------------------------------------------------------------------
+
+
+def test_a_larger_result_has_the_motion_of_the_small_one() -> None:
+    pictures = [to_tensor(demo.fit(pixels(0, 64), (side, side), "stretch")).unsqueeze(0) for side in (32, 64)]
+    animator = Animator(*networks(), pictures[0], large=pictures[1])
+    outs = animator.animate(map(to_tensor, open_clip("driving")))
+    expected = np.stack([to_pixels(out["prediction"][0]) for out in outs])
+    frames = run("--size", "64")
+    assert frames.shape == (FRAMES, 64, 64, 3) and difference(frames, expected) <= 1
+    row = run("--size", "64", "--side_by_side")
+    assert row.shape == (FRAMES, 64, 192, 3) and (row[:, :, :64] == pixels(0, 64)).all()
+
+
 # ---- Mistakes ------------------------------------------------------------------
 
 
@@ -93,6 +107,8 @@ def test_smooth_frames_stand_beside_their_driving_frames() -> None:
         ("--smooth 0", "'0' is not a number above 0"),
         ("--smooth nan", "'nan' is not a number above 0"),
         ("--smooth 11", "up to 10"),
+        ("--size 16", "--size 16: must be a larger height than the model's 32"),
+        ("--size 66", "both must be multiples of"),
     ],
 )
 def test_a_mistake_is_one_line(
