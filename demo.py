@@ -28,16 +28,26 @@ import numpy as np
 import torch
 
 from animate import Animator
-from animation import Cancelled, Driving, FittedClip, Settings, Source, Written, transfer, write_animation
-from checkpoint import find_checkpoint, load_for_inference
-from demo_options import parse
+from animation import (
+    Cancelled,
+    Driving,
+    FittedClip,
+    SavedMotion,
+    Settings,
+    Source,
+    Written,
+    transfer,
+    write_animation,
+)
+from checkpoint import find_checkpoint, inference_weights, load_for_inference, read_checkpoint
+from demo_options import read_options
 from device import caught_signals, pick_device
 from faces.choose import Corners
 from faces.crops import cut_out
 from faces.cuts import CropSettings, cuts_of_driving, cuts_of_source, preview_of
-from faces.detectors import load_detector
+from faces.detectors import Detector, load_detector
 from faces.paste import Paster
-from media.clips import open_clip
+from media.clips import Clip, open_clip
 from media.pictures import Size, fit, read_image, write_image
 from media.tensors import to_tensor
 from media.writer import VideoWriter
@@ -46,6 +56,7 @@ from modules.errors import UserError, command_line
 from modules.generator import OcclusionAwareGenerator
 from modules.inference import fast_form
 from modules.keypoint_detector import KPDetector
+from motion import load_motion, model_fingerprint, save_motion
 from progress import Progress
 from weights import find_model
 
@@ -90,7 +101,7 @@ def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
 
 def check_outputs(options: argparse.Namespace, inputs: Mapping[str, Path]) -> None:
     """Raise `UserError` if a result would replace an input, or a folder that holds one, or has no folder."""
-    for name in ("result_video", "preview"):
+    for name in ("result_video", "preview", "save_motion"):
         output = getattr(options, name)
         if output is None:
             continue
@@ -187,43 +198,50 @@ def to_array(prediction: torch.Tensor) -> np.ndarray:
 # ---- Command line --------------------------------------------------------------
 
 
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    return read_options(argv, __doc__)
+
+
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    options = parse(argv, __doc__)
+    options = parse(argv)
     settings, crops = chosen(Settings, options), chosen(CropSettings, options)
     inputs = with_samples(wanted_inputs(options))
     check_outputs(options, inputs)
     result, source_path = options.result_video, inputs["source_image"]
-    picture, clip = read_image(source_path), open_clip(inputs["driving_video"])
+    picture = read_image(source_path)
+    clip = open_clip(inputs["driving_video"]) if "driving_video" in inputs else None
     config_path, checkpoint = named_or_given(options, inputs)
     config = read_config(config_path)
     device = pick_device("cpu" if options.cpu else options.device)
     size = model_size(config, config_path)
     large = larger_size(size, options.size)
-    driving = FittedClip(clip, size, settings.fit)
+    uses_motion_file = clip is None or options.save_motion is not None
+    fingerprint = fingerprint_of(config, checkpoint) if uses_motion_file else ""
+    driving: Driving
+    if clip is None:
+        driving = SavedMotion(load_motion(options.driving_motion, fingerprint), options.driving_motion)
+    else:
+        driving = FittedClip(clip, size, settings.fit)
     check_best_frame(settings.best_frame, driving)
-    sizes = {source_path: picture.shape[:2]} if not (crops.crop or crops.crop_source) else {}
-    sizes |= {clip.path: clip.size} if not (crops.crop or crops.crop_driving) else {}
-    for line in hints(settings, sizes, size):
+    for line in hints(settings, stretched(source_path, picture, clip, crops), size):
         print(f"hint: {line}", file=sys.stderr)
     detect = load_detector(None, options.cpu) if crops.crop else None
     if options.preview is not None:
-        cuts = (
-            cuts_of_source(picture, source_path, size, crops, detect),
-            cuts_of_driving(clip, size, crops, detect),
-        )
-        write_image(options.preview, preview_of((picture, next(iter(clip))), cuts, size))
+        write_preview(options.preview, source_path, picture, clip, size, crops, detect)
         return
-    audio_from = inputs["driving_video"] if options.audio else None
-    with VideoWriter(result, driving.fps, audio_from) as writer:
+    with VideoWriter(result, driving.fps, inputs["driving_video"] if options.audio else None) as writer:
         boxes = cuts_of_source(picture, source_path, size, crops, detect).boxes
         source = cut_source(picture, boxes, (size, large), settings.fit, options.paste_back)
-        driving.box = next(iter(cuts_of_driving(clip, size, crops, detect).boxes), None)
+        if isinstance(driving, FittedClip):
+            driving.box = next(iter(cuts_of_driving(driving.clip, size, crops, detect).boxes), None)
         plain = options.plain or settings.precision != "fp32"
         networks = load_networks(config, config_path, checkpoint, device, plain)
         started = time.monotonic()
         written, stopped_by = write_until_signal(networks, source, driving, writer, settings)
     seconds = time.monotonic() - started
+    if options.save_motion is not None:
+        save_motion(options.save_motion, written.keypoints, driving.fps, fingerprint)
     if writer.audio_note is not None:
         print(f"warning: {writer.audio_note}", file=sys.stderr)
     if written.best_frame is not None:
@@ -233,6 +251,39 @@ def main(argv: list[str] | None = None) -> None:
     if stopped_by is not None:
         print(f"stopped: {result} holds {done} of {len(driving)} frames", file=sys.stderr)
         sys.exit(128 + stopped_by)
+
+
+def fingerprint_of(config: dict, checkpoint: Path) -> str:
+    """Which keypoints a motion file holds. Raises `CheckpointError`."""
+    weights = inference_weights(read_checkpoint(checkpoint))["kp_detector"]
+    return model_fingerprint(weights, config["model_params"]["kp_detector_params"])
+
+
+def stretched(
+    source_path: Path, picture: np.ndarray, clip: Clip | None, crops: CropSettings
+) -> dict[Path, Size]:
+    """The sizes of the inputs of which nothing is cut."""
+    sizes = {} if crops.crop or crops.crop_source else {source_path: picture.shape[:2]}
+    if clip is not None and not (crops.crop or crops.crop_driving):
+        sizes[clip.path] = clip.size
+    return sizes
+
+
+def write_preview(
+    path: Path,
+    source_path: Path,
+    picture: np.ndarray,
+    clip: Clip | None,
+    size: Size,
+    crops: CropSettings,
+    detect: Detector | None,
+) -> None:
+    """Draw what will be cut out of the source and, from its first frame, of the driving video."""
+    pictures, cuts = [picture], [cuts_of_source(picture, source_path, size, crops, detect)]
+    if clip is not None:
+        pictures.append(next(iter(clip)))
+        cuts.append(cuts_of_driving(clip, size, crops, detect))
+    write_image(path, preview_of(pictures, cuts, size))
 
 
 def chosen(kind: type[Chosen], options: argparse.Namespace) -> Chosen:
@@ -263,7 +314,11 @@ def cut_source(
 def wanted_inputs(options: argparse.Namespace) -> dict[str, Path | None]:
     """The options that name inputs. A model by name brings its own config and checkpoint."""
     model = () if options.model is None else ("config", "checkpoint")
-    return {name: getattr(options, name) for name in SAMPLE if name not in model}
+    wanted = {name: getattr(options, name) for name in SAMPLE if name not in model}
+    if options.driving_motion is not None:
+        del wanted["driving_video"]
+        wanted["driving_motion"] = options.driving_motion
+    return wanted
 
 
 def named_or_given(options: argparse.Namespace, inputs: Mapping[str, Path]) -> tuple[Path, Path]:

@@ -13,7 +13,7 @@ from weights import DEFAULT_MODEL, read_table
 MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
 
 
-def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace:
+def read_options(argv: list[str] | None, description: str | None) -> argparse.Namespace:
     """The options; a wrong value, or two that don't go together, end the program with one line."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -48,11 +48,20 @@ def contradictions(options: argparse.Namespace) -> list[tuple[bool, str]]:
     """Which options don't go together: (whether they are given so, what to say then)."""
     cuts_source = options.crop or options.crop_source is not None
     finds_source = options.crop and options.crop_source is None
+    motion = options.driving_motion is not None
     several = options.face == "all" and not options.paste_back and options.preview is None
     return [
         (options.face != "largest" and not finds_source, "--face needs --crop, which finds faces"),
         (several, "--face all needs --paste_back, which puts the faces into one picture"),
         (options.paste_back and not cuts_source, "--paste_back needs --crop or --crop_source"),
+        (
+            motion and options.driving_video is not None,
+            "--driving_motion and --driving_video exclude each other",
+        ),
+        *(
+            (motion and bool(getattr(options, name)), f"--{name} needs a driving video, not --driving_motion")
+            for name in ("audio", "side_by_side", "crop_driving", "save_motion")
+        ),
         (options.paste_back and options.side_by_side, "--paste_back and --side_by_side exclude each other"),
         (
             options.preview is not None and not cuts_source and options.crop_driving is None,
@@ -79,11 +88,29 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source_image", type=Path, help="the picture to animate")
     parser.add_argument("--driving_video", type=Path, help="a video, a .gif or a folder of frames")
     parser.add_argument(
+        "--driving_motion",
+        type=Path,
+        metavar="FILE.npz",
+        help="in the place of a driving video: what --save_motion wrote with the same model",
+    )
+    parser.add_argument(
+        "--save_motion",
+        type=npz_option,
+        metavar="FILE.npz",
+        help="write the motion of the driving video, too",
+    )
+    parser.add_argument(
         "--result_video",
         type=Path,
         default="result.mp4",
         help=".mp4, .gif, or a folder of pngs (default: result.mp4)",
     )
+
+
+def npz_option(text: str) -> Path:
+    if not text.lower().endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"'{text}' does not end with .npz")
+    return Path(text)
 
 
 def add_crops(parser: argparse.ArgumentParser) -> None:

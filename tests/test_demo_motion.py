@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from animate import Animator
 from media.clips import open_clip
 from media.pictures import write_image
 from media.tensors import to_pixels, to_tensor
+from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector
 from motion import smooth
 from tests.small import pixels, randomize, small_config, write_config
@@ -84,6 +86,59 @@ def test_smooth_frames_stand_beside_their_driving_frames() -> None:
     assert (row[:, :, 32:64] == np.stack(list(open_clip("driving")))).all()
 
 
+# ---- Motion files --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--smooth"],
+        ["--relative", "--adapt_scale", "--find_best_frame"],
+        ["--relative", "--best_frame", "3", "--smooth", "--batch_size", "4", "--size", "64"],
+    ],
+)
+def test_a_motion_file_drives_as_its_video(options: list[str]) -> None:
+    from_video = run(*options, "--save_motion", "motion.npz")
+    motion = [*SOURCE, "--driving_motion", "motion.npz"]
+    assert (run(*options, inputs=motion, result="again") == from_video).all()
+    shutil.copy("small.pth.tar", "renamed.pth.tar")
+    renamed = ["--checkpoint", "renamed.pth.tar"]
+    assert (run(*options, *renamed, inputs=motion, result="renamed") == from_video).all()
+
+
+def test_a_motion_file_keeps_the_rate() -> None:
+    with VideoWriter("driving.mp4", 40) as writer:
+        for frame in open_clip("driving"):
+            writer.write(frame)
+    run("--save_motion", "motion.npz", inputs=[*SOURCE, "--driving_video", "driving.mp4"])
+    run(inputs=[*SOURCE, "--driving_motion", "motion.npz"], result="result.mp4")
+    assert open_clip("result.mp4").fps == pytest.approx(40)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--driving_motion absent.npz", "absent.npz: does not exist"),
+        ("--driving_motion source.png", "source.png: is no motion file"),
+        ("--driving_motion motion.npz --checkpoint other.pth.tar", "motion.npz: is motion of another model"),
+        ("--driving_motion motion.npz --best_frame 9", "--best_frame 9: motion.npz has the frames 0 to 8"),
+        ("--driving_motion motion.npz --audio", "--audio needs a driving video, not --driving_motion"),
+        ("--driving_motion motion.npz --side_by_side", "--side_by_side needs a driving video"),
+        ("--driving_motion motion.npz --save_motion b.npz", "--save_motion needs a driving video"),
+        ("--driving_motion motion.npz --driving_video driving", "exclude each other"),
+        ("--save_motion motion.txt", "'motion.txt' does not end with .npz"),
+        ("--save_motion nowhere/motion.npz", "there is no folder nowhere"),
+    ],
+)
+def test_a_mistake_with_a_motion_file_is_one_line(
+    place: Path, capsys: pytest.CaptureFixture, options: str, message: str
+) -> None:
+    run("--save_motion", "motion.npz", result="first")
+    write_model(Path("other.pth.tar"), seed=1)
+    assert_refused(place, capsys, [*SOURCE, *options.split()], message)
+
+
 # ---- Size ----------------------------------------------------------------------
 
 
@@ -114,9 +169,15 @@ def test_a_larger_result_has_the_motion_of_the_small_one() -> None:
 def test_a_mistake_is_one_line(
     place: Path, capsys: pytest.CaptureFixture, options: str, message: str
 ) -> None:
+    assert_refused(place, capsys, [*SOURCE, *DRIVING, *options.split()], message)
+
+
+def assert_refused(place: Path, capsys: pytest.CaptureFixture, options: list[str], message: str) -> None:
+    """The demo ends with one line that holds the message, and leaves every file as it was."""
+    capsys.readouterr()
     before = {path: path.lstat().st_mtime_ns for path in place.rglob("*")}
     with pytest.raises(SystemExit) as stop:
-        demo.main([*MODEL, *SOURCE, *DRIVING, "--result_video", "result", *options.split()])
+        demo.main([*MODEL, "--result_video", "result", *options])
     err = capsys.readouterr().err
     assert stop.value.code == 2 and message in err and "Traceback" not in err
     assert len([line for line in err.splitlines() if "error:" in line]) == 1
