@@ -6,9 +6,9 @@ Shapes: `B` batch, `K` keypoints, `H, W` image size.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from device import autocast
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem
+from larger import encode_larger
 from logger import Visualizer
 from media.pictures import write_image
 from media.tensors import to_pixels
@@ -26,6 +27,8 @@ from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints, full_precision, inverse_2x2
 from progress import Progress
+
+Item = TypeVar("Item")
 
 # ---- Keypoint transfer -------------------------------------------------------
 
@@ -95,7 +98,7 @@ class Animator:
     `source`: (1, 3, H, W) in [0, 1]; it is encoded once, on the device where it and the networks are.
     `normalization_params`: arguments of `normalize_kp`; None drives with the frames' own keypoints, as
     reconstruction does. `batch_size`: driving frames that go through the networks together. `precision`:
-    "fp32", "bf16" or "fp16".
+    "fp32", "bf16" or "fp16". `large`: the source as (1, 3, N, M), for predictions of that size (larger.py).
     """
 
     def __init__(
@@ -106,66 +109,89 @@ class Animator:
         normalization_params: dict | None = None,
         batch_size: int = 1,
         precision: str = "fp32",
+        large: Tensor | None = None,
     ):
         self.generator, self.kp_detector = generator.eval(), kp_detector.eval()
         self.source, self.normalization_params = source, normalization_params
         self.batch_size, self.precision = batch_size, precision
         self.kp_initial: Keypoints | None = None
         with torch.inference_mode(), autocast(source.device, precision):
-            self.encoding = self.generator.encode(source)
+            if large is None:
+                self.encoding = self.generator.encode(source)
+            else:
+                self.encoding = encode_larger(self.generator, large, source)
             self.kp_source = self.kp_detector(source)
 
     def start_from(self, frame: Tensor) -> None:
-        """Measure movement from this driving frame (3, H, W), and not from the first one that comes."""
-        with torch.inference_mode(), autocast(self.source.device, self.precision):
-            self.kp_initial = self.kp_detector(frame.to(self.source).unsqueeze(0))
+        """Measure movement from this driving frame (3, H, W), and not from the first one that comes.
 
-    @torch.inference_mode()
-    def closest(self, frames: Iterable[Tensor]) -> int:
-        """The number of the driving frame (3, H, W) whose pose is closest to the source's.
+        Who has its keypoints (1, K, ...) already sets `kp_initial`.
+        """
+        self.kp_initial = next(self.detect([frame]))["kp_driving"]
+
+    def closest(self, keypoints: Iterable[Keypoints]) -> int:
+        """The number of the driving keypoints (1, K, ...) whose pose is closest to the source's.
 
         Place and size do not count.
         """
-        distances: list[float] = []
-        for batch in self._batches(frames):
-            with autocast(self.source.device, self.precision):
-                value = self.kp_detector(batch)["value"]
-            distances += (pose(value) - pose(self.kp_source["value"])).square().sum(dim=(1, 2)).tolist()
+        own = pose(self.kp_source["value"])
+        distances = [(pose(kp["value"].to(own.device)) - own).square().sum().item() for kp in keypoints]
         return int(np.argmin(distances))
 
     def animate(self, frames: Iterable[Tensor], deformed: bool = False) -> Iterator[dict]:
         """Driving frames (3, H, W) in [0, 1] -> for each the generator's result, of batch size 1.
 
-        With it come the frame as "driving", "kp_source", "kp_driving" and, where keypoints are transferred,
-        "kp_norm". No more than a batch of frames is held. `deformed`: with the source image under the flow
-        alone, which a `Visualizer` draws.
+        With it come what `detect` and `generate` give. No more than a batch of frames is held.
         """
-        for batch in self._batches(frames):
-            out = self._animate_batch(batch, deformed)
+        return self.generate(self.detect(frames), deformed)
+
+    @torch.inference_mode()
+    def detect(self, frames: Iterable[Tensor]) -> Iterator[dict]:
+        """Driving frames (3, H, W) in [0, 1] -> each as "driving" (1, 3, H, W), with its "kp_driving"."""
+        for batch in batched(frames, self.batch_size):
+            driving = torch.stack(batch).to(self.source)
+            with autocast(self.source.device, self.precision):
+                out = {"driving": driving, "kp_driving": self.kp_detector(driving)}
             for i in range(len(batch)):
                 yield pick(out, i)
 
-    def _batches(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Frames (3, H, W) in batches (B, 3, H, W) where the source is; the last may be smaller."""
-        frames = iter(frames)
-        while batch := list(itertools.islice(frames, self.batch_size)):
-            yield torch.stack(batch).to(self.source)
-
     @torch.inference_mode()
-    def _animate_batch(self, driving: Tensor, deformed: bool) -> dict:
-        with autocast(self.source.device, self.precision):
-            kp_driving = self.kp_detector(driving)
-            kp_source = expand(self.kp_source, len(driving))
-            out: dict[str, Any] = {"driving": driving, "kp_source": kp_source, "kp_driving": kp_driving}
-            if self.normalization_params is not None:
-                self.kp_initial = self.kp_initial or pick(kp_driving, 0)
-                out["kp_norm"] = normalize_kp(
-                    self.kp_source, kp_driving, self.kp_initial, **self.normalization_params
-                )
-            kp = out.get("kp_norm", kp_driving)
-            out |= self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
-            check_finite(*kp.values(), out["prediction"])
-            return out
+    def generate(self, detected: Iterable[dict], deformed: bool = False) -> Iterator[dict]:
+        """Dictionaries with "kp_driving" of one frame -> each with the generator's result, of batch size 1.
+
+        "kp_source" comes along and, where keypoints are transferred, "kp_norm". `deformed`: with the source
+        image under the flow alone, which a `Visualizer` draws.
+        """
+        for batch in batched(detected, self.batch_size):
+            kp_driving = join([item["kp_driving"] for item in batch], self.source.device)
+            with autocast(self.source.device, self.precision):
+                out = self._generate_batch(kp_driving, len(batch), deformed)
+            for i, item in enumerate(batch):
+                yield item | pick(out, i)
+
+    def _generate_batch(self, kp_driving: Keypoints, batch: int, deformed: bool) -> dict:
+        out: dict[str, Any] = {"kp_source": expand(self.kp_source, batch)}
+        if self.normalization_params is not None:
+            self.kp_initial = self.kp_initial or pick(kp_driving, 0)
+            out["kp_norm"] = normalize_kp(
+                self.kp_source, kp_driving, self.kp_initial, **self.normalization_params
+            )
+        kp = out.get("kp_norm", kp_driving)
+        out |= self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
+        check_finite(*kp.values(), out["prediction"])
+        return out
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items; the last may be shorter. No more than one is held."""
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def join(keypoints: Sequence[Keypoints], device: torch.device) -> Keypoints:
+    """Keypoints of single frames as a batch."""
+    return {name: torch.cat([kp[name] for kp in keypoints]).to(device) for name in keypoints[0]}
 
 
 def check_finite(*tensors: Tensor) -> None:

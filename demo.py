@@ -1,11 +1,11 @@
 """Animate a picture with a video: the object in the picture moves as the one in the video does.
 
     python demo.py
-    python demo.py --config config/vox-256.yaml --checkpoint vox-cpk.pth.tar --relative --adapt_scale \\
-        --source_image portrait.jpg --driving_video talk.mp4 --audio
+    python demo.py --model vox --relative --adapt_scale --audio \\
+        --source_image portrait.jpg --driving_video talk.mp4
 
-Without --config and --checkpoint the small model of sup-mat/ is used, without --source_image or
---driving_video its sample.
+Without --model, or --config and --checkpoint, the small model of sup-mat/ is used, without --source_image
+or --driving_video its sample.
 
 Frames are read, animated and written one after another, so the driving video may be of any length. In
 notebooks, use `load_checkpoints` and `make_animation`.
@@ -16,29 +16,51 @@ Shapes: `h, w` size of a picture as it is, `H, W` size that the model takes.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from animate import Animator
-from checkpoint import find_checkpoint, load_for_inference
-from device import PRECISIONS, caught_signals, pick_device
+from animation import (
+    Cancelled,
+    Driving,
+    FittedClip,
+    SavedMotion,
+    Settings,
+    Source,
+    Written,
+    transfer,
+    write_animation,
+)
+from checkpoint import find_checkpoint, inference_weights, load_for_inference, read_checkpoint
+from demo_options import read_options
+from device import caught_signals, pick_device
+from faces.choose import Corners
+from faces.crops import cut_out
+from faces.cuts import CropSettings, cuts_of_driving, cuts_of_source, preview_of
+from faces.detectors import Detector, load_detector
+from faces.paste import Paster
 from media.clips import Clip, open_clip
-from media.pictures import fit, read_image
-from media.tensors import to_pixels, to_tensor
+from media.pictures import Size, fit, read_image, write_image
+from media.tensors import to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
 from modules.errors import UserError, command_line
 from modules.generator import OcclusionAwareGenerator
 from modules.inference import fast_form
 from modules.keypoint_detector import KPDetector
+from motion import load_motion, model_fingerprint, save_motion
 from progress import Progress
+from weights import find_model
+
+Chosen = TypeVar("Chosen", Settings, CropSettings)
 
 ROOT = Path(__file__).resolve().parent
 SAMPLE = {
@@ -74,150 +96,46 @@ def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
     return height, width
 
 
-# ---- One picture, one video ----------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a video is animated. Each is the option of the command line that has its name."""
-
-    relative: bool = False
-    adapt_scale: bool = False
-    find_best_frame: bool = False
-    best_frame: int | None = None
-    fit: str = "stretch"
-    side_by_side: bool = False
-    batch_size: int = 1
-    precision: str = "fp32"
-
-
-class Cancelled(Exception):
-    """The caller asked to stop before there was anything to keep."""
-
-
-class Written(NamedTuple):
-    """How many frames a result has, and from which movement was measured, if one was chosen."""
-
-    frames: int
-    best_frame: int | None
-
-
-class FittedClip:
-    """The frames of a clip in the model's size, (H, W, 3) uint8; each loop reads them anew, one at a time."""
-
-    def __init__(self, clip: Clip, size: tuple[int, int], how: str):
-        self.clip, self.size, self.how = clip, size, how
-
-    def __len__(self) -> int:
-        return len(self.clip)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (fit(frame, self.size, self.how) for frame in self.clip)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        return fit(self.clip.read([number])[0], self.size, self.how)
-
-
-def write_animation(
-    networks: tuple[OcclusionAwareGenerator, KPDetector],
-    source: np.ndarray,
-    driving: FittedClip,
-    writer: VideoWriter,
-    settings: Settings,
-    show: Callable[[str, int], Progress] = lambda what, total: Progress(total, what, "frames", quiet=True),
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Written:
-    """Write the result to its end, or as far as it has come when `cancelled()`.
-
-    `source`: (H, W, 3) uint8. `show(what, total)` gives the progress bar of each of the passes over the
-    video. Raises `Cancelled` if no frame was written.
-    """
-    generator, kp_detector = networks
-    animator = Animator(
-        generator,
-        kp_detector,
-        to_tensor(source).unsqueeze(0).to(next(generator.parameters()).device),
-        transfer(settings.relative, settings.adapt_scale),
-        batch_size=settings.batch_size,
-        precision=settings.precision,
-    )
-    number = settings.best_frame if settings.relative else None
-    if settings.relative and settings.find_best_frame and number is None:
-        number = find_best_frame(animator, driving, show, cancelled)
-    if number is not None:
-        animator.start_from(to_tensor(driving[number]))
-    done = 0
-    with show("animation", len(driving)) as progress:
-        for out in animator.animate(map(to_tensor, until(cancelled, driving))):
-            prediction = to_pixels(out["prediction"][0])
-            if settings.side_by_side:
-                prediction = np.concatenate([source, to_pixels(out["driving"][0]), prediction], axis=1)
-            writer.write(prediction)
-            progress.advance(1)
-            done += 1
-    if done == 0:
-        raise Cancelled
-    writer.finish()
-    return Written(done, number)
-
-
-def transfer(relative: bool, adapt_scale: bool) -> dict[str, bool]:
-    """The arguments of `normalize_kp`, as in the published demo."""
-    return {
-        "use_relative_movement": relative,
-        "use_relative_jacobian": relative,
-        "adapt_movement_scale": adapt_scale,
-    }
-
-
-def find_best_frame(
-    animator: Animator,
-    driving: FittedClip,
-    show: Callable[[str, int], Progress],
-    cancelled: Callable[[], bool],
-) -> int:
-    """The number of the frame closest to the source in pose, for which all are read once.
-
-    The published code then animates forward and backward from there. As each frame depends on the source and
-    the initial frame alone, going through them in their order gives the same pictures and needs none in
-    memory.
-    """
-    with show("best frame", len(driving)) as progress:
-
-        def counted() -> Iterator[torch.Tensor]:
-            for frame in driving:
-                if cancelled():
-                    raise Cancelled
-                yield to_tensor(frame)
-                progress.advance(1)
-
-        return animator.closest(counted())
-
-
-def until(cancelled: Callable[[], bool], frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    for frame in frames:
-        if cancelled():
-            return
-        yield frame
-
-
 # ---- Checks and hints ----------------------------------------------------------
 
 
-def check_result(result: Path, inputs: Mapping[str, Path]) -> None:
+def check_outputs(options: argparse.Namespace, inputs: Mapping[str, Path]) -> None:
+    """Raise `UserError` if a result would replace an input, or a folder that holds one, or has no folder."""
+    for name in ("result_video", "preview", "save_motion"):
+        output = getattr(options, name)
+        if output is None:
+            continue
+        check_result(output, inputs, name)
+        if name != "result_video" and not output.absolute().parent.is_dir():  # the writer of that one tells
+            raise UserError(f"--{name} {output}: there is no folder {output.parent}; make it first")
+
+
+def check_result(result: Path, inputs: Mapping[str, Path], option: str) -> None:
     """Raise `UserError` if the result would replace one of the `inputs`, or a folder that holds one.
 
-    The inputs are named by their options.
+    All are named by their options.
     """
     for name, path in inputs.items():
         inside = [path, *path.absolute().parents] if result.is_dir() else [path]
         if result.exists() and any(place.exists() and place.samefile(result) for place in inside):
-            raise UserError(f"--result_video {result} would replace --{name} {path}; choose another name")
+            raise UserError(f"--{option} {result} would replace --{name} {path}; choose another name")
 
 
-def check_best_frame(number: int | None, driving: FittedClip) -> None:
+def larger_size(model: Size, height: int | None) -> Size | None:
+    """The size of a result of that height; None for the model's own. Raises `UserError`."""
+    if height is None or height == model[0]:
+        return None
+    width, rest = divmod(height * model[1], model[0])
+    if height < model[0] or rest:
+        raise UserError(
+            f"--size {height}: must be a larger height than the model's {model[0]}, for a whole width"
+        )
+    return height, width
+
+
+def check_best_frame(number: int | None, driving: Driving) -> None:
     if number is not None and not 0 <= number < len(driving):
-        raise UserError(f"--best_frame {number}: {driving.clip.path} has the frames 0 to {len(driving) - 1}")
+        raise UserError(f"--best_frame {number}: {driving.path} has the frames 0 to {len(driving) - 1}")
 
 
 def hints(settings: Settings, pictures: Mapping[Path, tuple[int, int]], model: tuple[int, int]) -> list[str]:
@@ -281,99 +199,49 @@ def to_array(prediction: torch.Tensor) -> np.ndarray:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_files(parser)
-    add_settings(parser)
-    parser.add_argument("--audio", action="store_true", help="carry over the driving video's sound")
-    parser.add_argument("--cpu", action="store_true", help="the same as --device cpu")
-    parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
-    parser.add_argument(
-        "--plain", action="store_true", help="on the CPU, don't turn the networks into their fast form"
-    )
-    options = parser.parse_args(argv)
-    if (options.config is None) != (options.checkpoint is None):
-        parser.error(
-            "--config and --checkpoint go together: a checkpoint fits the config it was trained with"
-        )
-    if options.cpu and options.device not in (None, "cpu"):
-        parser.error(f"--cpu and --device {options.device} exclude each other")
-    if options.batch_size < 1:
-        parser.error("--batch_size must be at least 1")
-    return options
-
-
-def add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, help="the YAML config that the model was trained with, see config/"
-    )
-    parser.add_argument(
-        "--checkpoint", type=Path, help="a .pth.tar file, or the folder of a run, whose newest one is taken"
-    )
-    parser.add_argument("--source_image", type=Path, help="the picture to animate")
-    parser.add_argument("--driving_video", type=Path, help="a video, a .gif or a folder of frames")
-    parser.add_argument(
-        "--result_video",
-        type=Path,
-        default="result.mp4",
-        help=".mp4, .gif, or a folder of pngs (default: result.mp4)",
-    )
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The options that become `Settings`."""
-    parser.add_argument(
-        "--relative", action="store_true", help="move the source as the driving keypoints have moved"
-    )
-    parser.add_argument(
-        "--adapt_scale", action="store_true", help="scale that movement by the ratio of the objects' sizes"
-    )
-    parser.add_argument(
-        "--find_best_frame",
-        action="store_true",
-        help="with --relative: measure movement from the driving frame whose pose is closest to the source's",
-    )
-    parser.add_argument(
-        "--best_frame", type=int, metavar="N", help="with --relative: measure it from frame N, counted from 0"
-    )
-    parser.add_argument(
-        "--fit",
-        default="stretch",
-        choices=["stretch", "crop", "pad"],
-        help="how pictures of another shape get the model's (default: stretch)",
-    )
-    parser.add_argument(
-        "--side_by_side", action="store_true", help="write source, driving frame and result in a row"
-    )
-    parser.add_argument("--precision", default="fp32", choices=list(PRECISIONS), help="default: fp32")
-    parser.add_argument("--batch_size", type=int, default=1, help="frames computed together (default: 1)")
+    return read_options(argv, __doc__)
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
-    inputs = with_samples({name: getattr(options, name) for name in SAMPLE})
-    result = options.result_video
-    check_result(result, inputs)
-    config, checkpoint = read_config(inputs["config"]), find_checkpoint(inputs["checkpoint"])
+    settings, crops = chosen(Settings, options), chosen(CropSettings, options)
+    inputs = with_samples(wanted_inputs(options))
+    check_outputs(options, inputs)
+    result, source_path = options.result_video, inputs["source_image"]
+    picture = read_image(source_path)
+    clip = open_clip(inputs["driving_video"]) if "driving_video" in inputs else None
+    config_path, checkpoint = named_or_given(options, inputs)
+    config = read_config(config_path)
     device = pick_device("cpu" if options.cpu else options.device)
-    size = model_size(config, inputs["config"])
-    source = read_image(inputs["source_image"])
-    driving = FittedClip(open_clip(inputs["driving_video"]), size, settings.fit)
+    size = model_size(config, config_path)
+    large = larger_size(size, options.size)
+    uses_motion_file = clip is None or options.save_motion is not None
+    fingerprint = fingerprint_of(config, checkpoint) if uses_motion_file else ""
+    driving: Driving
+    if clip is None:
+        driving = SavedMotion(load_motion(options.driving_motion, fingerprint), options.driving_motion)
+    else:
+        driving = FittedClip(clip, size, settings.fit)
     check_best_frame(settings.best_frame, driving)
-    sizes = {inputs["source_image"]: source.shape[:2], inputs["driving_video"]: driving.clip.size}
-    for line in hints(settings, sizes, size):
+    for line in hints(settings, stretched(source_path, picture, clip, crops), size):
         print(f"hint: {line}", file=sys.stderr)
-    audio_from = inputs["driving_video"] if options.audio else None
-    with VideoWriter(result, driving.clip.fps, audio_from) as writer:
+    detect = load_detector(None, options.cpu) if crops.crop else None
+    if options.preview is not None:
+        write_preview(options.preview, source_path, picture, clip, size, crops, detect)
+        return
+    with VideoWriter(result, driving.fps, inputs["driving_video"] if options.audio else None) as writer:
+        boxes = cuts_of_source(picture, source_path, size, crops, detect).boxes
+        source = cut_source(picture, boxes, (size, large), settings.fit, options.paste_back)
+        if isinstance(driving, FittedClip):
+            driving.box = next(iter(cuts_of_driving(driving.clip, size, crops, detect).boxes), None)
         plain = options.plain or settings.precision != "fp32"
-        networks = load_networks(config, inputs["config"], checkpoint, device, plain)
+        networks = load_networks(config, config_path, checkpoint, device, plain)
         started = time.monotonic()
-        fitted = fit(source, size, settings.fit)
-        written, stopped_by = write_until_signal(networks, fitted, driving, writer, settings)
+        written, stopped_by = write_until_signal(networks, source, driving, writer, settings)
     seconds = time.monotonic() - started
+    if options.save_motion is not None:
+        save_motion(options.save_motion, written.keypoints, driving.fps, fingerprint)
     if writer.audio_note is not None:
         print(f"warning: {writer.audio_note}", file=sys.stderr)
     if written.best_frame is not None:
@@ -385,9 +253,84 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(128 + stopped_by)
 
 
+def fingerprint_of(config: dict, checkpoint: Path) -> str:
+    """Which keypoints a motion file holds. Raises `CheckpointError`."""
+    weights = inference_weights(read_checkpoint(checkpoint))["kp_detector"]
+    return model_fingerprint(weights, config["model_params"]["kp_detector_params"])
+
+
+def stretched(
+    source_path: Path, picture: np.ndarray, clip: Clip | None, crops: CropSettings
+) -> dict[Path, Size]:
+    """The sizes of the inputs of which nothing is cut."""
+    sizes = {} if crops.crop or crops.crop_source else {source_path: picture.shape[:2]}
+    if clip is not None and not (crops.crop or crops.crop_driving):
+        sizes[clip.path] = clip.size
+    return sizes
+
+
+def write_preview(
+    path: Path,
+    source_path: Path,
+    picture: np.ndarray,
+    clip: Clip | None,
+    size: Size,
+    crops: CropSettings,
+    detect: Detector | None,
+) -> None:
+    """Draw what will be cut out of the source and, from its first frame, of the driving video."""
+    pictures, cuts = [picture], [cuts_of_source(picture, source_path, size, crops, detect)]
+    if clip is not None:
+        pictures.append(next(iter(clip)))
+        cuts.append(cuts_of_driving(clip, size, crops, detect))
+    write_image(path, preview_of(pictures, cuts, size))
+
+
+def chosen(kind: type[Chosen], options: argparse.Namespace) -> Chosen:
+    """Settings from the options that have their names."""
+    return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})
+
+
+def cut_source(
+    picture: np.ndarray,
+    boxes: list[Corners],
+    sizes: tuple[Size, Size | None],
+    how: str,
+    paste_back: bool,
+) -> Source:
+    """What is animated: the `boxes` of the picture or, where there are none, all of it.
+
+    `sizes`: the model's, and a larger one for the result. `how`: as of `fit`, for a whole picture.
+    """
+
+    def cut(size: Size) -> list[np.ndarray]:
+        return [cut_out(picture, box, size) for box in boxes] or [fit(picture, size, how)]
+
+    size, large = sizes
+    paste = functools.partial(Paster(picture.shape[:2], boxes).paste, picture) if paste_back else None
+    return Source(cut(size), None if large is None else cut(large), paste)
+
+
+def wanted_inputs(options: argparse.Namespace) -> dict[str, Path | None]:
+    """The options that name inputs. A model by name brings its own config and checkpoint."""
+    model = () if options.model is None else ("config", "checkpoint")
+    wanted = {name: getattr(options, name) for name in SAMPLE if name not in model}
+    if options.driving_motion is not None:
+        del wanted["driving_video"]
+        wanted["driving_motion"] = options.driving_motion
+    return wanted
+
+
+def named_or_given(options: argparse.Namespace, inputs: Mapping[str, Path]) -> tuple[Path, Path]:
+    """The config and the checkpoint, which may be downloaded for this. Raises `UserError`."""
+    if options.model is not None:
+        return find_model(options.model, options.offline)
+    return inputs["config"], find_checkpoint(inputs["checkpoint"])
+
+
 def with_samples(given: Mapping[str, Path | None]) -> dict[str, Path]:
     """The inputs, and the sample where one is not given. Raises `UserError` where that is not there."""
-    inputs = {name: given[name] or path for name, path in SAMPLE.items()}
+    inputs = {name: path or SAMPLE[name] for name, path in given.items()}
     for name, path in inputs.items():
         if given[name] is None and not path.exists():
             wanted = ", ".join(f"--{name}" for name in SAMPLE)
@@ -397,8 +340,8 @@ def with_samples(given: Mapping[str, Path | None]) -> dict[str, Path]:
 
 def write_until_signal(
     networks: tuple[OcclusionAwareGenerator, KPDetector],
-    source: np.ndarray,
-    driving: FittedClip,
+    source: Source,
+    driving: Driving,
     writer: VideoWriter,
     settings: Settings,
 ) -> tuple[Written, int | None]:

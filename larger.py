@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from modules.errors import UserError
 from modules.generator import OcclusionAwareGenerator, SourceEncoding
 
 
@@ -22,9 +23,11 @@ def encode_larger(generator: OcclusionAwareGenerator, large: Tensor, small: Tens
     """Encode a source for `generator.generate`, whose "prediction" is then (B, C, N, M).
 
     `large`: the source (B, C, N, M) in [0, 1]; `small`: the same at the model's size, (B, C, H, W). Keypoints
-    are those of pictures of the model's size. The generator has dense motion. Raises `UserError` where it
-    paints at the larger size, and N and M are not multiples of what it needs.
+    are those of pictures of the model's size. Raises `UserError` for a generator without dense motion, and
+    where it paints at the larger size, and N and M are not multiples of what it needs.
     """
+    if generator.dense_motion_network is None:
+        raise UserError("this model has no dense motion, so it can't make larger pictures; leave out --size")
     if generator.image_skip:
         return generator.encode(small)._replace(image=large)
     assert generator.dense_motion_network is not None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -140,3 +141,8 @@ def randomize(network: Network, seed: int = 0) -> Network:
     if isinstance(network, KPDetector) and network.jacobian is not None:
         network.jacobian.weight.data.normal_(0, 0.02, generator=generator)
     return network
+
+
+def pixels(seed: int, size: int = 32) -> np.ndarray:
+    """A smooth picture (size, size, 3) uint8."""
+    return (images(1, size, seed)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)

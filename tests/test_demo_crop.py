@@ -1,0 +1,199 @@
+"""demo.py --crop, --face, --paste_back, --preview: real faces with a small model, drawn pictures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+import demo
+from faces.choose import GROWTH_OF_STILL, find_faces, shaped
+from faces.crops import cut_out
+from faces.detectors import CascadeDetector
+from media.clips import open_clip
+from media.pictures import fit, read_image, write_image
+from media.writer import VideoWriter
+from modules.build import build_generator, build_kp_detector
+from tests.small import pixels, randomize, small_config, write_config
+
+FRAMES = 4
+MODEL = ["--config", "small.yaml", "--checkpoint", "small.pth.tar", "--cpu"]
+HEIGHT, WIDTH = 300, 520
+
+
+def people() -> np.ndarray:
+    """Two faces on a canvas: the larger one on the left."""
+    canvas = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    astronaut = Image.fromarray(data.astronaut())
+    for left, side in ((0, 300), (310, 200)):
+        canvas[:side, left : left + side] = np.asarray(astronaut.resize((side, side)))
+    return canvas
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("inputs")
+    config = small_config()
+    write_config(place / "small.yaml", config)
+    torch.manual_seed(0)
+    networks = {"generator": build_generator(config), "kp_detector": build_kp_detector(config)}
+    torch.save(
+        {name: randomize(network).state_dict() for name, network in networks.items()}, place / "small.pth.tar"
+    )
+    write_image(place / "people.png", people())
+    write_image(place / "nobody.png", pixels(0, 96))
+    with VideoWriter(place / "moving", 25) as writer:
+        for number in range(FRAMES):
+            writer.write(np.roll(people()[:, :300], 6 * number, axis=1))
+    (place / "still").mkdir()
+    for number in range(FRAMES):
+        write_image(place / "still" / f"{number}.png", pixels(number))
+    return place
+
+
+@pytest.fixture(autouse=True)
+def place(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for path in inputs.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(
+    options: str, source: str = "people.png", driving: str = "moving", result: str = "result"
+) -> list[str]:
+    files = ["--source_image", source, "--driving_video", driving, "--result_video", result]
+    return [*MODEL, *files, *options.split()]
+
+
+def run(options: str, **files: str) -> np.ndarray:
+    """The frames (N, H, W, 3) that the demo writes."""
+    demo.main(command(options, **files))
+    return np.stack(list(open_clip(files.get("result", "result"))))
+
+
+def changed(frames: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """Which pixels (H, W) differ from the picture in any frame."""
+    return (frames != picture).any(axis=(0, 3))
+
+
+def inside(box: tuple[int, int, int, int]) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    left, top, right, bottom = box
+    mask[max(0, top) : bottom, max(0, left) : right] = True
+    return mask
+
+
+def true_boxes() -> list[tuple[int, int, int, int]]:
+    faces = find_faces(people(), CascadeDetector(), Path("people.png"))
+    return [shaped(face, 1, GROWTH_OF_STILL) for face in faces]
+
+
+# ---- What is cut ---------------------------------------------------------------
+
+
+def test_boxes_by_hand_are_what_the_model_gets() -> None:
+    boxes = (20, 30, 220, 230), (40, 10, 290, 260)
+    options = [
+        f"--crop_{name} {','.join(map(str, box))}"
+        for name, box in zip(("source", "driving"), boxes, strict=True)
+    ]
+    row = run(f"{' '.join(options)} --side_by_side")
+    assert (row[0, :, :32] == cut_out(people(), boxes[0], (32, 32))).all()
+    for shown, frame in zip(row[:, :, 32:64], open_clip("moving"), strict=True):
+        assert (shown == cut_out(frame, boxes[1], (32, 32))).all()
+
+
+def test_a_wide_box_reaches_over_the_edge_for_the_shape_of_the_model() -> None:
+    row = run("--crop_source 0,0,520,100 --side_by_side")
+    assert (row[0, :, :32] == cut_out(people(), (0, -210, 520, 310), (32, 32))).all()
+
+
+def test_faces_are_cut_alike() -> None:
+    row = run("--crop --side_by_side")
+    assert (row[0, :, :32] == cut_out(people(), true_boxes()[0], (32, 32))).all()
+    assert (row[0, :, 32:64] != fit(next(iter(open_clip("moving"))), (32, 32), "stretch")).any()
+
+
+# ---- Paste back ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("face", ["1", "2", "all"])
+def test_the_rest_of_the_photo_is_left_alone(face: str) -> None:
+    boxes = true_boxes()
+    assert len(boxes) == 2
+    frames = run(f"--crop --face {face} --paste_back --smooth")
+    assert frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    pasted = boxes if face == "all" else [boxes[int(face) - 1]]
+    touched = changed(frames, people())
+    assert not (touched & ~np.any([inside(box) for box in pasted], axis=0)).any()
+    for box in pasted:
+        assert touched[inside(box)].mean() > 0.5
+
+
+def test_several_faces_are_animated_as_each_alone() -> None:
+    box_1, box_2 = (inside(box) for box in true_boxes())
+    together = run("--crop --face all --paste_back --relative --batch_size 3")
+    for face, own, other in ((1, box_1, box_2), (2, box_2, box_1)):
+        alone = run(f"--crop --face {face} --paste_back --relative")
+        assert np.abs(alone.astype(int) - together)[:, own & ~other].max() <= 1
+
+
+def test_a_larger_piece_is_pasted() -> None:
+    frames = run("--crop_source 20,30,220,230 --paste_back --size 64", driving="still")
+    touched = changed(frames, people())
+    assert touched.any() and not touched[~inside((20, 30, 220, 230))].any()
+
+
+# ---- Preview -------------------------------------------------------------------
+
+
+def test_a_preview_is_drawn_and_nothing_else(place: Path) -> None:
+    before = set(place.rglob("*"))
+    demo.main(command("--crop --face all --preview look.png"))
+    assert set(place.rglob("*")) - before == {place / "look.png"}
+    height, width = read_image("look.png").shape[:2]
+    assert height >= 2 * 256 + 256 and width >= WIDTH + 256
+
+
+# ---- Mistakes ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--crop --face 7", "--face 7: 2 faces were found in people.png"),
+        ("--crop --face best", "'best' is neither largest nor all nor a number"),
+        (
+            "--crop --source_image nobody.png",
+            "nobody.png: no face was found; say where it is with --crop_source",
+        ),
+        ("--crop --driving_video still", "still: no face was found; say where it is with --crop_driving"),
+        ("--crop_source 600,0,700,100", "--crop_source 600,0,700,100: lies outside people.png"),
+        ("--crop_driving 0,300,100,400", "--crop_driving 0,300,100,400: lies outside moving"),
+        ("--crop_source 1,2,3", "'1,2,3' is not four whole numbers"),
+        ("--face 2", "--face needs --crop"),
+        ("--crop --face all", "--face all needs --paste_back"),
+        ("--paste_back", "--paste_back needs --crop or --crop_source"),
+        ("--crop --paste_back --side_by_side", "--paste_back and --side_by_side exclude each other"),
+        ("--preview look.png", "--preview shows what is cut"),
+        ("--crop --preview look.jpg", "'look.jpg' does not end with .png"),
+        ("--crop --preview people.png", "--preview people.png would replace --source_image people.png"),
+        ("--crop --preview nowhere/look.png", "--preview nowhere/look.png: there is no folder nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    place: Path, capsys: pytest.CaptureFixture, options: str, message: str
+) -> None:
+    before = {path: path.lstat().st_mtime_ns for path in place.rglob("*")}
+    with pytest.raises(SystemExit) as stop:
+        demo.main(command(options))
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and message in err and "Traceback" not in err
+    assert len([line for line in err.splitlines() if "error:" in line]) == 1
+    assert {path: path.lstat().st_mtime_ns for path in place.rglob("*")} == before
