@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.errors import CheckpointError
-from modules.weight_files import check_tensor, read_weights, require
+from modules.weight_files import DAMAGED, check_tensor, read_weights, require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -82,6 +82,9 @@ def read_vgg19_file(path: str) -> dict[str, Tensor]:
             f"{path}: no such file (train_params.vgg_weights takes 'imagenet', 'random' or a file with "
             "VGG-19 weights)"
         ) from None
+    except CheckpointError as error:  # in the words of checkpoints
+        problem = str(error).replace(DAMAGED, "can't be read as PyTorch weights")
+        raise CheckpointError(problem) from error
     require(isinstance(state, dict), f"{path}: it", "a state_dict of a torchvision VGG-19")
     for name, tensor in state.items():
         check_tensor(tensor, f"{path}: its '{name}'")

@@ -22,6 +22,7 @@ from modules.paths import regular_file
 MAX_TABLE_BYTES = 2**26  # the names and shapes in a file, without the numbers
 # int64 counts the batches that a batch norm has seen.
 WEIGHT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
+DAMAGED = "damaged, or not a checkpoint"
 
 # ---- Files -------------------------------------------------------------------
 
@@ -69,7 +70,7 @@ def check_file(path: str | Path) -> None:
     elif head.startswith(_ZIP):
         _check_archive(path)
     elif not (head[:1] == b"\x80" and _LEGACY in head):
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint: it is {_kind_of(head)}")
+        raise CheckpointError(f"{path}: {DAMAGED}: it is {_kind_of(head)}")
 
 
 def _kind_of(head: bytes) -> str:
@@ -89,9 +90,9 @@ def _check_table(head: bytes, path: Path) -> None:
     if head[8:9] != b"{":
         of_pytorch = head.startswith(_ZIP) or _LEGACY in head
         kind = "a file of PyTorch; rename it so that it ends in .pth.tar" if of_pytorch else _kind_of(head)
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint: it is {kind}")
+        raise CheckpointError(f"{path}: {DAMAGED}: it is {kind}")
     if int.from_bytes(head[:8], "little") > MAX_TABLE_BYTES:
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint: its table of names is too large")
+        raise CheckpointError(f"{path}: {DAMAGED}: its table of names is too large")
 
 
 def _check_archive(path: Path) -> None:
@@ -101,18 +102,18 @@ def _check_archive(path: Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{path}: damaged, or not a checkpoint: its end is missing or overwritten ({one_line(error)}); "
+            f"{path}: {DAMAGED}: its end is missing or overwritten ({one_line(error)}); "
             "download or copy it again"
         ) from error
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
         raise CheckpointError(
-            f"{path}: damaged, or not a checkpoint: it unpacks to more than it holds; don't unpack "
+            f"{path}: {DAMAGED}: it unpacks to more than it holds; don't unpack "
             "and pack a .pth.tar, download or copy it again"
         )
     pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1 or pickles[0].file_size > MAX_TABLE_BYTES:
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint: it is an archive of other things")
+        raise CheckpointError(f"{path}: {DAMAGED}: it is an archive of other things")
 
 
 def load_failure(path: str | Path, error: Exception) -> CheckpointError:
@@ -125,7 +126,7 @@ def load_failure(path: str | Path, error: Exception) -> CheckpointError:
         reason = f"it holds more than tensors and plain values ({type(error).__name__})"
     else:
         reason = one_line(text.splitlines()[0])
-    return CheckpointError(f"{path}: damaged, or not a checkpoint (don't unpack a .pth.tar): {reason}")
+    return CheckpointError(f"{path}: {DAMAGED} (don't unpack a .pth.tar): {reason}")
 
 
 # ---- Tensors -----------------------------------------------------------------
