@@ -14,7 +14,7 @@ import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -138,7 +138,7 @@ def save_motion(path: Path, keypoints: Iterable[Keypoints], rate: float, fingerp
     "value" float32 (T, K, 2), "jacobian" float32 (T, K, 2, 2) where there is one, "rate", "fingerprint".
     """
     frames = [{name: tensor.float().cpu() for name, tensor in kp.items()} for kp in keypoints]
-    arrays = {name: torch.cat([kp[name] for kp in frames]).numpy() for name in frames[0]}
+    arrays: dict[str, Any] = {name: torch.cat([kp[name] for kp in frames]).numpy() for name in frames[0]}
     try:
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, rate=np.float64(rate), fingerprint=np.array(fingerprint), **arrays)
