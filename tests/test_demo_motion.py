@@ -12,7 +12,7 @@ import torch
 import demo
 from animate import Animator
 from media.clips import open_clip
-from media.pictures import write_image
+from media.pictures import fit, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector
@@ -66,7 +66,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> int:
 
 @pytest.mark.parametrize("initial", [None, 4])
 def test_smooth_keypoints_drive(initial: int | None) -> None:
-    source = demo.fit(pixels(0, 64), (32, 32), "stretch")
+    source = fit(pixels(0, 64), (32, 32), "stretch")
     switches = dict.fromkeys(("use_relative_movement", "use_relative_jacobian"), True)
     animator = Animator(*networks(), to_tensor(source).unsqueeze(0), switches)
     found = [item["kp_driving"] for item in animator.detect(map(to_tensor, open_clip("driving")))]
@@ -143,7 +143,7 @@ def test_a_mistake_with_a_motion_file_is_one_line(
 
 
 def test_a_larger_result_has_the_motion_of_the_small_one() -> None:
-    pictures = [to_tensor(demo.fit(pixels(0, 64), (side, side), "stretch")).unsqueeze(0) for side in (32, 64)]
+    pictures = [to_tensor(fit(pixels(0, 64), (side, side), "stretch")).unsqueeze(0) for side in (32, 64)]
     animator = Animator(*networks(), pictures[0], large=pictures[1])
     outs = animator.animate(map(to_tensor, open_clip("driving")))
     expected = np.stack([to_pixels(out["prediction"][0]) for out in outs])
