@@ -184,6 +184,56 @@ def test_seeds_out_of_range(text: str, capsys: pytest.CaptureFixture) -> None:
     assert stop.value.code == 2 and "is not a whole number from 0 to" in capsys.readouterr().err
 
 
+TOO_LARGE = 10**9
+OUT_OF_BOUNDS: dict[str, list[Any]] = {
+    "model_params.common_params.num_kp": [TOO_LARGE],
+    "model_params.generator_params.max_features": [TOO_LARGE],
+    "model_params.generator_params.num_down_blocks": [TOO_LARGE],
+    "model_params.kp_detector_params.temperature": [float("inf"), float("nan"), 1e30, 1e-320],
+    "model_params.kp_detector_params.scale_factor": [1.0e-320],
+    "model_params.discriminator_params.scales": [[1, 1], []],
+    "dataset_params.frame_shape": [[TOO_LARGE, 32, 3]],
+    "dataset_params.random_seed": [-1, 2**64],
+    "train_params.lr_generator": [float("inf"), float("nan"), 1e30],
+    "train_params.num_workers": [10_000],
+    "train_params.batch_size": [TOO_LARGE],
+    "train_params.scales": [[1, 1], []],
+    "train_params.epoch_milestones": [[-1]],
+    "train_params.loss_weights": [
+        {
+            key: [0] * len(value) if isinstance(value, list) else 0
+            for key, value in SMALL_CONFIG["train_params"]["loss_weights"].items()
+        }
+    ],
+    "train_params.loss_weights.equivariance_value": [float("inf"), 1e30],
+    "train_params.transform_params.points_tps": [TOO_LARGE],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in OUT_OF_BOUNDS.items() for value in values], ids=repr
+)
+def test_values_out_of_bounds(key: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=key.rpartition(".")[2]):
+        read_config(write_config(tmp_path / "a.yaml", small_config({key: value})))
+
+
+@pytest.mark.parametrize(
+    "key", ["num_repeats", "num_workers", "vgg_weights", "ema_decay", "eval_freq", "compile"]
+)
+def test_null_means_left_out(key: str, tmp_path: Path) -> None:
+    """A config with an empty value holds what one without the key holds, so nobody reads a None."""
+    left_out = small_config()
+    left_out["train_params"].pop(key, None)
+    empty = small_config()
+    empty["train_params"][key] = None
+    found = [
+        read_config(write_config(tmp_path / f"{name}.yaml", config))
+        for name, config in (("left_out", left_out), ("empty", empty))
+    ]
+    assert found[0] == found[1]
+
+
 # ---- Any text ----------------------------------------------------------------
 
 
