@@ -261,7 +261,7 @@ class PairedDataset(Dataset):
         if initial_dataset.pairs_list is None:
             self.pairs = _random_pairs(len(initial_dataset), number_of_pairs, seed)
         else:
-            self.pairs = _listed_pairs(initial_dataset.pairs_list, initial_dataset.clips)[:number_of_pairs]
+            self.pairs = listed_pairs(initial_dataset.pairs_list, initial_dataset.clips)[:number_of_pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -283,7 +283,7 @@ def _random_pairs(clips: int, wanted: int, seed: int) -> list[tuple[int, int]]:
     return [divmod(number, clips) for number in numbers]
 
 
-def _listed_pairs(pairs_list: str | Path, clips: list[str]) -> list[tuple[int, int]]:
+def listed_pairs(pairs_list: str | Path, clips: list[str]) -> list[tuple[int, int]]:
     """The pairs (driving, source) of a CSV file as indices into `clips`.
 
     A name also matches the clip in another format: `a.mp4` and `a`.

@@ -6,6 +6,7 @@ Workers import this file, so what imports PyTorch, which takes seconds, is impor
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -76,6 +77,7 @@ def check(root: Path, config_path: Path | None, workers: int) -> bool:
     findings += check_sizes(inspected, config, config_path)
     if config and config_path:
         findings += check_config(config, config_path)
+        findings += check_pairs(config, config_path, clips.get("test", []))
     return report(root, inspected, findings)
 
 
@@ -257,6 +259,24 @@ def check_config(config: Config, config_path: Path) -> Iterator[Finding]:
     if any(side % multiple for side in size):
         text = f"{config_path}: frame_shape is {by(size)}, its networks need multiples of {multiple}; "
         yield Finding("config", text + "change it, and prepare the clips with that --size")
+
+
+def check_pairs(config: Config, config_path: Path, clips: list[Path]) -> Iterator[Finding]:
+    """Whether the pairs list of a config names these test clips; it is easily copied along with a config."""
+    from frames_dataset import listed_pairs  # imports PyTorch
+
+    pairs_list = config["dataset_params"].get("pairs_list")
+    if pairs_list is None:
+        return
+    remedy = f"; remove pairs_list from {config_path} for random pairs, or name a list of your own"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            listed_pairs(pairs_list, [path.name for path in clips])
+        except DatasetError as error:
+            yield Finding("pairs", f"{error}{remedy}")
+    for warning in caught:
+        yield Finding("pairs", f"{warning.message}{remedy}")
 
 
 def report(root: Path, inspected: list[Inspected], findings: list[Finding]) -> bool:

@@ -17,7 +17,7 @@ import demo
 import device
 from checkpoint import read_checkpoint, write_checkpoint
 from evaluation.cache import Cache
-from frames_dataset import _listed_pairs
+from frames_dataset import listed_pairs
 from media.clips import open_clip
 from media.pictures import read_image, read_image_size
 from modules.build import read_config
@@ -84,7 +84,7 @@ def test_a_pipe_among_the_frames_of_a_folder(tmp_path: Path) -> None:
 
 def test_a_pipe_as_pairs_list(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pairs\.csv: is a named pipe"):
-        _listed_pairs(pipe(tmp_path / "pairs.csv"), ["a", "b"])
+        listed_pairs(pipe(tmp_path / "pairs.csv"), ["a", "b"])
 
 
 def test_a_pipe_in_the_cache_counts_as_absent(tmp_path: Path) -> None:
