@@ -55,7 +55,7 @@ class Torchmetrics(abc.ABC):
         import torch
 
         with torch.inference_mode():
-            values = self._compare(to_tensor(generated, self._device), to_tensor(real, self._device))
+            values = self._compare(on_device(generated, self._device), on_device(real, self._device))
         return values.reshape(-1).double().cpu().numpy()  # (B,)
 
     @abc.abstractmethod
@@ -130,8 +130,10 @@ class Lpips(Torchmetrics):
 COMPARISONS: dict[str, Callable[[], Instrument]] = {"l1": L1, "psnr": Psnr, "ssim": Ssim, "lpips": Lpips}
 
 
-def to_tensor(frames: np.ndarray, device: torch.device) -> torch.Tensor:
-    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) in [0, 1]."""
-    import torch
+def on_device(frames: np.ndarray, device: torch.device) -> torch.Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]."""
+    from media.tensors import (
+        to_tensor,  # imports PyTorch, which a run with all values in the cache does not need
+    )
 
-    return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+    return to_tensor(frames).contiguous().to(device)

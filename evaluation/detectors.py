@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation.cache import FOLDER
-from evaluation.comparisons import to_tensor
+from evaluation.comparisons import on_device
 from evaluation.instrument import Instrument
 from evaluation.weights import missing_weights, version_of
 from modules.errors import CheckpointError
@@ -100,7 +100,7 @@ class KeypointRCNN:
         import torch
 
         with torch.inference_mode():
-            people = self._network(list(to_tensor(frames, self._device)))
+            people = self._network(list(on_device(frames, self._device)))
         return np.stack([self.surest_person(found) for found in people])  # (B, 17, 2)
 
     @classmethod
@@ -125,7 +125,7 @@ class PuppetLandmarks:
         self._network, self._device = load_puppets(self._weights, device), device
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        return self._network.find_landmarks(to_tensor(frames, self._device)).cpu().numpy()  # (B, 10, 2)
+        return self._network.find_landmarks(on_device(frames, self._device)).cpu().numpy()  # (B, 10, 2)
 
 
 # ---- Identity ----------------------------------------------------------------
@@ -177,7 +177,7 @@ class PuppetIdentity:
         self._network, self._device = load_puppets(self._weights, device), device
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        return self._network.embed(to_tensor(frames, self._device)).cpu().numpy()  # (B, D)
+        return self._network.embed(on_device(frames, self._device)).cpu().numpy()  # (B, D)
 
 
 Maker = Callable[[Path], Instrument]
