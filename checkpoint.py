@@ -66,14 +66,22 @@ def position(content: dict) -> tuple[int, int]:
     return (content.get("epoch", -1) + 1, 0) if resume is None else (resume["epoch"], resume["step"])
 
 
+def is_of_epoch_before(path: Path, epoch: int) -> bool:
+    """Whether a checkpoint's name has the number of an earlier epoch, so that it can't be past this one's start."""
+    number = path.name.partition("-")[0]
+    return number.isdecimal() and int(number) < epoch
+
+
 def set_aside_later(folder: Path, reached: tuple[int, int]) -> None:
     """Move the checkpoints of `folder` that are further than `reached` into its sub-folder `abandoned`.
 
     Whoever goes on from an earlier checkpoint leaves a branch behind, which must not be taken for the newest.
     """
-    later = [
-        path for path in folder.glob("*-checkpoint.pth.tar") if position(read_checkpoint(path)) > reached
+    # Checkpoints are large and many: only those are read whose names don't say that they are earlier.
+    candidates = [
+        path for path in folder.glob("*-checkpoint.pth.tar") if not is_of_epoch_before(path, reached[0])
     ]
+    later = [path for path in candidates if position(read_checkpoint(path)) > reached]
     for path in later:
         (folder / "abandoned").mkdir(exist_ok=True)
         path.replace(folder / "abandoned" / path.name)

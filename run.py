@@ -22,7 +22,13 @@ import yaml
 
 from animate import animate
 from batches import check_data
-from checkpoint import find_checkpoint, load_for_finetuning, load_for_inference, read_checkpoint
+from checkpoint import (
+    find_checkpoint,
+    load_for_finetuning,
+    load_for_inference,
+    load_parts,
+    read_checkpoint,
+)
 from device import pick_device, process_group, rank
 from files import atomic_write
 from frames_dataset import FramesDataset
@@ -149,7 +155,9 @@ def run_training(
         test_dataset = FramesDataset(is_train=False, **config["dataset_params"])
     if checkpoint is not None and is_run_of(checkpoint.parent, options.config):
         log_dir, going_on = checkpoint.parent, checkpoint
-        seed = seed_of_run(read_checkpoint(checkpoint), checkpoint, options.seed)
+        content = read_checkpoint(checkpoint)
+        load_parts(content, networks._asdict(), checkpoint, options.config)  # before the run's config changes
+        seed = seed_of_run(content, checkpoint, options.seed)
         tell(f"going on with {checkpoint}")
     else:
         going_on = None

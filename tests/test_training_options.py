@@ -159,6 +159,18 @@ def test_changes_are_trained_with_and_recorded(root: Path) -> None:
     assert len((folder / "log.txt").read_text().splitlines()) == 2
 
 
+def test_a_change_that_does_not_fit_the_checkpoint_is_not_recorded(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = config_file(root)
+    folder = start(root, config)
+    before = (folder / "tiny.yaml").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        start(root, config, "--checkpoint", str(folder), "--set", "model_params.common_params.num_kp=4")
+    assert stop.value.code == 2 and "does not fit" in capsys.readouterr().err
+    assert (folder / "tiny.yaml").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
