@@ -67,7 +67,7 @@ def position(content: dict) -> tuple[int, int]:
 
 
 def is_of_epoch_before(path: Path, epoch: int) -> bool:
-    """Whether a checkpoint's name has the number of an earlier epoch, so that it can't be past this one's start."""
+    """Whether a checkpoint is named by an earlier epoch, so that it can't be past the start of this one."""
     number = path.name.partition("-")[0]
     return number.isdecimal() and int(number) < epoch
 
