@@ -9,6 +9,7 @@ Shapes: `B` batch, `K` keypoints, `C` channels, `H, W` image size, `xy` in [-1, 
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,16 @@ def occlusion_prior_loss(occlusion_map: Tensor) -> Tensor:
     return -(4 * visible * (1 - visible)).log().mean() / 2
 
 
+def mask_prior_loss(mask: Tensor, threshold: float = 0.01) -> Tensor:
+    """Keeps every motion of a mask (B, K+1, h, w) in use: how far the log of its share is below log `threshold`.
+
+    Summed over the motions; a share is the mean over pictures and pixels. A motion that lost all its pixels
+    has next to no gradient from the pictures, and would never come back. This slope doesn't fade.
+    """
+    shares = mask.mean(dim=(0, 2, 3))  # (K+1,)
+    return (math.log(threshold) - shares.clamp(min=1e-12).log()).clamp(min=0).sum()
+
+
 # ---- The table of terms ------------------------------------------------------
 
 
@@ -206,6 +217,7 @@ TERMS = (
     Term("painted", pyramid_loss, ("painted_pyramid", "real_pyramid"), requires=IMAGE_SKIP),
     Term("keypoint_prior", keypoint_prior_loss, ("kp_driving",)),
     Term("occlusion_prior", occlusion_prior_loss, ("occlusion_map",), requires=OCCLUSION_MAP),
+    Term("mask_prior", mask_prior_loss, ("mask",), requires=MOTION),
     Term(
         "gen_gan",
         over_scales(generator_gan_loss),

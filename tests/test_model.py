@@ -25,6 +25,7 @@ from modules.model import (
     equivariance_jacobian_loss,
     equivariance_value_loss,
     keypoint_prior_loss,
+    mask_prior_loss,
     occlusion_prior_loss,
 )
 from modules.util import frozen, inverse_2x2
@@ -303,6 +304,26 @@ def test_occlusion_prior_is_least_at_one_half_and_pulls_back_a_saturated_map() -
     torch.testing.assert_close(
         losses["occlusion_prior"], 3 * occlusion_prior_loss(generated["occlusion_map"])
     )
+
+
+def test_mask_prior_brings_back_a_motion_without_pixels() -> None:
+    def loss(lost: float) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = torch.zeros(2, 4, 8, 8)
+        logits[:, 2] = lost
+        logits.requires_grad_(True)
+        return mask_prior_loss(logits.softmax(dim=1)), logits
+
+    assert loss(0.0)[0] == 0  # a quarter of the pixels each
+    for lost in (-8.0, -16.0):
+        value, logits = loss(lost)
+        value.backward()
+        assert value > 1
+        assert logits.grad[:, 2].sum().item() == pytest.approx(-1, abs=0.01)  # the same, however far
+    assert torch.isfinite(loss(-1e4)[0])
+
+    generator_full, _ = full_models({"train_params.loss_weights.mask_prior": 3})
+    losses, generated = generator_full(batch())
+    torch.testing.assert_close(losses["mask_prior"], 3 * mask_prior_loss(generated["mask"]))
 
 
 def test_vgg_ends_with_the_last_feature_that_has_a_weight() -> None:
