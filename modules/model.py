@@ -127,7 +127,7 @@ def occlusion_prior_loss(occlusion_map: Tensor) -> Tensor:
 
 
 def mask_prior_loss(mask: Tensor, threshold: float = 0.01) -> Tensor:
-    """Keeps every motion of a mask (B, K+1, h, w) in use: how far the log of its share is below log `threshold`.
+    """Keeps the motions of a mask (B, K+1, h, w) in use: how far the log of a share is below log `threshold`.
 
     Summed over the motions; a share is the mean over pictures and pixels. A motion that lost all its pixels
     has next to no gradient from the pictures, and would never come back. This slope doesn't fade.
