@@ -43,9 +43,8 @@ class TrainingState:
                 network.requires_grad_(False).eval()  # eval: running statistics stay too
         self.averages: dict[str, AveragedModel] = {}
         if "ema_decay" in params:
-            average = get_ema_multi_avg_fn(params["ema_decay"])
             self.averages = {
-                name: AveragedModel(self.networks[name], multi_avg_fn=average, use_buffers=True).eval()
+                name: AveragedModel(self.networks[name], use_buffers=True).eval()
                 for name in INFERENCE_NETWORKS
             }
         self.optimizers: dict[str, Optimizer] = {
@@ -57,7 +56,15 @@ class TrainingState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def update_averages(self) -> None:
+        """One step of the averages.
+
+        The decay grows to that of the config, or the random weights of the start would weigh for thousands
+        of steps.
+        """
         for name, average in self.averages.items():
+            steps = steps_of(self.optimizers[f"optimizer_{name}"])
+            decay = min(self.params["ema_decay"], (1 + steps) / (10 + steps))
+            average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             average.update_parameters(self.networks[name])
 
     def for_inference(self, name: str) -> nn.Module:
@@ -128,6 +135,11 @@ class TrainingState:
             key = f"{name}_ema" if f"{name}_ema" in content else name
             load_parts({key: content[key]}, {key: average.module}, path)
             average.n_averaged.fill_(1)  # 0 would make the next step overwrite the average
+
+
+def steps_of(optimizer: Optimizer) -> int:
+    """How many steps an optimiser has made, resumed ones included; 0 for frozen weights."""
+    return max((int(state["step"]) for state in optimizer.state.values()), default=0)
 
 
 def set_learning_rates(optimizers: Mapping[str, Optimizer], params: dict, epoch: int) -> None:

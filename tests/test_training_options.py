@@ -30,8 +30,10 @@ CPU = torch.device("cpu")
 # ---- Averages ------------------------------------------------------------------
 
 
-def test_the_average_is_the_recursion_over_weights_and_statistics(root: Path) -> None:
-    config = small_config({"train_params.ema_decay": 0.9})
+@pytest.mark.parametrize(("decay", "decays"), [(0.9, [3 / 12, 4 / 13]), (0.28, [3 / 12, 0.28])])
+def test_the_average_is_the_recursion_over_weights_and_statistics(decay: float, decays: list[float]) -> None:
+    """Its first decays are (1 + step) / (10 + step)."""
+    config = small_config({"train_params.ema_decay": decay})
     state, models = new_state(config)
     expected = None
     for step in range(3):
@@ -41,7 +43,9 @@ def test_the_average_is_the_recursion_over_weights_and_statistics(root: Path) ->
         }
         if expected is None:
             expected = now
-        expected = {key: 0.9 * expected[key] + 0.1 * now[key] for key in now}
+            continue
+        kept = decays[step - 1]
+        expected = {key: kept * expected[key] + (1 - kept) * now[key] for key in now}
     average = state.averages["generator"].module.state_dict()
     moved = [key for key in average if key.endswith(("weight", "running_mean"))]
     assert any("running_mean" in key for key in moved)
