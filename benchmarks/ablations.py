@@ -1,59 +1,68 @@
 """What the parts of the method are worth: puppets-64 trained without one of them, for equally many steps.
 
-    python -m benchmarks.ablations [--epochs 3] [--out log/ablations]
+    python -m benchmarks.ablations [--seeds 0 1 2] [--variants full baseline ...] [--out log/ablations]
 
-The paper's ablations: zero-order motion (no Jacobians), no occlusion map, no equivariance loss on the
-Jacobians, and the full method, each from the same seed and over the same samples. Each variant is trained by
-run.py with a copy of config/puppets-64.yaml in which that part alone is off and `num_epochs` is `--epochs`;
-then measured by puppet_quality.py, where the figures are explained. Prints a table in Markdown. A variant
-whose run is in `--out` already goes on from it.
+The paper's ablations, and its baseline: zero-order motion, no occlusion map, no image pyramid in the losses.
+Each variant is trained by run.py with config/puppets-64.yaml and that part alone off, as `--set` writes it,
+then measured by puppet_quality.py, where the figures are explained. Prints a table in Markdown: the mean over
+the seeds, and ± their standard deviation where there are several. A run that is in `--out` already goes on
+where it stopped, and a finished one is only measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import yaml
+import numpy as np
 
 import run
 from benchmarks.puppet_quality import measure
-from modules.build import read_config
+from files import atomic_write
 from modules.errors import command_line
 
 CONFIG = Path(__file__).resolve().parent.parent / "config" / "puppets-64.yaml"
-Changes = dict[tuple[str, ...], bool | int]  # by path in the config
-NO_JACOBIAN_LOSS: Changes = {("train_params", "loss_weights", "equivariance_jacobian"): 0}
-VARIANTS: dict[str, Changes] = {
-    "full": {},
+NO_JACOBIAN_LOSS = ["train_params.loss_weights.equivariance_jacobian=0"]
+ZERO_ORDER = [*NO_JACOBIAN_LOSS, "model_params.common_params.estimate_jacobian=false"]
+NO_OCCLUSION_MAP = ["model_params.generator_params.estimate_occlusion_map=false"]
+VARIANTS: dict[str, list[str]] = {
+    "full": [],
     "no-jacobian-equivariance": NO_JACOBIAN_LOSS,
-    "no-occlusion-map": {("model_params", "generator_params", "estimate_occlusion_map"): False},
-    "zero-order": NO_JACOBIAN_LOSS | {("model_params", "common_params", "estimate_jacobian"): False},
+    "no-occlusion-map": NO_OCCLUSION_MAP,
+    "zero-order": ZERO_ORDER,
+    "baseline": [*ZERO_ORDER, *NO_OCCLUSION_MAP, "train_params.scales=[1]"],
+}
+COLUMNS: dict[str, tuple[str, Callable[[dict], float]]] = {
+    "L1": (".4f", lambda figures: figures["reconstruction"]["l1"]),
+    "L1 / copy": (".3f", lambda figures: figures["reconstruction"]["l1_over_copy"]),
+    "SSIM": (".3f", lambda figures: figures["reconstruction"]["ssim"]),
+    "landmark error": (".1%", lambda figures: figures["landmark_error"]["mean"]),
+    "motion correlation": (".3f", lambda figures: figures["motion_correlation"]["mean"]),
+    "face colour": (".4f", lambda figures: figures["face_colour"]["result_to_source"]),
+    "dead keypoints": (".1f", lambda figures: len(figures["dead_keypoints"])),
 }
 
 
-def write_variant(folder: Path, name: str, epochs: int) -> Path:
-    """The config of a variant, in `folder`."""
-    config = copy.deepcopy(read_config(CONFIG))
-    changes: Changes = {("train_params", "num_epochs"): epochs} | VARIANTS[name]
-    for (*sections, key), value in changes.items():
-        values = config
-        for section in sections:
-            values = values[section]
-        values[key] = value
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return path
+def train_variant(folder: Path, seed: int, changes: list[str], precision: str) -> Path:
+    """Train, or go on with, the run in a folder; return the run's own folder."""
+    before = sorted(folder.glob(f"{CONFIG.stem}_*"))
+    start = ["--checkpoint", str(before[-1])] if before else ["--seed", str(seed)]
+    options = ["--log_dir", str(folder), "--device", "cpu", "--precision", precision]
+    run.main([str(CONFIG), *options, *start, *(["--set", *changes] if changes else [])])
+    return sorted(folder.glob(f"{CONFIG.stem}_*"))[-1]
 
 
-def train_variant(config: Path, precision: str) -> Path:
-    """Train, or go on with, the run of a config; return the folder of the run."""
-    before = sorted(config.parent.glob(f"{config.stem}_*"))
-    resume = ["--checkpoint", str(before[-1])] if before else []
-    options = ["--log_dir", str(config.parent), "--device", "cpu", "--precision", precision]
-    run.main([str(config), *options, *resume])
-    return sorted(config.parent.glob(f"{config.stem}_*"))[-1]
+def row(name: str, figures: list[dict[str, Any]]) -> str:
+    """A line of the table from the figures of each seed."""
+    cells = []
+    for form, of in COLUMNS.values():
+        values = [of(seed) for seed in figures]
+        spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
+        cells.append(f"{np.mean(values):{form}}{spread}")
+    return f"| {name} | {len(figures)} | {' | '.join(cells)} |"
 
 
 @command_line
@@ -61,22 +70,26 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=Path("log/ablations"))
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="for every variant, as of run.py"
+    )
     options = parser.parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
-    print("| variant | L1 | L1 / copy | SSIM | landmark error | motion correlation |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name in VARIANTS:
-        config = write_variant(options.out, name, options.epochs)
-        figures = measure(config, train_variant(config, options.precision))
-        rebuilt = figures["reconstruction"]
-        print(
-            f"| {name} | {rebuilt['l1']:.4f} | {rebuilt['l1_over_copy']:.3f} | {rebuilt['ssim']:.3f} "
-            f"| {figures['landmark_error']['mean']:.1%} | {figures['motion_correlation']['mean']:.3f} |",
-            flush=True,
-        )
+    print(f"| variant | seeds | {' | '.join(COLUMNS)} |")
+    print("| --- |" + " --- |" * (len(COLUMNS) + 1))
+    for name in options.variants:
+        figures = []
+        for seed in options.seeds:
+            folder = options.out / f"{name}-s{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            trained = train_variant(folder, seed, VARIANTS[name] + options.set, options.precision)
+            figures.append(measure(trained / CONFIG.name, trained))
+            with atomic_write(folder / "figures.json") as temporary:
+                temporary.write_text(json.dumps(figures[-1], indent=2) + "\n", encoding="utf-8")
+        print(row(name, figures), flush=True)
 
 
 if __name__ == "__main__":
