@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from animate import Animator
+from animation import transfer
 from checkpoint import find_checkpoint
-from demo import SAMPLE, load_networks, make_animation, model_size, transfer
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem, identity
+from interface import make_animation
 from logger import Visualizer
 from media.pictures import to_uint8, write_image
 from media.tensors import to_pixels, to_tensor
@@ -38,10 +39,12 @@ from modules.errors import UserError, command_line
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.util import make_coordinate_grid
+from networks import load_networks, model_size
 from puppets.dataset import FPS
 from puppets.identity import Puppet
 from puppets.motion import REACH, Pose, random_motion
 from puppets.render import render
+from samples import SAMPLE
 from tools.drawing import (
     LAYER,
     NETWORK,
