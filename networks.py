@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from checkpoint import inference_weights, load_for_inference, read_checkpoint
-from media.pictures import Size
+from media.encoded import Picture, as_pixels
+from media.pictures import Size, fit, to_uint8
+from media.tensors import to_tensor
 from modules.build import build_generator, build_kp_detector, frame_shape
 from modules.errors import UserError
 from modules.generator import OcclusionAwareGenerator
@@ -41,6 +45,28 @@ def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
             "animated here"
         )
     return height, width
+
+
+def size_for(generator: OcclusionAwareGenerator, source: Picture) -> Size:
+    """The (H, W) that pictures are fitted to: that of the config the generator was built from.
+
+    Without a config it is the source's own. Raises `MediaError`.
+    """
+    if generator.frame_size is not None:
+        return generator.frame_size
+    height, width = as_pixels(source).shape[:2]
+    return height, width
+
+
+def fitted(picture: Picture, size: Size, how: str) -> Tensor:
+    """A picture in any form and of any size -> (3, H, W) float32 in [0, 1].
+
+    `how`: as of `media.pictures.fit`. Floating point of the right size is not rounded. Raises `MediaError`.
+    """
+    pixels = as_pixels(picture)
+    if pixels.shape[:2] != size:
+        pixels = fit(pixels if pixels.dtype == np.uint8 else to_uint8(pixels), size, how)
+    return to_tensor(pixels)
 
 
 def larger_size(model: Size, height: int | None) -> Size | None:
