@@ -1,0 +1,15 @@
+"""Widgets that take files and hand on their paths as they are, unread: `media/` alone opens them."""
+
+from __future__ import annotations
+
+import gradio as gr
+from gradio.data_classes import ImageData
+
+
+class PictureInput(gr.Image):
+    """A picture from a file, the clipboard or a camera."""
+
+    is_template = True  # its part of the browser is that of gr.Image
+
+    def preprocess(self, payload: ImageData | None) -> str | None:  # type: ignore[override]
+        return None if payload is None else payload.path
