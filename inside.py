@@ -33,14 +33,12 @@ def inside_pictures(animator: Animator, driving: Tensor) -> dict[str, np.ndarray
         raise UserError("this model has no dense motion network, so there is no flow and no mask to show")
     draw = Visualizer(kp_size=max(2, round(KEYPOINT * SIDE))).with_keypoints
     pictures = {
-        "source and its keypoints": draw(zoom(animator.source), out["kp_source"]),
-        "driving frame and its keypoints": draw(zoom(out["driving"]), out["kp_driving"]),
-        "result and the keypoints it was given": draw(
-            zoom(out["prediction"]), out.get("kp_norm", out["kp_driving"])
-        ),
+        "source": draw(zoom(animator.source), out["kp_source"]),
+        "driving frame": draw(zoom(out["driving"]), out["kp_driving"]),
+        "result": draw(zoom(out["prediction"]), out.get("kp_norm", out["kp_driving"])),
         "flow": large(flow(out), flow_colours),
         "masks": large(out["mask"], mask_colours),
-        "source under the flow": to_pixels(zoom(out["deformed"]))[0],
+        "warped source": to_pixels(zoom(out["deformed"]))[0],
     }
     if "occlusion_map" in out:
         pictures["occlusion map"] = to_pixels(zoom(out["occlusion_map"].expand(-1, 3, -1, -1)))[0]
@@ -48,11 +46,11 @@ def inside_pictures(animator: Animator, driving: Tensor) -> dict[str, np.ndarray
 
 
 def each_motion(out: dict) -> dict[str, np.ndarray]:
-    """The source under each of the K+1 motions, where the masks use it."""
+    """The source under each of the K+1 motions, bright where its mask is."""
     used = out["sparse_deformed"][0] * (0.15 + 0.85 * out["mask"][0].unsqueeze(1))  # (K+1, 3, h, w)
-    names = ["background", *(f"keypoint {number}" for number in range(1, len(used)))]
+    names = ["the background", *(f"keypoint {number}" for number in range(1, len(used)))]
     return {
-        f"{name}: source under its motion, bright where its mask is": to_pixels(zoom(image.unsqueeze(0)))[0]
+        f"motion of {name}": to_pixels(zoom(image.unsqueeze(0)))[0]
         for name, image in zip(names, used, strict=True)
     }
 

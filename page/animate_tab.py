@@ -32,10 +32,10 @@ from page.animation import (
     cuts,
     lines_of_progress,
 )
-from page.crop_box import CropBox, view
+from page.crop_box import crop_box, view
 from page.limits import PageError, open_upload, read_upload, shown_errors
 from page.models import choose_model
-from page.uploads import PictureInput
+from page.uploads import picture_input
 from page.work import Job
 from samples import SAMPLE
 from weights import read_table
@@ -162,9 +162,14 @@ def model_widgets() -> tuple[gr.Dropdown, gr.File, gr.File]:
         )
         with gr.Row():
             config = gr.File(
-                label="Config of a model of your own (.yaml)", file_types=[".yaml", ".yml"], height=90
+                label="Config of a model of your own (.yaml)",
+                file_types=[".yaml", ".yml"],
+                height=90,
+                elem_id="config",
             )
-            checkpoint = gr.File(label="Its checkpoint", file_types=MODEL_SUFFIXES, height=90)
+            checkpoint = gr.File(
+                label="Its checkpoint", file_types=MODEL_SUFFIXES, height=90, elem_id="checkpoint"
+            )
     return model, config, checkpoint
 
 
@@ -185,12 +190,14 @@ def motion_widgets() -> tuple[gr.Radio, gr.Checkbox, gr.Radio, gr.Slider, gr.Ima
         )
         with gr.Row():
             frame = gr.Slider(0, 1, value=0, step=1, label="Frame", info="of the driving video")
-            shown = gr.Image(label="That frame", interactive=False, height=160, buttons=[])
+            shown = gr.Image(
+                label="That frame", interactive=False, height=160, buttons=[], elem_id="reference-frame"
+            )
         smooth = gr.Slider(0, 5, value=0, step=0.1, label="Smoothing", info="against jitter; 0 is none")
     return movement, adapt, reference, frame, shown, smooth
 
 
-def crop_widgets() -> tuple[list[Any], gr.Button, CropBox, CropBox]:
+def crop_widgets() -> tuple[list[Any], gr.Button, gr.HTML, gr.HTML]:
     with gr.Accordion("Crop", open=False):
         cut = gr.Radio(
             [NOTHING, FACES, BOXES],
@@ -215,7 +222,7 @@ def crop_widgets() -> tuple[list[Any], gr.Button, CropBox, CropBox]:
             paste_back = gr.Checkbox(False, label="Paste back", info="into the picture it was cut from")
         show = gr.Button("Show boxes")
         with gr.Row():
-            source_box, driving_box = CropBox(elem_id="source-box"), CropBox(elem_id="driving-box")
+            source_box, driving_box = crop_box("source-box"), crop_box("driving-box")
     return [cut, crop_source, crop_driving, face, paste_back], show, source_box, driving_box
 
 
@@ -240,16 +247,14 @@ def build_animate_tab(offline: bool, results: Path) -> Widgets:
     """The widgets and what they do. `results`: a folder in which each result gets a folder of its own."""
     with gr.Row():
         with gr.Column():
-            source = PictureInput(
+            source = picture_input(
                 label="Picture",
                 sources=["upload", "webcam", "clipboard"],
-                type="filepath",
-                image_mode=None,
                 height=280,
                 elem_id="source",
             )
             driving = gr.Video(
-                label="Driving video", sources=["upload", "webcam"], height=280, elem_id="driving"
+                label="Driving video", sources=["upload", "webcam"], height=320, elem_id="driving"
             )
             sample = [[str(SAMPLE["source_image"]), str(SAMPLE["driving_video"])]]
             gr.Examples(sample, [source, driving], label="Sample")
@@ -260,8 +265,14 @@ def build_animate_tab(offline: bool, results: Path) -> Widgets:
                 go = gr.Button("Animate", variant="primary", elem_id="go")
                 stop = gr.Button("Cancel", elem_id="stop")
             status = gr.Textbox(label="Progress", interactive=False, elem_id="status")
-            download = gr.File(label="Download", interactive=False, elem_id="download")
-            line = gr.Code(label="The same on a command line", language="shell", interactive=False)
+            download = gr.File(label="Download", interactive=False, height=80, elem_id="download")
+            line = gr.Textbox(
+                label="The same on a command line",
+                interactive=False,
+                lines=3,
+                buttons=["copy"],
+                elem_id="command",
+            )
     model = model_widgets()
     movement, adapt, reference, frame, frame_shown, smooth = motion_widgets()
     crops, show, source_box, driving_box = crop_widgets()
@@ -298,7 +309,7 @@ def add_animate(widgets: Widgets, outputs: list[Any], go: gr.Button, offline: bo
     )
 
 
-def add_boxes(widgets: Widgets, show: gr.Button, source: CropBox, driving: CropBox, offline: bool) -> None:
+def add_boxes(widgets: Widgets, show: gr.Button, source: gr.HTML, driving: gr.HTML, offline: bool) -> None:
     def boxes(*values: Any) -> tuple[dict, dict]:
         return show_boxes(Choices(*values), offline)
 

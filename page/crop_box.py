@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -30,26 +29,19 @@ HTML = """
 """
 
 
-class CropBox(gr.HTML):
-    """Its value is what `view` returns; "input" tells that the box was moved, and is in `value.box`."""
-
-    is_template = True
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(
-            value=None,
-            html_template=HTML,
-            css_template=(HERE / "crop_box.css").read_text(encoding="utf-8"),
-            js_on_load=(HERE / "crop_box.js").read_text(encoding="utf-8"),
-            **kwargs,
-        )
-
-    def api_info(self) -> dict[str, Any]:
-        return {"type": "object"}
+def crop_box(elem_id: str) -> gr.HTML:
+    """Its value is what `view` returns. "input" tells that the box was moved, and is in `value.box` then."""
+    return gr.HTML(
+        value=None,
+        html_template=HTML,
+        css_template=(HERE / "crop_box.css").read_text(encoding="utf-8"),
+        js_on_load=(HERE / "crop_box.js").read_text(encoding="utf-8"),
+        elem_id=elem_id,
+    )
 
 
 def view(picture: np.ndarray, box: tuple[int, ...], faces: np.ndarray, aspect: float, title: str) -> dict:
-    """What a `CropBox` shows: a picture (h, w, 3) uint8, a box in its pixels, and the faces (F, 4) found.
+    """What a `crop_box` shows: a picture (h, w, 3) uint8, a box in its pixels, and the faces (F, 4) found.
 
     `aspect`: width over height of what the model takes, which the box keeps.
     """

@@ -120,22 +120,15 @@ ROUTES = [Route("/live/frame", answer_frame, methods=["POST"])]
 # ---- Widgets -------------------------------------------------------------------
 
 
-class LiveView(gr.HTML):
+def live_view() -> gr.HTML:
     """Camera, animated picture and their controls. Its value is what `open_live` returns."""
-
-    is_template = True
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(
-            value=None,
-            html_template=(HERE / "live.html").read_text(encoding="utf-8"),
-            css_template=(HERE / "live.css").read_text(encoding="utf-8"),
-            js_on_load=(HERE / "live.js").read_text(encoding="utf-8"),
-            **kwargs,
-        )
-
-    def api_info(self) -> dict[str, Any]:
-        return {"type": "object"}
+    return gr.HTML(
+        value=None,
+        html_template=(HERE / "live.html").read_text(encoding="utf-8"),
+        css_template=(HERE / "live.css").read_text(encoding="utf-8"),
+        js_on_load=(HERE / "live.js").read_text(encoding="utf-8"),
+        elem_id="live",
+    )
 
 
 def build_live_tab(offline: bool) -> None:
@@ -157,5 +150,5 @@ def build_live_tab(offline: bool) -> None:
                 True, label="Relative movement", info="from the reference, your pose at the start"
             )
     button = gr.Button("Start camera", variant="primary", elem_id="live-start")
-    view = LiveView(elem_id="live")
+    view = live_view()
     button.click(start, [pictures, model, relative], view, api_visibility="private", show_progress="minimal")

@@ -8,9 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 MANDATORY = "BROWSER_TESTS"  # set to "1" where a missing browser is a failure, as .ci/run does
@@ -62,3 +66,43 @@ def served(*options: str) -> Iterator[str]:
         finally:
             process.terminate()
             print("".join(lines) + process.stdout.read())  # what the server told, where a test fails
+
+
+def write_camera(path: Path, video: Path, size: tuple[int, int] = (320, 240)) -> Path:
+    """A video as a .y4m of this (width, height), which Chromium takes for a camera."""
+    with av.open(str(video)) as source, av.open(str(path), "w", format="yuv4mpegpipe") as target:
+        stream = target.add_stream("wrapped_avframe", rate=30)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for number, frame in enumerate(source.decode(video=0)):
+            picture = frame.reformat(*size, "yuv420p")
+            picture.pts, picture.time_base = number, Fraction(1, 30)
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+    return path
+
+
+@contextlib.contextmanager
+def launched(camera: Path | None = None) -> Iterator[Browser]:
+    """A headless browser."""
+    path = chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=arguments(camera))
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
+    """The page for one person; other hosts are out of reach. Errors in its console fail the test."""
+    with contextlib.closing(
+        browser.new_context(**{"viewport": {"width": 1280, "height": 1000}} | options)
+    ) as context:
+        page, wrong = context.new_page(), []
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        own = (address, "data:", "blob:")
+        page.on("request", lambda request: None if request.url.startswith(own) else wrong.append(request.url))
+        page.goto(address)
+        page.get_by_role("tab", name="Animate").wait_for(timeout=60_000)
+        yield page
+        assert wrong == []
