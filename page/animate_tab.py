@@ -295,9 +295,7 @@ def add_animate(widgets: Widgets, outputs: list[Any], go: gr.Button, offline: bo
         with tempfile.TemporaryDirectory(dir=results) as folder:  # Gradio has its own copy by the end
             yield from start(offline, request.session_hash or "", Choices(*values), Path(folder))
 
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = ["request", *(field.name for field in fields(Choices))]  # those of the HTTP interface
-    animate.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+    animate.__signature__ = signature()  # type: ignore[attr-defined]
     go.click(
         animate,
         list(widgets),
@@ -306,6 +304,15 @@ def add_animate(widgets: Widgets, outputs: list[Any], go: gr.Button, offline: bo
         concurrency_id="video",
         concurrency_limit=1,
         show_progress="hidden",
+    )
+
+
+def signature() -> inspect.Signature:
+    """The names and defaults of `Choices`, which are those of the HTTP interface."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    request = inspect.Parameter("request", kind, annotation=gr.Request)
+    return inspect.Signature(
+        [request, *(inspect.Parameter(field.name, kind, default=field.default) for field in fields(Choices))]
     )
 
 
