@@ -36,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--offline", action="store_true", help="never download a model")
     parser.add_argument(
-        "--keep", type=float, default=3600, metavar="SECONDS", help="how long files are kept (default: 3600)"
+        "--keep", type=int, default=3600, metavar="SECONDS", help="how long files are kept (default: 3600)"
     )
     return parser.parse_args(argv)
 

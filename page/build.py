@@ -17,7 +17,7 @@ SECONDS_BETWEEN_SWEEPS = 300
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
-def build_page(offline: bool, results: Path, seconds_kept: float = SECONDS_KEPT) -> gr.Blocks:
+def build_page(offline: bool, results: Path, seconds_kept: int = SECONDS_KEPT) -> gr.Blocks:
     """The page. `results`: a folder for results on their way to the browser; `offline`: download no model."""
     sweep = (min(SECONDS_BETWEEN_SWEEPS, seconds_kept), seconds_kept)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=sweep) as page:

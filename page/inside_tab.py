@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import gradio as gr
@@ -10,6 +11,7 @@ import numpy as np
 from animate import Animator
 from animation import transfer
 from inside import inside_pictures
+from modules.errors import UserError
 from networks import fitted
 from page.animate_tab import Widgets
 from page.animation import CHOSEN, RELATIVE, Choices
@@ -51,8 +53,10 @@ def build_inside_tab(widgets: Widgets, offline: bool) -> None:
             return VIDEO_WORKER.submit(look, Choices(*values), int(frame), offline).result()
 
     def new_length(path: str | None) -> Any:
-        with shown_errors():
-            return gr.update(value=0, maximum=1 if path is None else max(1, len(open_upload(path)) - 1))
+        last = 1
+        with contextlib.suppress(UserError):  # the tab Animate tells
+            last = max(1, len(open_upload(path)) - 1)
+        return gr.update(value=0, maximum=last)
 
     button.click(inside, [number, *widgets], gallery, api_name="inside", concurrency_id="video")
     number.release(
