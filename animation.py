@@ -5,6 +5,7 @@ Shapes: `H, W` size that the model takes, `N, M` size of a larger result, `K` ke
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ import numpy as np
 from animate import Animator, pick
 from faces.choose import Corners
 from faces.crops import cut_out
+from faces.paste import Paster
 from media.clips import Clip
-from media.pictures import fit
+from media.pictures import Size, fit
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.generator import OcclusionAwareGenerator
@@ -70,6 +72,26 @@ class Source:
     pictures: Sequence[np.ndarray]
     large: Sequence[np.ndarray] | None = None
     paste: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
+
+
+def cut_source(
+    picture: np.ndarray,
+    boxes: list[Corners],
+    sizes: tuple[Size, Size | None],
+    how: str,
+    paste_back: bool,
+) -> Source:
+    """What is animated: the `boxes` of the picture or, where there are none, all of it.
+
+    `sizes`: the model's, and a larger one for the result. `how`: as of `fit`, for a whole picture.
+    """
+
+    def cut(size: Size) -> list[np.ndarray]:
+        return [cut_out(picture, box, size) for box in boxes] or [fit(picture, size, how)]
+
+    size, large = sizes
+    paste = functools.partial(Paster(picture.shape[:2], boxes).paste, picture) if paste_back else None
+    return Source(cut(size), None if large is None else cut(large), paste)
 
 
 class FittedClip:

@@ -16,18 +16,15 @@ Shapes: `h, w` size of a picture as it is, `H, W` size that the model takes.
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 
-from animate import Animator
 from animation import (
     Cancelled,
     Driving,
@@ -36,65 +33,31 @@ from animation import (
     Settings,
     Source,
     Written,
-    transfer,
+    cut_source,
     write_animation,
 )
-from checkpoint import find_checkpoint, inference_weights, load_for_inference, read_checkpoint
+from checkpoint import find_checkpoint
 from demo_options import read_options
 from device import caught_signals, pick_device
-from faces.choose import Corners
-from faces.crops import cut_out
 from faces.cuts import CropSettings, cuts_of_driving, cuts_of_source, preview_of
 from faces.detectors import Detector, load_detector
-from faces.paste import Paster
+from interface import load_checkpoints, make_animation
 from media.clips import Clip, open_clip
-from media.pictures import Size, fit, read_image, write_image
-from media.tensors import to_tensor
+from media.pictures import Size, read_image, write_image
 from media.writer import VideoWriter
-from modules.build import build_generator, build_kp_detector, frame_shape, read_config
+from modules.build import read_config
 from modules.errors import UserError, command_line
-from modules.generator import OcclusionAwareGenerator
-from modules.inference import fast_form
-from modules.keypoint_detector import KPDetector
-from motion import load_motion, model_fingerprint, save_motion
+from motion import load_motion, save_motion
+from networks import Networks, fingerprint_of, larger_size, load_networks, model_size
 from progress import Progress
+from samples import ROOT, SAMPLE
 from weights import find_model
+
+__all__ = ["load_checkpoints", "main", "make_animation"]  # the published names
 
 Chosen = TypeVar("Chosen", Settings, CropSettings)
 
-ROOT = Path(__file__).resolve().parent
-SAMPLE = {
-    "config": ROOT / "config" / "puppets-128.yaml",
-    "checkpoint": ROOT / "sup-mat" / "puppets-128.pth.tar",
-    "source_image": ROOT / "sup-mat" / "source.png",
-    "driving_video": ROOT / "sup-mat" / "driving.mp4",
-}
 MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
-
-# ---- Networks ------------------------------------------------------------------
-
-
-def load_networks(
-    config: dict, config_path: str | Path, checkpoint: Path, device: torch.device, plain: bool
-) -> tuple[OcclusionAwareGenerator, KPDetector]:
-    """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form."""
-    generator, kp_detector = build_generator(config), build_kp_detector(config)
-    load_for_inference(checkpoint, generator, kp_detector, config_path)
-    if device.type == "cpu" and not plain:
-        return fast_form(generator), fast_form(kp_detector)
-    return generator.to(device).eval(), kp_detector.to(device).eval()
-
-
-def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
-    """The (H, W) that a model takes. Raises `UserError` if it is not one of colour pictures."""
-    height, width, channels = frame_shape(config)
-    if channels != 3:
-        raise UserError(
-            f"{config_path}: its model takes pictures of {channels} channels; only colour (3) can be "
-            "animated here"
-        )
-    return height, width
-
 
 # ---- Checks and hints ----------------------------------------------------------
 
@@ -121,18 +84,6 @@ def check_result(result: Path, inputs: Mapping[str, Path], option: str) -> None:
             raise UserError(f"--{option} {result} would replace --{name} {path}; choose another name")
 
 
-def larger_size(model: Size, height: int | None) -> Size | None:
-    """The size of a result of that height; None for the model's own. Raises `UserError`."""
-    if height is None or height == model[0]:
-        return None
-    width, rest = divmod(height * model[1], model[0])
-    if height < model[0] or rest:
-        raise UserError(
-            f"--size {height}: must be a larger height than the model's {model[0]}, for a whole width"
-        )
-    return height, width
-
-
 def check_best_frame(number: int | None, driving: Driving) -> None:
     if number is not None and not 0 <= number < len(driving):
         raise UserError(f"--best_frame {number}: {driving.path} has the frames 0 to {len(driving) - 1}")
@@ -150,49 +101,6 @@ def hints(settings: Settings, pictures: Mapping[Path, tuple[int, int]], model: t
             sizes = f"{width}x{height} and is stretched to {model[1]}x{model[0]}"
             lines.append(f"{path} is {sizes}; --fit crop and --fit pad keep its shape")
     return lines
-
-
-# ---- Notebooks -----------------------------------------------------------------
-
-
-def load_checkpoints(
-    config_path: str | Path, checkpoint_path: str | Path, cpu: bool = False
-) -> tuple[OcclusionAwareGenerator, KPDetector]:
-    """Generator and keypoint detector of a checkpoint, on the best device or, with `cpu`, on the CPU.
-
-    On the CPU they come in their fast form (`modules/inference.py`), which can't be trained. Raises
-    `ConfigError` and `CheckpointError`.
-    """
-    config, device = read_config(config_path), pick_device("cpu" if cpu else None)
-    return load_networks(config, config_path, find_checkpoint(checkpoint_path), device, plain=False)
-
-
-def make_animation(
-    source_image: np.ndarray,
-    driving_video: Iterable[np.ndarray],
-    generator: OcclusionAwareGenerator,
-    kp_detector: KPDetector,
-    relative: bool = True,
-    adapt_movement_scale: bool = True,
-    cpu: bool = False,
-) -> list[np.ndarray]:
-    """Animate `source_image` (H, W, 3) with frames of the same size: a list of float32 (H, W, 3).
-
-    All values are in [0, 1] (or uint8, for inputs), and H, W the size that the networks take. It computes
-    where the networks are; `cpu` first moves them to the CPU.
-    """
-    if cpu:
-        generator, kp_detector = generator.cpu(), kp_detector.cpu()
-    device = next(generator.parameters()).device
-    source = to_tensor(np.asarray(source_image)).unsqueeze(0).to(device)
-    animator = Animator(generator, kp_detector, source, transfer(relative, adapt_movement_scale))
-    driving = (to_tensor(np.asarray(frame)) for frame in driving_video)
-    return [to_array(out["prediction"]) for out in animator.animate(driving)]
-
-
-def to_array(prediction: torch.Tensor) -> np.ndarray:
-    """(1, 3, H, W) -> float32 (H, W, 3), both in [0, 1]."""
-    return prediction[0].permute(1, 2, 0).float().cpu().numpy()
 
 
 # ---- Command line --------------------------------------------------------------
@@ -253,12 +161,6 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(128 + stopped_by)
 
 
-def fingerprint_of(config: dict, checkpoint: Path) -> str:
-    """Which keypoints a motion file holds. Raises `CheckpointError`."""
-    weights = inference_weights(read_checkpoint(checkpoint))["kp_detector"]
-    return model_fingerprint(weights, config["model_params"]["kp_detector_params"])
-
-
 def stretched(
     source_path: Path, picture: np.ndarray, clip: Clip | None, crops: CropSettings
 ) -> dict[Path, Size]:
@@ -291,26 +193,6 @@ def chosen(kind: type[Chosen], options: argparse.Namespace) -> Chosen:
     return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})
 
 
-def cut_source(
-    picture: np.ndarray,
-    boxes: list[Corners],
-    sizes: tuple[Size, Size | None],
-    how: str,
-    paste_back: bool,
-) -> Source:
-    """What is animated: the `boxes` of the picture or, where there are none, all of it.
-
-    `sizes`: the model's, and a larger one for the result. `how`: as of `fit`, for a whole picture.
-    """
-
-    def cut(size: Size) -> list[np.ndarray]:
-        return [cut_out(picture, box, size) for box in boxes] or [fit(picture, size, how)]
-
-    size, large = sizes
-    paste = functools.partial(Paster(picture.shape[:2], boxes).paste, picture) if paste_back else None
-    return Source(cut(size), None if large is None else cut(large), paste)
-
-
 def wanted_inputs(options: argparse.Namespace) -> dict[str, Path | None]:
     """The options that name inputs. A model by name brings its own config and checkpoint."""
     model = () if options.model is None else ("config", "checkpoint")
@@ -339,7 +221,7 @@ def with_samples(given: Mapping[str, Path | None]) -> dict[str, Path]:
 
 
 def write_until_signal(
-    networks: tuple[OcclusionAwareGenerator, KPDetector],
+    networks: Networks,
     source: Source,
     driving: Driving,
     writer: VideoWriter,

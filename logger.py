@@ -195,6 +195,10 @@ class Visualizer:
         grid = np.concatenate([self._column(image, kp) for image, kp in columns], axis=1)
         return to_uint8(grid)
 
+    def with_keypoints(self, image: Tensor, kp: dict[str, Tensor]) -> np.ndarray:
+        """An image (1, 3, H, W) in [0, 1] with keypoints (1, K, ...) drawn on it: (H, W, 3) uint8."""
+        return to_uint8(self._column(image, kp))
+
     def _motions(self, sparse_deformed: Tensor, mask: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """The source under each motion, followed by where that is used, in the colour of its keypoint."""
         images = []

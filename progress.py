@@ -35,9 +35,11 @@ class Progress:
         elapsed = time.monotonic() - self.started
         if self.prints_lines and elapsed >= self.next_line:
             self.next_line = elapsed + SECONDS_PER_LINE
-            print(self._line(elapsed, note), file=sys.stderr, flush=True)
+            print(self.line(note), file=sys.stderr, flush=True)
 
-    def _line(self, elapsed: float, note: str) -> str:
+    def line(self, note: str = "") -> str:
+        """How far it is, how fast it goes and how long it will take."""
+        elapsed = time.monotonic() - self.started
         rate = self.done / max(elapsed, 1e-9)
         of_total = "" if self.total is None else f"/{self.total}"
         parts = [f"{self.description}: {self.done}{of_total} {self.unit}", f"{rate:.2f} {self.unit}/s"]

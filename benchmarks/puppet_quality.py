@@ -49,13 +49,13 @@ from torch import Tensor, nn
 
 from animate import Animator
 from checkpoint import find_checkpoint
-from demo import load_networks
 from files import atomic_write
 from frames_dataset import FramesDataset, clip_stem, identity
 from modules.build import read_config
 from modules.errors import DatasetError, UserError, command_line
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
+from networks import load_networks
 from progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent

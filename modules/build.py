@@ -77,7 +77,9 @@ def build_networks(config: dict) -> Networks:
 
 def build_generator(config: dict) -> OcclusionAwareGenerator:
     params = config["model_params"]
-    return OcclusionAwareGenerator(**params["generator_params"], **params["common_params"])
+    generator = OcclusionAwareGenerator(**params["generator_params"], **params["common_params"])
+    generator.frame_size = frame_shape(config)[:2]
+    return generator
 
 
 def build_kp_detector(config: dict) -> KPDetector:

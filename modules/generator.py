@@ -60,6 +60,8 @@ class OcclusionAwareGenerator(nn.Module):
     `UserError`.
     """
 
+    frame_size: tuple[int, int] | None = None  # (H, W) of the config's frames, set where one is known
+
     def __init__(
         self,
         num_channels: int,

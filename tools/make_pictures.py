@@ -25,23 +25,25 @@ import torch
 from torch import Tensor, nn
 
 from animate import Animator
+from animation import transfer
 from checkpoint import find_checkpoint
-from demo import SAMPLE, load_networks, make_animation, model_size, transfer
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem, identity
+from inside import flow
+from interface import make_animation
 from logger import Visualizer
 from media.pictures import to_uint8, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.build import read_config
-from modules.dense_motion import sparse_motions
 from modules.errors import UserError, command_line
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from modules.util import make_coordinate_grid
+from networks import load_networks, model_size
 from puppets.dataset import FPS
 from puppets.identity import Puppet
 from puppets.motion import REACH, Pose, random_motion
 from puppets.render import render
+from samples import SAMPLE
 from tools.drawing import (
     LAYER,
     NETWORK,
@@ -184,13 +186,6 @@ def drawn(source: np.ndarray, driving: np.ndarray, out: dict) -> dict[str, np.nd
 def zoom(images: Tensor) -> Tensor:
     """Images or maps (1, C, h, w) in [0, 1] at the size of `DETAIL`."""
     return nn.functional.interpolate(images, size=(DETAIL, DETAIL), mode="bicubic").clamp(0, 1)
-
-
-def flow(out: dict) -> Tensor:
-    """The dense flow behind a result, from each pixel to where it takes its colour: (h, w, 2), xy."""
-    size = out["mask"].shape[2:]
-    motions = sparse_motions(out["kp_norm"], out["kp_source"], size)  # (1, K+1, h, w, 2)
-    return (motions * out["mask"].unsqueeze(-1)).sum(dim=1)[0] - make_coordinate_grid(size, like=motions)
 
 
 def write_inside(path: Path, networks: Networks, size: int, cell: int = 180) -> None:

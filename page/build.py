@@ -1,0 +1,72 @@
+"""The page as a whole, and how it is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from page.animate_tab import build_animate_tab
+from page.inside_tab import build_inside_tab
+from page.limits import MAX_UPLOAD
+from page.live_tab import ROUTES, build_live_tab
+
+TITLE = "First Order Motion Model"
+SECONDS_KEPT = 3600  # files of people
+SECONDS_BETWEEN_SWEEPS = 300
+CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+
+
+def build_page(offline: bool, results: Path, seconds_kept: int = SECONDS_KEPT) -> gr.Blocks:
+    """The page. `results`: a folder for results on their way to the browser; `offline`: download no model."""
+    sweep = (min(SECONDS_BETWEEN_SWEEPS, seconds_kept), seconds_kept)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=sweep) as page:
+        gr.Markdown(f"# {TITLE}\nA picture moves as a video, or as you before the camera.")
+        with gr.Tab("Animate"):
+            widgets = build_animate_tab(offline, results)
+        with gr.Tab("Live"):
+            build_live_tab(offline)
+        with gr.Tab("Inside"):
+            build_inside_tab(widgets, offline)
+    return page
+
+
+def theme() -> gr.themes.Base:
+    """Fonts of the reader's own system: none is loaded from elsewhere. Contrast is that of WCAG AA."""
+    plain = gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    return plain.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_700",
+    )
+
+
+def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> str:
+    """Serve the page in threads of its own; returns its address."""
+    page.queue(default_concurrency_limit=4, max_size=64)
+    _, local, public = page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        quiet=True,
+        prevent_thread_lock=True,
+        show_error=False,
+        footer_links=["api"],
+        run_history=False,
+        max_file_size=MAX_UPLOAD,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        app_kwargs={"routes": ROUTES},
+        theme=theme(),
+        css=CSS,
+    )
+    return public or local

@@ -1,0 +1,230 @@
+"""The page in a browser: animate a sample, watch and cancel, errors, boxes, the insides, several people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
+from playwright.sync_api import Browser, Page, expect
+
+from media.clips import open_clip
+from media.writer import VideoWriter
+from samples import SAMPLE
+from tests.browser import launched, opened, served
+
+SECONDS_TO_FIRST_RESULT = 30  # 10 on two quiet cores; other tests may run beside this one
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with served() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    with opened(browser, address) as page:
+        yield page
+
+
+def choose_sample(page: Page) -> None:
+    page.locator("table tbody tr").first.click()
+    expect(page.locator("#driving video")).to_be_visible(timeout=20_000)
+
+
+def result_line(page: Page) -> str:
+    status = page.locator("#status textarea")
+    page.wait_for_function("e => / in .* s, /.test(e.value)", arg=status.element_handle(), timeout=60_000)
+    return status.input_value()
+
+
+def upload(page: Page, source: Path, driving: Path) -> None:
+    page.locator("#source input[type=file]").set_input_files(source)
+    page.locator("#driving input[type=file]").set_input_files(driving)
+    expect(page.locator("#driving video")).to_be_visible(timeout=20_000)
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    frames = list(open_clip(SAMPLE["driving_video"]))
+    with VideoWriter(path, 30) as writer:
+        for number in range(600):
+            writer.write(frames[number % len(frames)])
+    return path
+
+
+# ---- Animate -----------------------------------------------------------------
+
+
+def test_two_clicks_from_sample_to_playing_result(browser: Browser, address: str) -> None:
+    started = time.monotonic()
+    with opened(browser, address) as page:
+        choose_sample(page)
+        page.get_by_role("button", name="Animate", exact=True).click()
+        video = page.locator("#result video")
+        page.wait_for_function(
+            "() => document.querySelector('#result video')?.currentTime > 0", timeout=60_000
+        )
+        seconds = time.monotonic() - started
+        print(f"from page load to the first result: {seconds:.1f} s")
+        assert seconds < SECONDS_TO_FIRST_RESULT
+        size = video.evaluate("video => [video.videoWidth, video.videoHeight]")
+        assert size == [128, 128] and abs(video.evaluate("video => video.duration") - 72 / 25) < 0.05
+        assert result_line(page).startswith("72 frames in ")
+        command = page.locator("#command textarea").input_value()
+        assert command.startswith(
+            "python demo.py --source_image source.png --driving_video driving.mp4 --relative"
+        )
+        with page.expect_download() as download:
+            page.locator("#download a").first.click()
+        assert len(open_clip(download.value.path().rename(download.value.path().with_suffix(".mp4")))) == 72
+
+
+def test_progress_and_cancel_keep_what_is_done(page: Page, long_video: Path) -> None:
+    upload(page, SAMPLE["source_image"], long_video)
+    page.get_by_role("button", name="Animate", exact=True).click()
+    status = page.locator("#status textarea")
+    page.wait_for_function(
+        "e => /animation: [1-9]\\d*\\/600 frames, [\\d.]+ frames\\/s, [\\d:]+ left/.test(e.value)",
+        arg=status.element_handle(),
+        timeout=60_000,
+    )
+    page.get_by_role("button", name="Cancel").click()
+    line = result_line(page)
+    kept = int(line.split()[2])
+    assert line.startswith(f"stopped after {kept} of 600 frames; {kept} frames in ") and 0 < kept < 600
+    page.wait_for_function("() => document.querySelector('#result video')?.duration > 0", timeout=20_000)
+    assert abs(page.locator("#result video").evaluate("video => video.duration") - kept / 30) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("broken.png", b"\x89PNG\r\n\x1a\nbroken", "broken.png: can't be read as a picture"),
+        ("broken.mp4", b"\0\0\0\x18ftypmp42broken", "broken.mp4: "),
+    ],
+)
+def test_a_broken_file_is_told_and_the_server_goes_on(
+    page: Page, tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    broken = tmp_path / name
+    broken.write_bytes(content)
+    choose_sample(page)
+    where = "#source" if name.endswith("png") else "#driving"
+    page.locator(where).get_by_label("Clear").or_(page.locator(where).get_by_label("Remove")).first.click()
+    page.locator(f"{where} input[type=file]").set_input_files(broken)
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Animate", exact=True).click()
+    toast = page.locator(".toast-body").filter(has_text=told).first
+    expect(toast).to_be_visible(timeout=20_000)
+    assert "/" not in toast.inner_text()
+    page.reload()
+    choose_sample(page)
+    page.get_by_role("button", name="Animate", exact=True).click()
+    assert result_line(page).startswith("72 frames")
+
+
+def test_nothing_chosen_is_told(page: Page) -> None:
+    page.get_by_role("button", name="Animate", exact=True).click()
+    expect(page.locator(".toast-body")).to_contain_text("there is no picture; choose one, or click a sample")
+
+
+def test_two_people_at_once_get_their_own(browser: Browser, address: str, tmp_path: Path) -> None:
+    lengths = (9, 14)
+    frames = list(open_clip(SAMPLE["driving_video"]))
+    with opened(browser, address) as first, opened(browser, address) as second:
+        pages = (first, second)
+        for page, length in zip(pages, lengths, strict=True):
+            with VideoWriter(tmp_path / f"{length}.mp4", 10) as writer:
+                for frame in frames[:length]:
+                    writer.write(frame)
+            upload(page, SAMPLE["source_image"], tmp_path / f"{length}.mp4")
+        for page in pages:
+            page.get_by_role("button", name="Animate", exact=True).click()
+        for page, length in zip(pages, lengths, strict=True):
+            assert result_line(page).startswith(f"{length} frames in ")
+
+
+def test_the_slider_of_the_reference_shows_its_frame(page: Page) -> None:
+    choose_sample(page)
+    page.get_by_role("button", name="Motion").click()
+    slider = page.get_by_role("slider", name="range slider for Frame").first
+    expect(slider).to_have_attribute("max", "71", timeout=20_000)
+    image = page.locator("#reference-frame img")
+    before = image.get_attribute("src")
+    slider.focus()
+    for _ in range(12):
+        slider.press("ArrowRight")
+    expect(image).not_to_have_attribute("src", before, timeout=20_000)
+
+
+# ---- Boxes and insides -------------------------------------------------------
+
+
+def test_a_box_is_dragged_and_cut(page: Page) -> None:
+    choose_sample(page)
+    page.get_by_role("button", name="Crop").click()
+    page.get_by_role("button", name="Show boxes").click()
+    handle, field = page.locator("#source-box .crop-handle"), page.get_by_label("Box in the picture")
+    handle.wait_for(timeout=30_000)
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    right, bottom = box["x"] + box["width"] - 4, box["y"] + box["height"] - 4
+    page.mouse.move(right, bottom)
+    page.mouse.down()
+    page.mouse.move(right - box["width"] * 0.25, bottom - box["height"] * 0.25, steps=4)
+    page.mouse.up()
+    expect(field).not_to_have_value("")
+    left, top, right, bottom = map(int, field.input_value().split(","))
+    assert (left, top) == (0, 0) and right == bottom and abs(right - 192) < 8
+    handle.press("ArrowRight")
+    expect(field).to_have_value(f"3,0,{right + 3},{bottom}")
+    assert page.get_by_label("boxes", exact=True).is_checked()
+    page.get_by_role("button", name="Animate", exact=True).click()
+    assert result_line(page).startswith("72 frames")
+    command = page.locator("#command textarea").input_value()
+    assert f"--crop_source=3,0,{right + 3},{bottom}" in command
+
+
+def test_inside_shows_what_the_networks_see(page: Page) -> None:
+    choose_sample(page)
+    page.get_by_role("tab", name="Inside").click()
+    expect(page.locator("#inside-frame input[type=range]")).to_have_attribute("max", "71", timeout=20_000)
+    page.locator("#inside-frame input[type=number]").fill("40")
+    page.get_by_role("button", name="Look inside").click()
+    for title in (
+        "source",
+        "driving frame",
+        "result",
+        "flow",
+        "masks",
+        "occlusion map",
+        "motion of keypoint 10",
+    ):
+        expect(page.locator("#inside").get_by_text(title, exact=True)).to_be_visible(timeout=30_000)
+
+
+# ---- Models ------------------------------------------------------------------
+
+
+def test_uploaded_model(page: Page, inputs: Path, tmp_path: Path) -> None:
+    """A config and a checkpoint of one's own, which is 32x32."""
+    choose_sample(page)
+    page.get_by_role("button", name="Model").click()
+    page.locator("#config input[type=file]").set_input_files(inputs / "good.yaml")
+    page.locator("#checkpoint input[type=file]").set_input_files(inputs / "good.pth.tar")
+    expect(page.locator("#checkpoint")).to_contain_text("good.pth", timeout=20_000)
+    page.get_by_role("button", name="Animate", exact=True).click()
+    assert result_line(page).startswith("72 frames")
+    assert page.locator("#result video").evaluate("video => video.videoWidth") == 32

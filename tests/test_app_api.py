@@ -1,0 +1,223 @@
+"""The page's HTTP interface: its example, what it refuses, which files it serves and when it deletes them."""
+
+from __future__ import annotations
+
+import shlex
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+import app
+import demo
+from media.clips import open_clip
+from modules.errors import UserError
+from page.animation import BEST, BOXES, CHOSEN, FACES, Choices, command
+from page.limits import open_upload, read_upload, without_folders
+from samples import SAMPLE
+from tests.browser import served
+from tests.test_docs import blocks
+
+ROOT = Path(__file__).parent.parent
+KEPT = 20  # seconds
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with served("--keep", str(KEPT)) as address:
+        yield address
+
+
+def animate(address: str, **values: object) -> tuple:
+    inputs = {
+        "source_image": handle_file(SAMPLE["source_image"]),
+        "driving_video": {"video": handle_file(SAMPLE["driving_video"])},
+    }
+    return Client(address, verbose=False).predict(**inputs | values, api_name="/animate")
+
+
+# ---- /animate ----------------------------------------------------------------
+
+
+def test_the_example_of_the_documentation(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = blocks(ROOT / "docs" / "app.md", "python")
+    assert "http://127.0.0.1:7860/" in example
+    monkeypatch.chdir(ROOT)
+    module = types.ModuleType("example")
+    exec(compile(example.replace("http://127.0.0.1:7860/", address), "docs/app.md", "exec"), vars(module))
+    assert len(open_clip(module.result)) == 72 and module.line.startswith("72 frames in ")
+    assert "--find_best_frame" in module.command
+
+
+def test_names_and_defaults_of_the_arguments(address: str) -> None:
+    endpoint = Client(address, verbose=False).view_api(return_format="dict")["named_endpoints"]["/animate"]
+    parameters = {item["parameter_name"]: item for item in endpoint["parameters"]}
+    assert list(parameters) == list(Choices.__dataclass_fields__)
+    defaults = {name: item["parameter_default"] for name, item in parameters.items()}
+    assert defaults == {name: getattr(Choices, name) for name in defaults}
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("gif", ".gif"), ("png (zip)", ".zip")])
+def test_formats(address: str, name: str, suffix: str) -> None:
+    result = animate(address, format=name, size=256)[2]
+    assert Path(result).suffix == suffix
+    if suffix == ".gif":
+        assert open_clip(result).size == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"size": 100}, "--size 100: must be a larger height"),
+        ({"reference": CHOSEN, "best_frame": 71.0}, ""),
+        ({"cut": BOXES, "crop_source": "1,2,3"}, "crop source: '1,2,3' is not four whole numbers"),
+        ({"cut": BOXES, "crop_driving": "900,900,990,990"}, "lies outside driving.mp4"),
+        ({"cut": FACES}, "source.png: no face was found"),
+        ({"source_image": None}, "there is no picture"),
+        ({"config": handle_file(ROOT / "config" / "vox-256.yaml")}, "give both, or neither"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(address: str, values: dict, told: str) -> None:
+    if not told:
+        assert "measured from frame 71" in animate(address, **values)[3]
+        return
+    with pytest.raises(AppError, match=None) as caught:
+        animate(address, **values)
+    assert told in str(caught.value) and "\n" not in str(caught.value) and "/tmp" not in str(caught.value)
+
+
+def test_cancel_keeps_what_is_done(address: str) -> None:
+    client = Client(address, verbose=False)
+    job = client.submit(
+        source_image=handle_file(SAMPLE["source_image"]),
+        driving_video={"video": handle_file(SAMPLE["driving_video"])},
+        smooth=1.0,
+        api_name="/animate",
+    )
+    while not any("animation: 1" in str(output) or "animation: 2" in str(output) for output in job.outputs()):
+        time.sleep(0.05)
+        assert not job.done() or job.outputs()
+        if job.done():
+            break
+    client.predict(api_name="/cancel")
+    line = job.result()[3]
+    assert "frames in" in line
+
+
+# ---- Files -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        str(ROOT / "README.md"),
+        "README.md",
+        "app.py",
+        "/proc/self/environ",
+        "/tmp/../etc/passwd",
+    ],
+)
+def test_only_its_own_files_are_served(address: str, path: str) -> None:
+    session = requests.Session()
+    for route in (
+        f"gradio_api/file={path}",
+        f"gradio_api/file/{path}",
+        f"file={path}",
+        f"static/../../{path}",
+    ):
+        request = requests.Request("GET", address).prepare()
+        request.url = address + route  # as it stands, without tidying
+        answer = session.send(request)
+        assert answer.status_code in (400, 403, 404, 405), (route, answer.status_code)
+        assert "root:" not in answer.text and "First Order" not in answer.text
+
+
+def test_files_of_the_server_are_no_inputs(address: str) -> None:
+    for path in ("/etc/passwd", str(SAMPLE["source_image"])):
+        picture = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        with pytest.raises(AppError):
+            animate(address, source_image=picture)
+
+
+def test_files_are_deleted(address: str) -> None:
+    result = animate(address)
+    files = Path(own_folder(address))
+    assert any(files.rglob("result.mp4")) and Path(result[2]).exists()
+    end = time.monotonic() + 3 * KEPT + 30
+    while any(files.rglob("result.mp4")) and time.monotonic() < end:
+        time.sleep(1)
+    assert not any(files.rglob("result.mp4"))
+    assert not list((files.parent / "results").iterdir())
+
+
+def own_folder(address: str) -> str:
+    """Where the server keeps files, from the answer to an upload."""
+    answer = requests.post(f"{address}gradio_api/upload", files={"files": ("a.txt", b"a")})
+    return str(Path(answer.json()[0]).parents[1])
+
+
+# ---- Live --------------------------------------------------------------------
+
+
+def test_frames_need_a_session(address: str) -> None:
+    for headers in ({}, {"x-live-token": "guessed"}):
+        answer = requests.post(f"{address}live/frame", data=b"x", headers=headers)
+        assert answer.status_code == 410 and "start the camera again" in answer.text
+
+
+# ---- Without a server --------------------------------------------------------
+
+
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = tmp_path / "large.png"
+    Image.new("L", (8000, 6000)).save(large)
+    with pytest.raises(UserError, match=r"large\.png: has 48 million pixels, more than 40"):
+        read_upload(str(large))
+    heavy = tmp_path / "heavy.png"
+    with heavy.open("wb") as file:
+        file.truncate(40 * 2**20)
+    with pytest.raises(UserError, match=r"heavy\.png: has 40 MiB, more than 32"):
+        read_upload(str(heavy))
+    monkeypatch.setattr("page.limits.MAX_FRAMES", 50)
+    with pytest.raises(UserError, match=r"driving\.mp4: has 72 frames, more than 50; cut it shorter"):
+        open_upload(str(SAMPLE["driving_video"]))
+
+
+def test_no_folder_of_the_server_in_a_message() -> None:
+    message = (
+        "/tmp/first-order-model-x/files/0a1b/a.png: is bad; see https://example.org/a/b or C:\\tmp\\x\\b.png"
+    )
+    assert without_folders(message) == "a.png: is bad; see https://example.org/a/b or b.png"
+
+
+def test_the_command_is_read_by_the_demo() -> None:
+    choices = Choices(
+        "/x/me at home.png", "/y/talk.mp4", reference=BEST, smooth=0.5, cut=FACES, face="2", paste_back=True
+    )
+    line = command(choices)
+    assert "'me at home.png'" in line
+    options = demo.parse(shlex.split(line)[2:])
+    assert options.find_best_frame and options.smooth == 0.5 and options.face == "2" and options.paste_back
+    assert str(options.source_image) == "me at home.png" and options.relative and options.adapt_scale
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--host", "0.0.0.0"], "everybody who reaches this machine"), (["--share"], "over the internet")],
+)
+def test_opening_the_page_is_told(
+    options: list[str], told: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("page.build.serve", lambda *arguments: (_ for _ in ()).throw(OSError("taken")))
+    with pytest.raises(SystemExit):
+        app.main(options)
+    assert told in capsys.readouterr().err

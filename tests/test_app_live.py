@@ -1,0 +1,133 @@
+"""Live mode in a browser whose camera is a video: frames, reference, pictures, keys, and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
+from playwright.sync_api import Browser, Page, expect
+
+from media.pictures import read_image, write_image
+from samples import SAMPLE
+from tests.browser import launched, opened, served, write_camera
+
+# On two quiet cores 12 frames/s and 250 ms; other tests may run beside this one.
+MIN_RATE, MAX_LATENCY = 4, 500
+RESULT = "document.querySelector('.live-result')"
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with served() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    camera = write_camera(tmp_path_factory.mktemp("camera") / "clip.y4m", SAMPLE["driving_video"])
+    with launched(camera) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, address: str, tmp_path: Path) -> Iterator[Page]:
+    """The tab, live, with two pictures."""
+    flipped = tmp_path / "flipped.png"
+    write_image(flipped, read_image(SAMPLE["source_image"])[:, ::-1] // 2)
+    with opened(browser, address, permissions=["camera"]) as page:
+        page.get_by_role("tab", name="Live").click()
+        page.locator("#live-pictures input[type=file]").set_input_files([SAMPLE["source_image"], flipped])
+        expect(page.locator("#live-pictures")).to_contain_text("flipped", timeout=20_000)
+        page.get_by_role("button", name="Start camera").click()
+        wait_for_frames(page, 3)
+        yield page
+
+
+def wait_for_frames(page: Page, count: int) -> None:
+    """Until so many more frames have been shown."""
+    shown = int(page.locator(".live").get_attribute("data-shown") or 0)
+    page.wait_for_function(
+        "wanted => Number(document.querySelector('.live')?.dataset.shown) >= wanted",
+        arg=shown + count,
+        timeout=60_000,
+    )
+
+
+def brightness(page: Page) -> float:
+    """The mean of the red channel of what is shown."""
+    return page.evaluate(
+        f"""() => {{
+            const canvas = {RESULT};
+            const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+            let sum = 0;
+            for (let i = 0; i < pixels.length; i += 4) sum += pixels[i];
+            return sum / (pixels.length / 4);
+        }}"""
+    )
+
+
+def test_frames_change_fast_enough(page: Page) -> None:
+    before = page.evaluate(f"() => {RESULT}.toDataURL()")
+    wait_for_frames(page, 60)
+    assert page.evaluate(f"() => {RESULT}.toDataURL()") != before
+    data = page.locator(".live").evaluate("node => ({...node.dataset})")
+    rate, latency, age = (float(data[name]) for name in ("rate", "latency", "age"))
+    print(f"live: {rate:.1f} frames/s, {latency:.0f} ms from camera to screen, at most {age:.0f} ms")
+    assert rate >= MIN_RATE and latency <= MAX_LATENCY and age <= 500
+    figures = page.locator(".live-figures").inner_text()
+    assert "frames/s" in figures and "ms from camera to screen" in figures
+
+
+def test_a_reference_is_set_by_button_and_key(page: Page) -> None:
+    for act in (page.get_by_role("button", name="Set reference (X)").click, lambda: page.keyboard.press("x")):
+        with page.expect_request(lambda request: "reference=1" in request.url, timeout=20_000):
+            act()
+    wait_for_frames(page, 3)
+
+
+def test_pictures_switch_by_keys_and_clicks(page: Page) -> None:
+    bright = brightness(page)
+    page.keyboard.press("2")
+    wait_for_frames(page, 3)
+    assert brightness(page) < 0.7 * bright
+    expect(page.get_by_role("button", name="Picture 2")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Picture 1").click()
+    wait_for_frames(page, 3)
+    assert brightness(page) > 0.8 * bright
+    page.keyboard.press("7")  # there is none
+    expect(page.get_by_role("button", name="Picture 1")).to_have_attribute("aria-pressed", "true")
+
+
+def test_mirror_overlay_smoothing_and_automatic_reference(page: Page) -> None:
+    overlay = page.locator(".live-overlay")
+    expect(overlay).to_be_hidden()
+    page.get_by_label("Overlay the pose to match").check()
+    expect(overlay).to_be_visible()
+    page.get_by_label("Mirror").uncheck()
+    with page.expect_request(lambda request: "auto=1" in request.url and "smooth=5" in request.url):
+        page.get_by_label("Automatic reference").check()
+        page.get_by_label("Smoothing").fill("5")
+    wait_for_frames(page, 3)
+
+
+def test_stop_and_start_again(page: Page) -> None:
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".live-figures")).to_have_text("stopped")
+    page.get_by_role("button", name="Start camera").click()
+    page.wait_for_function(
+        "() => document.querySelector('.live').dataset.state === 'running'", timeout=20_000
+    )
+    wait_for_frames(page, 3)
+
+
+def test_no_camera_is_told(browser: Browser, address: str) -> None:
+    with opened(browser, address) as page:
+        refuse = "async () => { throw new Error('Requested device not found') }"
+        page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {refuse} }}")
+        page.get_by_role("tab", name="Live").click()
+        page.get_by_role("button", name="Start camera").click()
+        told = "no camera: Requested device not found"
+        expect(page.locator(".live-error")).to_have_text(told, timeout=20_000)

@@ -1,0 +1,91 @@
+"""How the page looks: narrow, dark, without other hosts, and to a screen reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from tests.browser import launched, opened, served
+
+TABS = ("Animate", "Live", "Inside")
+EXCEPT_EMPTY = {"exclude": [[".empty"]]}  # Gradio's own placeholders have a label that their role forbids
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with served() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+def open_tab(page: Page, tab: str) -> None:
+    page.get_by_role("tab", name=tab).click()
+    if tab == "Animate":
+        for section in ("Model", "Motion", "Crop", "Result"):
+            page.get_by_role("button", name=section).click()
+    page.wait_for_timeout(300)  # the sections open slowly
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_nothing_sticks_out_on_a_phone(browser: Browser, address: str, tab: str) -> None:
+    with opened(browser, address, viewport={"width": 390, "height": 844}) as page:
+        more = page.get_by_role("button", name="Overflow").or_(page.locator(".overflow-menu > button"))
+        if not page.get_by_role("tab", name=tab).is_visible():
+            more.first.click()
+        open_tab(page, tab)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("tab", TABS)
+def test_contrast_and_labels(browser: Browser, address: str, tab: str, scheme: str) -> None:
+    with opened(browser, address, color_scheme=scheme) as page:
+        open_tab(page, tab)
+        found = Axe().run(page, EXCEPT_EMPTY, {"runOnly": ["wcag2a", "wcag2aa"]}).response["violations"]
+        told = [
+            f"{rule['id']}: {[node['html'][:150] for node in rule['nodes']]}"
+            for rule in found
+            if rule["impact"] in SERIOUS
+        ]
+        assert told == []
+
+
+def test_dark_mode_is_dark(browser: Browser, address: str) -> None:
+    brightness = {}
+    for scheme in ("light", "dark"):
+        with opened(browser, address, color_scheme=scheme) as page:
+            colour = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+            brightness[scheme] = sum(map(int, colour[4:-1].split(",")[:3]))
+    assert brightness["dark"] < 200 < 600 < brightness["light"]
+
+
+def test_the_page_needs_no_other_host(browser: Browser, address: str) -> None:
+    """With all others blocked it is the same to the pixel."""
+    pictures = []
+    for blocked in (False, True):
+        with opened(browser, address) as page:
+            if blocked:
+                page.route(
+                    "**/*", lambda route: route.continue_() if own(route.request.url) else route.abort()
+                )
+                page.reload()
+                page.get_by_role("tab", name="Animate").wait_for()
+            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(500)
+            pictures.append(page.screenshot(animations="disabled"))
+    assert pictures[0] == pictures[1]
+
+
+def own(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1:", "data:", "blob:"))
