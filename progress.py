@@ -37,6 +37,10 @@ class Progress:
             self.next_line = elapsed + SECONDS_PER_LINE
             print(self._line(elapsed, note), file=sys.stderr, flush=True)
 
+    def tell(self, line: str) -> None:
+        """Print a line on stdout, above the bar."""
+        self.bar.write(line)
+
     def _line(self, elapsed: float, note: str) -> str:
         rate = self.done / max(elapsed, 1e-9)
         of_total = "" if self.total is None else f"/{self.total}"
