@@ -8,7 +8,7 @@ from pathlib import Path
 
 from device import PRECISIONS
 from faces.choose import box_option, face_option
-from media.writer import MAX_FPS, MIN_FPS
+from media.rates import fps_option
 from weights import DEFAULT_MODEL, read_table
 
 MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
@@ -130,16 +130,6 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip_existing", action="store_true", help="leave results alone that are there already"
     )
-
-
-def fps_option(text: str) -> float:
-    try:
-        fps = float(text)
-    except ValueError:
-        fps = math.nan
-    if not MIN_FPS <= fps <= MAX_FPS:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from {MIN_FPS} to {MAX_FPS}")
-    return fps
 
 
 def add_crops(parser: argparse.ArgumentParser) -> None:

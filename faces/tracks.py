@@ -69,6 +69,12 @@ class Track:
         return np.abs(np.log(heights / np.median(heights))) <= math.log(MAX_GROWTH)
 
     @property
+    def area(self) -> float:
+        """Of the median of its boxes."""
+        left, top, right, bottom = np.median(self.boxes, axis=0)
+        return (right - left) * (bottom - top)
+
+    @property
     def surrounding_box(self) -> np.ndarray:
         """The smallest box around the face in all frames, (4,)."""
         boxes = np.array(self.boxes)[self._plausible]
@@ -107,9 +113,9 @@ def find_tracks(
 
 
 def without_doubles(tracks: list[Track]) -> list[Track]:
-    """The tracks, without those that show a part of the same head as one that was seen more often."""
+    """The tracks, without those that show a part of the same head as one seen more often, or a larger one."""
     kept: list[Track] = []
-    for track in sorted(tracks, key=lambda track: -len(track.numbers)):
+    for track in sorted(tracks, key=lambda track: (-len(track.numbers), -track.area)):
         if not any(same_head(track, other) for other in kept):
             kept.append(track)
     return [track for track in tracks if track in kept]

@@ -5,15 +5,29 @@ Shapes: `N` frames of a clip, `M` at the other rate.
 
 from __future__ import annotations
 
+import argparse
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from media.clips import Clip
+from media.writer import MAX_FPS, MIN_FPS
 from modules.errors import MediaError
 
 MAX_RATE = 60.0  # frames per second; a screen recording may have bursts of more
 MAX_REPEATS = 100  # frames made of one, on average; a longer video has wrong times
+
+
+def fps_option(text: str) -> float:
+    """The value of an option for a frame rate, for argparse."""
+    try:
+        fps = float(text)
+    except ValueError:
+        fps = math.nan
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from {MIN_FPS} to {MAX_FPS}")
+    return fps
 
 
 def steady(clip: Clip) -> Clip:

@@ -33,7 +33,7 @@ def check_target(path: Path, fps: float, lossless: bool = False) -> None:
     """Raise `MediaError` if a video of that name and rate can't be written."""
     suffix = path.suffix.lower()
     if suffix not in {*WRITTEN_SUFFIXES, ""}:
-        known = ", ".join(sorted(WRITTEN_SUFFIXES))
+        known = ", ".join(_CONTAINERS)
         raise MediaError(f"{path}: {suffix} can't be written; use {known}, or no suffix for a folder of pngs")
     if suffix in {".gif", ".webm"} and lossless:
         reason = "a gif holds 256 colours" if suffix == ".gif" else "a webm halves the colours' resolution"
@@ -98,7 +98,7 @@ class VideoWriter:
         if source is None:
             return None
         if self.path.suffix.lower() in {".gif", ""}:
-            self.audio_note = f"{self.path}: has no sound, only a video can hold it, such as .mp4"
+            self.audio_note = f"{self.path}: has no sound, only .mp4, .mov, .mkv and .webm can hold it"
             return None
         try:
             has_audio = open_clip(source).has_audio
@@ -289,7 +289,10 @@ class _H264Output(_Yuv420Output):
     """H.264."""
 
     def __init__(self, path: Path, size: Size, fps: Fraction, file_format: str):
-        super().__init__(path, size, fps, file_format, "libx264", {"crf": "18"})
+        options = {"crf": "18"}
+        if file_format == "matroska":  # it keeps no decoding times, which sound is interleaved by
+            options["bf"] = "0"
+        super().__init__(path, size, fps, file_format, "libx264", options)
 
 
 class _WebmOutput(_Yuv420Output):
