@@ -160,8 +160,9 @@ def main(argv: list[str] | None = None) -> None:
     if not pairs:
         return
     sources = {pair.source: read_image_size(pair.source) for pair in pairs}
-    clips = open_clips([pair.driving for pair in pairs if options.driving_motion is None], options)
-    background = None if options.background is None else clips[options.background]
+    clips, background = open_clips(
+        [pair.driving for pair in pairs if options.driving_motion is None], options.background, options.fps
+    )
     config_path, checkpoint = named_or_given(options, inputs)
     config = read_config(config_path)
     size = model_size(config, config_path)

@@ -147,19 +147,21 @@ def check_result(result: Path, inputs: Inputs, option: str) -> None:
 # ---- Clips -------------------------------------------------------------------
 
 
-def open_clips(drivings: Sequence[Path], options: argparse.Namespace) -> dict[Path, Clip]:
+def open_clips(
+    drivings: Sequence[Path], background: Path | None, fps: float | None
+) -> tuple[dict[Path, Clip], Clip | None]:
     """The driving clips and the background, at constant rates. Raises `UserError`.
 
-    `--fps` is the rate of folders of frames, and there must be one then.
+    `fps` is the rate of folders of frames, and there must be one then.
     """
-    wanted = [*drivings] if options.background is None else [*drivings, options.background]
-    clips = {path: open_clip(path) for path in dict.fromkeys(wanted)}
-    folders = [clip for clip in clips.values() if isinstance(clip, FolderClip)]
-    if options.fps is not None and not folders:
-        raise UserError(f"--fps {options.fps:g}: is for folders of frames; a video has a rate of its own")
+    clips = {path: open_clip(path) for path in dict.fromkeys(drivings)}
+    behind = None if background is None else open_clip(background)
+    folders = [clip for clip in (*clips.values(), behind) if isinstance(clip, FolderClip)]
+    if fps is not None and not folders:
+        raise UserError(f"--fps {fps:g}: is for folders of frames; a video has a rate of its own")
     for clip in folders:
-        clip.fps = clip.fps if options.fps is None else options.fps
-    return {path: steady(clip) for path, clip in clips.items()}
+        clip.fps = clip.fps if fps is None else fps
+    return {path: steady(clip) for path, clip in clips.items()}, None if behind is None else steady(behind)
 
 
 # ---- Checks and hints --------------------------------------------------------

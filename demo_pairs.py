@@ -138,7 +138,10 @@ def paster(
 
 
 def write_preview(path: Path, sources: Iterable[Path], clips: Iterable[Clip], job: Job) -> None:
-    """Draw what will be cut out of each source and, from its first frame, of each driving video."""
+    """Draw what will be cut out of each source and, from its first frame, of each driving video.
+
+    And where it goes in the background.
+    """
     size, pictures, cuts = job.sizes[0], [], []
     for source in sources:
         pictures.append(read_image(source))
@@ -146,6 +149,9 @@ def write_preview(path: Path, sources: Iterable[Path], clips: Iterable[Clip], jo
     for clip in clips:
         pictures.append(next(iter(clip)))
         cuts.append(cuts_of_driving(clip, size, job.crops, job.detect))
+    if job.background is not None:
+        pictures.append(next(iter(job.background)))
+        cuts.append(cuts_of_source(pictures[-1], job.background.path, size, job.crops, job.detect))
     write_image(path, preview_of(pictures, cuts, size))
 
 
