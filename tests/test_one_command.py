@@ -1,4 +1,4 @@
-"""The first example of the README from end to end: a photo and a phone's video, a model that is downloaded."""
+"""The README's first example from end to end: a photo and a phone's video, a model that is downloaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from tests.small import small_config, write_config
 from weights import find_model
 
 FRAMES = 8
-COMMAND = "--model vox --source_image photo.jpg --driving_video phone.mp4 --crop --paste_back --smooth --audio --cpu"
+COMMAND = (
+    "--model vox --source_image photo.jpg --driving_video phone.mp4 --crop --paste_back --smooth --audio"
+)
 
 
 def photo() -> np.ndarray:
@@ -82,12 +84,12 @@ def mirror(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 
 def test_the_photo_moves_whole_at_its_own_size(mirror: Mirror, capsys: pytest.CaptureFixture) -> None:
-    demo.main(COMMAND.split())
+    demo.main([*COMMAND.split(), "--cpu"])
     assert [wanted is not None for _, wanted in mirror.requests] == [False, True]  # it went on at half
     assert Path("cache/vox.pth.tar").read_bytes() == mirror.content
     result = open_clip("result.mp4")
     assert (len(result), result.size, result.fps) == (FRAMES, (640, 960), 25) and result.has_audio
-    demo.main([*COMMAND.split(), "--result_video", "frames"])
+    demo.main([*COMMAND.split(), "--cpu", "--result_video", "frames"])
     assert len(mirror.requests) == 2  # it was downloaded once
     shot = read_image("photo.jpg")
     face = find_faces(shot, CascadeDetector(), Path("photo.jpg"))[0]
@@ -101,6 +103,6 @@ def test_the_photo_moves_whole_at_its_own_size(mirror: Mirror, capsys: pytest.Ca
 
 
 def test_a_preview_needs_no_download(mirror: Mirror) -> None:
-    demo.main([*COMMAND.split(), "--preview", "look.png"])
+    demo.main([*COMMAND.split(), "--cpu", "--preview", "look.png"])
     assert read_image("look.png").shape[1] > 960
     assert mirror.requests == [] and not Path("cache").exists() and not Path("result.mp4").exists()

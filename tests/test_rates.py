@@ -46,9 +46,10 @@ def test_every_frame_is_shown_at_its_time(tmp_path: Path, name: str) -> None:
     assert constant.fps == pytest.approx(25, rel=0.01) and len(constant) == 99
     originals = dict(zip(TIMES, clip, strict=True))
     for number, frame in enumerate(constant):
-        nearest = min(TIMES, key=lambda time: (abs(time - number), time))
-        assert (frame == originals[nearest]).all()
-    picked = constant.read([98, 3, 60, 3])
+        distance = min(abs(time - number) for time in TIMES)  # two frames may be as near
+        near = [originals[time] for time in TIMES if abs(time - number) == distance]
+        assert any((frame == original).all() for original in near)
+    picked = constant.read([98, 3, 59, 3])
     assert (picked == np.stack([originals[time] for time in (98, 3, 58, 3)])).all()
 
 
