@@ -5,7 +5,6 @@ Shapes: `H, W` size that the model takes, `N, M` size of a larger result, `K` ke
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ import numpy as np
 from animate import Animator, pick
 from faces.choose import Corners
 from faces.crops import cut_out
-from faces.paste import Paster
 from media.clips import Clip
 from media.pictures import Size, fit
 from media.tensors import to_pixels, to_tensor
@@ -75,11 +73,7 @@ class Source:
 
 
 def cut_source(
-    picture: np.ndarray,
-    boxes: list[Corners],
-    sizes: tuple[Size, Size | None],
-    how: str,
-    paste_back: bool,
+    picture: np.ndarray, boxes: Sequence[Corners], sizes: tuple[Size, Size | None], how: str
 ) -> Source:
     """What is animated: the `boxes` of the picture or, where there are none, all of it.
 
@@ -90,8 +84,7 @@ def cut_source(
         return [cut_out(picture, box, size) for box in boxes] or [fit(picture, size, how)]
 
     size, large = sizes
-    paste = functools.partial(Paster(picture.shape[:2], boxes).paste, picture) if paste_back else None
-    return Source(cut(size), None if large is None else cut(large), paste)
+    return Source(cut(size), None if large is None else cut(large))
 
 
 class FittedClip:
@@ -120,10 +113,13 @@ class FittedClip:
 
 
 class SavedMotion:
-    """The keypoints of a motion file, (1, K, ...) for each frame, in the place of a driving video."""
+    """The keypoints of a motion file, (1, K, ...) for each frame, in the place of a driving video.
 
-    def __init__(self, motion: Motion, path: Path):
-        self.path, self.fps = path, motion.rate
+    Or of a driving video that was read before: `frames`, if they are shown beside the result.
+    """
+
+    def __init__(self, motion: Motion, path: Path, frames: FittedClip | None = None):
+        self.path, self.fps, self.frames = path, motion.rate, frames
         self.keypoints = [pick(motion.keypoints, i) for i in range(len(motion.keypoints["value"]))]
 
     def __len__(self) -> int:
@@ -143,15 +139,17 @@ def write_animation(
     settings: Settings,
     show: Callable[[str, int], Progress] = lambda what, total: Progress(total, what, "frames", quiet=True),
     cancelled: Callable[[], bool] = lambda: False,
+    animators: Sequence[Animator] | None = None,
 ) -> Written:
     """Write the result to its end, or as far as it has come when `cancelled()`.
 
     `source`: a single picture may be given as it is, (H, W, 3) uint8. `show(what, total)` gives the progress
-    bar of each of the passes over the video. Raises `Cancelled` if no frame was written.
+    bar of each of the passes over the video. `animators`: those of the source, if they were made before.
+    Raises `Cancelled` if no frame was written.
     """
     if isinstance(source, np.ndarray):
         source = Source([source])
-    animators = make_animators(networks, source, settings)
+    animators = animators or make_animators(networks, source, settings)
     best_frame = set_initial_frame(animators, driving, settings, show, cancelled)
     keypoints: list[Keypoints] = []
     done = 0
@@ -223,8 +221,17 @@ def result_frame(outs: Sequence[dict], source: Source, side_by_side: bool) -> np
 def detect(animator: Animator, driving: Driving, cancelled: Callable[[], bool]) -> Iterator[dict]:
     """ "kp_driving" of each frame as found, with the frame as "driving" where there is one."""
     if isinstance(driving, SavedMotion):
-        return ({"kp_driving": kp} for kp in until(cancelled, driving.keypoints))
+        return known_motion(driving, cancelled)
     return animator.detect(map(to_tensor, until(cancelled, driving)))
+
+
+def known_motion(driving: SavedMotion, cancelled: Callable[[], bool]) -> Iterator[dict]:
+    keypoints = until(cancelled, driving.keypoints)
+    if driving.frames is None:
+        yield from ({"kp_driving": kp} for kp in keypoints)
+        return
+    for kp, frame in zip(keypoints, driving.frames, strict=False):  # the end may come early
+        yield {"kp_driving": kp, "driving": to_tensor(frame).unsqueeze(0)}
 
 
 def until(cancelled: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item]:

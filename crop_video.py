@@ -3,9 +3,11 @@
     python crop_video.py --inp talk.mp4              # prints an ffmpeg command for each face
     python crop_video.py --inp talk.mp4 --out crops  # writes crops/talk#000.mp4, crops/talk#001.mp4, ...
 
-The written crops have no sound; those that the ffmpeg commands make keep it. The commands are for a POSIX
-shell, and name the ffmpeg of the package imageio-ffmpeg where none is on the PATH. They tell time by the mean
-frame rate. For a video of variable frame rate use --out, which counts frames.
+    python crop_video.py --inp talk.mp4 --out crops --whole   # the main face alone, in all frames
+    python crop_video.py --inp me.jpg --out crops             # a photo: crops/me#000.png, ...
+
+Crops keep the sound. The commands are for a POSIX shell, and name the ffmpeg of the package imageio-ffmpeg
+where none is on the PATH. A video of variable frame rate gets a constant one.
 
 Faces are found by the package face-alignment where it is installed (as in the published script), else by the
 trained cascade that comes with scikit-image, which sees frontal faces from an eighth of the frame's shorter
@@ -19,15 +21,18 @@ import math
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import imageio_ffmpeg
 
 from faces.boxes import CropBox, crop_box
+from faces.choose import find_main_face
 from faces.crops import write_crops
-from faces.detectors import load_detector
+from faces.detectors import Detector, load_detector
 from faces.tracks import Track, find_tracks
-from media.clips import Clip, VideoClip, open_clip
+from media.clips import Clip, FolderClip, StripClip, VideoClip, open_clip
+from media.rates import fps_option, steady
 from modules.errors import UserError, command_line
 
 
@@ -36,7 +41,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--inp", type=Path, required=True, help="the video; with --out also a folder of frames"
+        "--inp",
+        type=Path,
+        required=True,
+        help="the video; with --out also a folder of frames, or a photo, whose crops are pngs",
+    )
+    parser.add_argument(
+        "--fps", type=fps_option, metavar="N", help="frames a second of a folder of frames (default: 25)"
+    )
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="one box for the whole video, around the main face wherever it goes",
     )
     parser.add_argument(
         "--out", type=Path, help="a folder to write the crops to; without it, ffmpeg commands are printed"
@@ -88,12 +104,18 @@ def shape_option(text: str) -> tuple[int, int]:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    clip = open_clip(options.inp)
-    check_output(options.out, clip)
+    original = open_clip(options.inp)
+    check_output(options.out, original)
+    clip = at_rate(original, options.fps)
     ffmpeg = ffmpeg_program() if options.out is None else None
     detect = load_detector(options.detector, options.cpu)
-    found = find_tracks(clip, detect, options.iou_with_initial)
-    tracks = long_tracks(found, clip, options.min_frames)
+    if options.whole:
+        tracks = [whole_track(clip, detect)]
+    else:
+        found = find_tracks(clip, detect, options.iou_with_initial)
+        tracks = long_tracks(found, clip, options.min_frames)
+    for line in lost_frames(tracks, clip):
+        print(f"hint: {line}", file=sys.stderr)
     shape = options.image_shape
     boxes = [crop_box(track.surrounding_box, clip.size, shape, options.increase) for track in tracks]
     names = [crop_name(clip, number) for number in range(len(tracks))]
@@ -103,7 +125,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     options.out.mkdir(parents=True, exist_ok=True)
     paths = [options.out / name for name in names]
-    write_crops(clip, tracks, boxes, (shape[1], shape[0]), paths)
+    for note in write_crops(clip, tracks, boxes, (shape[1], shape[0]), paths):
+        print(f"warning: {note}", file=sys.stderr)
     for track, box, path in zip(tracks, boxes, paths, strict=True):
         place = f"{box.width}x{box.height} at {box.left},{box.top}"
         print(f"{path}: frames {track.start} to {track.end - 1}, {place}")
@@ -119,15 +142,54 @@ def check_output(out: Path | None, clip: Clip) -> None:
         return
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; name a folder")
-    earlier = sorted(out.glob("*.mp4")) if out.exists() else []
+    earlier = sorted(out.glob("*")) if out.exists() else []
     for path in earlier:
-        if path.name.startswith(f"{clip.path.stem}#"):
+        if path.name.startswith(f"{clip.path.stem}#") and path.suffix in (".mp4", ".png"):
             raise UserError(f"{path}: exists, maybe from an earlier run; remove it or give another --out")
 
 
 def crop_name(clip: Clip, number: int) -> str:
     """The name of a crop. What is before # names the person to the datasets, and is the same for a video."""
-    return f"{clip.path.stem}#{number:03d}.mp4"
+    suffix = ".png" if isinstance(clip, StripClip) else ".mp4"
+    return f"{clip.path.stem}#{number:03d}{suffix}"
+
+
+def at_rate(clip: Clip, fps: float | None) -> Clip:
+    """The clip at a constant frame rate, which is `fps` for a folder of frames. Raises `UserError`."""
+    if fps is not None:
+        if not isinstance(clip, FolderClip):
+            raise UserError(f"--fps {fps:g}: is for a folder of frames; a video has a rate of its own")
+        clip.fps = fps
+    return steady(clip)
+
+
+def whole_track(clip: Clip, detect: Detector) -> Track:
+    """The main face in all frames. Raises `UserError` if there is none."""
+    track = find_main_face(clip, detect)
+    if track is None:
+        raise no_face(clip)
+    track.start, track.end = 0, len(clip)
+    return track
+
+
+def no_face(clip: Clip) -> UserError:
+    where = "it" if isinstance(clip, StripClip) else f"its {len(clip)} frames"
+    return UserError(
+        f"{clip.path}: no face was found in {where}; faces must look at the camera and be at least an eighth "
+        "of the frame's shorter side"
+    )
+
+
+def lost_frames(tracks: Sequence[Track], clip: Clip) -> list[str]:
+    """Which frames at the ends of the video are in no crop."""
+    start, end = min(track.start for track in tracks), max(track.end for track in tracks)
+    lost = [(0, start - 1), (end, len(clip) - 1)]
+    return [
+        f"{clip.path}: no crop has the frames {first} to {last}, where no face was found in its place; "
+        "--whole keeps all frames"
+        for first, last in lost
+        if first <= last
+    ]
 
 
 def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]:
@@ -136,10 +198,9 @@ def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]
     Raises `UserError` if there are none.
     """
     if not tracks:
-        raise UserError(
-            f"{clip.path}: no face was found in its {len(clip)} frames; faces must look at the camera and be "
-            "at least an eighth of the frame's shorter side"
-        )
+        raise no_face(clip)
+    if isinstance(clip, StripClip):
+        return tracks
     if len(clip) < min_frames:
         print(
             f"hint: {clip.path} has {len(clip)} frames, fewer than --min_frames {min_frames}; crops are kept "
@@ -152,7 +213,8 @@ def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]
         longest = max(track.end - track.start for track in tracks)
         raise UserError(
             f"{clip.path}: no face stays in its place for {min_frames} frames; the longest stays for "
-            f"{longest}: lower --min_frames or --iou_with_initial"
+            f"{longest}: --whole cuts one box around everywhere it goes; lower --min_frames or "
+            "--iou_with_initial keep shorter crops"
         )
     return kept
 

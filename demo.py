@@ -17,93 +17,45 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from animation import (
-    Cancelled,
-    Driving,
-    FittedClip,
-    SavedMotion,
-    Settings,
-    Source,
-    Written,
-    cut_source,
-    write_animation,
-)
+from animation import Driving, FittedClip, SavedMotion, Settings
 from checkpoint import find_checkpoint
+from demo_inputs import (
+    Inputs,
+    are_several,
+    check_best_frame,
+    check_outputs,
+    driving_paths,
+    hints,
+    make_pairs,
+    missing_pairs,
+    motion_path,
+    open_clips,
+    stretched,
+)
 from demo_options import read_options
-from device import caught_signals, pick_device
-from faces.cuts import CropSettings, cuts_of_driving, cuts_of_source, preview_of
-from faces.detectors import Detector, load_detector
+from demo_pairs import Job, animate_pair, animate_pairs, write_preview
+from device import pick_device
+from faces.cuts import CropSettings
+from faces.detectors import load_detector
 from interface import load_checkpoints, make_animation
-from media.clips import Clip, open_clip
-from media.pictures import Size, read_image, write_image
-from media.writer import VideoWriter
+from media.clips import Clip
+from media.pictures import Size, read_image_size
 from modules.build import read_config
 from modules.errors import UserError, command_line
+from modules.util import Keypoints
 from motion import load_motion, save_motion
 from networks import Networks, fingerprint_of, larger_size, load_networks, model_size
-from progress import Progress
 from samples import ROOT, SAMPLE
 from weights import find_model
 
 __all__ = ["load_checkpoints", "main", "make_animation"]  # the published names
 
 Chosen = TypeVar("Chosen", Settings, CropSettings)
-
-MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
-
-# ---- Checks and hints ----------------------------------------------------------
-
-
-def check_outputs(options: argparse.Namespace, inputs: Mapping[str, Path]) -> None:
-    """Raise `UserError` if a result would replace an input, or a folder that holds one, or has no folder."""
-    for name in ("result_video", "preview", "save_motion"):
-        output = getattr(options, name)
-        if output is None:
-            continue
-        check_result(output, inputs, name)
-        if name != "result_video" and not output.absolute().parent.is_dir():  # the writer of that one tells
-            raise UserError(f"--{name} {output}: there is no folder {output.parent}; make it first")
-
-
-def check_result(result: Path, inputs: Mapping[str, Path], option: str) -> None:
-    """Raise `UserError` if the result would replace one of the `inputs`, or a folder that holds one.
-
-    All are named by their options.
-    """
-    for name, path in inputs.items():
-        inside = [path, *path.absolute().parents] if result.is_dir() else [path]
-        if result.exists() and any(place.exists() and place.samefile(result) for place in inside):
-            raise UserError(f"--{option} {result} would replace --{name} {path}; choose another name")
-
-
-def check_best_frame(number: int | None, driving: Driving) -> None:
-    if number is not None and not 0 <= number < len(driving):
-        raise UserError(f"--best_frame {number}: {driving.path} has the frames 0 to {len(driving) - 1}")
-
-
-def hints(settings: Settings, pictures: Mapping[Path, tuple[int, int]], model: tuple[int, int]) -> list[str]:
-    """Which settings have no effect, and which `pictures`, of the sizes (h, w), will be distorted."""
-    lines = []
-    measured = settings.find_best_frame or settings.best_frame is not None
-    if not settings.relative and (settings.adapt_scale or measured):
-        lines.append("--adapt_scale, --find_best_frame and --best_frame do nothing without --relative")
-    for path, (height, width) in pictures.items():
-        stretch = (height / width) / (model[0] / model[1])
-        if settings.fit == "stretch" and max(stretch, 1 / stretch) > MAX_STRETCH:
-            sizes = f"{width}x{height} and is stretched to {model[1]}x{model[0]}"
-            lines.append(f"{path} is {sizes}; --fit crop and --fit pad keep its shape")
-    return lines
-
-
-# ---- Command line --------------------------------------------------------------
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -113,79 +65,64 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    settings, crops = chosen(Settings, options), chosen(CropSettings, options)
     inputs = with_samples(wanted_inputs(options))
-    check_outputs(options, inputs)
-    result, source_path = options.result_video, inputs["source_image"]
-    picture = read_image(source_path)
-    clip = open_clip(inputs["driving_video"]) if "driving_video" in inputs else None
+    every_pair = make_pairs(inputs, options)
+    check_outputs(options, inputs, every_pair)
+    pairs = missing_pairs(every_pair, options.skip_existing)
+    if not pairs:
+        return
+    sources = {pair.source: read_image_size(pair.source) for pair in pairs}
+    clips, background = open_clips(
+        [pair.driving for pair in pairs if options.driving_motion is None], options.background, options.fps
+    )
     config_path, checkpoint = named_or_given(options, inputs)
     config = read_config(config_path)
-    device = pick_device("cpu" if options.cpu else options.device)
     size = model_size(config, config_path)
-    large = larger_size(size, options.size)
-    uses_motion_file = clip is None or options.save_motion is not None
-    fingerprint = fingerprint_of(config, checkpoint) if uses_motion_file else ""
-    driving: Driving
-    if clip is None:
-        driving = SavedMotion(load_motion(options.driving_motion, fingerprint), options.driving_motion)
-    else:
-        driving = FittedClip(clip, size, settings.fit)
-    check_best_frame(settings.best_frame, driving)
-    for line in hints(settings, stretched(source_path, picture, clip, crops), size):
+    job = make_job(options, size, background)
+    for line in hints(job.settings, stretched(sources, clips, job.crops), size):
         print(f"hint: {line}", file=sys.stderr)
-    detect = load_detector(None, options.cpu) if crops.crop else None
     if options.preview is not None:
-        write_preview(options.preview, source_path, picture, clip, size, crops, detect)
+        write_preview(options.preview, list(sources), list(clips.values()), job)
         return
-    with VideoWriter(result, driving.fps, inputs["driving_video"] if options.audio else None) as writer:
-        boxes = cuts_of_source(picture, source_path, size, crops, detect).boxes
-        source = cut_source(picture, boxes, (size, large), settings.fit, options.paste_back)
-        if isinstance(driving, FittedClip):
-            driving.box = next(iter(cuts_of_driving(driving.clip, size, crops, detect).boxes), None)
-        plain = options.plain or settings.precision != "fp32"
-        networks = load_networks(config, config_path, checkpoint, device, plain)
-        started = time.monotonic()
-        written, stopped_by = write_until_signal(networks, source, driving, writer, settings)
-    seconds = time.monotonic() - started
-    if options.save_motion is not None:
-        save_motion(options.save_motion, written.keypoints, driving.fps, fingerprint)
-    if writer.audio_note is not None:
-        print(f"warning: {writer.audio_note}", file=sys.stderr)
-    if written.best_frame is not None:
-        print(f"Best frame: {written.best_frame}")
-    done = written.frames
-    print(f"{result}: {done} frames in {seconds:.1f} s, {done / seconds:.1f} frames/s")
-    if stopped_by is not None:
-        print(f"stopped: {result} holds {done} of {len(driving)} frames", file=sys.stderr)
-        sys.exit(128 + stopped_by)
+    uses_motion_file = options.driving_motion is not None or options.save_motion is not None
+    fingerprint = fingerprint_of(config, checkpoint) if uses_motion_file else ""
+    drivings = {
+        path: driving_of(path, clips, job, fingerprint) for path in dict.fromkeys(p.driving for p in pairs)
+    }
+    for driving in drivings.values():
+        check_best_frame(job.settings.best_frame, driving)
+    device = pick_device("cpu" if options.cpu else options.device)
+    plain = options.plain or job.settings.precision != "fp32"
+
+    def networks() -> Networks:
+        """Loaded after faces were looked for: who gave the wrong picture should not wait."""
+        return load_networks(config, config_path, checkpoint, device, plain)
+
+    def keep(path: Path, motion: Iterable[Keypoints]) -> None:
+        """Save the motion of a driving video if that is asked for."""
+        if options.save_motion is not None:
+            target = motion_path(options.save_motion, path, len(driving_paths(inputs)))
+            if target != options.save_motion:
+                options.save_motion.mkdir(exist_ok=True)
+            save_motion(target, motion, drivings[path].fps, fingerprint)
+
+    if are_several(every_pair, inputs):
+        animate_pairs(networks, pairs, drivings, job, keep)
+    else:
+        animate_pair(networks, pairs[0], drivings[pairs[0].driving], job, keep)
 
 
-def stretched(
-    source_path: Path, picture: np.ndarray, clip: Clip | None, crops: CropSettings
-) -> dict[Path, Size]:
-    """The sizes of the inputs of which nothing is cut."""
-    sizes = {} if crops.crop or crops.crop_source else {source_path: picture.shape[:2]}
-    if clip is not None and not (crops.crop or crops.crop_driving):
-        sizes[clip.path] = clip.size
-    return sizes
-
-
-def write_preview(
-    path: Path,
-    source_path: Path,
-    picture: np.ndarray,
-    clip: Clip | None,
-    size: Size,
-    crops: CropSettings,
-    detect: Detector | None,
-) -> None:
-    """Draw what will be cut out of the source and, from its first frame, of the driving video."""
-    pictures, cuts = [picture], [cuts_of_source(picture, source_path, size, crops, detect)]
-    if clip is not None:
-        pictures.append(next(iter(clip)))
-        cuts.append(cuts_of_driving(clip, size, crops, detect))
-    write_image(path, preview_of(pictures, cuts, size))
+def make_job(options: argparse.Namespace, size: Size, background: Clip | None) -> Job:
+    crops = chosen(CropSettings, options)
+    return Job(
+        sizes=(size, larger_size(size, options.size)),
+        settings=chosen(Settings, options),
+        crops=crops,
+        detect=load_detector(None, options.cpu) if crops.crop or crops.fit == "crop" else None,
+        paste_back=options.paste_back,
+        background=background,
+        audio=options.audio,
+    )
 
 
 def chosen(kind: type[Chosen], options: argparse.Namespace) -> Chosen:
@@ -193,54 +130,47 @@ def chosen(kind: type[Chosen], options: argparse.Namespace) -> Chosen:
     return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})
 
 
-def wanted_inputs(options: argparse.Namespace) -> dict[str, Path | None]:
+def driving_of(path: Path, clips: Mapping[Path, Clip], job: Job, fingerprint: str) -> Driving:
+    """A driving video, or a motion file where there is none of that name. Raises `UserError`."""
+    if path in clips:
+        return FittedClip(clips[path], job.sizes[0], job.settings.fit)
+    return SavedMotion(load_motion(path, fingerprint), path)
+
+
+def wanted_inputs(options: argparse.Namespace) -> dict[str, list[Path] | None]:
     """The options that name inputs. A model by name brings its own config and checkpoint."""
     model = () if options.model is None else ("config", "checkpoint")
-    wanted = {name: getattr(options, name) for name in SAMPLE if name not in model}
+    wanted = {name: listed(getattr(options, name)) for name in SAMPLE if name not in model}
     if options.driving_motion is not None:
         del wanted["driving_video"]
-        wanted["driving_motion"] = options.driving_motion
+    for name in ("driving_motion", "background"):
+        if getattr(options, name) is not None:
+            wanted[name] = listed(getattr(options, name))
     return wanted
 
 
-def named_or_given(options: argparse.Namespace, inputs: Mapping[str, Path]) -> tuple[Path, Path]:
-    """The config and the checkpoint, which may be downloaded for this. Raises `UserError`."""
-    if options.model is not None:
-        return find_model(options.model, options.offline)
-    return inputs["config"], find_checkpoint(inputs["checkpoint"])
+def listed(value: Path | list[Path] | None) -> list[Path] | None:
+    return [value] if isinstance(value, Path) else value
 
 
-def with_samples(given: Mapping[str, Path | None]) -> dict[str, Path]:
-    """The inputs, and the sample where one is not given. Raises `UserError` where that is not there."""
-    inputs = {name: path or SAMPLE[name] for name, path in given.items()}
-    for name, path in inputs.items():
-        if given[name] is None and not path.exists():
-            wanted = ", ".join(f"--{name}" for name in SAMPLE)
-            raise UserError(f"{path.relative_to(ROOT)} is not in this checkout: give {wanted}")
-    return inputs
+def named_or_given(options: argparse.Namespace, inputs: Inputs) -> tuple[Path, Path]:
+    """The config and the checkpoint, which may be downloaded for this. Raises `UserError`.
 
-
-def write_until_signal(
-    networks: Networks,
-    source: Source,
-    driving: Driving,
-    writer: VideoWriter,
-    settings: Settings,
-) -> tuple[Written, int | None]:
-    """`write_animation` until a signal comes: (what was written, the signal or None).
-
-    A signal that comes before the first frame ends the program.
+    A preview needs the config alone.
     """
+    if options.model is not None:
+        return find_model(options.model, options.offline, download_it=options.preview is None)
+    return inputs["config"][0], find_checkpoint(inputs["checkpoint"][0])
 
-    def bar(what: str, total: int) -> Progress:
-        return Progress(total, what, "frames")
 
-    with caught_signals() as caught:  # a second signal does not break off the last writes
-        try:
-            written = write_animation(networks, source, driving, writer, settings, bar, lambda: bool(caught))
-        except Cancelled:
-            sys.exit(128 + caught[0])
-    return written, caught[0] if written.frames < len(driving) else None
+def with_samples(given: Mapping[str, list[Path] | None]) -> dict[str, list[Path]]:
+    """The inputs, and the sample where one is not given. Raises `UserError` where that is not there."""
+    inputs = {name: paths or [SAMPLE[name]] for name, paths in given.items()}
+    for name, paths in inputs.items():
+        if given[name] is None and not paths[0].exists():
+            wanted = ", ".join(f"--{name}" for name in SAMPLE)
+            raise UserError(f"{paths[0].relative_to(ROOT)} is not in this checkout: give {wanted}")
+    return inputs
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from device import PRECISIONS
 from faces.choose import box_option, face_option
+from media.rates import fps_option
 from weights import DEFAULT_MODEL, read_table
 
 MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
@@ -55,6 +56,10 @@ def contradictions(options: argparse.Namespace) -> list[tuple[bool, str]]:
         (several, "--face all needs --paste_back, which puts the faces into one picture"),
         (options.paste_back and not cuts_source, "--paste_back needs --crop or --crop_source"),
         (
+            options.background is not None and not options.paste_back,
+            "--background needs --paste_back, which puts the crops into it",
+        ),
+        (
             motion and options.driving_video is not None,
             "--driving_motion and --driving_video exclude each other",
         ),
@@ -85,32 +90,46 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken",
     )
-    parser.add_argument("--source_image", type=Path, help="the picture to animate")
-    parser.add_argument("--driving_video", type=Path, help="a video, a .gif or a folder of frames")
+    parser.add_argument(
+        "--source_image",
+        type=Path,
+        nargs="+",
+        metavar="PICTURE",
+        help="the picture to animate, or several, or a folder of them",
+    )
+    parser.add_argument(
+        "--driving_video",
+        type=Path,
+        nargs="+",
+        metavar="VIDEO",
+        help="a video, a .gif or a folder of frames, or several of them",
+    )
+    parser.add_argument(
+        "--fps", type=fps_option, metavar="N", help="frames a second of folders of frames (default: 25)"
+    )
     parser.add_argument(
         "--driving_motion",
         type=Path,
+        nargs="+",
         metavar="FILE.npz",
         help="in the place of a driving video: what --save_motion wrote with the same model",
     )
     parser.add_argument(
         "--save_motion",
-        type=npz_option,
+        type=Path,
         metavar="FILE.npz",
-        help="write the motion of the driving video, too",
+        help="write the motion of the driving video, too; of several, into a folder of that name",
     )
     parser.add_argument(
         "--result_video",
         type=Path,
-        default="result.mp4",
-        help=".mp4, .gif, or a folder of pngs (default: result.mp4)",
+        metavar="RESULT",
+        help=".mp4, .mov, .mkv, .webm, .gif, or a folder of pngs (default: result.mp4); with several sources "
+        "or driving videos a folder of videos (default: results)",
     )
-
-
-def npz_option(text: str) -> Path:
-    if not text.lower().endswith(".npz"):
-        raise argparse.ArgumentTypeError(f"'{text}' does not end with .npz")
-    return Path(text)
+    parser.add_argument(
+        "--skip_existing", action="store_true", help="leave results alone that are there already"
+    )
 
 
 def add_crops(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +153,12 @@ def add_crops(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--paste_back", action="store_true", help="put what was cut out of the source back into it, animated"
+    )
+    parser.add_argument(
+        "--background",
+        type=Path,
+        metavar="PATH",
+        help="with --paste_back: put it into this picture, video or folder of frames instead",
     )
     parser.add_argument(
         "--preview",

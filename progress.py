@@ -37,6 +37,10 @@ class Progress:
             self.next_line = elapsed + SECONDS_PER_LINE
             print(self.line(note), file=sys.stderr, flush=True)
 
+    def tell(self, line: str) -> None:
+        """Print a line on stdout, above the bar."""
+        self.bar.write(line)
+
     def line(self, note: str = "") -> str:
         """How far it is, how fast it goes and how long it will take."""
         elapsed = time.monotonic() - self.started

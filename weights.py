@@ -70,10 +70,17 @@ def read_table(path: Path = TABLE) -> dict[str, Entry]:
     }
 
 
-def find_model(name: str, offline: bool = False, table: Path = TABLE, cache: Path = CACHE) -> Model:
+def find_model(
+    name: str,
+    offline: bool = False,
+    table: Path = TABLE,
+    cache: Path = CACHE,
+    download_it: bool = True,
+) -> Model:
     """The config and the checkpoint of a model, downloaded into the folder `cache` if it isn't there.
 
-    A file that somebody put there by hand is verified once. Raises `UserError` for a name that is not in the
+    Without `download_it` the checkpoint may be missing: the config is all that is wanted. A file that
+    somebody put there by hand is verified once. Raises `UserError` for a name that is not in the
     table, with `offline` or where no mirror works for a file that is not there, and for a wrong one.
     """
     entries = read_table(table)
@@ -86,7 +93,7 @@ def find_model(name: str, offline: bool = False, table: Path = TABLE, cache: Pat
             raise UserError(f"{entry.file} is not in this checkout: give --config and --checkpoint")
         return Model(entry.config, path)
     path = cache / entry.file
-    if not is_verified(path, entry):
+    if download_it and not is_verified(path, entry):
         with one_process_at_a_time(path):
             put_in_place(entry, path, offline)
     return Model(entry.config, path)

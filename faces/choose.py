@@ -14,7 +14,7 @@ import numpy as np
 
 from faces.boxes import iou
 from faces.detectors import Detector
-from faces.tracks import Track, find_tracks
+from faces.tracks import Show, Track, find_tracks, own_bar
 from media.clips import Clip
 from media.pictures import Size
 from modules.errors import UserError
@@ -72,12 +72,21 @@ def choose_faces(boxes: np.ndarray, which: str, path: Path) -> np.ndarray:
 # ---- Videos --------------------------------------------------------------------
 
 
-def find_steady_box(clip: Clip, detect: Detector) -> np.ndarray:
-    """One box (4,) around the main face in all frames of a video. Raises `UserError` if there is none."""
-    tracks = find_tracks(clip, detect, iou_with_initial=0)
-    if not tracks:
+def find_steady_box(clip: Clip, detect: Detector, show: Show = own_bar) -> np.ndarray:
+    """One box (4,) around the main face in all frames of a video. Raises `UserError` if there is none.
+
+    `show` gives the progress bar.
+    """
+    face = find_main_face(clip, detect, show)
+    if face is None:
         raise UserError(f"{clip.path}: no face was found; say where it is with --crop_driving L,T,R,B")
-    return main_face(tracks, clip.size).surrounding_box
+    return face.surrounding_box
+
+
+def find_main_face(clip: Clip, detect: Detector, show: Show = own_bar) -> Track | None:
+    """The main face of a video, wherever it goes, also if it is seen rarely; None if there is none."""
+    tracks = find_tracks(clip, detect, 0, show, or_rarely=True)
+    return main_face(tracks, clip.size) if tracks else None
 
 
 def main_face(tracks: Sequence[Track], size: Size) -> Track:
@@ -124,6 +133,15 @@ def shaped(box: Sequence[float] | np.ndarray, aspect: float, growth: float = 0) 
     height = (1 + 2 * growth) * max(bottom - top, (right - left) / aspect)
     width, height = round(height * aspect), round(height)
     left, top = round((left + right - width) / 2), round((top + bottom - height) / 2)
+    return left, top, left + width, top + height
+
+
+def centred_window(face: np.ndarray, size: Size, aspect: float) -> Corners:
+    """The largest box of a model's shape in a picture of `size`, as close around a face (4,) as it gets."""
+    height = min(size[0], size[1] / aspect)
+    width, height = round(height * aspect), round(height)
+    left = min(max(0, round((face[0] + face[2] - width) / 2)), size[1] - width)
+    top = min(max(0, round((face[1] + face[3] - height) / 2)), size[0] - height)
     return left, top, left + width, top + height
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from faces.boxes import CropBox
 from faces.tracks import Track
-from media.clips import Clip
-from media.pictures import Size, fit
+from media.clips import Clip, StripClip
+from media.pictures import Size, fit, write_image
 from media.writer import VideoWriter
 from progress import Progress
 
@@ -31,12 +31,22 @@ def cut_out(frame: np.ndarray, box: Sequence[int], size: Size) -> np.ndarray:
 
 def write_crops(
     clip: Clip, tracks: Sequence[Track], boxes: Sequence[CropBox], size: Size, paths: Sequence[Path]
-) -> None:
+) -> list[str]:
     """Write to each of `paths` the frames of a track, cut to its box and resized to `size` (height, width).
 
-    The video is read once. An error leaves the crops that were finished before it. Raises `MediaError`.
+    A .png gets the frame of a photo; a video keeps the sound of its frames. The video is read once. An error
+    leaves the crops that were finished before it. Returns lines about sound that is missing. Raises
+    `MediaError`.
     """
-    writers = [VideoWriter(path, clip.fps) for path in paths]
+    if isinstance(clip, StripClip):
+        for box, path in zip(boxes, paths, strict=True):
+            write_image(path, fit(next(iter(clip)), size, "stretch", box.corners))
+        return []
+    sound = clip.path if clip.has_audio else None
+    writers = [
+        VideoWriter(path, clip.fps, sound, audio_start=track.start / clip.fps)
+        for path, track in zip(paths, tracks, strict=True)
+    ]
     with Progress(len(clip), "cropping", "frames") as progress, contextlib.ExitStack() as stack:
         for writer in writers:
             stack.enter_context(writer)
@@ -47,3 +57,4 @@ def write_crops(
                 if number == track.end - 1:
                     writer.finish()
             progress.advance(1)
+    return [writer.audio_note for writer in writers if writer.audio_note is not None]

@@ -5,7 +5,8 @@ Shapes: `F` faces, `H, W` size that a model takes. Boxes are left, top, right, b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,30 +17,37 @@ from faces.choose import (
     GROWTH,
     GROWTH_OF_STILL,
     Corners,
+    centred_window,
     check_box,
     choose_faces,
     find_faces,
     find_steady_box,
+    prominence,
     shaped,
 )
 from faces.crops import cut_out
 from faces.detectors import Detector
 from faces.preview import preview
+from faces.tracks import Show, own_bar
 from media.clips import Clip
 from media.pictures import Size
+
+FITTING_LOOKS = 5  # frames of a driving video in which --fit crop looks for a face
 
 
 @dataclass(frozen=True)
 class CropSettings:
     """What to cut. Each is the option of the command line that has its name.
 
-    `crop` looks for faces wherever there is no box by hand.
+    `crop` looks for faces wherever there is no box by hand. Without it, `fit` says how all of a picture gets
+    a model's shape.
     """
 
     crop: bool = False
     crop_source: Corners | None = None
     crop_driving: Corners | None = None
     face: str = "largest"
+    fit: str = "stretch"
 
 
 class Cuts(NamedTuple):
@@ -61,22 +69,55 @@ def cuts_of_source(
         check_box(settings.crop_source, picture.shape[:2], "--crop_source", path)
         return Cuts([shaped(settings.crop_source, aspect)], faces)
     if not settings.crop or detect is None:
-        return Cuts([], faces)
+        return window_around_face([picture], path, size, settings, detect)
     faces = find_faces(picture, detect, path)
     chosen = choose_faces(faces, settings.face, path)
     return Cuts([shaped(face, aspect, GROWTH_OF_STILL) for face in chosen], faces)
 
 
-def cuts_of_driving(clip: Clip, size: Size, settings: CropSettings, detect: Detector | None) -> Cuts:
-    """At most one box for all frames of a video, which is read once to find it. Raises `UserError`."""
+def cuts_of_driving(
+    clip: Clip, size: Size, settings: CropSettings, detect: Detector | None, show: Show = own_bar
+) -> Cuts:
+    """At most one box for all frames of a video, which is read once to find it. Raises `UserError`.
+
+    `show` gives the progress bar.
+    """
     none, aspect = np.zeros((0, 4)), size[1] / size[0]
     if settings.crop_driving is not None:
         check_box(settings.crop_driving, clip.size, "--crop_driving", clip.path)
         return Cuts([shaped(settings.crop_driving, aspect)], none)
     if not settings.crop or detect is None:
-        return Cuts([], none)
-    face = find_steady_box(clip, detect)
+        looks = np.linspace(0, len(clip) - 1, min(len(clip), FITTING_LOOKS)).astype(int)
+        frames = (clip.read([number])[0] for number in looks.tolist())
+        return window_around_face(frames, clip.path, size, settings, detect)
+    face = find_steady_box(clip, detect, show)
     return Cuts([shaped(face, aspect, GROWTH)], face[None])
+
+
+def window_around_face(
+    pictures: Iterable[np.ndarray], path: Path, size: Size, settings: CropSettings, detect: Detector | None
+) -> Cuts:
+    """What "crop" of `fit` keeps, moved to the face: the middle of a portrait may be its nose or its neck.
+
+    Nothing where `fit` is another, where the shape is that of the model already, or where no face is found.
+    `pictures`: all of one size; that of `path`, or some frames of it.
+    """
+    found, nothing = [], Cuts([], np.zeros((0, 4)))
+    if settings.fit != "crop" or detect is None:
+        return nothing
+    aspect = size[1] / size[0]
+    for picture in pictures:
+        height, width = picture.shape[:2]
+        if abs(width - height * aspect) < 1:
+            return nothing
+        boxes = detect(picture)
+        if len(boxes):
+            found.append(boxes[prominence(boxes, (height, width)).argmax()])
+    if not found:
+        return nothing
+    face = np.median(found, axis=0)  # (4,)
+    print(f"hint: {path}: --fit crop cuts around the face that was found", file=sys.stderr)
+    return Cuts([centred_window(face, (height, width), aspect)], face[None])
 
 
 def preview_of(pictures: Sequence[np.ndarray], cuts: Sequence[Cuts], size: Size) -> np.ndarray:

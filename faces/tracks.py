@@ -7,7 +7,7 @@ detected. A box is left, top, right, bottom in pixels of the upright frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -20,7 +20,15 @@ from progress import Progress
 DETECTIONS_PER_SECOND = 5  # in between, boxes are interpolated
 MAX_GAP = 1.0  # seconds for which a face may go unseen
 MIN_FOUND = 0.5  # share of the detections in which a face must be found; false alarms come and go
+MAX_LOST = 0.5  # seconds at either end of a video in which a face may go unseen
+SAME_HEAD = 0.4  # share of the smaller box that two faces have in common only if one is a mistake
 MAX_GROWTH = 1.5  # a box that is this much higher or lower than the median of its track is a mistake
+
+Show = Callable[[str, int], Progress]  # what is done, of how many frames -> a progress bar
+
+
+def own_bar(what: str, total: int) -> Progress:
+    return Progress(total, what, "frames")
 
 
 class Track:
@@ -40,11 +48,14 @@ class Track:
         self.boxes.append(box)
         self.end = number + 1
 
-    def extend_to_ends(self, step: int, length: int) -> None:
-        """Start and end with the video of `length` frames, where at most one detection is missing there."""
-        if self.start <= step:
+    def extend_to_ends(self, most: int, length: int, followed: bool) -> None:
+        """Start and end with the video of `length` frames, where at most `most` frames are missing there.
+
+        Not where another track of the face ends or begins (`followed`).
+        """
+        if self.start <= most and self.start == self.numbers[0]:
             self.start = 0
-        if self.end + step >= length:
+        if self.end + most >= length and not followed:
             self.end = length
 
     def share_found(self, step: int) -> float:
@@ -56,6 +67,12 @@ class Track:
         """Which boxes are about as high as most, (N,). The others are mistakes of the detector."""
         heights = np.array([box[3] - box[1] for box in self.boxes])
         return np.abs(np.log(heights / np.median(heights))) <= math.log(MAX_GROWTH)
+
+    @property
+    def area(self) -> float:
+        """Of the median of its boxes."""
+        left, top, right, bottom = np.median(self.boxes, axis=0)
+        return (right - left) * (bottom - top)
 
     @property
     def surrounding_box(self) -> np.ndarray:
@@ -70,15 +87,49 @@ class Track:
         return np.stack([np.interp(numbers, detected, side) for side in boxes.T], axis=1)
 
 
-def find_tracks(clip: Clip, detect: Detector, iou_with_initial: float) -> list[Track]:
-    """All faces found in at least `MIN_FOUND` of the detections, in the order of their first frame."""
+def find_tracks(
+    clip: Clip,
+    detect: Detector,
+    iou_with_initial: float,
+    show: Show = own_bar,
+    or_rarely: bool = False,
+) -> list[Track]:
+    """All faces found in at least `MIN_FOUND` of the detections, in the order of their first frame.
+
+    `show` gives the progress bar. `or_rarely`: where there are none, those that were found twice at least. Of
+    two tracks of the same head, one is a mistake, and the better one is kept.
+    """
     step = max(1, round(clip.fps / DETECTIONS_PER_SECOND))
-    with Progress(len(clip), "looking for faces", "frames") as progress:
+    with show("looking for faces", len(clip)) as progress:
         detections = _detect_faces(clip, detect, step, progress)
         tracks = link(detections, iou_with_initial, MAX_GAP * clip.fps)
+    starts = {track.start for track in tracks}
     for track in tracks:
-        track.extend_to_ends(step, len(clip))
-    return [track for track in tracks if track.share_found(step) >= MIN_FOUND]
+        track.extend_to_ends(max(step, int(MAX_LOST * clip.fps)), len(clip), track.end in starts)
+    often = [track for track in tracks if track.share_found(step) >= MIN_FOUND]
+    if not often and or_rarely:
+        often = [track for track in tracks if len(track.numbers) > 1]
+    return without_doubles(often)
+
+
+def without_doubles(tracks: list[Track]) -> list[Track]:
+    """The tracks, without those that show a part of the same head as one seen more often, or a larger one."""
+    kept: list[Track] = []
+    for track in sorted(tracks, key=lambda track: (-len(track.numbers), -track.area)):
+        if not any(same_head(track, other) for other in kept):
+            kept.append(track)
+    return [track for track in tracks if track in kept]
+
+
+def same_head(a: Track, b: Track) -> bool:
+    """Whether two tracks that run at the same time overlap in most of it by more than two heads would."""
+    numbers = np.arange(max(a.start, b.start), min(a.end, b.end))
+    if not len(numbers):
+        return False
+    boxes_a, boxes_b = a.boxes_at(numbers), b.boxes_at(numbers)  # (frames, 4)
+    sides = np.minimum(boxes_a[:, 2:], boxes_b[:, 2:]) - np.maximum(boxes_a[:, :2], boxes_b[:, :2])
+    smaller = np.minimum(*((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (boxes_a, boxes_b)))
+    return bool(np.median(sides.clip(0).prod(axis=1) / smaller) > SAME_HEAD)
 
 
 def _detect_faces(

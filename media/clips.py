@@ -19,7 +19,15 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from media.decoding import DEFAULT_FPS, decode_chosen, opened_video, video_index
-from media.pictures import IMAGE_SUFFIXES, Size, lay_on_white, media_errors, read_image, read_image_size
+from media.pictures import (
+    IMAGE_SUFFIXES,
+    PHOTO_SUFFIXES,
+    Size,
+    lay_on_white,
+    media_errors,
+    read_image,
+    read_image_size,
+)
 from modules.errors import MediaError
 
 STRIP_SUFFIXES = frozenset({".png", ".jpg"})
@@ -84,11 +92,11 @@ def open_clip(path: str | Path, frame_shape: tuple[int, int, int] | None = None)
             raise MediaError(f"{path}: does not exist; check the path")
         if path.is_dir():
             return FolderClip(path)
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in PHOTO_SUFFIXES:
         return StripClip(path, frame_shape)
     if suffix in VIDEO_SUFFIXES:
         return VideoClip(path)
-    known = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
+    known = " ".join(sorted(VIDEO_SUFFIXES | PHOTO_SUFFIXES))
     raise MediaError(f"{path}: is not a known kind of clip; give a folder of frames or one of {known}")
 
 
@@ -96,13 +104,17 @@ class Clip:
     """Frames of one size; `iter(clip)` yields them one at a time as (H, W, 3) uint8 RGB.
 
     Attributes: `path`; `size` (height, width), upright; `fps`, the mean for a variable frame rate and 25 for
-    folders and strips; `has_audio`.
+    folders and strips; `has_audio`; `times` (N,), the seconds at which frames are shown, if the file tells.
     """
 
     path: Path
     size: Size
     fps: float = DEFAULT_FPS
     has_audio: bool = False
+
+    @property
+    def times(self) -> np.ndarray | None:
+        return None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -213,6 +225,10 @@ class VideoClip(Clip):
 
     def __len__(self) -> int:
         return self._index.length
+
+    @property
+    def times(self) -> np.ndarray | None:
+        return self._index.times
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Decode from the first frame to the last, holding one at a time."""

@@ -26,6 +26,9 @@ Box = tuple[float, float, float, float]  # (left, top, right, bottom)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})  # what phones take; frames of clips are none
+PHOTO_SUFFIXES = IMAGE_SUFFIXES | HEIC_SUFFIXES
+
 # What people have. Pillow knows fifty formats more, and starts Ghostscript for one of them (EPS).
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_PIXELS = 178_956_970  # of a picture or of a frame of a video; from here on Pillow refuses
@@ -144,6 +147,9 @@ def read_image_size(path: str | Path) -> Size:
 
 def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
     """Open `path` without decoding it. What it claims to hold is checked before memory is asked for."""
+    if path.suffix.lower() in HEIC_SUFFIXES:
+        know_heic(path)
+        return Image.open(path, formats=(*_FORMATS, "HEIF"))
     try:
         return Image.open(path, formats=_FORMATS)
     except Image.DecompressionBombError:
@@ -153,6 +159,15 @@ def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
         if image.width * image.height > MAX_STRIP_PIXELS:
             raise
         return image
+
+
+def know_heic(path: Path) -> None:
+    """Let Pillow read the pictures of phones. Raises `MediaError` where the package for it is missing."""
+    try:
+        import pillow_heif  # optional
+    except ImportError:
+        raise MediaError(f"{path}: needs the package pillow-heif: pip install pillow-heif") from None
+    pillow_heif.register_heif_opener()
 
 
 def _read_plain_png(path: Path) -> bytes | None:

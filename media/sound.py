@@ -7,38 +7,49 @@ import itertools
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import av
 
 from media.decoding import open_container
 
-FASTSTART = {"movflags": "+faststart"}  # the table of contents first: playing starts before all is downloaded
-
-# Sound that browsers play inside an .mp4 and that is therefore copied as it is. Any other becomes AAC.
+# Sound that browsers play inside an .mp4 or a .webm and that is therefore copied as it is.
 _COPIED_SOUND = frozenset({"aac", "mp3", "opus", "flac"})
-_AAC_RATE, _AAC_FRAME = 48000, 1024  # samples per second, samples per packet
+_COPIED_INTO_WEBM = frozenset({"opus", "vorbis"})
+_RATE = 48000  # samples per second of sound that is turned into another kind
+_AAC, _OPUS = ("aac", "fltp", 1024), ("libopus", "flt", 960)  # encoder, its samples, how many in a packet
 
 Interval = tuple[Fraction, Fraction]  # (start, end) in seconds
 Piece = TypeVar("Piece", av.Packet, av.AudioFrame)
 
 
-def mux_sound(picture: Path, source: Path, target: Path) -> None:
-    """Write to `target` (.mp4) the video of `picture` with the sound of `source`, cut to the same length.
+def muxer_options(container: str) -> dict[str, str]:
+    """Options that FFmpeg gets for writing a `container`."""
+    # The table of contents first: playing starts before all is downloaded.
+    return {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
 
-    The sound is that of the first track, from where the picture of `source` begins.
+
+def mux_sound(picture: Path, source: Path, target: Path, container: str = "mp4", offset: float = 0) -> None:
+    """Write to `target` the video of `picture` with the sound of `source`, cut to the same length.
+
+    The sound is that of the first track, from `offset` seconds after the picture of `source` begins.
+    `container`: FFmpeg's name of the format, in which `picture` is, too.
     """
     with (
         av.open(str(picture.absolute())) as pictures,
         open_container(source) as sounds,
-        av.open(str(target.absolute()), "w", format="mp4", options=FASTSTART) as output,
+        av.open(str(target.absolute()), "w", format=container, options=muxer_options(container)) as output,
     ):
         video, sound = pictures.streams.video[0], sounds.streams.audio[0]
         video_out = output.add_stream_from_template(video)
-        start = _picture_start(sounds)
-        interval = (start, start + _seconds(video.duration, video.time_base))
-        copied = sound.codec_context.codec.canonical_name in _COPIED_SOUND
-        sound_packets = (_copied_sound if copied else _aac_sound)(sounds, sound, output, interval)
+        start = _picture_start(sounds) + Fraction(offset).limit_denominator(_RATE)
+        interval = (start, start + _picture_seconds(pictures, video))
+        name = sound.codec_context.codec.canonical_name
+        if name in (_COPIED_INTO_WEBM if container == "webm" else _COPIED_SOUND):
+            sound_packets = _copied_sound(sounds, sound, output, interval)
+        else:
+            kind = _OPUS if container == "webm" else _AAC
+            sound_packets = _encoded_sound(sounds, sound, output, interval, kind)
         video_packets = (_moved(packet, video_out) for packet in pictures.demux(video) if packet.size)
         for packet in heapq.merge(
             video_packets, sound_packets, key=lambda packet: _seconds(packet.dts, packet.time_base)
@@ -52,6 +63,13 @@ def _picture_start(container: av.container.InputContainer) -> Fraction:
     if shown is None or not shown.start_time:
         return Fraction(0)
     return _seconds(shown.start_time, shown.time_base)
+
+
+def _picture_seconds(container: av.container.InputContainer, video: av.VideoStream) -> Fraction:
+    """How long the picture of a file is that we wrote; some containers tell it of the whole file only."""
+    if video.duration is not None:
+        return _seconds(video.duration, video.time_base)
+    return _seconds(container.duration, Fraction(1, av.time_base))
 
 
 def _seconds(ticks: int | None, time_base: Fraction | None) -> Fraction:
@@ -103,20 +121,22 @@ def _copied_sound(
     return retimed()  # the stream above must be there before the first packet is muxed
 
 
-def _aac_sound(
+def _encoded_sound(
     sounds: av.container.InputContainer,
     sound: av.AudioStream,
     output: av.container.OutputContainer,
     interval: Interval,
+    kind: tuple[str, str, int],
 ) -> Iterator[av.Packet]:
+    codec, samples, frame_size = kind
     layout = "mono" if sound.codec_context.layout.nb_channels == 1 else "stereo"
-    stream = output.add_stream("aac", rate=_AAC_RATE, layout=layout)
-    resampler = av.AudioResampler(format="fltp", layout=layout, rate=_AAC_RATE, frame_size=_AAC_FRAME)
+    stream = cast(av.AudioStream, output.add_stream(codec, rate=_RATE, layout=layout, format=samples))
+    resampler = av.AudioResampler(format=samples, layout=layout, rate=_RATE, frame_size=frame_size)
 
     def resampled() -> Iterator[tuple[av.AudioFrame, Fraction]]:
         for frame in itertools.chain(sounds.decode(sound), [None]):
             for piece in resampler.resample(frame):
-                yield piece, Fraction(piece.samples, _AAC_RATE)
+                yield piece, Fraction(piece.samples, _RATE)
 
     def encoded() -> Iterator[av.Packet]:
         for frame in _within(resampled(), interval):

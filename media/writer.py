@@ -8,6 +8,7 @@ import shutil
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import av
 import numpy as np
@@ -16,16 +17,43 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from files import atomic_write, temporary_name
 from media.clips import open_clip
 from media.pictures import Size, checked_frame, media_errors, save_png
-from media.sound import FASTSTART, mux_sound
+from media.sound import mux_sound, muxer_options
 from modules.errors import MediaError
 
+# The kinds of file, by FFmpeg's names of their containers.
+_CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
+WRITTEN_SUFFIXES = frozenset(_CONTAINERS)
+MIN_FPS, MAX_FPS = 0.01, 1000
 MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames per second
 
 _SMPTE170M = 6  # FFmpeg's number for the BT.601 colour matrix
 
 
+def check_target(path: Path, fps: float, lossless: bool = False) -> None:
+    """Raise `MediaError` if a video of that name and rate can't be written."""
+    suffix = path.suffix.lower()
+    if suffix not in {*WRITTEN_SUFFIXES, ""}:
+        known = ", ".join(_CONTAINERS)
+        raise MediaError(f"{path}: {suffix} can't be written; use {known}, or no suffix for a folder of pngs")
+    if suffix in {".gif", ".webm"} and lossless:
+        reason = "a gif holds 256 colours" if suffix == ".gif" else "a webm halves the colours' resolution"
+        raise MediaError(f"{path}: {reason} and can't be lossless; use .mp4 or a folder of pngs")
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise MediaError(
+            f"{path}: can't be written at {fps} frames per second; use a number from {MIN_FPS} to {MAX_FPS}"
+        )
+    if suffix and path.is_dir():
+        raise MediaError(f"{path}: is a folder; choose another name")
+    if not suffix and path.exists() and not _only_numbered_pngs(path):
+        raise MediaError(f"{path}: exists and is not a folder of numbered pngs; choose another name")
+    probe = temporary_name(path)
+    with media_errors(path, "check that its folder exists and is writable"):
+        probe.touch()
+        probe.unlink()
+
+
 class VideoWriter:
-    """Write frames to an .mp4, a .gif, or (a name without suffix) a folder of pngs numbered from 0000000.
+    """Write frames to a video, a .gif, or (a name without suffix) a folder of pngs numbered from 0000000.
 
         with VideoWriter("out.mp4", fps=25, audio_from="driving.mp4") as writer:
             for frame in frames:
@@ -34,60 +62,43 @@ class VideoWriter:
     The result appears under its name only when it is whole. An exception in the block discards it, unless
     `finish()` was called, which keeps the frames written so far.
 
-    .mp4 is H.264 yuv420p that plays in browsers. It needs even sides, so an odd one is padded by repeating
-    its last row or column. With `lossless` it is H.264 RGB of the exact pixels and size, which browsers do
-    not play. A .gif has a palette a frame and at most 50 frames per second.
+    .mp4, .mov and .mkv are H.264 yuv420p, which plays in browsers; .webm is VP9. These need even sides, so an
+    odd one is padded by repeating its last row or column. With `lossless` it is H.264 RGB of the exact pixels
+    and size, which browsers do not play. A .gif has a palette a frame and at most 50 frames per second.
 
-    `audio_from`: a video whose first sound track goes into an .mp4, cut to the length of the picture: copied
-    if browsers play it there, else turned into AAC. `audio_note` is None or, at the latest after the block, a
-    line for the user that says why there is no sound; the picture is written all the same.
+    `audio_from`: a video whose first sound track goes into a video, from `audio_start` seconds after the
+    beginning of its picture on, as long as the picture: copied if browsers play it there, else turned into
+    AAC, or Opus in a .webm. `audio_note` is None or, at the latest after the block, a line for the user that
+    says why there is no sound; the picture is written all the same.
 
     Raises `MediaError` when constructed if the name can't be written, and later if the disk fails.
     """
 
     def __init__(
-        self, path: str | Path, fps: float, audio_from: str | Path | None = None, lossless: bool = False
+        self,
+        path: str | Path,
+        fps: float,
+        audio_from: str | Path | None = None,
+        lossless: bool = False,
+        audio_start: float = 0,
     ):
         self.path = Path(path)
         self.audio_note: str | None = None
-        self._check_target(fps, lossless)
+        check_target(self.path, fps, lossless)
         self._fps = Fraction(float(fps)).limit_denominator(1001)
-        self._audio_from = self._checked_audio(audio_from)
+        self._audio_from, self._audio_start = self._checked_audio(audio_from), audio_start
         self._lossless = lossless
         self._temporary = temporary_name(self.path)
         # Opened with the first frame, which tells the size.
         self._output: _EncodedOutput | _FolderOutput | None = None
         self._finished = False
 
-    def _check_target(self, fps: float, lossless: bool) -> None:
-        suffix = self.path.suffix.lower()
-        if suffix not in {".mp4", ".gif", ""}:
-            raise MediaError(
-                f"{self.path}: {suffix} can't be written; use .mp4, .gif, or no suffix for a folder of pngs"
-            )
-        if suffix == ".gif" and lossless:
-            raise MediaError(
-                f"{self.path}: a gif holds 256 colours and can't be lossless; use .mp4 or a folder of pngs"
-            )
-        if not 0.01 <= fps <= 1000:
-            raise MediaError(
-                f"{self.path}: can't be written at {fps} frames per second; use a number from 0.01 to 1000"
-            )
-        if suffix and self.path.is_dir():
-            raise MediaError(f"{self.path}: is a folder; choose another name")
-        if not suffix and self.path.exists() and not _only_numbered_pngs(self.path):
-            raise MediaError(f"{self.path}: exists and is not a folder of numbered pngs; choose another name")
-        probe = temporary_name(self.path)
-        with media_errors(self.path, "check that its folder exists and is writable"):
-            probe.touch()
-            probe.unlink()
-
     def _checked_audio(self, source: str | Path | None) -> Path | None:
         """`source` if its sound can be carried over, else None and a note."""
         if source is None:
             return None
-        if self.path.suffix.lower() != ".mp4":
-            self.audio_note = f"{self.path}: has no sound, only .mp4 can hold it"
+        if self.path.suffix.lower() in {".gif", ""}:
+            self.audio_note = f"{self.path}: has no sound, only .mp4, .mov, .mkv and .webm can hold it"
             return None
         try:
             has_audio = open_clip(source).has_audio
@@ -125,13 +136,17 @@ class VideoWriter:
             self._output.write(frame)
 
     def _open_output(self, size: Size) -> _EncodedOutput | _FolderOutput:
-        match self.path.suffix.lower():
-            case ".mp4":
-                return _Mp4Output(self._temporary, size, self._fps, self._lossless)
+        suffix = self.path.suffix.lower()
+        match suffix:
+            case "":
+                return _FolderOutput(self._temporary, size)
             case ".gif":
                 return _GifOutput(self._temporary, size, min(self._fps, Fraction(MAX_GIF_FPS)))
+            case ".webm":
+                return _WebmOutput(self._temporary, size, self._fps)
             case _:
-                return _FolderOutput(self._temporary, size)
+                kind = _LosslessOutput if self._lossless else _H264Output
+                return kind(self._temporary, size, self._fps, _CONTAINERS[suffix])
 
     def finish(self) -> None:
         """Complete the file with the frames written so far and give it its name.
@@ -155,7 +170,8 @@ class VideoWriter:
     def _add_sound(self, source: Path) -> None:
         try:
             with atomic_write(self._temporary) as with_sound:
-                mux_sound(self._temporary, source, with_sound)
+                container = _CONTAINERS[self.path.suffix.lower()]
+                mux_sound(self._temporary, source, with_sound, container, self._audio_start)
         except Exception as error:  # whatever is wrong with the sound, the picture is kept
             self.audio_note = f"{self.path}: has no sound, that of {source} can't be carried over ({error})"
 
@@ -217,7 +233,7 @@ class _EncodedOutput:
     def __init__(self, path: Path, size: Size, fps: Fraction, file_format: str):
         self.size, self._fps, self._count = size, fps, 0
         self._container = av.open(
-            str(path.absolute()), "w", format=file_format, options=FASTSTART if file_format == "mp4" else {}
+            str(path.absolute()), "w", format=file_format, options=muxer_options(file_format)
         )
         self._stream: av.VideoStream
 
@@ -241,19 +257,16 @@ class _EncodedOutput:
             self._container.close()
 
 
-class _Mp4Output(_EncodedOutput):
-    """H.264 in the range and colour matrix of video or, if `lossless`, in RGB."""
+class _Yuv420Output(_EncodedOutput):
+    """A video in the range and colour matrix of video, with colours at half the resolution."""
 
-    def __init__(self, path: Path, size: Size, fps: Fraction, lossless: bool):
-        super().__init__(path, size, fps, "mp4")
-        self._lossless, self._reformatter = lossless, VideoReformatter()
+    def __init__(
+        self, path: Path, size: Size, fps: Fraction, file_format: str, codec: str, options: dict[str, str]
+    ):
+        super().__init__(path, size, fps, file_format)
+        self._reformatter = VideoReformatter()
         height, width = size
-        if lossless:
-            self._stream = self._container.add_stream("libx264rgb", rate=fps, options={"qp": "0"})
-            self._stream.pix_fmt = "rgb24"
-            self._stream.width, self._stream.height = width, height
-            return
-        self._stream = self._container.add_stream("libx264", rate=fps, options={"crf": "18"})
+        self._stream = cast(av.VideoStream, self._container.add_stream(codec, rate=fps, options=options))
         self._stream.pix_fmt = "yuv420p"
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         # BT.601, which readers also assume of a small video whose tags they do not look at.
@@ -261,8 +274,6 @@ class _Mp4Output(_EncodedOutput):
         self._stream.codec_context.color_range = ColorRange.MPEG
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
-        if self._lossless:
-            return av.VideoFrame.from_ndarray(frame, format="rgb24")
         height, width = self.size
         padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         return self._reformatter.reformat(
@@ -272,6 +283,37 @@ class _Mp4Output(_EncodedOutput):
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
+
+
+class _H264Output(_Yuv420Output):
+    """H.264."""
+
+    def __init__(self, path: Path, size: Size, fps: Fraction, file_format: str):
+        options = {"crf": "18"}
+        if file_format == "matroska":  # it keeps no decoding times, which sound is interleaved by
+            options["bf"] = "0"
+        super().__init__(path, size, fps, file_format, "libx264", options)
+
+
+class _WebmOutput(_Yuv420Output):
+    """VP9 of constant quality, at a speed that keeps up with the networks."""
+
+    def __init__(self, path: Path, size: Size, fps: Fraction):
+        options = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6"}
+        super().__init__(path, size, fps, "webm", "libvpx-vp9", options)
+
+
+class _LosslessOutput(_EncodedOutput):
+    """H.264 in RGB."""
+
+    def __init__(self, path: Path, size: Size, fps: Fraction, file_format: str):
+        super().__init__(path, size, fps, file_format)
+        self._stream = self._container.add_stream("libx264rgb", rate=fps, options={"qp": "0"})
+        self._stream.pix_fmt = "rgb24"
+        self._stream.height, self._stream.width = size
+
+    def _picture(self, frame: np.ndarray) -> av.VideoFrame:
+        return av.VideoFrame.from_ndarray(frame, format="rgb24")
 
 
 class _GifOutput(_EncodedOutput):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from animation import FittedClip, Settings, cut_source, write_animation
 from faces.choose import box_option
 from faces.cuts import CropSettings, Cuts, cuts_of_driving, cuts_of_source
 from faces.detectors import Detector, load_detector
+from faces.paste import Paster
 from media.clips import Clip
 from media.writer import VideoWriter
 from modules.errors import UserError
@@ -70,14 +72,17 @@ class Choices:
 
     @property
     def crops(self) -> CropSettings:
-        if self.cut == NOTHING:
-            return CropSettings()
         boxes = {name: getattr(self, name).strip() for name in ("crop_source", "crop_driving")}
         corners = {
-            name: checked_box(text, name) for name, text in boxes.items() if text and self.cut == BOXES
+            name: checked_box(text, name) if text and self.cut == BOXES else None
+            for name, text in boxes.items()
         }
         return CropSettings(
-            crop=self.cut == FACES, face=self.face if self.cut == FACES else "largest", **corners
+            crop=self.cut == FACES,
+            face=self.face if self.cut == FACES else "largest",
+            crop_source=corners["crop_source"],
+            crop_driving=corners["crop_driving"],
+            fit=self.fit,
         )
 
 
@@ -102,11 +107,14 @@ def command(choices: Choices) -> str:
         words += ["--model", choices.model]
     for name in ("source_image", "driving_video"):
         words += [f"--{name}", Path(getattr(choices, name) or name).name]
-    for options in (settings, crops):
-        for field in fields(options):
-            value = getattr(options, field.name)
-            if value != field.default:
-                words += option(field.name, value)
+    changed = {
+        field.name: getattr(options, field.name)
+        for options in (settings, crops)
+        for field in fields(options)
+        if getattr(options, field.name) != field.default
+    }
+    for name, value in changed.items():
+        words += option(name, value)
     for name in ("paste_back", "audio"):
         words += option(name, getattr(choices, name))
     if choices.size:
@@ -141,8 +149,10 @@ def animate_files(choices: Choices, folder: Path, job: Job, offline: bool) -> Re
     large = larger_size(model.size, int(choices.size) or None)
     source_cuts, driving_cuts = cuts(choices, picture, clip, model.size)
     check_paste(choices, source_cuts)
-    paste_back = choices.paste_back and crops != CropSettings()
-    source = cut_source(picture, source_cuts.boxes, (model.size, large), settings.fit, paste_back)
+    source = cut_source(picture, source_cuts.boxes, (model.size, large), settings.fit)
+    if choices.paste_back and choices.cut != NOTHING:
+        paster = Paster(picture.shape[:2], source_cuts.boxes)
+        source = replace(source, paste=functools.partial(paster.paste, picture))
     driving = FittedClip(clip, model.size, settings.fit, next(iter(driving_cuts.boxes), None))
     check_frame(settings.best_frame, driving)
     path = folder / f"result{FORMATS[choices.format]}"
@@ -165,7 +175,8 @@ def animate_files(choices: Choices, folder: Path, job: Job, offline: bool) -> Re
 def cuts(choices: Choices, picture: np.ndarray, clip: Clip, size: tuple[int, int]) -> tuple[Cuts, Cuts]:
     """What is cut out of the picture and out of the video. Raises `UserError`."""
     crops = choices.crops
-    detect: Detector | None = load_detector(None, cpu=False) if crops.crop else None
+    looks = crops.crop or crops.fit == "crop"
+    detect: Detector | None = load_detector(None, cpu=False) if looks else None
     assert choices.source_image is not None
     source = cuts_of_source(picture, Path(Path(choices.source_image).name), size, crops, detect)
     return source, cuts_of_driving(clip, size, crops, detect)

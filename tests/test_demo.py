@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import animation
 import demo
 from animate import Animator, pose
 from media.clips import open_clip
@@ -221,11 +222,11 @@ def test_a_page_animates_with_progress_and_cancels(
         def advance(self, count: int, note: str = "") -> None:
             seen.append(self.description)
 
-    def animate() -> demo.Written:
-        driving = demo.FittedClip(open_clip(inputs / "driving"), (SIZE, SIZE), "stretch")
-        settings = demo.Settings(relative=True, find_best_frame=True, side_by_side=True)
+    def animate() -> animation.Written:
+        driving = animation.FittedClip(open_clip(inputs / "driving"), (SIZE, SIZE), "stretch")
+        settings = animation.Settings(relative=True, find_best_frame=True, side_by_side=True)
         with VideoWriter(tmp_path / "result.mp4", FPS) as writer:
-            return demo.write_animation(
+            return animation.write_animation(
                 networks,
                 picture(0),
                 driving,
@@ -240,7 +241,7 @@ def test_a_page_animates_with_progress_and_cancels(
     with ThreadPoolExecutor() as pool:
         future = pool.submit(animate)
     if kept is None:
-        assert isinstance(future.exception(), demo.Cancelled) and not list(tmp_path.iterdir())
+        assert isinstance(future.exception(), animation.Cancelled) and not list(tmp_path.iterdir())
     else:
         assert future.result().frames == kept == len(open_clip(tmp_path / "result.mp4"))
         assert seen == ["best frame"] * FRAMES + ["animation"] * kept

@@ -150,6 +150,60 @@ def test_a_larger_piece_is_pasted() -> None:
     assert touched.any() and not touched[~inside((20, 30, 220, 230))].any()
 
 
+# ---- Backgrounds ---------------------------------------------------------------
+
+
+def room() -> np.ndarray:
+    """The two people on a bright wall, and lower."""
+    wall = people()
+    wall[wall == 120] = 220
+    return np.roll(wall, 4, axis=0)
+
+
+@pytest.mark.parametrize("kind", ["picture", "folder", "video"])
+def test_faces_are_put_into_a_background(place: Path, kind: str) -> None:
+    name = {"picture": "room.png", "folder": "room", "video": "room.mp4"}[kind]
+    walls = [room(), np.roll(room(), 2, axis=1)]
+    if kind == "picture":
+        write_image(name, walls[0])
+    else:
+        with VideoWriter(name, 25, lossless=kind == "video") as writer:
+            for wall in walls:
+                writer.write(wall)
+    frames = run(f"--crop --paste_back --background {name}")
+    face = find_faces(walls[0], CascadeDetector(), Path(name))[0]
+    outside = ~inside(shaped(face, 1, GROWTH_OF_STILL))
+    for number, frame in enumerate(frames):
+        wall = walls[0 if kind == "picture" else number % 2]
+        assert (frame[outside] == wall[outside]).all() and (frame != wall).any()
+
+
+def test_a_box_by_hand_holds_for_the_background(place: Path) -> None:
+    write_image("room.png", room())
+    frames = run("--crop_source 20,30,220,230 --paste_back --background room.png", driving="still")
+    assert changed(frames, room()).any()
+    assert not changed(frames, room())[~inside((20, 30, 220, 230))].any()
+
+
+# ---- Fit -----------------------------------------------------------------------
+
+
+def test_fit_crop_keeps_the_face_and_says_so(place: Path, capsys: pytest.CaptureFixture) -> None:
+    """A portrait whose face is at the top, where the middle would cut it off."""
+    portrait = np.full((520, 300, 3), 120, np.uint8)
+    portrait[:300] = np.asarray(Image.fromarray(data.astronaut()).resize((300, 300)))
+    write_image("portrait.png", portrait)
+    row = run("--fit crop --side_by_side", source="portrait.png", driving="still")
+    err = capsys.readouterr().err
+    face = find_faces(portrait, CascadeDetector(), Path("portrait.png"))[0]
+    middle = (face[1] + face[3]) / 2
+    top = max(0, round(middle - 150))
+    assert (row[0, :, :32] == cut_out(portrait, (0, top, 300, top + 300), (32, 32))).all() and top < 60
+    assert "portrait.png: --fit crop cuts around the face" in err and "still" not in err
+    run("--fit crop", source="nobody.png", driving="still")
+    assert "--fit crop" not in capsys.readouterr().err
+
+
 # ---- Preview -------------------------------------------------------------------
 
 
@@ -179,6 +233,16 @@ def test_a_preview_is_drawn_and_nothing_else(place: Path) -> None:
         ("--crop_source 1,2,3", "'1,2,3' is not four whole numbers"),
         ("--face 2", "--face needs --crop"),
         ("--crop --face all", "--face all needs --paste_back"),
+        ("--crop --background people.png", "--background needs --paste_back"),
+        (
+            "--crop --paste_back --background nobody.png",
+            "nobody.png: no face was found; say where it is with --crop_source",
+        ),
+        (
+            "--crop --face all --paste_back --background moving",
+            "--background moving: has a place for 1 of the 2 faces of people.png; choose one with --face",
+        ),
+        ("--crop --paste_back --background absent.mp4", "absent.mp4: does not exist"),
         ("--paste_back", "--paste_back needs --crop or --crop_source"),
         ("--crop --paste_back --side_by_side", "--paste_back and --side_by_side exclude each other"),
         ("--preview look.png", "--preview shows what is cut"),

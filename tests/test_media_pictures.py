@@ -108,3 +108,23 @@ def test_what_lies_outside_becomes_black_or_white():
 def test_media_and_the_tools_around_it_need_no_pytorch():
     script = "import sys, crop_video, progress, data.prepare, media.writer; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# ---- Pictures of phones --------------------------------------------------------
+
+
+def test_heic_is_read_where_its_package_is_installed(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, 48:] = (200, 40, 40)
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(tmp_path / "photo.heic", quality=95)
+    assert read_image_size(tmp_path / "photo.heic") == (64, 96)
+    assert np.abs(read_image(tmp_path / "photo.heic").astype(int) - pixels).mean() < 5
+
+
+def test_without_its_package_heic_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "photo.HEIC").write_bytes(b"whatever")
+    for read in (read_image, read_image_size):
+        with pytest.raises(MediaError, match=r"photo\.HEIC: needs the package pillow-heif: pip install"):
+            read(tmp_path / "photo.HEIC")

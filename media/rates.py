@@ -1,0 +1,100 @@
+"""Clips at another frame rate: each frame is shown when it should be, others are repeated or left out.
+
+Shapes: `N` frames of a clip, `M` at the other rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from media.clips import Clip
+from media.writer import MAX_FPS, MIN_FPS
+from modules.errors import MediaError
+
+MAX_RATE = 60.0  # frames per second; a screen recording may have bursts of more
+MAX_REPEATS = 100  # frames made of one, on average; a longer video has wrong times
+
+
+def fps_option(text: str) -> float:
+    """The value of an option for a frame rate, for argparse."""
+    try:
+        fps = float(text)
+    except ValueError:
+        fps = math.nan
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from {MIN_FPS} to {MAX_FPS}")
+    return fps
+
+
+def steady(clip: Clip) -> Clip:
+    """`clip` itself if its frames come at a constant rate; else the same at one. Raises `MediaError`."""
+    times = clip.times
+    if times is None or len(times) < 3 or (np.diff(times) <= 0).any():  # some formats make them up
+        return clip
+    late = times - np.arange(len(times)) / clip.fps  # seconds, if played at the mean rate
+    return SteadyClip(clip, times) if np.abs(late).max() > 0.5 / clip.fps else clip
+
+
+class SteadyClip(Clip):
+    """A video of variable frame rate, shown at the rate at which most of its frames follow each other.
+
+    Whatever is computed from such a clip has its speed, and goes with its sound. `times` (N,): seconds.
+    """
+
+    def __init__(self, clip: Clip, times: np.ndarray):
+        self.clip, self.path, self.size, self.has_audio = clip, clip.path, clip.size, clip.has_audio
+        self.fps = min(MAX_RATE, 1 / max(1e-6, float(np.median(np.diff(times)))))
+        length = 1 + round((times[-1] - times[0]) * self.fps)
+        if length > MAX_REPEATS * len(times):
+            raise MediaError(
+                f"{self.path}: its {len(times)} frames are spread over {times[-1] - times[0]:.0f} seconds; "
+                "convert it to a constant frame rate"
+            )
+        moments = times[0] + np.arange(length) / self.fps
+        self._shown = nearest(times, moments)  # (M,), the number of the frame that is shown
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return shown(self.clip, self._shown)
+
+    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        wanted: dict[int, list[int]] = {}
+        for number in numbers:
+            wanted.setdefault(int(self._shown[number]), []).append(number)
+        for original, frame in self.clip._pick(sorted(wanted)):
+            for number in wanted[original]:
+                yield number, frame
+
+
+def nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """For each of `moments` (M,) the number of the closest of the sorted `times` (N,): (M,)."""
+    after = np.searchsorted(times, moments).clip(1, len(times) - 1)
+    return np.where(moments - times[after - 1] <= times[after] - moments, after - 1, after)
+
+
+def shown(clip: Clip, numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """The frames of a clip by their sorted `numbers`, with repeats; it is read once."""
+    frames, place = enumerate(clip), -1
+    frame = np.empty(0)
+    for number in numbers:
+        while place < number:
+            place, frame = next(frames)
+        yield frame
+
+
+def repeated(clip: Clip, fps: float) -> Iterator[np.ndarray]:
+    """The frames of a clip at `fps`, without end: it starts anew where it ends."""
+    if len(clip) == 1:
+        frame = next(iter(clip))
+        while True:
+            yield frame
+    length = max(1, round(len(clip) * fps / clip.fps))  # of one round, in frames at `fps`
+    numbers = (np.arange(length) * clip.fps / fps + 1e-6).astype(int).clip(0, len(clip) - 1)
+    while True:
+        yield from shown(clip, numbers)
