@@ -5,7 +5,8 @@
 The model is that of config/puppets-128.yaml with random weights; source and driving video are 256×256. Each
 figure is that of a process of its own, from the start of Python. Memory is the largest resident set. With
 `--relative --find_best_frame --side_by_side` the video is read twice; with `--every_option` it is smoothed,
-cut, enlarged, pasted into a background that is a video, and its motion is saved. The first frame is there when the demo reports it as written; the time is the median over the rounds.
+cut, enlarged, pasted into a background that is a video, and its motion is saved. The first frame is there
+when the demo reports it as written; the time is the median over the rounds.
 """
 
 from __future__ import annotations
