@@ -4,7 +4,7 @@
     python demo.py --model vox --relative --adapt_scale --audio \\
         --source_image portrait.jpg --driving_video talk.mp4
 
-Without --model, or --config and --checkpoint, the small model of sup-mat/ is used, without --source_image
+Several sources and driving videos make all pairs, in a folder. Without --model, or --config and --checkpoint, the small model of sup-mat/ is used, without --source_image
 or --driving_video its sample.
 
 Frames are read, animated and written one after another, so the driving video may be of any length. In
