@@ -4,8 +4,8 @@
     python demo.py --model vox --relative --adapt_scale --audio \\
         --source_image portrait.jpg --driving_video talk.mp4
 
-Several sources and driving videos make all pairs, in a folder. Without --model, or --config and --checkpoint, the small model of sup-mat/ is used, without --source_image
-or --driving_video its sample.
+Without --model, or --config and --checkpoint, the small model of sup-mat/ is used, without --source_image
+or --driving_video its sample. Several sources and driving videos make all pairs, in a folder.
 
 Frames are read, animated and written one after another, so the driving video may be of any length. In
 notebooks, use `load_checkpoints` and `make_animation`.
