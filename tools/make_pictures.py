@@ -386,8 +386,9 @@ def write_pictures(out: Path, networks: Networks, size: int) -> list[Path]:
     }
     for name, write in writers.items():
         write(out / name, networks, size)
-    rest, *_, moved = sorted(performance(DRIVING, 48), key=unrest)
-    options = write_options(out, networks, size, portrait, [rest, replace(moved, blink=0)])
+    by_unrest = sorted(performance(DRIVING, 48), key=unrest)
+    poses = [replace(pose, blink=0) for pose in (by_unrest[0], by_unrest[36])]
+    options = write_options(out, networks, size, portrait, poses)
     names = (SAMPLE["source_image"].name, SAMPLE["driving_video"].name, *writers)
     return [*(out / name for name in names), *options]
 
