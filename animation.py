@@ -23,7 +23,7 @@ from media.writer import VideoWriter
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints
-from motion import Motion, smooth
+from motion import Motion, Record, smooth
 from progress import Progress
 
 Item = TypeVar("Item")
@@ -151,7 +151,7 @@ def write_animation(
         source = Source([source])
     animators = animators or make_animators(networks, source, settings)
     best_frame = set_initial_frame(animators, driving, settings, show, cancelled)
-    keypoints: list[Keypoints] = []
+    keypoints = Record()
     done = 0
     with show("animation", len(driving)) as progress:
         detected = smoothed(
@@ -164,7 +164,7 @@ def write_animation(
     if done == 0:
         raise Cancelled
     writer.finish()
-    return Written(done, best_frame, keypoints[:done])
+    return Written(done, best_frame, keypoints.first(done))
 
 
 def make_animators(
@@ -241,8 +241,8 @@ def until(cancelled: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item
         yield item
 
 
-def recorded(detected: Iterable[dict], keypoints: list[Keypoints]) -> Iterator[dict]:
-    """The same, while the keypoints are added to a list."""
+def recorded(detected: Iterable[dict], keypoints: Record) -> Iterator[dict]:
+    """The same, while the keypoints are added to a record."""
     for item in detected:
         keypoints.append(item["kp_driving"])
         yield item
@@ -278,7 +278,7 @@ def set_initial_frame(
     if number is not None and settings.smooth is None and isinstance(driving, FittedClip):
         animators[0].start_from(to_tensor(driving[number]))
     else:
-        keypoints: list[Keypoints] = []
+        keypoints = Record()
         with show("best frame", len(driving)) as progress:
             detected = detect(animators[0], driving, cancelled)
             for item in smoothed(detected, driving.fps, settings.smooth):
@@ -286,8 +286,11 @@ def set_initial_frame(
                 progress.advance(1)
         if cancelled():
             raise Cancelled
-        number = animators[0].closest(keypoints) if number is None else number
-        animators[0].kp_initial = keypoints[number]
+        poses = keypoints.first(keypoints.length)
+        number = animators[0].closest(poses) if number is None else number
+        animators[0].kp_initial = {
+            name: tensor.to(animators[0].source.device) for name, tensor in poses[number].items()
+        }
     for animator in animators[1:]:
         animator.kp_initial = animators[0].kp_initial
     return number

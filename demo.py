@@ -5,7 +5,7 @@
         --source_image portrait.jpg --driving_video talk.mp4
 
 Without --model, or --config and --checkpoint, the small model of sup-mat/ is used, without --source_image
-or --driving_video its sample.
+or --driving_video its sample. Several sources and driving videos make all pairs, in a folder.
 
 Frames are read, animated and written one after another, so the driving video may be of any length. In
 notebooks, use `load_checkpoints` and `make_animation`.

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from animate import Animator, join
+from animate import Animator
 from animation import (
     Cancelled,
     Driving,
@@ -45,7 +44,7 @@ from media.rates import repeated
 from media.writer import VideoWriter, check_target
 from modules.errors import UserError
 from modules.util import Keypoints
-from motion import Motion
+from motion import Motion, Record
 from networks import Networks
 from progress import Progress
 
@@ -269,11 +268,12 @@ def whole_bar(pairs: Sequence[Pair], drivings: Mapping[Path, Driving], job: Job)
 
 def analyse(animator: Animator, driving: FittedClip, bar: Progress, stop: Callable[[], bool]) -> Motion:
     """The keypoints of a driving video as they are found."""
-    keypoints = []
+    keypoints = Record()
     for item in detect(animator, driving, stop):
-        keypoints.append({name: tensor.float().cpu() for name, tensor in item["kp_driving"].items()})
+        keypoints.append(item["kp_driving"])
         bar.advance(1, f"motion of {driving.path.name}")
-    return Motion(join(keypoints, torch.device("cpu")), driving.fps)
+    values = {name: block[: keypoints.length].float() for name, block in keypoints.blocks.items()}
+    return Motion(values, driving.fps)
 
 
 def write_pair(

@@ -110,6 +110,36 @@ class OneEuroFilter:
         return 1 / (1 + self.rate / (2 * math.pi * cutoff))
 
 
+# ---- Kept keypoints ------------------------------------------------------------
+
+
+class Record:
+    """The keypoints of frames, (1, K, ...) each, in a few large blocks of memory on the CPU.
+
+    A small tensor a frame, kept between large pictures that come and go, would break the free memory into
+    pieces that no picture fits into: 3,000 frames took hundreds of MiB.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: Keypoints = {}  # (capacity, K, ...)
+        self.length = 0
+
+    def append(self, keypoints: Keypoints) -> None:
+        for name, tensor in keypoints.items():
+            block = self.blocks.get(name)
+            if block is None or len(block) == self.length:
+                larger = tensor.new_empty((max(1024, 2 * self.length), *tensor.shape[1:]), device="cpu")
+                if block is not None:
+                    larger[: self.length] = block
+                self.blocks[name] = larger
+            self.blocks[name][self.length] = tensor[0]
+        self.length += 1
+
+    def first(self, count: int) -> list[Keypoints]:
+        """Those of the first `count` frames."""
+        return [{name: block[i : i + 1] for name, block in self.blocks.items()} for i in range(count)]
+
+
 # ---- Files ---------------------------------------------------------------------
 
 

@@ -143,7 +143,7 @@ class Result(NamedTuple):
 
 def animate_files(choices: Choices, folder: Path, job: Job, offline: bool) -> Result:
     """Write the result into `folder`. Raises `UserError`, and `Cancelled` where nothing was written."""
-    settings, crops = choices.settings, choices.crops
+    settings = choices.settings
     picture, clip = read_upload(choices.source_image), open_upload(choices.driving_video)
     model = choose_model(choices.model, choices.config, choices.checkpoint, offline)
     large = larger_size(model.size, int(choices.size) or None)

@@ -73,6 +73,11 @@ def test_one_command_makes_every_picture(
         "inside.png",
         "absolute-vs-relative.png",
         "method.png",
+        "preview.jpg",
+        "paste-back.jpg",
+        "face-all.jpg",
+        "smooth.png",
+        "size.jpg",
     }
     assert read_image(out / "source.png").shape == (256, 256, 3)
     driving = open_clip(out / "driving.mp4")

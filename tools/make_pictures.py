@@ -4,10 +4,10 @@
     python -m tools.make_pictures --contact_sheets /tmp/sheets
 
 The first writes into sup-mat/, or into --out: `source.png` and `driving.mp4`, the sample; `teaser.gif`;
-`inside.png`, what the networks find; `absolute-vs-relative.png`; and `method.png`. All puppets are drawn here
-from a seed that no dataset has, so no training saw them and no dataset is needed. The second writes contact
-sheets of pairs of clips from the config's test data, for judging sharpness and ghosts by eye. On one machine
-the same model gives the same bytes.
+`inside.png`, what the networks find; `absolute-vs-relative.png`; `method.png`; and the pictures of
+`tools/option_pictures.py`. All puppets are drawn here from a seed that no dataset has, so no training saw
+them and no dataset is needed. The second writes contact sheets of pairs of clips from the config's test data,
+for judging sharpness and ghosts by eye. On one machine the same model gives the same bytes.
 
 Pictures are uint8 (H, W, 3).
 """
@@ -57,6 +57,7 @@ from tools.drawing import (
     scaled,
     write_gif,
 )
+from tools.option_pictures import DRIVING, write_options
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 2019  # of all puppets here; no dataset of this project is made with it
@@ -380,7 +381,11 @@ def write_pictures(out: Path, networks: Networks, size: int) -> list[Path]:
     }
     for name, write in writers.items():
         write(out / name, networks, size)
-    return [out / name for name in (SAMPLE["source_image"].name, SAMPLE["driving_video"].name, *writers)]
+    by_unrest = sorted(performance(DRIVING, 48), key=unrest)
+    poses = [replace(pose, blink=0) for pose in (by_unrest[0], by_unrest[36])]
+    options = write_options(out, networks, size, portrait, poses)
+    names = (SAMPLE["source_image"].name, SAMPLE["driving_video"].name, *writers)
+    return [*(out / name for name in names), *options]
 
 
 if __name__ == "__main__":
