@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 import tempfile
-import threading
+import time
 from pathlib import Path
 
 from device import caught_signals
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         prepare_environment(folder)
         try:
             from page.build import build_page, serve  # slow, and needs requirements-app.txt
+            from page.sweep import Sweeper
         except ModuleNotFoundError as error:
             raise UserError(
                 f"the page needs {error.name}: pip install -r requirements-app.txt, or make app"
@@ -72,15 +73,17 @@ def main(argv: list[str] | None = None) -> None:
             print(
                 "--share: everybody who has the address can use the page, over the internet", file=sys.stderr
             )
-        page = build_page(options.offline, folder / "results", options.keep)
+        page = build_page(options.offline, folder / "results")
         try:
             address = serve(page, options.host, options.port, options.share)
         except OSError as error:
             raise UserError(f"--port {options.port}: {error}; choose another one") from error
+        sweeper = Sweeper(folder, options.keep)
         with caught_signals() as caught:
             print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
             while not caught:
-                threading.Event().wait(0.5)
+                sweeper.sweep_when_due()
+                time.sleep(0.5)
         page.close(verbose=False)
 
 

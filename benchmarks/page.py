@@ -88,7 +88,7 @@ def animate(client: Client, picture: Path, video: Path) -> str:
     try:
         result = client.predict(
             source_image=handle_file(picture),
-            driving_video={"video": handle_file(video)},
+            driving_video=handle_file(video),
             api_name="/animate",
         )[2]
     except AppError as error:
@@ -122,7 +122,7 @@ def load(folder: Path) -> None:
         waited = 2 * SECONDS_KEPT + 5
         time.sleep(waited)
         left = [path for path in files.rglob("*.*") if path.is_file()]
-        print(f"{len(left)} files are left {waited} s later: {sorted({path.name for path in left})}")
+        print(f"{len(left)} files are left {waited} s later: {sorted(path.name for path in left)[:10]}")
 
 
 # ---- Live ----------------------------------------------------------------------

@@ -33,7 +33,7 @@ from page.animation import (
     lines_of_progress,
 )
 from page.crop_box import crop_box, view
-from page.limits import PageError, open_upload, read_upload, shown_errors
+from page.limits import MAX_FRAMES, PageError, open_upload, read_upload, shown_errors
 from page.models import choose_model
 from page.uploads import picture_input
 from page.work import Job
@@ -108,7 +108,7 @@ def cancel(request: gr.Request) -> None:
 def on_new_video(path: str | None) -> tuple[Any, Any]:
     """The slider of the reference frame, and its picture."""
     if path is None:
-        return gr.update(maximum=1, value=0), None
+        return gr.update(maximum=MAX_FRAMES - 1, value=0), None
     with shown_errors():
         clip = open_upload(path)
         return gr.update(maximum=max(1, len(clip) - 1), value=0), clip.read([0])[0]
@@ -189,7 +189,7 @@ def motion_widgets() -> tuple[gr.Radio, gr.Checkbox, gr.Radio, gr.Slider, gr.Ima
             info="the frame that is posed like the picture",
         )
         with gr.Row():
-            frame = gr.Slider(0, 1, value=0, step=1, label="Frame", info="of the driving video")
+            frame = gr.Slider(0, MAX_FRAMES - 1, value=0, step=1, label="Frame", info="of the driving video")
             shown = gr.Image(
                 label="That frame", interactive=False, height=160, buttons=[], elem_id="reference-frame"
             )
@@ -285,7 +285,14 @@ def build_animate_tab(offline: bool, results: Path) -> Widgets:
     driving.change(
         on_new_video, driving, [frame, frame_shown], api_visibility="private", show_progress="hidden"
     )
-    frame.release(frame_of, [driving, frame], frame_shown, api_visibility="private", show_progress="hidden")
+    frame.input(
+        frame_of,
+        [driving, frame],
+        frame_shown,
+        api_visibility="private",
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
     add_boxes(widgets, show, source_box, driving_box, offline)
     return widgets
 

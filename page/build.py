@@ -12,15 +12,12 @@ from page.limits import MAX_UPLOAD
 from page.live_tab import ROUTES, build_live_tab
 
 TITLE = "First Order Motion Model"
-SECONDS_KEPT = 3600  # files of people
-SECONDS_BETWEEN_SWEEPS = 300
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
-def build_page(offline: bool, results: Path, seconds_kept: int = SECONDS_KEPT) -> gr.Blocks:
+def build_page(offline: bool, results: Path) -> gr.Blocks:
     """The page. `results`: a folder for results on their way to the browser; `offline`: download no model."""
-    sweep = (min(SECONDS_BETWEEN_SWEEPS, seconds_kept), seconds_kept)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=sweep) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\nA picture moves as a video, or as you before the camera.")
         with gr.Tab("Animate"):
             widgets = build_animate_tab(offline, results)

@@ -15,7 +15,7 @@ from modules.errors import UserError
 from networks import fitted
 from page.animate_tab import Widgets
 from page.animation import CHOSEN, RELATIVE, Choices
-from page.limits import open_upload, read_upload, shown_errors
+from page.limits import MAX_FRAMES, open_upload, read_upload, shown_errors
 from page.models import choose_model
 from page.work import VIDEO_WORKER
 
@@ -41,7 +41,7 @@ def build_inside_tab(widgets: Widgets, offline: bool) -> None:
         "What the networks see in a frame, with picture, video, model and motion of the tab *Animate*."
     )
     number = gr.Slider(
-        0, 1, value=0, step=1, label="Frame", info="of the driving video", elem_id="inside-frame"
+        0, MAX_FRAMES - 1, value=0, step=1, label="Frame", info="of the driving video", elem_id="inside-frame"
     )
     button = gr.Button("Look inside", variant="primary", elem_id="look")
     gallery = gr.Gallery(
@@ -53,13 +53,13 @@ def build_inside_tab(widgets: Widgets, offline: bool) -> None:
             return VIDEO_WORKER.submit(look, Choices(*values), int(frame), offline).result()
 
     def new_length(path: str | None) -> Any:
-        last = 1
+        last = MAX_FRAMES - 1
         with contextlib.suppress(UserError):  # the tab Animate tells
             last = max(1, len(open_upload(path)) - 1)
         return gr.update(value=0, maximum=last)
 
     button.click(inside, [number, *widgets], gallery, api_name="inside", concurrency_id="video")
-    number.release(
+    number.input(
         inside,
         [number, *widgets],
         gallery,

@@ -141,7 +141,7 @@ def build_live_tab(offline: bool) -> None:
             label="Pictures (up to 9; without any, the sample)",
             file_count="multiple",
             file_types=["image"],
-            height=120,
+            height=160,
             elem_id="live-pictures",
         )
         with gr.Column():

@@ -68,7 +68,7 @@ def served(*options: str) -> Iterator[str]:
             print("".join(lines) + process.stdout.read())  # what the server told, where a test fails
 
 
-def write_camera(path: Path, video: Path, size: tuple[int, int] = (320, 240)) -> Path:
+def write_camera(path: Path, video: Path, size: tuple[int, int] = (256, 256)) -> Path:
     """A video as a .y4m of this (width, height), which Chromium takes for a camera."""
     with av.open(str(video)) as source, av.open(str(path), "w", format="yuv4mpegpipe") as target:
         stream = target.add_stream("wrapped_avframe", rate=30)

@@ -227,4 +227,4 @@ def test_uploaded_model(page: Page, inputs: Path, tmp_path: Path) -> None:
     expect(page.locator("#checkpoint")).to_contain_text("good.pth", timeout=20_000)
     page.get_by_role("button", name="Animate", exact=True).click()
     assert result_line(page).startswith("72 frames")
-    assert page.locator("#result video").evaluate("video => video.videoWidth") == 32
+    page.wait_for_function("() => document.querySelector('#result video')?.videoWidth === 32", timeout=20_000)
