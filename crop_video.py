@@ -27,6 +27,7 @@ from faces.boxes import CropBox, crop_box
 from faces.crops import write_crops
 from faces.detectors import load_detector
 from faces.tracks import Track, find_tracks
+from files import portable_name, same_name
 from media.clips import Clip, VideoClip, open_clip
 from modules.errors import UserError, command_line
 
@@ -121,13 +122,17 @@ def check_output(out: Path | None, clip: Clip) -> None:
         raise UserError(f"--out {out}: is a file; name a folder")
     earlier = sorted(out.glob("*.mp4")) if out.exists() else []
     for path in earlier:
-        if path.name.startswith(f"{clip.path.stem}#"):
+        if same_name(path.name).startswith(same_name(crop_prefix(clip))):
             raise UserError(f"{path}: exists, maybe from an earlier run; remove it or give another --out")
 
 
+def crop_prefix(clip: Clip) -> str:
+    """What the names of a video's crops begin with. To the datasets it names the person."""
+    return f"{portable_name(clip.path.stem)}#"
+
+
 def crop_name(clip: Clip, number: int) -> str:
-    """The name of a crop. What is before # names the person to the datasets, and is the same for a video."""
-    return f"{clip.path.stem}#{number:03d}.mp4"
+    return f"{crop_prefix(clip)}{number:03d}.mp4"
 
 
 def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]:
