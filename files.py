@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from modules.paths import check_replaceable
+
 Key = TypeVar("Key", str, tuple[str, ...])
 
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{12}\.tmp")
@@ -26,9 +28,11 @@ def temporary_name(path: Path) -> Path:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name to write to. It becomes `path` at the end of the block, or goes if that raises.
 
-    A process that dies leaves the old file, if there was one, and perhaps a temporary one.
+    A process that dies leaves the old file, if there was one, and perhaps a temporary one. Raises `UserError`
+    where there is something else than a file.
     """
     path = Path(path)
+    check_replaceable(path)
     temporary = temporary_name(path)
     try:
         yield temporary

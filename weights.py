@@ -189,14 +189,12 @@ def is_verified(path: Path, entry: Entry) -> bool:
 
 def read_record(recorded: Path) -> str | None:
     """The hash in a file that `record` wrote; None, with a warning, if it holds something else."""
-    try:
-        digest = regular_file(recorded, UserError, PIECE).read_bytes().partition(b" ")[0].decode()
-        problem = None if is_digest(digest, 64) else "holds no sha256"
-    except (UserError, OSError, UnicodeDecodeError) as error:
-        digest, problem = "", f"can't be read ({error})"
-    if problem is not None:
-        warnings.warn(f"{recorded}: {problem}; the checkpoint is verified anew", stacklevel=2)
-    return None if problem else digest
+    with regular_file(recorded, UserError).open("rb") as file:
+        digest = file.read(64).decode(errors="replace")
+    if is_digest(digest, 64):
+        return digest
+    warnings.warn(f"{recorded}: holds no sha256; the checkpoint is verified anew", stacklevel=2)
+    return None
 
 
 def record(path: Path, entry: Entry) -> None:

@@ -18,6 +18,7 @@ from media.clips import open_clip
 from media.pictures import Size, checked_frame, media_errors, save_png
 from media.sound import FASTSTART, mux_sound
 from modules.errors import MediaError
+from modules.paths import check_replaceable
 
 MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames per second
 
@@ -73,6 +74,7 @@ class VideoWriter:
             raise MediaError(
                 f"{self.path}: can't be written at {fps} frames per second; use a number from 0.01 to 1000"
             )
+        check_replaceable(self.path)
         if suffix and self.path.is_dir():
             raise MediaError(f"{self.path}: is a folder; choose another name")
         if not suffix and self.path.exists() and not _only_numbered_pngs(self.path):
