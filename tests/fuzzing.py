@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -127,12 +128,13 @@ def emptied(folder: Path) -> Path:
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every file and folder below, but what evaluation keeps there: its kind, size and time."""
+    """Every file and folder below, but what evaluation keeps there: kind and, of a file, size and time."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if ".evaluation" not in path.parts:
             status = path.lstat()
-            found[str(path)] = (status.st_mode, status.st_size, status.st_mtime_ns)
+            folder = stat.S_ISDIR(status.st_mode)
+            found[str(path)] = (status.st_mode, *((0, 0) if folder else (status.st_size, status.st_mtime_ns)))
     return found
 
 
