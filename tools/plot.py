@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from files import atomic_write
-from modules.errors import DatasetError, command_line
+from modules.errors import DatasetError, UserError, command_line
 from modules.paths import regular_file
 
 Curve = tuple[list[int], list[float]]  # epochs, values
@@ -79,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
         "--out", type=Path, default=Path("curves.png"), help="the .png to write (default: curves.png)"
     )
     options = parser.parse_args(argv)
+    if options.out.suffix.lower() != ".png":
+        raise UserError(f"--out {options.out}: only .png pictures are written; end the name with .png")
     runs = {folder.resolve().name: read_curves(folder) for folder in options.runs}
     names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
     rows = -(-len(names) // COLUMNS)
