@@ -69,10 +69,11 @@ def in_torchrun() -> bool:
     limits = {"LOCAL_WORLD_SIZE": 1, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "RANK": 0, "MASTER_PORT": 1}
     for name, least in limits.items():
         value = os.environ.get(name, "1" if name == "LOCAL_WORLD_SIZE" else "")
-        if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) >= least):
+        most = 65535 if name == "MASTER_PORT" else 10**9
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most):
             raise UserError(
-                f"LOCAL_RANK is set, but {name} is '{value}' and not a number of at least {least}; unset it, "
-                "or start with torchrun, which sets all"
+                f"LOCAL_RANK is set, but {name} is '{value}' and not a number from {least} to {most}; unset "
+                "it, or start with torchrun, which sets all"
             )
     if int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
         raise UserError("RANK must be below WORLD_SIZE; start with torchrun, which sets both")

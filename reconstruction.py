@@ -12,14 +12,11 @@ import torch
 from animate import Animator, Results
 from files import atomic_write, distinct_names
 from frames_dataset import FramesDataset, clip_stem
-from modules.errors import UserError, one_line
+from modules.errors import UserError
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.paths import regular_file
 from progress import Progress
-
-MAX_BYTES = 2**26  # of the table of scores
-COLUMNS = {"video": str, "frames": int, "l1": float}
 
 
 def reconstruction(
@@ -61,17 +58,11 @@ def reconstruction(
 
 
 def read_scores(path: Path) -> dict[str, dict]:
-    """The rows of an earlier run by video; none if there was none. Raises `UserError`."""
+    """The rows of an earlier run by video; none if there was none."""
     if not path.exists():
         return {}
-    try:
-        table = pd.read_csv(regular_file(path, UserError, MAX_BYTES), dtype=COLUMNS, usecols=list(COLUMNS))
-    except ValueError as error:  # of pandas, for what is no table of these columns
-        raise UserError(
-            f"{path}: is not the table of an earlier run ({one_line(error)}); remove it, or leave out "
-            "--skip_existing"
-        ) from error
-    return {row["video"]: row for row in table.to_dict("records")}
+    rows = pd.read_csv(regular_file(path, UserError), dtype={"video": str}).to_dict("records")
+    return {row["video"]: row for row in rows}
 
 
 def write_scores(path: Path, scores: dict[str, dict]) -> None:

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
 
-    if not options.output.name.endswith(SUFFIXES):
+    if not options.output.name.lower().endswith(SUFFIXES):
         raise UserError(f"{options.output}: end the name with {' or '.join(SUFFIXES)}, which says the format")
     if options.output.exists() or not options.output.parent.is_dir():
         raise UserError(f"{options.output}: exists already, or its folder does not; choose another name")

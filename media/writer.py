@@ -181,7 +181,11 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         return
     earlier = temporary_name(path)
     path.rename(earlier)
-    temporary.rename(path)
+    try:
+        temporary.rename(path)
+    except OSError:
+        earlier.rename(path)
+        raise
     _remove(earlier)
 
 

@@ -121,9 +121,16 @@ def told(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return one_line(system_error(error))
     # PyTorch's own kinds of this error can't be named here without importing it.
-    wanting = ("allocate memory", "out of memory", "can't start new thread", "Cannot allocate")
+    wanting = (
+        "allocate memory",
+        "out of memory",
+        "can't start new thread",
+        "Cannot allocate",
+        "could not create a primitive",  # oneDNN
+        "failed to map segment",  # a library that is loaded late
+    )
     if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in wanting)
+        isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in wanting)
     ):
         reason = last_line(error) or type(error).__name__
         return (

@@ -245,20 +245,6 @@ def test_pairs_that_would_share_a_name_get_a_result_each(trained: tuple[Path, Pa
     assert [path.stat().st_mtime_ns for path in folder.glob("*.mp4")] == made
 
 
-@pytest.mark.parametrize("table", [b"\xff\xfe\x00", b"", b"a,b\n1,2\n", b"video,frames,l1\na,x,y\n"])
-def test_a_table_of_something_else_is_told(
-    table: bytes, trained: tuple[Path, Path], capsys: pytest.CaptureFixture
-) -> None:
-    config, checkpoint = trained
-    path = checkpoint.parent / "reconstruction" / "l1.csv"
-    path.parent.mkdir()
-    path.write_bytes(table)
-    arguments = [str(config), "--mode", "reconstruction", "--checkpoint", str(checkpoint), "--device", "cpu"]
-    message = error_of(capsys, lambda: run.main([*arguments, "--skip_existing"]))
-    assert message.startswith(f"error: {path}: is not the table of an earlier run")
-    assert message.count("\n") == 1 and path.read_bytes() == table
-
-
 def test_a_folder_and_a_strip_of_one_name_are_both_reconstructed(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:

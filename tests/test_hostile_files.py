@@ -148,6 +148,8 @@ def failing(error: Exception) -> Callable:
         (OSError("no number"), "error: no number; check "),
         (MemoryError(), "too little memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
+        (RuntimeError("could not create a primitive"), "too little memory"),
+        (ImportError("a.so: failed to map segment from shared object"), "too little memory"),
         (UserError("two\nlines \x1b[2J of a name"), r"error: two\nlines \x1b[2J of a name"),
     ],
 )
@@ -265,6 +267,7 @@ def test_letters_that_a_terminal_lacks_are_written_out(encoding: str, tmp_path: 
         {"WORLD_SIZE": "0"},
         {"MASTER_ADDR": None},
         {"MASTER_PORT": "http"},
+        {"MASTER_PORT": "99999"},
         {"LOCAL_WORLD_SIZE": "0"},
         {"LOCAL_RANK": "-1"},
         {"RANK": "2"},
