@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -12,7 +13,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from modules.errors import UserError
+from modules.errors import UserError, one_line
 from workers import STOP_SIGNALS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -82,13 +83,24 @@ def in_torchrun() -> bool:
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes that `torchrun` started, if it did, for the time of the block."""
+    """Join the other processes that `torchrun` started, if it did, for the time of the block.
+
+    Raises `UserError` if they can't be reached.
+    """
     if not in_torchrun():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    try:
+        socket.getaddrinfo(address, int(port))  # PyTorch asks for half an hour
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (OSError, ValueError, dist.DistError) as error:
+        raise UserError(
+            f"the process group at MASTER_ADDR {address}, MASTER_PORT {port} can't be joined "
+            f"({one_line(error)}); unset LOCAL_RANK, or start with torchrun, which sets all"
+        ) from error
     try:
         yield
     finally:
