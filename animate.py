@@ -16,6 +16,7 @@ from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
 from device import autocast
+from files import distinct_names
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem
 from larger import encode_larger
 from logger import Visualizer
@@ -276,16 +277,17 @@ def animate(
     """Animate pairs of test clips into `log_dir`/animation, `<driving>-<source>`; return that folder.
 
     The pairs are the dataset's list, or drawn from `seed`. Of the source clip only the first frame is
-    decoded.
+    decoded. Pairs that would share a name, as `a-b` and `c` with `a` and `b-c`, get `distinct_names`.
     """
     params = config.get("animate_params") or {}
     pairs = PairedDataset(dataset, number_of_pairs=params.get("num_pairs", 50), seed=seed)
     folder = Path(log_dir) / "animation"
     results = Results(folder, params.get("format", ".mp4"), config.get("visualizer_params"), skip_existing)
+    names = distinct_names({pair: "-".join(map(clip_stem, pair)) for pair in pairs.names()})
     with Progress(None, "animation", "frames") as progress:
         for i in range(len(pairs)):
             driving, source = pairs.pair(i)
-            name = f"{clip_stem(driving.name)}-{clip_stem(source.name)}"
+            name = names[driving.name, source.name]
             if results.to_skip(name):
                 continue
             source_frame = source.first_frame().unsqueeze(0).to(device)

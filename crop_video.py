@@ -31,6 +31,7 @@ from faces.choose import find_main_face
 from faces.crops import write_crops
 from faces.detectors import Detector, load_detector
 from faces.tracks import Track, find_tracks
+from files import portable_name, same_name
 from media.clips import Clip, FolderClip, StripClip, VideoClip, open_clip
 from media.rates import fps_option, steady
 from modules.errors import UserError, command_line
@@ -144,14 +145,19 @@ def check_output(out: Path | None, clip: Clip) -> None:
         raise UserError(f"--out {out}: is a file; name a folder")
     earlier = sorted(out.glob("*")) if out.exists() else []
     for path in earlier:
-        if path.name.startswith(f"{clip.path.stem}#") and path.suffix in (".mp4", ".png"):
+        ours = same_name(path.name).startswith(same_name(crop_prefix(clip)))
+        if ours and path.suffix.lower() in (".mp4", ".png"):
             raise UserError(f"{path}: exists, maybe from an earlier run; remove it or give another --out")
 
 
+def crop_prefix(clip: Clip) -> str:
+    """What the names of a video's crops begin with. To the datasets it names the person."""
+    return f"{portable_name(clip.path.stem)}#"
+
+
 def crop_name(clip: Clip, number: int) -> str:
-    """The name of a crop. What is before # names the person to the datasets, and is the same for a video."""
     suffix = ".png" if isinstance(clip, StripClip) else ".mp4"
-    return f"{clip.path.stem}#{number:03d}{suffix}"
+    return f"{crop_prefix(clip)}{number:03d}{suffix}"
 
 
 def at_rate(clip: Clip, fps: float | None) -> Clip:

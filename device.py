@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -12,7 +13,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from modules.errors import UserError
+from modules.errors import UserError, one_line
 from workers import STOP_SIGNALS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,10 +70,11 @@ def in_torchrun() -> bool:
     limits = {"LOCAL_WORLD_SIZE": 1, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "RANK": 0, "MASTER_PORT": 1}
     for name, least in limits.items():
         value = os.environ.get(name, "1" if name == "LOCAL_WORLD_SIZE" else "")
-        if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) >= least):
+        most = 65535 if name == "MASTER_PORT" else 10**9
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most):
             raise UserError(
-                f"LOCAL_RANK is set, but {name} is '{value}' and not a number of at least {least}; unset it, "
-                "or start with torchrun, which sets all"
+                f"LOCAL_RANK is set, but {name} is '{value}' and not a number from {least} to {most}; unset "
+                "it, or start with torchrun, which sets all"
             )
     if int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
         raise UserError("RANK must be below WORLD_SIZE; start with torchrun, which sets both")
@@ -81,13 +83,24 @@ def in_torchrun() -> bool:
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes that `torchrun` started, if it did, for the time of the block."""
+    """Join the other processes that `torchrun` started, if it did, for the time of the block.
+
+    Raises `UserError` if they can't be reached.
+    """
     if not in_torchrun():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    try:
+        socket.getaddrinfo(address, int(port))  # PyTorch asks for half an hour
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (OSError, ValueError, dist.DistError) as error:
+        raise UserError(
+            f"the process group at MASTER_ADDR {address}, MASTER_PORT {port} can't be joined "
+            f"({one_line(error)}); unset LOCAL_RANK, or start with torchrun, which sets all"
+        ) from error
     try:
         yield
     finally:

@@ -1,12 +1,20 @@
-"""Files that appear under their name only when they are whole."""
+"""Files that appear under their name only when they are whole, and names that every system takes."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
+import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
+
+from modules.paths import check_replaceable
+
+Key = TypeVar("Key", str, tuple[str, ...])
 
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{12}\.tmp")
 
@@ -20,9 +28,11 @@ def temporary_name(path: Path) -> Path:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name to write to. It becomes `path` at the end of the block, or goes if that raises.
 
-    A process that dies leaves the old file, if there was one, and perhaps a temporary one.
+    A process that dies leaves the old file, if there was one, and perhaps a temporary one. Raises `UserError`
+    where there is something else than a file.
     """
     path = Path(path)
+    check_replaceable(path)
     temporary = temporary_name(path)
     try:
         yield temporary
@@ -33,3 +43,46 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# ---- Names -------------------------------------------------------------------
+
+MAX_NAME = 240  # bytes, so that suffixes still fit into the 255 that systems allow
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]|[ .]+$')  # by Windows
+_DEVICES = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL
+)
+
+
+def portable_name(name: str) -> str:
+    """`name`, without suffix, as Linux, macOS and Windows allow it; most names stay as they are.
+
+    What Windows forbids becomes `_`, a name of its devices (`CON`) gets one in front, and a long one is cut.
+    """
+    data = name.encode(errors="surrogateescape")
+    if len(data) > MAX_NAME:
+        name = data[:MAX_NAME].decode(errors="ignore")
+    name = _FORBIDDEN.sub(lambda found: "_" * len(found[0]), name)
+    return f"_{name}" if _DEVICES.fullmatch(name) else name
+
+
+def distinct_names(wanted: Mapping[Key, str]) -> dict[Key, str]:
+    """A portable name for each key: the wanted one, if no other key's is the same to some system.
+
+    macOS and Windows don't tell upper from lower case. Keys that share a name get the first 8 digits of their
+    own sha256 added, so that a key's name depends on no order.
+    """
+    names = {key: portable_name(name) for key, name in wanted.items()}
+    while shared := _shared(names):
+        names |= {key: f"{names[key]}_{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}" for key in shared}
+    return names
+
+
+def same_name(name: str) -> str:
+    """What is equal for names that are one on some system."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _shared(names: Mapping[Key, str]) -> list[Key]:
+    counts = Counter(map(same_name, names.values()))
+    return [key for key, name in names.items() if counts[same_name(name)] > 1]

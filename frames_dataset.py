@@ -272,6 +272,11 @@ class PairedDataset(Dataset):
             f"source_{key}": value for key, value in source.items()
         }
 
+    def names(self) -> list[tuple[str, str]]:
+        """The file names (driving, source) of all pairs."""
+        clips = self.initial_dataset.clips
+        return [(clips[driving], clips[source]) for driving, source in self.pairs]
+
     def pair(self, index: int) -> ClipPair:
         """The pair number `index`, to be decoded frame by frame."""
         return ClipPair(*(self.initial_dataset.clip(clip) for clip in self.pairs[index]))

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from animate import Animator, Results
-from files import atomic_write
+from files import atomic_write, distinct_names
 from frames_dataset import FramesDataset, clip_stem
 from modules.errors import UserError
 from modules.generator import OcclusionAwareGenerator
@@ -39,10 +39,12 @@ def reconstruction(
     folder = Path(log_dir) / "reconstruction"
     results = Results(folder, params.get("format", ".mp4"), config.get("visualizer_params"), skip_existing)
     scores = read_scores(folder / "l1.csv") if skip_existing else {}
+    clips = dataset.clips[: params.get("num_videos")]
+    names = distinct_names({clip: clip_stem(clip) for clip in clips})
     with Progress(None, "reconstruction", "frames") as progress:
-        for i in range(min(len(dataset), params.get("num_videos", len(dataset)))):
+        for i in range(len(clips)):
             clip = dataset.clip(i)
-            name = clip_stem(clip.name)
+            name = names[clip.name]
             if name in scores and results.to_skip(name):
                 continue
             animator = Animator(

@@ -16,6 +16,8 @@ from pathlib import Path
 from checkpoint import find_checkpoint, inference_weights, read_checkpoint, write_checkpoint
 from modules.errors import UserError, command_line
 
+SUFFIXES = (".pth.tar", ".pth", ".pt", ".safetensors")
+
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
@@ -31,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
 
+    if not options.output.name.lower().endswith(SUFFIXES):
+        raise UserError(f"{options.output}: end the name with {' or '.join(SUFFIXES)}, which says the format")
     if options.output.exists() or not options.output.parent.is_dir():
         raise UserError(f"{options.output}: exists already, or its folder does not; choose another name")
     content = read_checkpoint(find_checkpoint(options.checkpoint))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,15 @@ from urllib.parse import urlsplit
 
 import pooch
 import requests
-import yaml
 from filelock import FileLock
 
 from checkpoint import load_for_inference
 from files import atomic_write
 from modules.build import build_generator, build_kp_detector, read_config
-from modules.errors import CheckpointError, UserError
+from modules.errors import CheckpointError, ConfigError, UserError
+from modules.paths import regular_file
+from modules.schema import TEXT, WHOLE, Leaf, check_keys, list_of
+from modules.yaml_loader import read_yaml
 from progress import Progress
 
 ROOT = Path(__file__).resolve().parent
@@ -61,9 +64,33 @@ class Entry:
     mirrors: tuple[str, ...] = ()
 
 
+def _is_inside(value: object) -> bool:
+    return isinstance(value, str) and not Path(value).is_absolute() and ".." not in Path(value).parts
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str) and re.match(r"https?://[^/]", value) is not None
+
+
+_INSIDE = Leaf("a path that stays in its folder", _is_inside)
+ROW = {
+    "config": _INSIDE,
+    "file": _INSIDE,
+    "licence": TEXT,
+    "size?": WHOLE.at_most(2**40),
+    "sha256?": Leaf("64 digits in quotes", lambda value: is_digest(value, 64)),
+    "md5?": Leaf("32 digits in quotes", lambda value: is_digest(value, 32)),
+    "mirrors?": Leaf("a list of addresses", lambda value: list_of(_is_address, value)),
+}
+
+
 def read_table(path: Path = TABLE) -> dict[str, Entry]:
-    """The rows of a table by name; configs lie beside it."""
-    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    """The rows of a table by name; configs lie beside it. Raises `ConfigError`."""
+    rows = read_yaml(path)
+    if not isinstance(rows, dict) or not all(isinstance(name, str) for name in rows):
+        raise ConfigError(f"{path}: is no table of models by name; get it again from the repository")
+    for name, row in rows.items():
+        check_keys(row, ROW, path, name)
     return {
         name: Entry(**row | {"name": name, "config": path.parent / row["config"]})
         for name, row in rows.items()
@@ -150,6 +177,10 @@ def problem_of(path: Path, entry: Entry) -> str | None:
     return None
 
 
+def is_digest(value: object, length: int) -> bool:
+    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{length}}}", value) is not None
+
+
 def record_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
@@ -157,16 +188,27 @@ def record_of(path: Path) -> Path:
 def is_verified(path: Path, entry: Entry) -> bool:
     """Whether the file is as it was when its hash was recorded, and the table has no other one by now."""
     recorded = record_of(path)
-    if not path.is_file() or not recorded.is_file() or recorded.stat().st_mtime < path.stat().st_mtime:
+    if not path.is_file() or not recorded.exists() or recorded.stat().st_mtime < path.stat().st_mtime:
         return False
-    return entry.sha256 in (None, recorded.read_text().split()[0])
+    digest = read_record(recorded)
+    return digest is not None and entry.sha256 in (None, digest)
+
+
+def read_record(recorded: Path) -> str | None:
+    """The hash in a file that `record` wrote; None, with a warning, if it holds something else."""
+    with regular_file(recorded, UserError).open("rb") as file:
+        digest = file.read(64).decode(errors="replace")
+    if is_digest(digest, 64):
+        return digest
+    warnings.warn(f"{recorded}: holds no sha256; the checkpoint is verified anew", stacklevel=2)
+    return None
 
 
 def record(path: Path, entry: Entry) -> None:
     """Write the sha256 of a verified file beside it, and tell it where the table has no hash."""
     digest = entry.sha256 or pooch.file_hash(str(path), alg="sha256")
     with atomic_write(record_of(path)) as temporary:
-        temporary.write_text(f"{digest}  {path.name}\n")  # as `sha256sum --check` reads it
+        temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8")  # as `sha256sum --check` reads it
     if entry.sha256 is None and entry.md5 is None:
         print(f"{path.name}: sha256 {digest} (the table has no hash of it; its layout is right)")
 

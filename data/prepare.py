@@ -36,6 +36,7 @@ from data.clips import (
     workers_option,
     write_clip,
 )
+from files import portable_name, same_name
 from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
 from media.pictures import IMAGE_SUFFIXES
 from modules.errors import DatasetError, command_line
@@ -150,14 +151,14 @@ def find_sources(root: Path, out: Path) -> dict[str, Source]:
         raise DatasetError(f"{out}: lies in {root}, whose videos it would join; name a folder elsewhere")
     is_dataset = all((root / split).is_dir() for split in SPLITS)
     sources: dict[str, Source] = {}
+    taken: dict[str, Path] = {}
     for path in walk(root):
         parts = path.relative_to(root).parts
         split = parts[0] if is_dataset and parts[0] in SPLITS else None
         name = clip_name(parts[1:] if split else parts)
-        if name in sources:
-            raise DatasetError(
-                f"{path}: would be called {name} like {sources[name].path}; rename one of them"
-            )
+        earlier = taken.setdefault(same_name(name), path)
+        if earlier != path:
+            raise DatasetError(f"{path}: would be called {name} like {earlier}; rename one of them")
         sources[name] = Source(path, split)
     if not sources:
         raise DatasetError(
@@ -185,13 +186,13 @@ def walk(root: Path) -> Iterator[Path]:
 def clip_name(parts: tuple[str, ...]) -> str:
     """The name of the clip at `parts` below the folder: identity#folders#file.
 
-    Dots, which would pass for suffixes, become _.
+    Dots, which would pass for suffixes, become _, and so does what some system forbids in names.
     """
     *folders, last = parts
     stem = Path(last).stem if has_suffix(last, VIDEO_SUFFIXES) else last
     if [stem.split("#")[0]] == folders:
         folders = []
-    return "#".join([*folders, stem]).replace(".", "_")
+    return portable_name("#".join([*folders, stem]).replace(".", "_"))
 
 
 def choose_splits(sources: dict[str, Source], options: argparse.Namespace) -> dict[str, str]:

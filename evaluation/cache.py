@@ -40,7 +40,7 @@ class Cache:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, key=np.array(key), values=values)
-        except OSError as error:
+        except (OSError, UserError) as error:
             if self._writable:
                 warnings.warn(
                     f"{path.parent}: results can't be kept there ({error}), the next run computes them again",

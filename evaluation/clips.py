@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.cache import Cache
+from files import portable_name
 from media.clips import STRIP_SUFFIXES, has_suffix, is_clip, open_clip
 from media.pictures import IMAGE_SUFFIXES, read_image_size
 from modules.errors import DatasetError
@@ -80,7 +81,7 @@ def clips_by_name(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if not is_clip(path):
             continue
-        name = path.name.split(".")[0]
+        name = portable_name(path.name.split(".")[0])  # as the results of a model are named
         if name in clips:
             raise DatasetError(
                 f"{folder}: {clips[name].name} and {path.name} both count as '{name}', because names match "

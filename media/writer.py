@@ -19,6 +19,7 @@ from media.clips import open_clip
 from media.pictures import Size, checked_frame, media_errors, save_png
 from media.sound import mux_sound, muxer_options
 from modules.errors import MediaError
+from modules.paths import check_replaceable
 
 # The kinds of file, by FFmpeg's names of their containers.
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
@@ -42,6 +43,7 @@ def check_target(path: Path, fps: float, lossless: bool = False) -> None:
         raise MediaError(
             f"{path}: can't be written at {fps} frames per second; use a number from {MIN_FPS} to {MAX_FPS}"
         )
+    check_replaceable(path)
     if suffix and path.is_dir():
         raise MediaError(f"{path}: is a folder; choose another name")
     if not suffix and path.exists() and not _only_numbered_pngs(path):
@@ -195,7 +197,11 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         return
     earlier = temporary_name(path)
     path.rename(earlier)
-    temporary.rename(path)
+    try:
+        temporary.rename(path)
+    except OSError:
+        earlier.rename(path)
+        raise
     _remove(earlier)
 
 

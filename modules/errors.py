@@ -8,6 +8,7 @@ its traceback. This file imports nothing heavy, so that `--help` stays fast.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import functools
 import os
@@ -16,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from modules.output import guarded_output
 
@@ -56,6 +58,7 @@ def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> None:
+        setattr(argparse.ArgumentParser, "error", usage_error)  # noqa: B010  # mypy knows no other way
         warnings.formatwarning = lambda message, *place, **more: f"warning: {one_line(message)}\n"
         arguments, debug = without_debug(sys.argv[1:] if argv is None else argv)
         with guarded_output() as stdout:
@@ -95,6 +98,12 @@ def run_main(main: Callable[[list[str] | None], None], arguments: list[str], deb
     return None
 
 
+def usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """What argparse says of a wrong option; a value that it repeats can hold line breaks."""
+    parser.print_usage(sys.stderr)
+    parser.exit(2, f"{parser.prog}: error: {one_line(message)}\n")
+
+
 def without_debug(arguments: list[str]) -> tuple[list[str], bool]:
     """The arguments of `main`, and whether `--debug` was among the options."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
@@ -112,9 +121,16 @@ def told(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return one_line(system_error(error))
     # PyTorch's own kinds of this error can't be named here without importing it.
-    wanting = ("allocate memory", "out of memory", "can't start new thread", "Cannot allocate")
+    wanting = (
+        "allocate memory",
+        "out of memory",
+        "can't start new thread",
+        "Cannot allocate",
+        "could not create a primitive",  # oneDNN
+        "failed to map segment",  # a library that is loaded late
+    )
     if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in wanting)
+        isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in wanting)
     ):
         reason = last_line(error) or type(error).__name__
         return (

@@ -1,4 +1,4 @@
-"""What may be opened: files, and not what only looks like one in a listing."""
+"""What may be opened, and what may be replaced: files, and not what only looks like one in a listing."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ def regular_file(path: str | Path, error: type[UserError], max_bytes: int | None
     if max_bytes is not None and status.st_size > max_bytes:
         raise error(f"{path}: has {status.st_size:,} bytes, more than the {max_bytes:,} that are read here")
     return path
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise `UserError` where something other than a file or a folder would be replaced, as /dev/null.
+
+    A folder passes: whoever renames a file to it gets an `OSError`.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or whoever writes there is told
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path}: is {kind_of(mode)}, which is not replaced by a file; choose another name")
 
 
 def kind_of(mode: int) -> str:

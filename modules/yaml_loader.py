@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from modules.errors import ConfigError
+from modules.errors import ConfigError, one_line
 from modules.paths import regular_file
 
 MAX_BYTES = 2**18  # of a config, the longest published one has 2**13
@@ -52,8 +52,10 @@ def read_yaml(path: str | Path) -> Any:
 
 def parse_yaml(text: str, source: str | Path, what: str = "the file") -> Any:
     """The value that `text` holds; `source` and `what` say in errors where it is. Raises `ConfigError`."""
+    loader = None
     try:
-        return _ConfigLoader(text).get_single_data()
+        loader = _ConfigLoader(text)
+        return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
@@ -62,6 +64,9 @@ def parse_yaml(text: str, source: str | Path, what: str = "the file") -> Any:
         line = text.count("\n", 0, error.position) + 1
         where = f"line {line}, column {error.position - text.rfind(chr(10), 0, error.position)}: "
         problem = f"the character {error.character!r} is not allowed"
+    except (ValueError, OverflowError) as error:  # PyYAML's own, of a letter like "\\UFFFFFFFF"
+        where = f"line {loader.line + 1}, column {loader.column + 1}: " if loader else ""
+        problem = one_line(error)
     raise ConfigError(f"{source}: {where}{what} is not valid YAML: {problem}")
 
 
@@ -108,6 +113,11 @@ class _ConfigLoader(yaml.SafeLoader):
                 raise _problem(f"the key '{key.value}' twice in one place", key)
             seen.add(key.value)
 
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in node.value):
+            raise _problem("texts with letters that no path can have", node)  # written as "\0" or "\ud800"
+        return node.value
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > MAX_DIGITS:
             raise _problem(f"numbers of more than {MAX_DIGITS} digits", node)
@@ -115,6 +125,7 @@ class _ConfigLoader(yaml.SafeLoader):
 
 
 _ConfigLoader.add_constructor("tag:yaml.org,2002:int", _ConfigLoader.construct_yaml_int)
+_ConfigLoader.add_constructor("tag:yaml.org,2002:str", _ConfigLoader.construct_yaml_str)
 
 
 def _problem(what: str, place: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:

@@ -17,10 +17,11 @@ from checkpoint import NETWORKS
 from frames_dataset import FramesDataset
 from logger import Visualizer
 from media.clips import open_clip
+from media.pictures import write_image
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from tests.clips import write_dataset
+from tests.clips import write_clip, write_dataset
 from tests.golden import Case, assert_outputs
 from tests.small import error_of, images, randomize, small_config, write_config
 
@@ -224,6 +225,36 @@ def test_animation_of_a_list_of_pairs(trained: tuple[Path, Path], tmp_path: Path
         "id101#1-id101#1.mp4",
     ]
     assert len(open_clip(folder / "png" / "id101#1-id100#0.png", (32, 32, 3))) == 4
+
+
+def test_pairs_that_would_share_a_name_get_a_result_each(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    config, checkpoint = trained
+    for number, name in enumerate(["a", "a-b", "b-c", "c"]):
+        write_clip(tmp_path / "data" / "test" / name, seed=number)
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("driving,source\na,c\na-b,c\na,b-c\na,b-c\n")
+    arguments = [str(config), "--mode", "animate", "--checkpoint", str(checkpoint), "--device", "cpu"]
+    arguments += ["--set", f"dataset_params.pairs_list={pairs}", "animate_params.num_pairs=9"]
+    run.main(arguments)
+    folder = checkpoint.parent / "animation"
+    names = sorted(path.stem for path in folder.glob("*.mp4"))
+    assert len(names) == 3 and names[2] == "a-c" and all(name.startswith("a-b-c_") for name in names[:2])
+    assert names == sorted(path.stem for path in (folder / "png").iterdir())
+    made = [path.stat().st_mtime_ns for path in folder.glob("*.mp4")]
+    run.main([*arguments, "--skip_existing"])
+    assert [path.stat().st_mtime_ns for path in folder.glob("*.mp4")] == made
+
+
+def test_a_folder_and_a_strip_of_one_name_are_both_reconstructed(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, checkpoint = trained
+    strip = open_clip(tmp_path / "data" / "test" / "id100#0")
+    write_image(tmp_path / "data" / "test" / "id100#0.png", np.concatenate(list(strip), axis=1))
+    run.main([str(config), "--mode", "reconstruction", "--checkpoint", str(checkpoint), "--device", "cpu"])
+    table = pd.read_csv(checkpoint.parent / "reconstruction" / "l1.csv")
+    videos = sorted(path.stem for path in (checkpoint.parent / "reconstruction").glob("*.mp4"))
+    assert len(videos) == 3 and "id101#1" in videos and sorted(table["video"]) == videos
 
 
 def test_random_pairs_repeat_with_their_seed(trained: tuple[Path, Path]) -> None:

@@ -77,6 +77,10 @@ BOMB = "a: &a [" + ",".join(["lol"] * 9) + "]\n" + "".join(
         ("a: b: c", "line 1, column 5", "mapping values are not allowed"),
         ("a\n--- b", "line 2, column 1", "another document"),
         ("a: \x00", "line 1, column 4", "the character 0"),
+        ('a: "\\UFFFFFFFF"', "line 1, column 7", "too large"),
+        ('a: "\\U00110000"', "line 1, column 7", "chr() arg not in range"),
+        ('a: "b\\0"', "line 1, column 4", "letters that no path can have"),
+        ('"\\ud800": b', "line 1, column 1", "letters that no path can have"),
     ],
 )
 def test_what_a_config_can_not_hold(text: str, place: str, words: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,11 +20,12 @@ from checkpoint import read_checkpoint, write_checkpoint
 from evaluation.cache import Cache
 from frames_dataset import listed_pairs
 from media.clips import open_clip
-from media.pictures import read_image, read_image_size
+from media.pictures import read_image, read_image_size, write_image
+from media.writer import VideoWriter
 from modules.build import read_config
 from modules.errors import UserError, command_line
 from modules.vgg import read_vgg19_file
-from motion import load_motion
+from motion import load_motion, save_motion
 from tests.small import error_of
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +95,24 @@ def test_a_pipe_in_the_cache_counts_as_absent(tmp_path: Path) -> None:
     assert Cache().load("faces", tmp_path / "a.mp4", "key") is None
 
 
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "a.mp4": lambda path: VideoWriter(path, 25),
+    "folder": lambda path: VideoWriter(path, 25),
+    "a.png": lambda path: write_image(path, np.zeros((2, 2, 3), np.uint8)),
+    "a.npz": lambda path: save_motion(path, [{"value": torch.zeros(1, 2, 2)}], 25, ""),
+    "a.pth.tar": lambda path: write_checkpoint({"generator": {}, "kp_detector": {}}, path),
+}
+
+
+@pytest.mark.parametrize("make", [pipe, endless, socket_file], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_no_file_is_not_replaced_by_one(name: str, make: Callable, tmp_path: Path) -> None:
+    path = make(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name}: is a (named pipe|device|socket), which is not replaced"):
+        WRITERS[name](path)
+    assert not path.is_file() and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("name", ["a" * 300 + ".mp4", "loop.mp4", "nowhere.mp4", "inside.mp4/a.mp4"])
 def test_paths_that_lead_nowhere(name: str, tmp_path: Path) -> None:
     (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
@@ -128,6 +148,8 @@ def failing(error: Exception) -> Callable:
         (OSError("no number"), "error: no number; check "),
         (MemoryError(), "too little memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
+        (RuntimeError("could not create a primitive"), "too little memory"),
+        (ImportError("a.so: failed to map segment from shared object"), "too little memory"),
         (UserError("two\nlines \x1b[2J of a name"), r"error: two\nlines \x1b[2J of a name"),
     ],
 )
@@ -245,6 +267,7 @@ def test_letters_that_a_terminal_lacks_are_written_out(encoding: str, tmp_path: 
         {"WORLD_SIZE": "0"},
         {"MASTER_ADDR": None},
         {"MASTER_PORT": "http"},
+        {"MASTER_PORT": "99999"},
         {"LOCAL_WORLD_SIZE": "0"},
         {"LOCAL_RANK": "-1"},
         {"RANK": "2"},

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from faces.detectors import CascadeDetector
@@ -203,54 +201,3 @@ def test_what_lies_behind_the_end_is_no_damage(tmp_path: Path) -> None:
         path = encode(tmp_path / name, moving(10), codec, pix_fmt, container_options=options)
         path.write_bytes(path.read_bytes() + bytes(64))
         assert len(open_clip(path)) == 10
-
-
-# ---- Bytes changed ------------------------------------------------------------------
-
-
-def sample(name: str, folder: Path) -> bytes:
-    """A small file of each kind, and the two of sup-mat/ that people start from."""
-    path = folder / name
-    if name in WHOLE:
-        encode(path, moving(6, 32, 32), *WHOLE[name][:2], container_options=WHOLE[name][2])
-    elif name.startswith("sample"):
-        return next(
-            SAMPLES.glob({"sample.png": "source.png", "sample.mp4": "driving.mp4"}[name])
-        ).read_bytes()
-    else:
-        Image.fromarray(halves()).save(path)
-    return path.read_bytes()
-
-
-FUZZED = ["a.png", "a.jpg", "a.webp", "a.bmp", "sample.png", "sample.mp4", *WHOLE]
-
-
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("originals")
-    return {name: sample(name, folder) for name in FUZZED}
-
-
-@seed(16)
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(data=st.data())
-def test_any_bytes_changed_give_frames_or_one_line(
-    originals: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    name = data.draw(st.sampled_from(FUZZED), "name")
-    content = bytearray(originals[name])
-    header = st.integers(0, min(len(content), 600) - 1)  # where most of what can go wrong is said
-    places = data.draw(
-        st.lists(st.one_of(header, st.integers(0, len(content) - 1)), min_size=1, max_size=6), "at"
-    )
-    for place in places:
-        content[place] = data.draw(st.integers(0, 255), "byte")
-    path = tmp_path_factory.getbasetemp() / name
-    path.write_bytes(content)
-    try:
-        clip = open_clip(path)
-        if clip.size[0] * clip.size[1] < 10**6:
-            assert all(frame.shape == (*clip.size, 3) for frame in clip)
-            clip.read([len(clip) - 1, 0])
-    except MediaError as error:
-        assert str(error).startswith(f"{path}: ")

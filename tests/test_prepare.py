@@ -242,6 +242,11 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):
         (lambda inp: inp.mkdir(), "holds no videos"),
         (lambda inp: write_video(inp / "a" / "1.mp4"), "one identity only, a"),
         (lambda inp: [write_video(inp / name) for name in ("a.gif", "a.mp4")], "would be called a like"),
+        (lambda inp: [write_video(inp / name) for name in ("A.mp4", "a.mp4")], "would be called a like"),
+        (
+            lambda inp: [write_video(inp / name) for name in ("a:b.mp4", "a?b.mp4")],
+            "would be called a_b like",
+        ),
         (
             lambda inp: [
                 (inp.mkdir(exist_ok=True), (inp / name).write_bytes(b"no")) for name in ("a.mp4", "b.mp4")

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
-from modules.errors import UserError
+from modules.errors import ConfigError, UserError
 from tests.mirror import Mirror, served
 from tests.small import small_config, write_config
 from weights import PIECE, TABLE, find_model, read_table
@@ -209,6 +209,54 @@ def test_a_hash_that_the_table_gets_later_counts(models, mirror) -> None:
     url = f"{mirror.url}/whole/{FILE}"
     models.find(url)
     assert "remove it and run again" in models.fails(url, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("found", [b"", b"\xff\xfe", b"x" * 10**6, b"hello world\n"], ids=len)
+def test_a_record_of_garbage_is_made_anew(models, mirror, content, found) -> None:
+    url = f"{mirror.url}/whole/{FILE}"
+    models.find(url, sha256=sha256(content))
+    record = models.cache / f"{FILE}.sha256"
+    record.write_bytes(found)
+    with pytest.warns(UserWarning, match=r"\.sha256: .*; the checkpoint is verified anew") as warned:
+        models.find(url, sha256=sha256(content))
+    assert len(warned) == 1 and record.read_text() == f"{sha256(content)}  {FILE}\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+def test_a_record_that_is_a_pipe_is_told(models, mirror) -> None:
+    url = f"{mirror.url}/whole/{FILE}"
+    models.find(url)
+    record = models.cache / f"{FILE}.sha256"
+    record.unlink()
+    os.mkfifo(record)
+    assert models.fails(url).startswith(f"{record}: is a named pipe")
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("- a", "is no table of models by name"),
+        ("1: {}", "is no table of models by name"),
+        ("a: 3", "a must hold the keys config, file, licence"),
+        ("a: {config: a.yaml, file: b}", "missing key 'a.licence'"),
+        ("a: {config: a.yaml, file: ../b, licence: none}", "'a.file' must be a path that stays"),
+        ("a: {config: /a.yaml, file: b, licence: none}", "'a.config' must be a path that stays"),
+        (
+            "a: {config: a.yaml, file: b, licence: none, mirrors: [file:///b]}",
+            "'a.mirrors' must be a list of",
+        ),
+        ("a: {config: a.yaml, file: b, licence: none, sha256: abc}", "'a.sha256' must be 64 digits"),
+        ("a: {config: a.yaml, file: b, licence: none, more: 1}", "unknown key 'a.more'"),
+        ("a: !!python/name:os.system x", "tags like"),
+        ("a: [", "line 1, column 5"),
+    ],
+)
+def test_a_table_of_something_else_is_one_line(table, words, tmp_path) -> None:
+    (tmp_path / "a.yaml").write_text(table)
+    with pytest.raises(ConfigError) as told:
+        find_model("a", table=tmp_path / "a.yaml")
+    assert str(told.value).startswith(f"{tmp_path}/a.yaml: ") and words in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 # ---- Disks ---------------------------------------------------------------------

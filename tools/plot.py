@@ -17,30 +17,38 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from files import atomic_write
-from modules.errors import DatasetError, command_line
+from modules.errors import DatasetError, UserError, command_line
+from modules.paths import regular_file
 
 Curve = tuple[list[int], list[float]]  # epochs, values
 COLUMNS = 3
+MAX_BYTES = 2**28  # of a log
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
     """The curves of a run by name: losses, "validation l1", "validation ssim". Raises `DatasetError`."""
     path = folder / "log.jsonl"
     try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        text = regular_file(path, DatasetError, MAX_BYTES).read_text(encoding="utf-8")
+        entries = [json.loads(line) for line in text.splitlines()]
     except OSError:
         raise DatasetError(
             f"{folder}: no log.jsonl that can be read; give the folder of a training run"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not the log of a run ({error})") from error
     curves: dict[str, Curve] = {}
-    for entry in entries:
-        if "step" not in entry:  # an epoch, not a step within one
-            for name, value in epoch_values(entry).items():
-                epochs, values = curves.setdefault(name, ([], []))
-                epochs.append(entry["epoch"])
-                values.append(value)
+    try:
+        for entry in entries:
+            if "step" not in entry:  # an epoch, not a step within one
+                for name, value in epoch_values(entry).items():
+                    epochs, values = curves.setdefault(name, ([], []))
+                    epochs.append(int(entry["epoch"]))
+                    values.append(float(value))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DatasetError(
+            f"{path}: not the log of a run ({type(error).__name__}: {error}); it holds lines of other things"
+        ) from error
     if not curves:
         raise DatasetError(f"{path}: no epoch is finished yet, so there is nothing to draw")
     return curves
@@ -71,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
         "--out", type=Path, default=Path("curves.png"), help="the .png to write (default: curves.png)"
     )
     options = parser.parse_args(argv)
+    if options.out.suffix.lower() != ".png":
+        raise UserError(f"--out {options.out}: only .png pictures are written; end the name with .png")
     runs = {folder.resolve().name: read_curves(folder) for folder in options.runs}
     names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
     rows = -(-len(names) // COLUMNS)
