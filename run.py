@@ -27,6 +27,7 @@ from checkpoint import (
     read_checkpoint,
 )
 from device import pick_device, process_group, rank
+from dry_run import check_step
 from frames_dataset import FramesDataset
 from logger import Logger, Visualizer
 from modules.build import Networks, build_networks, read_config
@@ -115,6 +116,8 @@ def main(argv: list[str] | None = None) -> None:
     # An unknown colormap is told now, and not after an epoch.
     Visualizer(**(config.get("visualizer_params") or {}))
     device = pick_device(options.device, options.device_ids)
+    if options.mode == "train":
+        check_step(config, options.config, device, options.device_ids, options.precision)
     with process_group(device):
         if options.mode == "train":
             run_training(options, config, device)
@@ -184,7 +187,9 @@ def train_in(
         if going_on is None:
             folder.make()
         params = config["train_params"]
-        logger = Logger(folder.path, params["checkpoint_freq"], config.get("visualizer_params"), start=reached)
+        logger = Logger(
+            folder.path, params["checkpoint_freq"], config.get("visualizer_params"), start=reached
+        )
         if options.set:
             folder.record_changes(config, options.set)
         logger.tracker = make_tracker(options.tracker, folder.path, config)
