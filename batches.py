@@ -181,6 +181,20 @@ def workers_ended() -> Iterator[None]:
             child.join()
 
 
+@contextlib.contextmanager
+def deaths_told() -> Iterator[None]:
+    """Within the block the end of a worker raises `WorkerDied`."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:  # it died while it handed over a batch
+        raise WorkerDied from error
+    except RuntimeError as error:
+        # "Caught" stands before an error of the data itself, with its traceback.
+        if "DataLoader worker" not in str(error) or str(error).startswith("Caught "):
+            raise
+        raise WorkerDied from error
+
+
 def started(loader: DataLoader) -> Iterator[dict]:
     """An iterator of the loader, whose workers run now. Raises `OSError` if the system starts no more."""
     try:
@@ -204,20 +218,14 @@ class TimedBatches:
         self.data, self.compute, self.steps = 0.0, 0.0, 0
 
     def __iter__(self) -> Iterator[dict]:
-        iterator = started(self.loader)
+        with deaths_told():  # a worker can have died since the last epoch
+            iterator = started(self.loader)
         if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise in the middle of a step
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         while True:
             start = time.perf_counter()
-            try:
+            with deaths_told():
                 x = next(iterator, None)
-            except (EOFError, ConnectionError) as error:  # it died while it handed over a batch
-                raise WorkerDied from error
-            except RuntimeError as error:
-                # "Caught" stands before an error of the data itself, with its traceback.
-                if "DataLoader worker" not in str(error) or str(error).startswith("Caught "):
-                    raise
-                raise WorkerDied from error
             self.data += time.perf_counter() - start
             if x is None:
                 return

@@ -116,7 +116,7 @@ def peak_memory_mib(device: torch.device) -> float | None:
 
 
 def memory_left(device: torch.device) -> int | None:
-    """The bytes that the device can still give; None where nobody tells. For a CPU see `system_memory_left`."""
+    """The bytes that the device can still give; None where nobody tells."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return system_memory_left()

@@ -97,15 +97,15 @@ def compare(needed: int, left: int | None, what: str) -> None:
     """Raise `UserError` if more memory is needed than is left, where anybody tells how much that is."""
     if left is not None and needed > left:
         raise UserError(
-            f"{what} needs at least {needed / 2**30:.1f} GiB of memory, {left / 2**30:.1f} GiB are free; lower "
-            "batch_size or num_workers, raise accumulate, take smaller networks, or close other programs"
+            f"{what} needs at least {needed / 2**30:.1f} GiB of memory, {left / 2**30:.1f} GiB are free; "
+            "lower batch_size or num_workers, raise accumulate, take smaller networks, or close other programs"
         )
 
 
 class Recorder(TorchFunctionMode):
-    """Within the block calls on the meta device are recorded in `kept`: the tensors that a backward pass reads.
+    """Within the block it keeps in `kept` the tensors that a backward pass reads, of calls on the meta device.
 
-    What would be slow there is left out: PyTorch computes the shapes of these functions in Python.
+    What would be slow there is replaced: PyTorch computes the shapes of these functions in Python.
     """
 
     def __init__(self) -> None:

@@ -32,8 +32,8 @@ from frames_dataset import FramesDataset
 from logger import Logger, Visualizer
 from modules.build import Networks, build_networks, read_config
 from modules.errors import UserError, command_line
+from modules.options import seed_number
 from modules.output import outlive_output
-from modules.schema import MAX_SEED
 from reconstruction import reconstruction
 from run_folder import RunFolder
 from trackers import TRACKERS, make_tracker
@@ -86,16 +86,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give one config: run.py config/vox-256.yaml, or run.py --config config/vox-256.yaml")
     options.config = Path(options.config or options.config_file)
     return options
-
-
-def seed_number(text: str) -> int:
-    try:
-        number = int(text) if len(text) <= 20 else -1
-    except ValueError:
-        number = -1
-    if not 0 <= number <= MAX_SEED:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to {MAX_SEED}")
-    return number
 
 
 def gpu_numbers(text: str) -> list[int]:

@@ -55,7 +55,7 @@ class RunFolder:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
-                f"{self.path}: another process is training in this folder; wait until it has ended, or stop it"
+                f"{self.path}: another process is training in this folder; wait for its end, or stop it"
             ) from None
 
     def record_changes(self, config: dict, changes: list[str]) -> None:

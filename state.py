@@ -121,7 +121,7 @@ class TrainingState:
 
     @staticmethod
     def _check_data(resume: dict, batches: EpochBatches, path: str | Path) -> None:
-        """Raise `CheckpointError` if the rest of an epoch would be other samples than those left out so far."""
+        """Raise `CheckpointError` if the rest of the epoch would not be the samples that are left of it."""
         if not resume["step"]:
             return
         batch_size = resume["config"]["train_params"]["batch_size"]
@@ -134,8 +134,8 @@ class TrainingState:
         samples = resume.get("samples", batches.num_samples)  # older checkpoints don't say
         if samples != batches.num_samples or resume["step"] > len(batches):
             raise CheckpointError(
-                f"{path}: stopped in the middle of an epoch, after {resume['step']} steps, and the dataset was "
-                f"changed since: an epoch now has {batches.num_samples} samples; bring the old clips and "
+                f"{path}: stopped in the middle of an epoch, after {resume['step']} steps, and the dataset "
+                f"was changed since: an epoch now has {batches.num_samples} samples; bring the old clips and "
                 "num_repeats back, go on from the checkpoint of a whole epoch, or start a new run from these "
                 "weights with a copy of the config under another name"
             )

@@ -221,8 +221,8 @@ class Run:
             return
         saved = "" if self.logger is None else f" Go on with --checkpoint {self.save_last(self.logger)}"
         raise UserError(
-            "a worker that loads data was killed or ended, perhaps because memory or open files (ulimit -n) ran "
-            f"out: lower train_params.num_workers.{saved}"
+            "a worker that loads data was killed or ended, perhaps because memory or open files (ulimit -n) "
+            f"ran out: lower train_params.num_workers.{saved}"
         ) from error
 
     def save_last(self, logger: Logger) -> Path:
