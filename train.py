@@ -188,11 +188,11 @@ class Run:
             self.logger.log_epoch(epoch, losses, measured)
             if shown is not None:
                 self.logger.visualize_rec(epoch, *shown)
+            if improved:  # before the other, which says that this one is there
+                self.logger.save_cpk(epoch, state.content(epoch), BEST)
             if self.logger.checkpoint_is_due(epoch) or self.done or interrupted:
                 self.logger.save_cpk(epoch, state.content(epoch))
                 self.saved_at = time.monotonic()
-            if improved:
-                self.logger.save_cpk(epoch, state.content(epoch), BEST)
         if interrupted and not self.done:
             self.stopped_by = self.caught[0] if self.caught else signal.SIGTERM
 

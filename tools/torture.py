@@ -3,8 +3,9 @@
     python -m tools.torture --rounds 200 --seed 0
 
 A round is one run, struck at its first start and, by chance, at later ones: the program or a worker is
-killed, it gets a signal, or its files may not grow any more, as on a full disk. In the end weights, optimisers
-and logs must be bit for bit those of a run that nobody touched, and nothing temporary may remain. Needs Linux.
+killed, it gets a signal, or its files may not grow any more, as on a full disk. In the end weights,
+optimisers and logs must be bit for bit those of a run that nobody touched, and nothing temporary may remain.
+Needs Linux.
 """
 
 from __future__ import annotations
@@ -218,6 +219,8 @@ def difference(whole: Path, struck: Path) -> str:
     for name in sorted(path.name for path in whole.glob("*-checkpoint.pth.tar")):
         if name.startswith("last"):  # written by time
             continue
+        if not (struck / name).exists():
+            return f"{name} is missing"
         if not same(read_checkpoint(whole / name), read_checkpoint(struck / name)):
             return f"{name} differs"
     if (whole / "log.txt").read_bytes() != (struck / "log.txt").read_bytes():
