@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ def allow_open_files(num_workers: int) -> None:
     try:
         import resource  # Windows has no such module, and no such limit
 
-        opened = len(os.listdir("/dev/fd"))
+        opened = sum(1 for _ in Path("/dev/fd").iterdir())
     except (ImportError, FileNotFoundError):
         return
     if not num_workers:

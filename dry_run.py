@@ -98,12 +98,12 @@ def compare(needed: int, left: int | None, what: str) -> None:
     if left is not None and needed > left:
         raise UserError(
             f"{what} needs at least {needed / 2**30:.1f} GiB of memory, {left / 2**30:.1f} GiB are free; "
-            "lower batch_size or num_workers, raise accumulate, take smaller networks, or close other programs"
+            "lower batch_size or num_workers, raise accumulate, take smaller networks, or close programs"
         )
 
 
 class Recorder(TorchFunctionMode):
-    """Within the block it keeps in `kept` the tensors that a backward pass reads, of calls on the meta device.
+    """Within the block it keeps in `kept` what a backward pass reads of calls on the meta device.
 
     What would be slow there is replaced: PyTorch computes the shapes of these functions in Python.
     """
