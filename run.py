@@ -36,7 +36,7 @@ from modules.options import seed_number
 from modules.output import outlive_output
 from reconstruction import reconstruction
 from run_folder import RunFolder
-from trackers import TRACKERS, make_tracker
+from trackers import TRACKERS, check_tracker, make_tracker
 from train import train
 
 
@@ -107,6 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     Visualizer(**(config.get("visualizer_params") or {}))
     device = pick_device(options.device, options.device_ids)
     if options.mode == "train":
+        check_tracker(options.tracker)
         check_step(config, options.config, device, options.device_ids, options.precision)
     with process_group(device):
         if options.mode == "train":
