@@ -10,7 +10,7 @@ import numpy as np
 
 from modules.errors import UserError
 
-TRACKERS = ("tensorboard", "wandb")
+TRACKERS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # and the modules they need
 
 
 class Tracker(Protocol):
@@ -81,14 +81,11 @@ class WandbTracker:
         self.run.finish()
 
 
-MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
-
-
 def check_tracker(name: str | None) -> None:
     """Raise `UserError` if the tracker that was asked for is not installed."""
     if name is not None:
         try:
-            importlib.import_module(MODULES[name])
+            importlib.import_module(TRACKERS[name])
         except ImportError as error:
             raise UserError(
                 f"--tracker {name}: is not installed here; pip install {name}, or leave --tracker out"
