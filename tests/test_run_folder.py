@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from batches import TimedBatches, WorkerDied, start_worker
 from checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
 from data.clips import Ledger
 from evaluation.cache import FOLDER, Cache
-from modules.errors import DatasetError
+from modules.errors import DatasetError, command_line
 from reconstruction import read_scores
 from tests.clips import write_clip
 from tests.small import error_of
@@ -32,10 +35,23 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 HOLDER = """
 import sys, time
 from filelock import FileLock
-FileLock(sys.argv[1]).acquire(timeout=1)
+lock = FileLock(sys.argv[1])
+lock.acquire(timeout=1)
 print("held", flush=True)
 time.sleep(600)
 """
+
+
+@contextlib.contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Within the block another process holds the lock; it is killed then."""
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+            yield
+        finally:
+            holder.kill()
 
 
 def one_line(capsys: pytest.CaptureFixture, root: Path, config: Path, *arguments: str) -> str:
@@ -53,14 +69,11 @@ def test_one_process_at_a_time_trains_in_a_folder(root: Path, capsys: pytest.Cap
     config = config_file(root, train_params__num_epochs=1)
     folder = start(root, config)
     longer = config_file(root, train_params__num_epochs=2)
-    command = [sys.executable, "-c", HOLDER, str(folder / ".lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with held(folder / ".lock"):
         before = (folder / "log.txt").read_text()
         message = one_line(capsys, root, longer, "--checkpoint", str(folder))
         assert f"{folder}: another process is training in this folder" in message
         assert (folder / "log.txt").read_text() == before
-        holder.kill()
     start(root, longer, "--checkpoint", str(folder))
     assert len((folder / "log.txt").read_text().splitlines()) == 2
 
@@ -83,12 +96,8 @@ def test_the_workers_of_a_killed_run_do_not_keep_its_folder(root: Path) -> None:
         assert process.poll() is None
     process.kill()
     process.wait()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(locks[0])], stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    holder.kill()
-    holder.communicate()
+    with held(locks[0]):
+        pass
 
 
 # ---- No run without a step ---------------------------------------------------
@@ -187,6 +196,24 @@ def test_a_worker_that_died_between_two_epochs_is_told() -> None:
     worker.join()
     with pytest.raises(WorkerDied):
         list(TimedBatches(loader))
+
+
+def test_a_thread_that_the_system_refuses_something_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    """As that of TensorBoard when the disk is full."""
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device", "events")
+
+    @command_line
+    def main(argv: list[str] | None = None) -> None:
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+
+    main([])
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: events: No space left on device; free some space on that disk"
+    ]
 
 
 # ---- What a run finds --------------------------------------------------------

@@ -119,7 +119,8 @@ class Round:
     """A run in `log_dir`, started as often as it takes."""
 
     def __init__(self, config: Path, log_dir: Path):
-        self.config, self.log_dir, self.strikes = config, log_dir, []
+        self.config, self.log_dir = config, log_dir
+        self.strikes: list[str] = []
         self.output = log_dir / "output.txt"
         log_dir.mkdir()
 
@@ -174,9 +175,9 @@ class Round:
         """The exit status; that of a stuck program is 124."""
         end = time.monotonic() + MAX_SECONDS
         while time.monotonic() < end:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, ended = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                return os.waitstatus_to_exitcode(status)
+                return os.waitstatus_to_exitcode(ended)
             time.sleep(0.01)
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
