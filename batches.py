@@ -9,10 +9,14 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import multiprocessing.queues
 import os
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -98,24 +102,65 @@ def check_data(dataset: FramesDataset, params: dict) -> None:
 
 # ---- Workers -------------------------------------------------------------------
 
+FILES_PER_WORKER = 4  # two pipes
+FILES_OF_BATCHES = 32  # what a worker, or the run itself, opens for the batches on their way
+
 
 def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: torch.device) -> DataLoader:
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if in_torchrun() else 1
-    num_workers = params.get("num_workers", min(6, math.ceil((os.cpu_count() or 1) / local_processes)))
+    num_workers = count_workers(params)
+    allow_open_files(num_workers)
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
-        worker_init_fn=leave_signals_to_the_main_process,
+        worker_init_fn=start_worker,
     )
 
 
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and schedulers signal every process of a run; workers are needed until the end of a step."""
+def count_workers(params: dict) -> int:
+    """The workers of this process. `params`: the config's `train_params`."""
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if in_torchrun() else 1
+    return params.get("num_workers", min(6, math.ceil((os.cpu_count() or 1) / local_processes)))
+
+
+def allow_open_files(num_workers: int) -> None:
+    """Let this process open as many files as its workers and their batches take, if the system allows it.
+
+    Raises `UserError` if it doesn't: where a worker or a batch can't get its files, PyTorch waits for ever.
+    """
+    try:
+        import resource  # Windows has no such module, and no such limit
+
+        opened = sum(1 for _ in Path("/dev/fd").iterdir())
+    except (ImportError, FileNotFoundError):
+        return
+    if not num_workers:
+        return
+    needed = opened + FILES_PER_WORKER * num_workers + FILES_OF_BATCHES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if needed <= soft or soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise UserError(
+            f"{num_workers} workers that load data need {needed} open files, the limit is {hard}; raise it "
+            "(ulimit -n) or lower train_params.num_workers"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def start_worker(worker: int) -> None:
+    """Make this process a worker of a loader.
+
+    Ctrl-C and schedulers signal every process of a run; workers are needed until the end of a step. A batch
+    that can't be sent ends its worker, or the run would wait for that batch for ever.
+    """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(  # type: ignore[attr-defined]
+        lambda error, batch: os._exit(1)
+    )
 
 
 class WorkerDied(Exception):
@@ -137,6 +182,32 @@ def workers_ended() -> Iterator[None]:
             child.join()
 
 
+@contextlib.contextmanager
+def deaths_told() -> Iterator[None]:
+    """Within the block the end of a worker raises `WorkerDied`."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:  # it died while it handed over a batch
+        raise WorkerDied from error
+    except RuntimeError as error:
+        # "Caught" stands before an error of the data itself, with its traceback.
+        if "DataLoader worker" not in str(error) or str(error).startswith("Caught "):
+            raise
+        raise WorkerDied from error
+
+
+def started(loader: DataLoader) -> Iterator[dict]:
+    """An iterator of the loader, whose workers run now. Raises `OSError` if the system starts no more."""
+    try:
+        return iter(loader)
+    except OSError as error:
+        # Without this the half-made iterator would print a traceback of its own when it goes.
+        hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+        traceback.clear_frames(error.__traceback__)
+        sys.unraisablehook = hook
+        raise
+
+
 class TimedBatches:
     """Iterates a loader and splits the time into waiting for data and computing.
 
@@ -148,19 +219,14 @@ class TimedBatches:
         self.data, self.compute, self.steps = 0.0, 0.0, 0
 
     def __iter__(self) -> Iterator[dict]:
-        iterator = iter(self.loader)
+        with deaths_told():  # a worker can have died since the last epoch
+            iterator = started(self.loader)
         if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise in the middle of a step
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         while True:
             start = time.perf_counter()
-            try:
+            with deaths_told():
                 x = next(iterator, None)
-            except (EOFError, ConnectionError) as error:  # it died while it handed over a batch
-                raise WorkerDied from error
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise WorkerDied from error
             self.data += time.perf_counter() - start
             if x is None:
                 return

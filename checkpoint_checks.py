@@ -21,6 +21,8 @@ MAX_COUNT = 10**9  # of epochs and of steps
 NETWORKS = ("generator", "discriminator", "kp_detector", "generator_ema", "kp_detector_ema")
 OPTIMIZERS = ("optimizer_generator", "optimizer_discriminator", "optimizer_kp_detector")
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
+MAX_SCALE = 2.0**127  # float32 ends there
+SCALE = ("scale", "_growth_tracker")  # of the loss scaler of fp16; what else it saves are settings
 
 # ---- Contents ----------------------------------------------------------------
 
@@ -88,7 +90,7 @@ def _check_resume(resume: Any, what: str) -> None:
         "step": (_is_count, "a whole number of at least 0"),
         "seed": (lambda value: type(value) is int and abs(value) < 2**64, "a whole number"),
         "loss_sums": (_are_losses, "a dictionary of finite numbers"),
-        "scaler": (lambda value: isinstance(value, dict), "a dictionary"),
+        "scaler": (_is_scaler, "a dictionary of finite numbers, as a loss scaler saves"),
         "config": (_has_batch_size, "a config"),
     }
     for key, (check, wanted) in checks.items():
@@ -96,9 +98,16 @@ def _check_resume(resume: Any, what: str) -> None:
         require(check(resume[key]), f"{what}, '{key}',", wanted)
     best = resume.get("best_l1", math.inf)
     require(isinstance(best, float | int) and best >= 0, f"{what}, 'best_l1',", "a number of at least 0")
-    for key, value in resume["scaler"].items():
-        number = isinstance(value, int | float) and math.isfinite(value) and value >= 0
-        require(isinstance(key, str) and number, f"{what}, 'scaler',", "a dictionary of finite numbers")
+    samples = resume.get("samples", 0)
+    require(type(samples) is int and samples >= 0, f"{what}, 'samples',", "a whole number of at least 0")
+
+
+def _is_scaler(value: Any) -> bool:
+    """Whether it is the state of a loss scaler; one that was not in use has an empty one."""
+    if not isinstance(value, dict):
+        return False
+    scale, steps = (value.get(key) for key in SCALE)
+    return not value or (isinstance(scale, float) and 0 < scale < MAX_SCALE and _is_count(steps))
 
 
 def _are_losses(value: Any) -> bool:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -125,6 +126,34 @@ def peak_memory_mib(device: torch.device) -> float | None:
         return None
     unit = 2**20 if sys.platform == "darwin" else 2**10  # getrusage counts bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def memory_left(device: torch.device) -> int | None:
+    """The bytes that the device can still give; None where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return system_memory_left()
+
+
+def system_memory_left() -> int | None:
+    """The bytes that the machine, its container and this process's limit leave; None outside of Linux."""
+    left = []
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kib = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+        left.append((kib["MemAvailable"] + kib["SwapFree"]) * 2**10)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        group = Path("/sys/fs/cgroup")
+        used = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        left.append(int((group / "memory.max").read_text(encoding="ascii")) - int(used["anon"]))
+    with contextlib.suppress(OSError, ValueError, ImportError):
+        import resource  # Windows has no such module
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            left.append(limit - pages * resource.getpagesize())
+    return min(left, default=None)
 
 
 # ---- Signals -----------------------------------------------------------------

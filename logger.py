@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from media.pictures import to_uint8, write_image
 from modules.errors import UserError
 from modules.paths import regular_file
 from trackers import NoTracker, Tracker
+
+MAX_LOG_BYTES = 2**30
 
 # ---- Scores ------------------------------------------------------------------
 
@@ -45,26 +48,26 @@ class Logger:
         zfill_num: int = 8,
         log_file_name: str = "log.txt",
         start: tuple[int, int] = (0, 0),
-        tracker: Tracker | None = None,
     ):
         self.folder = Path(log_dir)
         self.checkpoint_freq, self.zfill_num = checkpoint_freq, zfill_num
         self.visualizer = Visualizer(**(visualizer_params or {}))
         self.scores_path, self.machine_path = self.folder / log_file_name, self.folder / "log.jsonl"
-        self.tracker = tracker or NoTracker()
-        (self.folder / "train-vis").mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob("*.tmp"):
+        self.tracker: Tracker = NoTracker()
+        pictures = self.folder / "train-vis"
+        pictures.mkdir(parents=True, exist_ok=True)
+        self._forget_after(start)
+        for leftover in (path for folder in (self.folder, pictures) for path in folder.glob("*.tmp")):
             leftover.unlink()
-        self._forget_after(*start)
         set_aside_later(self.folder, start)
 
-    def _forget_after(self, epoch: int, step: int) -> None:
-        def happened(line: str) -> bool:
-            entry = json.loads(line)
-            return (entry["epoch"], entry.get("step", 0)) < (epoch, step) or entry["epoch"] < epoch
-
-        keep_lines(self.scores_path, lambda line: int(line.split(")")[0]) < epoch)
-        keep_lines(self.machine_path, happened)
+    def _forget_after(self, start: tuple[int, int]) -> None:
+        """Drop the lines of what the run does again. Both files are read before one is written."""
+        moments = {self.scores_path: moment_of_scores, self.machine_path: moment_of_entry}
+        kept = {path: lines_before(start, path, moment) for path, moment in moments.items() if path.exists()}
+        for path, text in kept.items():
+            with atomic_write(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
     def log_iter(self, epoch: int, step: int, losses: dict[str, float]) -> None:
         """Note the losses of one step; `step` counts within the epoch."""
@@ -141,14 +144,43 @@ class Logger:
         return content.get("epoch")
 
 
-def keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
-    """Drop the other lines of a text file, if it exists, and a last line that was not written to its end."""
-    if not path.exists():
-        return
-    lines = regular_file(path, UserError).read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = "".join(line for line in lines if line.endswith("\n") and wanted(line))
-    with atomic_write(path) as temporary:
-        temporary.write_text(kept, encoding="utf-8")
+Moment = tuple[int, float]  # epoch and step; a line of a whole epoch comes after all of its steps
+
+
+def moment_of_scores(line: str) -> Moment:
+    """The moment of a line of `log.txt`. Raises `ValueError` for a line of another kind."""
+    return int(line.split(")")[0]), math.inf
+
+
+def moment_of_entry(line: str) -> Moment:
+    """The moment of a line of `log.jsonl`. Raises `ValueError` for a line of another kind."""
+    entry = json.loads(line)
+    if not isinstance(entry, dict):
+        raise ValueError("no mapping")
+    epoch, step = entry.get("epoch"), entry.get("step", math.inf)
+    if not isinstance(epoch, int) or not isinstance(step, int | float):
+        raise ValueError("no epoch, or a step that is no number")
+    return epoch, step
+
+
+def lines_before(start: tuple[int, int], path: Path, moment: Callable[[str], Moment]) -> str:
+    """The lines of a log from before `start`, without a last one that was not written to its end.
+
+    Raises `UserError` for a line of which `moment` can't tell when it was written.
+    """
+    what = "is not what training wrote there; mend it, or move the file away and go on without it"
+    try:
+        *lines, _ = regular_file(path, UserError, MAX_LOG_BYTES).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: its text {what}") from error
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if moment(line) < start:
+                kept.append(line + "\n")
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: line {number} {what}") from error
+    return "".join(kept)
 
 
 # ---- Pictures ----------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import json
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.paths import regular_file
 from progress import Progress
+
+MAX_SCORES_BYTES = 2**28
 
 
 def reconstruction(
@@ -58,11 +62,20 @@ def reconstruction(
 
 
 def read_scores(path: Path) -> dict[str, dict]:
-    """The rows of an earlier run by video; none if there was none."""
+    """The rows of an earlier run by video. What can't be read counts as absent, so it is made anew."""
+    scores: dict[str, dict] = {}
     if not path.exists():
-        return {}
-    rows = pd.read_csv(regular_file(path, UserError), dtype={"video": str}).to_dict("records")
-    return {row["video"]: row for row in rows}
+        return scores
+    with (
+        contextlib.suppress(UnicodeDecodeError, csv.Error),
+        regular_file(path, UserError, MAX_SCORES_BYTES).open(encoding="utf-8", newline="") as file,
+    ):
+        for row in csv.DictReader(file):
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                frames, l1 = int(row["frames"]), float(row["l1"])
+                if row["video"] and 0 < frames < 10**9 and 0 <= l1 <= 1:
+                    scores[row["video"]] = {"video": row["video"], "frames": frames, "l1": l1}
+    return scores
 
 
 def write_scores(path: Path, scores: dict[str, dict]) -> None:

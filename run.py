@@ -12,13 +12,10 @@ animations are written beside the checkpoint, or into --log_dir.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import time
 from pathlib import Path
 
 import torch
-import yaml
 
 from animate import animate
 from batches import check_data
@@ -30,15 +27,16 @@ from checkpoint import (
     read_checkpoint,
 )
 from device import pick_device, process_group, rank
-from files import atomic_write
+from dry_run import check_step
 from frames_dataset import FramesDataset
-from logger import Visualizer
+from logger import Logger, Visualizer
 from modules.build import Networks, build_networks, read_config
 from modules.errors import UserError, command_line
+from modules.options import seed_number
 from modules.output import outlive_output
-from modules.schema import MAX_SEED
 from reconstruction import reconstruction
-from trackers import TRACKERS, make_tracker
+from run_folder import RunFolder
+from trackers import TRACKERS, check_tracker, make_tracker
 from train import train
 
 
@@ -90,16 +88,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def seed_number(text: str) -> int:
-    try:
-        number = int(text) if len(text) <= 20 else -1
-    except ValueError:
-        number = -1
-    if not 0 <= number <= MAX_SEED:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to {MAX_SEED}")
-    return number
-
-
 def gpu_numbers(text: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",")]
@@ -118,17 +106,23 @@ def main(argv: list[str] | None = None) -> None:
     # An unknown colormap is told now, and not after an epoch.
     Visualizer(**(config.get("visualizer_params") or {}))
     device = pick_device(options.device, options.device_ids)
-    checkpoint = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
+    if options.mode == "train":
+        check_tracker(options.tracker)
+        check_step(config, options.config, device, options.device_ids, options.precision)
     with process_group(device):
-        torch.manual_seed(options.seed or 0)  # of the initial weights; nothing else draws from this stream
-        networks = build_networks(config)
-        if options.verbose:
-            tell(*networks)
-        dataset = FramesDataset(is_train=options.mode == "train", **config["dataset_params"])
-        if checkpoint is None or options.mode == "train":
-            run_training(options, config, networks, checkpoint, dataset, device)
+        if options.mode == "train":
+            run_training(options, config, device)
         else:
-            run_inference(options, config, networks, checkpoint, dataset, device)
+            run_inference(options, config, device)
+
+
+def networks_of(options: argparse.Namespace, config: dict) -> Networks:
+    """The config's networks with fresh weights."""
+    torch.manual_seed(options.seed or 0)  # of the initial weights; nothing else draws from this stream
+    networks = build_networks(config)
+    if options.verbose:
+        tell(*networks)
+    return networks
 
 
 def tell(*lines: object) -> None:
@@ -140,58 +134,74 @@ def tell(*lines: object) -> None:
 # ---- Training ------------------------------------------------------------------
 
 
-def run_training(
+def run_training(options: argparse.Namespace, config: dict, device: torch.device) -> None:
+    """Go on with the run that has the checkpoint and a config of this name, or start a new one."""
+    outlive_output()  # days of training are worth more than a pipe that was closed
+    checkpoint = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
+    if checkpoint is not None and (folder := RunFolder(checkpoint.parent, options.config)).is_run():
+        with folder:
+            if rank() == 0:
+                folder.lock()
+            # Found again: until now another process may have gone on with this run.
+            train_in(folder, options, config, device, going_on=find_checkpoint(options.checkpoint))
+    else:
+        with RunFolder.new(options.log_dir or Path("log"), options.config) as folder:
+            train_in(folder, options, config, device, weights=checkpoint)
+
+
+def train_in(
+    folder: RunFolder,
     options: argparse.Namespace,
     config: dict,
-    networks: Networks,
-    checkpoint: Path | None,
-    dataset: FramesDataset,
     device: torch.device,
+    going_on: Path | None = None,
+    weights: Path | None = None,
 ) -> None:
-    outlive_output()  # days of training are worth more than a pipe that was closed
-    seed = options.seed or 0
+    """Train: from the checkpoint `going_on` of this folder, or in a new folder, perhaps from `weights`."""
+    networks, seed = networks_of(options, config), options.seed or 0
+    dataset = FramesDataset(is_train=True, **config["dataset_params"])
     test_dataset = None
     if "eval_freq" in config["train_params"]:
         test_dataset = FramesDataset(is_train=False, **config["dataset_params"])
-    if checkpoint is not None and is_run_of(checkpoint.parent, options.config):
-        log_dir, going_on = checkpoint.parent, checkpoint
-        content = read_checkpoint(checkpoint)
-        load_parts(content, networks._asdict(), checkpoint, options.config)  # before the run's config changes
-        seed = seed_of_run(content, checkpoint, options.seed)
-        tell(f"going on with {checkpoint}")
-    else:
-        going_on = None
-        if checkpoint is not None:
-            notes = load_for_finetuning(networks._asdict(), checkpoint, options.config)
-            tell(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule", *notes)
-        check_data(dataset, config["train_params"])
-        log_dir = new_run_folder(options.log_dir or Path("log"), options.config)
-    if options.set and rank() == 0:
-        record_changes(log_dir / options.config.name, config, options.set)
-    tracker = make_tracker(options.tracker, log_dir, config) if rank() == 0 else None
+    if going_on is not None:
+        content = read_checkpoint(going_on)
+        load_parts(content, networks._asdict(), going_on, options.config)  # before the run's config changes
+        seed = seed_of_run(content, going_on, options.seed)
+        tell(f"going on with {going_on}")
+    elif weights is not None:
+        notes = load_for_finetuning(networks._asdict(), weights, options.config)
+        tell(f"new run from the weights of {weights}, with fresh optimisers and schedule", *notes)
+    check_data(dataset, config["train_params"])
+
+    def open_logger(reached: tuple[int, int]) -> Logger:
+        """The logger of a run that starts at (epoch, step) `reached`; a new run gets its folder now."""
+        if going_on is None:
+            folder.make()
+        params = config["train_params"]
+        logger = Logger(
+            folder.path, params["checkpoint_freq"], config.get("visualizer_params"), start=reached
+        )
+        if options.set:
+            folder.record_changes(config, options.set)
+        logger.tracker = make_tracker(options.tracker, folder.path, config)
+        return logger
+
     stopped_by = train(
         config,
         *networks,
         checkpoint=going_on,
-        log_dir=log_dir,
+        log_dir=folder.path,
         dataset=dataset,
         device_ids=options.device_ids,
         device=device,
         seed=seed,
         precision=options.precision,
         test_dataset=test_dataset,
-        tracker=tracker,
+        open_logger=open_logger,
     )
-    if tracker is not None:
-        tracker.close()
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
-    tell(f"trained: {log_dir}")
-
-
-def is_run_of(folder: Path, config_path: Path) -> bool:
-    """Whether a folder is that of a training run with a config of this name."""
-    return (folder / "train-vis").is_dir() and (folder / config_path.name).exists()
+    tell(f"trained: {folder.path}")
 
 
 def seed_of_run(content: dict, checkpoint: Path, asked: int | None) -> int:
@@ -203,38 +213,13 @@ def seed_of_run(content: dict, checkpoint: Path, asked: int | None) -> int:
     return seed
 
 
-def new_run_folder(parent: Path, config_path: Path) -> Path:
-    """`<config>_<timestamp>` under `parent` with a copy of the config in it; only rank 0 makes it."""
-    log_dir = parent / f"{config_path.stem}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    if rank() == 0:
-        try:
-            log_dir.mkdir(parents=True)
-            shutil.copy(config_path, log_dir / config_path.name)
-        except OSError as error:
-            raise UserError(
-                f"{log_dir}: the run's folder can't be made ({error}); choose another --log_dir"
-            ) from error
-    return log_dir
-
-
-def record_changes(path: Path, config: dict, changes: list[str]) -> None:
-    """Replace the run's copy of its config by one that has the changes of `--set`."""
-    text = f"# {path.name} with --set {' '.join(changes)}\n" + yaml.safe_dump(config, sort_keys=False)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 # ---- Reconstruction and animation ----------------------------------------------
 
 
-def run_inference(
-    options: argparse.Namespace,
-    config: dict,
-    networks: Networks,
-    checkpoint: Path,
-    dataset: FramesDataset,
-    device: torch.device,
-) -> None:
+def run_inference(options: argparse.Namespace, config: dict, device: torch.device) -> None:
+    checkpoint = find_checkpoint(options.checkpoint)
+    networks = networks_of(options, config)
+    dataset = FramesDataset(is_train=False, **config["dataset_params"])
     generator, kp_detector = networks.generator.to(device), networks.kp_detector.to(device)
     load_for_inference(checkpoint, generator, kp_detector, options.config)
     folder = options.log_dir or checkpoint.parent

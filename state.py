@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from batches import EpochBatches
 from checkpoint import INFERENCE_NETWORKS, NETWORKS, load_parts, read_checkpoint
+from checkpoint_checks import SCALE
 from modules.build import Networks
 from modules.errors import CheckpointError
 
@@ -32,6 +33,7 @@ class TrainingState:
         self.config, self.seed = config, seed
         self.networks: dict[str, nn.Module] = networks._asdict()
         self.epoch, self.step = 0, 0
+        self.samples = 0  # of an epoch
         self.loss_sums: dict[str, float] = {}
         self.best_l1 = math.inf  # of the validations so far
         self.params = params = config["train_params"]
@@ -97,6 +99,7 @@ class TrainingState:
             "format": RESUME_FORMAT,
             "epoch": self.epoch,
             "step": self.step,
+            "samples": self.samples,
             "loss_sums": self.loss_sums,
             "best_l1": self.best_l1,
             "seed": self.seed,
@@ -118,16 +121,36 @@ class TrainingState:
             raise CheckpointError(
                 f"{path}: written by another version of this project (format {resume['format']})"
             )
+        self._check_data(resume, batches, path)
+        self.epoch, self.step, self.loss_sums = resume["epoch"], resume["step"], resume["loss_sums"]
+        self.best_l1 = resume.get("best_l1", math.inf)
+        self._load_scaler(resume["scaler"])
+
+    @staticmethod
+    def _check_data(resume: dict, batches: EpochBatches, path: str | Path) -> None:
+        """Raise `CheckpointError` if the rest of the epoch would not be the samples that are left of it."""
+        if not resume["step"]:
+            return
         batch_size = resume["config"]["train_params"]["batch_size"]
-        if resume["step"] and batch_size != batches.batch_size:
+        if batch_size != batches.batch_size:
             raise CheckpointError(
                 f"{path}: stopped in the middle of an epoch with batch_size {batch_size}, the config now "
                 f"says {batches.batch_size}; finish the epoch with the old value, or start from an earlier "
                 "checkpoint"
             )
-        self.epoch, self.step, self.loss_sums = resume["epoch"], resume["step"], resume["loss_sums"]
-        self.best_l1 = resume.get("best_l1", math.inf)
-        self.scaler.load_state_dict(resume["scaler"])
+        samples = resume.get("samples", batches.num_samples)  # older checkpoints don't say
+        if samples != batches.num_samples or resume["step"] > len(batches):
+            raise CheckpointError(
+                f"{path}: stopped in the middle of an epoch, after {resume['step']} steps, and the dataset "
+                f"was changed since: an epoch now has {batches.num_samples} samples; bring the old clips and "
+                "num_repeats back, go on from the checkpoint of a whole epoch, or start a new run from these "
+                "weights with a copy of the config under another name"
+            )
+
+    def _load_scaler(self, saved: dict) -> None:
+        """The scale of the losses goes on; a run that was in another precision begins with a fresh one."""
+        own = self.scaler.state_dict()
+        self.scaler.load_state_dict(own | {key: saved[key] for key in SCALE if key in saved and key in own})
 
     def _load_averages(self, content: dict, path: str | Path) -> None:
         """The averages go on; those of a run that had none begin with its weights."""

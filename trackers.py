@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from modules.errors import UserError
 
-TRACKERS = ("tensorboard", "wandb")
+TRACKERS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # and the modules they need
 
 
 class Tracker(Protocol):
@@ -80,18 +81,22 @@ class WandbTracker:
         self.run.finish()
 
 
-def make_tracker(name: str | None, folder: Path, config: dict[str, Any]) -> Tracker:
-    """The tracker called `name`; by default TensorBoard, or none where that is not installed.
+def check_tracker(name: str | None) -> None:
+    """Raise `UserError` if the tracker that was asked for is not installed."""
+    if name is not None:
+        try:
+            importlib.import_module(TRACKERS[name])
+        except ImportError as error:
+            raise UserError(
+                f"--tracker {name}: is not installed here; pip install {name}, or leave --tracker out"
+            ) from error
 
-    Raises `UserError` if the one that was asked for is not installed.
-    """
+
+def make_tracker(name: str | None, folder: Path, config: dict[str, Any]) -> Tracker:
+    """The tracker called `name`; by default TensorBoard, or none where that is not installed."""
+    if name == "wandb":
+        return WandbTracker(folder, config)
     try:
-        if name == "wandb":
-            return WandbTracker(folder, config)
         return TensorBoardTracker(folder)
-    except ImportError as error:
-        if name is None:
-            return NoTracker()
-        raise UserError(
-            f"--tracker {name}: is not installed here; pip install {name}, or leave --tracker out"
-        ) from error
+    except ImportError:
+        return NoTracker()

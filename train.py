@@ -6,9 +6,11 @@ state.py holds what a checkpoint holds; batches.py says where the data and all r
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,6 @@ from modules.util import frozen
 from progress import Progress
 from state import TrainingState, set_learning_rates
 from sync_batchnorm import DataParallelWithCallback
-from trackers import Tracker
 from validation import Validation
 
 SECONDS_PER_CHECKPOINT = 600  # what a power cut may cost
@@ -60,14 +61,16 @@ def train(
     seed: int = 0,
     precision: str = "fp32",
     test_dataset: FramesDataset | None = None,
-    tracker: Tracker | None = None,
+    open_logger: Callable[[tuple[int, int]], Logger] | None = None,
 ) -> int | None:
     """Train until `num_epochs`, or until a signal; return the number of the signal that ended it, if one did.
 
     `checkpoint`: one of the run in `log_dir`, to go on from. `device_ids`: with several, the batch is split
     over these GPUs. `precision`: "fp32", "bf16" or "fp16". `test_dataset`: for the validation that
-    `train_params.eval_freq` asks for. In a process group each rank takes its share of the batch, and rank 0
-    writes.
+    `train_params.eval_freq` asks for. `open_logger`: makes the logger of a run that starts at an (epoch,
+    step); by default a plain one in `log_dir`. It is called before the first step when a run goes on, and
+    after it in a new run, so that one that never trained leaves nothing. In a process group each rank takes
+    its share of the batch, and rank 0 writes.
     Raises `DatasetError` if there isn't one batch of data and `UserError` when a loss is not finite any more.
     """
     params = config["train_params"]
@@ -76,18 +79,20 @@ def train(
     networks = Networks(generator, discriminator, kp_detector)
     run = Run(config, networks, checkpoint, dataset, torch.device(device), device_ids, seed, precision)
     if rank() == 0:
-        run.logger = Logger(
-            log_dir,
-            params["checkpoint_freq"],
-            config.get("visualizer_params"),
-            start=(run.state.epoch, run.state.step),
-            tracker=tracker,
+        start = run.state.epoch, run.state.step
+        plain = functools.partial(
+            Logger, log_dir, params["checkpoint_freq"], config.get("visualizer_params"), start=start
         )
+        run.open_logger = plain if open_logger is None else functools.partial(open_logger, start)
+        if checkpoint is not None:
+            run.logger = run.open_logger()
         if test_dataset is not None and "eval_freq" in params:
             run.validation = Validation(test_dataset)
     with caught_signals() as run.caught, workers_ended(), run.progress:
         while not run.done:
             run.train_epoch()
+    if run.logger is not None:
+        run.logger.tracker.close()
     return run.stopped_by
 
 
@@ -113,6 +118,7 @@ class Run:
         accumulate = self.params.get("accumulate", 1)
         self.batches = EpochBatches(len(dataset), self.params["batch_size"], seed, accumulate)
         self.state = TrainingState(config, networks, device, seed, precision)
+        self.state.samples = self.batches.num_samples
         if checkpoint is not None:
             self.state.load(checkpoint, self.batches)
         self.models = full_models(config, networks, device, device_ids)
@@ -121,6 +127,7 @@ class Run:
         samples = left * self.params["batch_size"]
         self.progress = Progress(samples, "training", "samples", quiet=rank() != 0)
         self.logger: Logger | None = None
+        self.open_logger: Callable[[], Logger] | None = None
         self.validation: Validation | None = None
         self.caught: list[int] = []
         self.stopped_by: int | None = None
@@ -156,6 +163,8 @@ class Run:
         state = self.state
         note = f"epoch {state.epoch}, step {state.step}: {as_text(values)}"
         self.progress.advance(self.params["batch_size"], note)
+        if self.logger is None and self.open_logger is not None:
+            self.logger = self.open_logger()
         if self.logger is not None:
             self.logger.log_iter(state.epoch, state.step, values)
         state.count_step(values)
@@ -179,11 +188,11 @@ class Run:
             self.logger.log_epoch(epoch, losses, measured)
             if shown is not None:
                 self.logger.visualize_rec(epoch, *shown)
+            if improved:  # before the other, which says that this one is there
+                self.logger.save_cpk(epoch, state.content(epoch), BEST)
             if self.logger.checkpoint_is_due(epoch) or self.done or interrupted:
                 self.logger.save_cpk(epoch, state.content(epoch))
                 self.saved_at = time.monotonic()
-            if improved:
-                self.logger.save_cpk(epoch, state.content(epoch), BEST)
         if interrupted and not self.done:
             self.stopped_by = self.caught[0] if self.caught else signal.SIGTERM
 
@@ -212,8 +221,8 @@ class Run:
             return
         saved = "" if self.logger is None else f" Go on with --checkpoint {self.save_last(self.logger)}"
         raise UserError(
-            "a worker that loads data was killed, perhaps because memory ran out: lower "
-            f"train_params.num_workers.{saved}"
+            "a worker that loads data was killed or ended, perhaps because memory or open files (ulimit -n) "
+            f"ran out: lower train_params.num_workers.{saved}"
         ) from error
 
     def save_last(self, logger: Logger) -> Path:

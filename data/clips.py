@@ -33,6 +33,7 @@ SPLITS = ("train", "test")
 MIN_FRAMES = 2  # a training sample is two frames of a clip
 MIN_SIDE = 8  # pixels
 MAX_READ = 2**28  # bytes of frames decoded between two seeks
+MAX_LEDGER_BYTES = 2**30
 
 
 # ---- One clip ---------------------------------------------------------------
@@ -108,30 +109,35 @@ class Ledger:
 
     def _open(self, settings: dict[str, Any]) -> None:
         header, *lines = self._read() or [settings]
+        if not isinstance(header, dict):
+            raise DatasetError(f"{self.path}: its first line holds no settings; name a new folder")
         for key, value in settings.items():
             if header.get(key) != value:
                 raise DatasetError(
                     f"{self.out}: was made with {key} {header.get(key)}, not {value}; use that, "
                     "or a new folder"
                 )
-        self.clips = {line.pop("clip"): line for line in lines}
+        self.clips = {line.pop("clip"): line for line in lines if is_entry(line)}
         for split in SPLITS:
             (self.out / split).mkdir(parents=True, exist_ok=True)
         self._write(settings)
         self.remove_leftovers()
 
-    def _read(self) -> list[dict[str, Any]]:
-        """The lines, without one that a dying process left unfinished."""
+    def _read(self) -> list[Any]:
+        """What the lines hold; None for one that a dying process left unfinished, or that is damaged."""
         if not self.path.exists():
             if any((self.out / split).exists() for split in SPLITS):
                 raise DatasetError(
                     f"{self.out}: holds {' or '.join(SPLITS)} from elsewhere; name a new folder"
                 )
             return []
-        lines = []
-        for line in regular_file(self.path, DatasetError).read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+        text = regular_file(self.path, DatasetError, MAX_LEDGER_BYTES).read_text("utf-8", errors="replace")
+        lines: list[Any] = []
+        for line in text.splitlines():
+            try:
                 lines.append(json.loads(line))
+            except (ValueError, RecursionError):
+                lines.append(None)
         return lines
 
     def _write(self, settings: dict[str, Any]) -> None:
@@ -163,6 +169,21 @@ class Ledger:
     def name(self, target: Path) -> str:
         """ "train/name" of the clip at `target`."""
         return target.relative_to(self.out).as_posix()
+
+
+def is_entry(line: Any) -> bool:
+    """Whether a line of a ledger is what `Ledger.add` writes. A clip without one is looked at anew."""
+    if not isinstance(line, dict) or not isinstance(line.get("source"), str):
+        return False
+    name, frames, fps = line.get("clip"), line.get("frames"), line.get("fps")
+    return (
+        isinstance(name, str)
+        and name.startswith(tuple(f"{split}/" for split in SPLITS))
+        and type(frames) is int
+        and 0 < frames < 10**9
+        and isinstance(fps, int | float)
+        and 0 < fps < 10**6
+    )
 
 
 def make_clips(

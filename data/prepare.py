@@ -40,6 +40,7 @@ from files import portable_name, same_name
 from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
 from media.pictures import IMAGE_SUFFIXES
 from modules.errors import DatasetError, command_line
+from modules.options import seed_number
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -71,7 +72,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=0.1,
         help="part of the identities that goes to test/ (default 0.1)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the split (default 0)")
     parser.add_argument(
         "--check", metavar="DIR", type=Path, help="write nothing, tell what is wrong with a dataset"
     )

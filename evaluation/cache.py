@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from modules.errors import UserError
 from modules.paths import regular_file
 
 FOLDER = ".evaluation"  # hidden, so that no program takes it for a clip
+MAX_BYTES = 2**31  # of the 2,048 features of 250,000 frames
 
 
 class Cache:
@@ -28,8 +30,14 @@ class Cache:
     def load(self, what: str, clip: Path, key: str) -> np.ndarray | None:
         """The array that `store` wrote under this key, or None."""
         try:
-            with np.load(regular_file(_path_of(what, clip), UserError), allow_pickle=False) as content:
-                return content["values"] if str(content["key"]) == key else None
+            path = regular_file(_path_of(what, clip), UserError, MAX_BYTES)
+            with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    return None  # not ours, and could unpack to anything
+            with np.load(path, allow_pickle=False) as content:
+                values = content["values"]
+                is_ours = str(content["key"]) == key and values.dtype.kind in "fiu"
+                return values if is_ours else None
         except Exception:  # NumPy raises whatever the damage brings about
             return None
 

@@ -134,7 +134,7 @@ def _inspect(path: Path, frame_size: tuple[int, int] | None, cache: Cache) -> Ev
     is_strip = path.suffix.lower() in STRIP_SUFFIXES and not path.is_dir()
     fingerprint = _fingerprint(path) + (f" {frame_size}" if is_strip else "")
     shape = cache.load("shape", path, fingerprint)
-    if shape is None:
+    if shape is None or shape.shape != (3,) or shape.dtype.kind != "i" or shape.min() < 1:
         shape = np.array(_strip_shape(path, frame_size) if is_strip else _clip_shape(path))
         cache.store("shape", path, fingerprint, shape)
     length, height, width = shape.tolist()

@@ -65,7 +65,10 @@ def measure(
 
 def _cached_results(pair: Pair, tasks: list[Task], cache: Cache) -> Results:
     found = {task: cache.load(*task.place_and_key(pair)) for task in tasks}
-    return {task: values for task, values in found.items() if values is not None}
+    length = pair.real.length
+    return {
+        task: values for task, values in found.items() if values is not None and values.shape[:1] == (length,)
+    }
 
 
 def _by_role(tasks: list[Task], results: Results) -> Measured:

@@ -9,13 +9,15 @@ its traceback. This file imports nothing heavy, so that `--help` stays fast.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import functools
 import os
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -61,7 +63,7 @@ def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None
         setattr(argparse.ArgumentParser, "error", usage_error)  # noqa: B010  # mypy knows no other way
         warnings.formatwarning = lambda message, *place, **more: f"warning: {one_line(message)}\n"
         arguments, debug = without_debug(sys.argv[1:] if argv is None else argv)
-        with guarded_output() as stdout:
+        with guarded_output() as stdout, guarded_threads():
             status = run_main(main, arguments, debug)
             stdout.flush()
             if isinstance(stdout.failure, BrokenPipeError) and stdout.ends_program:
@@ -102,6 +104,27 @@ def usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     """What argparse says of a wrong option; a value that it repeats can hold line breaks."""
     parser.print_usage(sys.stderr)
     parser.exit(2, f"{parser.prog}: error: {one_line(message)}\n")
+
+
+@contextlib.contextmanager
+def guarded_threads() -> Iterator[None]:
+    """Within the block a failure of a library's thread that isn't a bug is one line, too.
+
+    The program hears of it in its own thread when it next asks something of that library.
+    """
+
+    def tell(failed: threading.ExceptHookArgs) -> None:
+        message = told(failed.exc_value) if isinstance(failed.exc_value, Exception) else None
+        if message is None:
+            before(failed)
+        else:
+            print(f"warning: {message}", file=sys.stderr)
+
+    before, threading.excepthook = threading.excepthook, tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def without_debug(arguments: list[str]) -> tuple[list[str], bool]:

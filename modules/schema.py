@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from modules.errors import ConfigError
 from modules.model import TERMS
+from modules.options import MAX_SEED
 from modules.vgg import RELU_X_1
 
 DEFAULT_FRAME_SHAPE = (256, 256, 3)  # that of the published configs
-MAX_SEED = 2**63 - 1
 MIN_SCALE = 1 / 1024
 TINY, HUGE = 1e-6, 10**6  # of what is multiplied and divided by
 

@@ -78,6 +78,8 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 def full_precision(like: Tensor) -> contextlib.AbstractContextManager:
     """A region without autocast, for products of coordinates: bf16's 8 bits would move them by pixels."""
+    if like.is_meta:  # which has no autocast
+        return contextlib.nullcontext()
     return torch.autocast(device_type=like.device.type, enabled=False)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from files import temporary_name
 from media.writer import VideoWriter
 from modules.errors import UserError
+from modules.options import MAX_SEED
 from progress import Progress
 from puppets.identity import Background, Puppet
 from puppets.landmarks import LANDMARKS, landmarks
@@ -85,10 +86,17 @@ def make_dataset(out: Path, videos: int, frames: int, size: int, format: str, se
 
     `format` is "png" or "mp4". Raises `UserError` if `out` exists or a number makes no sense.
     """
-    minima = {"videos": (videos, 2), "frames": (frames, 1), "size": (size, 16), "seed": (seed, 0)}
-    for name, (value, minimum) in minima.items():
+    bounds = {
+        "videos": (videos, 2, 10**6),
+        "frames": (frames, 1, 10**5),
+        "size": (size, 16, 2**12),
+        "seed": (seed, 0, MAX_SEED),
+    }
+    for name, (value, minimum, maximum) in bounds.items():
         if value < minimum:
             raise UserError(f"--{name} {value}: use {minimum} or more")
+        if value > maximum:
+            raise UserError(f"--{name} {value}: use {maximum} or less")
     if out.exists():
         raise UserError(f"--out {out} exists already; name a new folder, or remove it first")
     temporary = temporary_name(out)

@@ -283,6 +283,8 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path, capsys):
         (["in", "out", "--config", "x"], "--config goes with --check"),
         (["in", "out", "--size", "big"], "--size"),
         (["in", "out", "--test_share", "1"], "--test_share 1.0"),
+        (["in", "out", "--seed", "-1"], "--seed: '-1' is not a whole number from 0 to"),
+        (["in", "out", "--seed", str(2**63)], "is not a whole number from 0 to"),
         (["--check", "nowhere"], "nowhere: no such folder"),
     ],
 )

@@ -248,7 +248,15 @@ def test_clips_of_an_identity_share_the_puppet_but_not_the_scene(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "flag, value", [("--videos", "1"), ("--frames", "0"), ("--size", "8"), ("--seed", "-1")]
+    "flag, value",
+    [
+        ("--videos", "1"),
+        ("--videos", "1000000000"),
+        ("--frames", "0"),
+        ("--size", "8"),
+        ("--seed", "-1"),
+        ("--seed", str(2**63)),
+    ],
 )
 def test_a_number_that_makes_no_sense(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str

@@ -180,6 +180,13 @@ def test_what_is_gone_or_damaged_is_reported_and_the_rest_is_made(tmp_path):
     assert [path.name for path in (out / "train").iterdir()] == ["fetched#000000#000005"]
 
 
+def test_a_list_of_which_no_clip_can_be_had_is_an_error(tmp_path, capsys):
+    write_video(tmp_path / "out" / "videos" / "short.mp4", frames=10)
+    line = "short,20,60,0-0-32-32,25,64,32,test"
+    assert "none of its 1 clips can be had; see " in error_of(capsys, lambda: run(tmp_path, line))
+    assert [row[0] for row in report(tmp_path / "out")] == ["short"]
+
+
 def test_a_second_run_downloads_and_cuts_only_what_is_missing(tmp_path):
     program, log = downloader(tmp_path)
     lines = [

@@ -286,6 +286,7 @@ def test_a_tracker_that_is_not_installed_is_one_line(
     with pytest.raises(SystemExit):
         start(root, config_file(root), "--tracker", "wandb")
     assert "--tracker wandb: is not installed here; pip install wandb" in capsys.readouterr().err
+    assert not (root.parent / "log").exists()
 
 
 def test_curves_of_two_runs_are_drawn(root: Path) -> None:

@@ -99,7 +99,10 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{len(clips) - count} of {len(clips)} clips are finished already", file=sys.stderr)
     failures = make_clips(load, jobs, count, ledger, options.workers)
     print_summary(ledger)
-    write_report(options.out_folder / "report.csv", failures)
+    report = options.out_folder / "report.csv"
+    write_report(report, failures)
+    if len(failures) == len(clips):
+        raise DatasetError(f"{options.metadata}: none of its {len(clips)} clips can be had; see {report}")
 
 
 # ---- The list ---------------------------------------------------------------
