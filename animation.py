@@ -5,6 +5,7 @@ Shapes: `H, W` size that the model takes, `N, M` size of a larger result, `K` ke
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,13 @@ from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints
 from motion import Motion, smooth
+from pipelined import ahead, behind
 from progress import Progress
 
 Item = TypeVar("Item")
+
+FRAMES_AHEAD = 4  # that are read, in the model's size, before the networks need them
+FRAMES_BEHIND = 4  # that wait for the encoder
 
 # ---- What goes in and comes out ------------------------------------------------
 
@@ -133,12 +138,14 @@ def write_animation(
     best_frame = set_initial_frame(animators, driving, settings, show, cancelled)
     keypoints: list[Keypoints] = []
     done = 0
-    with show("animation", len(driving)) as progress:
-        detected = smoothed(
-            recorded(detect(animators[0], driving, cancelled), keypoints), driving.fps, settings.smooth
-        )
+    with (
+        show("animation", len(driving)) as progress,
+        behind(writer.write, FRAMES_BEHIND) as write,
+        detect(animators[0], driving, cancelled) as found,
+    ):
+        detected = smoothed(recorded(found, keypoints), driving.fps, settings.smooth)
         for outs in animate_together(animators, detected):
-            writer.write(result_frame(outs, source, settings.side_by_side))
+            write(result_frame(outs, source, settings.side_by_side))
             progress.advance(1)
             done += 1
     if done == 0:
@@ -198,11 +205,17 @@ def result_frame(outs: Sequence[dict], source: Source, side_by_side: bool) -> np
 # ---- Driving keypoints ---------------------------------------------------------
 
 
-def detect(animator: Animator, driving: Driving, cancelled: Callable[[], bool]) -> Iterator[dict]:
-    """ "kp_driving" of each frame as found, with the frame as "driving" where there is one."""
+@contextlib.contextmanager
+def detect(animator: Animator, driving: Driving, cancelled: Callable[[], bool]) -> Iterator[Iterator[dict]]:
+    """ "kp_driving" of each frame as found, with the frame as "driving" where there is one.
+
+    Within the block frames are read ahead.
+    """
     if isinstance(driving, SavedMotion):
-        return ({"kp_driving": kp} for kp in until(cancelled, driving.keypoints))
-    return animator.detect(map(to_tensor, until(cancelled, driving)))
+        yield ({"kp_driving": kp} for kp in until(cancelled, driving.keypoints))
+        return
+    with ahead(map(to_tensor, driving), FRAMES_AHEAD) as frames:
+        yield animator.detect(until(cancelled, frames))
 
 
 def until(cancelled: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item]:
@@ -250,8 +263,10 @@ def set_initial_frame(
         animators[0].start_from(to_tensor(driving[number]))
     else:
         keypoints: list[Keypoints] = []
-        with show("best frame", len(driving)) as progress:
-            detected = detect(animators[0], driving, cancelled)
+        with (
+            show("best frame", len(driving)) as progress,
+            detect(animators[0], driving, cancelled) as detected,
+        ):
             for item in smoothed(detected, driving.fps, settings.smooth):
                 keypoints.append(item["kp_driving"])
                 progress.advance(1)

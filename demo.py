@@ -15,6 +15,8 @@ Shapes: `h, w` size of a picture as it is, `H, W` size that the model takes.
 
 from __future__ import annotations
 
+import openmp  # noqa: F401 - sets how torch's threads wait
+
 import argparse
 import functools
 import sys
