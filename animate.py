@@ -25,6 +25,7 @@ from media.tensors import to_pixels
 from media.writer import VideoWriter
 from modules.errors import CheckpointError, UserError
 from modules.generator import OcclusionAwareGenerator
+from modules.inference import in_fast_form
 from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints, full_precision, inverse_2x2
 from pipelined import in_order
@@ -100,7 +101,8 @@ class Animator:
     `source`: (1, 3, H, W) in [0, 1]; it is encoded once, on the device where it and the networks are.
     `normalization_params`: arguments of `normalize_kp`; None drives with the frames' own keypoints, as
     reconstruction does. `batch_size`: driving frames that go through the networks together. `precision`:
-    "fp32", "bf16" or "fp16". `large`: the source as (1, 3, N, M), for predictions of that size (larger.py).
+    "fp32", "bf16" or "fp16"; networks in fast form have their own. `large`: the source as (1, 3, N, M), for
+    predictions of that size (larger.py).
     """
 
     def __init__(
@@ -115,9 +117,10 @@ class Animator:
     ):
         self.generator, self.kp_detector = generator.eval(), kp_detector.eval()
         self.source, self.normalization_params = source, normalization_params
-        self.batch_size, self.precision = batch_size, precision
+        self.batch_size = batch_size
+        self.precision = "fp32" if in_fast_form(generator) else precision
         self.kp_initial: Keypoints | None = None
-        with torch.inference_mode(), autocast(source.device, precision):
+        with torch.inference_mode(), autocast(source.device, self.precision):
             if large is None:
                 self.encoding = self.generator.encode(source)
             else:

@@ -141,10 +141,10 @@ def write_animation(
     with (
         show("animation", len(driving)) as progress,
         behind(writer.write, FRAMES_BEHIND) as write,
-        detect(animators[0], driving, cancelled) as found,
+        detect(animators[0], driving) as found,
     ):
         detected = smoothed(recorded(found, keypoints), driving.fps, settings.smooth)
-        for outs in animate_together(animators, detected):
+        for outs in until(cancelled, animate_together(animators, detected)):
             write(result_frame(outs, source, settings.side_by_side))
             progress.advance(1)
             done += 1
@@ -206,16 +206,16 @@ def result_frame(outs: Sequence[dict], source: Source, side_by_side: bool) -> np
 
 
 @contextlib.contextmanager
-def detect(animator: Animator, driving: Driving, cancelled: Callable[[], bool]) -> Iterator[Iterator[dict]]:
+def detect(animator: Animator, driving: Driving) -> Iterator[Iterator[dict]]:
     """ "kp_driving" of each frame as found, with the frame as "driving" where there is one.
 
     Within the block frames are read ahead.
     """
     if isinstance(driving, SavedMotion):
-        yield ({"kp_driving": kp} for kp in until(cancelled, driving.keypoints))
+        yield ({"kp_driving": kp} for kp in driving.keypoints)
         return
     with ahead(map(to_tensor, driving), FRAMES_AHEAD) as frames:
-        yield animator.detect(until(cancelled, frames))
+        yield animator.detect(frames)
 
 
 def until(cancelled: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item]:
@@ -265,9 +265,9 @@ def set_initial_frame(
         keypoints: list[Keypoints] = []
         with (
             show("best frame", len(driving)) as progress,
-            detect(animators[0], driving, cancelled) as detected,
+            detect(animators[0], driving) as detected,
         ):
-            for item in smoothed(detected, driving.fps, settings.smooth):
+            for item in until(cancelled, smoothed(detected, driving.fps, settings.smooth)):
                 keypoints.append(item["kp_driving"])
                 progress.advance(1)
         if cancelled():

@@ -56,7 +56,7 @@ from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
 from modules.errors import UserError, command_line
 from modules.generator import OcclusionAwareGenerator
-from modules.inference import fast_form
+from modules.inference import fast_form, paint_in
 from modules.keypoint_detector import KPDetector
 from motion import load_motion, model_fingerprint, save_motion
 from progress import Progress
@@ -77,13 +77,24 @@ MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
 
 
 def load_networks(
-    config: dict, config_path: str | Path, checkpoint: Path, device: torch.device, plain: bool
+    config: dict,
+    config_path: str | Path,
+    checkpoint: Path,
+    device: torch.device,
+    plain: bool,
+    precision: str = "fp32",
 ) -> tuple[OcclusionAwareGenerator, KPDetector]:
-    """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form."""
+    """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form.
+
+    That paints in bfloat16 for `precision` "bf16"; there is none in "fp16".
+    """
     generator, kp_detector = build_generator(config), build_kp_detector(config)
     load_for_inference(checkpoint, generator, kp_detector, config_path)
-    if device.type == "cpu" and not plain:
-        return fast_form(generator), fast_form(kp_detector)
+    if device.type == "cpu" and not plain and precision != "fp16":
+        generator, kp_detector = fast_form(generator), fast_form(kp_detector)
+        if precision == "bf16":
+            paint_in(generator, torch.bfloat16)
+        return generator, kp_detector
     return generator.to(device).eval(), kp_detector.to(device).eval()
 
 
@@ -237,8 +248,7 @@ def main(argv: list[str] | None = None) -> None:
         source = cut_source(picture, boxes, (size, large), settings.fit, options.paste_back)
         if isinstance(driving, FittedClip):
             driving.box = next(iter(cuts_of_driving(driving.clip, size, crops, detect).boxes), None)
-        plain = options.plain or settings.precision != "fp32"
-        networks = load_networks(config, config_path, checkpoint, device, plain)
+        networks = load_networks(config, config_path, checkpoint, device, options.plain, settings.precision)
         started = time.monotonic()
         written, stopped_by = write_until_signal(networks, source, driving, writer, settings)
     seconds = time.monotonic() - started
