@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="2 rounds instead of 7")
+    parser.add_argument("--quick", action="store_true", help="3 rounds instead of 7")
     parser.add_argument("--peer", type=Path, help="a checkout of the published code")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to a file")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     measured: list[Row] = []
     for name in options.parts:
         with tempfile.TemporaryDirectory() as folder:
-            measured += PARTS[name](peer, 2 if options.quick else 7, Path(folder))
+            measured += PARTS[name](peer, 3 if options.quick else 7, Path(folder))
     print(as_text(found, measured))
     if options.json is not None:
         content = {"machine": found, "rows": [row._asdict() for row in measured]}

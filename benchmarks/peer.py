@@ -87,7 +87,9 @@ def training_step() -> Turn:
 
 def samples() -> Turn:
     """Samples of a dataset with the augmentation of vox-256."""
-    # It imports a function for random splits, which is not called where train/ and test/ are.
+    import torchvision  # noqa: F401 - looks for scikit-learn, and must not find what follows
+
+    # A function for random splits is imported, and not called where train/ and test/ are.
     split = types.ModuleType("sklearn.model_selection")
     split.train_test_split = None  # type: ignore[attr-defined]
     sys.modules |= {"sklearn": types.ModuleType("sklearn"), "sklearn.model_selection": split}
