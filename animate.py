@@ -5,6 +5,7 @@ Shapes: `B` batch, `K` keypoints, `H, W` image size.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,8 +26,10 @@ from media.tensors import to_pixels
 from media.writer import VideoWriter
 from modules.errors import CheckpointError, UserError
 from modules.generator import OcclusionAwareGenerator
+from modules.inference import in_fast_form
 from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints, full_precision, inverse_2x2
+from pipelined import in_order
 from progress import Progress
 
 Item = TypeVar("Item")
@@ -99,7 +102,8 @@ class Animator:
     `source`: (1, 3, H, W) in [0, 1]; it is encoded once, on the device where it and the networks are.
     `normalization_params`: arguments of `normalize_kp`; None drives with the frames' own keypoints, as
     reconstruction does. `batch_size`: driving frames that go through the networks together. `precision`:
-    "fp32", "bf16" or "fp16". `large`: the source as (1, 3, N, M), for predictions of that size (larger.py).
+    "fp32", "bf16" or "fp16"; networks in fast form have their own. `large`: the source as (1, 3, N, M), for
+    predictions of that size (larger.py).
     """
 
     def __init__(
@@ -114,9 +118,10 @@ class Animator:
     ):
         self.generator, self.kp_detector = generator.eval(), kp_detector.eval()
         self.source, self.normalization_params = source, normalization_params
-        self.batch_size, self.precision = batch_size, precision
+        self.batch_size = batch_size
+        self.precision = "fp32" if in_fast_form(generator) else precision
         self.kp_initial: Keypoints | None = None
-        with torch.inference_mode(), autocast(source.device, precision):
+        with torch.inference_mode(), autocast(source.device, self.precision):
             if large is None:
                 self.encoding = self.generator.encode(source)
             else:
@@ -142,45 +147,52 @@ class Animator:
     def animate(self, frames: Iterable[Tensor], deformed: bool = False) -> Iterator[dict]:
         """Driving frames (3, H, W) in [0, 1] -> for each the generator's result, of batch size 1.
 
-        With it come what `detect` and `generate` give. No more than a batch of frames is held.
+        With it come what `detect` and `generate` give. A CPU's cores compute batches side by side
+        (`in_order`), and no more of them are held.
         """
         return self.generate(self.detect(frames), deformed)
 
-    @torch.inference_mode()
     def detect(self, frames: Iterable[Tensor]) -> Iterator[dict]:
         """Driving frames (3, H, W) in [0, 1] -> each as "driving" (1, 3, H, W), with its "kp_driving"."""
-        for batch in batched(frames, self.batch_size):
-            driving = torch.stack(batch).to(self.source)
-            with autocast(self.source.device, self.precision):
-                out = {"driving": driving, "kp_driving": self.kp_detector(driving)}
-            for i in range(len(batch)):
-                yield pick(out, i)
+        batches = batched(frames, self.batch_size)
+        return itertools.chain.from_iterable(in_order(self._detect_batch, batches, self.source.device))
 
     @torch.inference_mode()
+    def _detect_batch(self, batch: list[Tensor]) -> list[dict]:
+        driving = torch.stack(batch).to(self.source)  # (B, 3, H, W)
+        with autocast(self.source.device, self.precision):
+            out = {"driving": driving, "kp_driving": self.kp_detector(driving)}
+        return [pick(out, i) for i in range(len(batch))]
+
     def generate(self, detected: Iterable[dict], deformed: bool = False) -> Iterator[dict]:
         """Dictionaries with "kp_driving" of one frame -> each with the generator's result, of batch size 1.
 
         "kp_source" comes along and, where keypoints are transferred, "kp_norm". `deformed`: with the source
         image under the flow alone, which a `Visualizer` draws.
         """
-        for batch in batched(detected, self.batch_size):
-            kp_driving = join([item["kp_driving"] for item in batch], self.source.device)
-            with autocast(self.source.device, self.precision):
-                out = self._generate_batch(kp_driving, len(batch), deformed)
-            for i, item in enumerate(batch):
-                yield item | pick(out, i)
+        batches = batched(self._from_first(detected), self.batch_size)
+        generate_batch = functools.partial(self._generate_batch, deformed=deformed)
+        return itertools.chain.from_iterable(in_order(generate_batch, batches, self.source.device))
 
-    def _generate_batch(self, kp_driving: Keypoints, batch: int, deformed: bool) -> dict:
-        out: dict[str, Any] = {"kp_source": expand(self.kp_source, batch)}
-        if self.normalization_params is not None:
-            self.kp_initial = self.kp_initial or pick(kp_driving, 0)
-            out["kp_norm"] = normalize_kp(
-                self.kp_source, kp_driving, self.kp_initial, **self.normalization_params
-            )
-        kp = out.get("kp_norm", kp_driving)
-        out |= self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
+    def _from_first(self, detected: Iterable[dict]) -> Iterator[dict]:
+        """The same; movement is measured from the first, unless it is measured from another frame already."""
+        for item in detected:
+            if self.normalization_params is not None and self.kp_initial is None:
+                self.kp_initial = join([item["kp_driving"]], self.source.device)
+            yield item
+
+    @torch.inference_mode()
+    def _generate_batch(self, batch: list[dict], deformed: bool) -> list[dict]:
+        kp = kp_driving = join([item["kp_driving"] for item in batch], self.source.device)
+        out: dict[str, Any] = {"kp_source": expand(self.kp_source, len(batch))}
+        with autocast(self.source.device, self.precision):
+            if self.normalization_params is not None:
+                assert self.kp_initial is not None
+                kp = normalize_kp(self.kp_source, kp_driving, self.kp_initial, **self.normalization_params)
+                out["kp_norm"] = kp
+            out |= self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
         check_finite(*kp.values(), out["prediction"])
-        return out
+        return [item | pick(out, i) for i, item in enumerate(batch)]
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -5,6 +5,7 @@ Shapes: `H, W` size that the model takes, `N, M` size of a larger result, `K` ke
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,13 @@ from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints
 from motion import Motion, Record, smooth
+from pipelined import ahead, behind
 from progress import Progress
 
 Item = TypeVar("Item")
+
+FRAMES_AHEAD = 4  # that are read, in the model's size, before the networks need them
+FRAMES_BEHIND = 4  # that wait for the encoder
 
 # ---- What goes in and comes out ------------------------------------------------
 
@@ -153,12 +158,14 @@ def write_animation(
     best_frame = set_initial_frame(animators, driving, settings, show, cancelled)
     keypoints = Record()
     done = 0
-    with show("animation", len(driving)) as progress:
-        detected = smoothed(
-            recorded(detect(animators[0], driving, cancelled), keypoints), driving.fps, settings.smooth
-        )
-        for outs in animate_together(animators, detected):
-            writer.write(result_frame(outs, source, settings.side_by_side))
+    with (
+        show("animation", len(driving)) as progress,
+        behind(writer.write, FRAMES_BEHIND) as write,
+        detect(animators[0], driving) as found,
+    ):
+        detected = smoothed(recorded(found, keypoints), driving.fps, settings.smooth)
+        for outs in until(cancelled, animate_together(animators, detected)):
+            write(result_frame(outs, source, settings.side_by_side))
             progress.advance(1)
             done += 1
     if done == 0:
@@ -218,19 +225,24 @@ def result_frame(outs: Sequence[dict], source: Source, side_by_side: bool) -> np
 # ---- Driving keypoints ---------------------------------------------------------
 
 
-def detect(animator: Animator, driving: Driving, cancelled: Callable[[], bool]) -> Iterator[dict]:
-    """ "kp_driving" of each frame as found, with the frame as "driving" where there is one."""
+@contextlib.contextmanager
+def detect(animator: Animator, driving: Driving) -> Iterator[Iterator[dict]]:
+    """ "kp_driving" of each frame as found, with the frame as "driving" where there is one.
+
+    Within the block frames are read ahead.
+    """
     if isinstance(driving, SavedMotion):
-        return known_motion(driving, cancelled)
-    return animator.detect(map(to_tensor, until(cancelled, driving)))
-
-
-def known_motion(driving: SavedMotion, cancelled: Callable[[], bool]) -> Iterator[dict]:
-    keypoints = until(cancelled, driving.keypoints)
-    if driving.frames is None:
-        yield from ({"kp_driving": kp} for kp in keypoints)
+        yield known_motion(driving)
         return
-    for kp, frame in zip(keypoints, driving.frames, strict=False):  # the end may come early
+    with ahead(map(to_tensor, driving), FRAMES_AHEAD) as frames:
+        yield animator.detect(frames)
+
+
+def known_motion(driving: SavedMotion) -> Iterator[dict]:
+    if driving.frames is None:
+        yield from ({"kp_driving": kp} for kp in driving.keypoints)
+        return
+    for kp, frame in zip(driving.keypoints, driving.frames, strict=False):  # the end may come early
         yield {"kp_driving": kp, "driving": to_tensor(frame).unsqueeze(0)}
 
 
@@ -279,9 +291,11 @@ def set_initial_frame(
         animators[0].start_from(to_tensor(driving[number]))
     else:
         keypoints = Record()
-        with show("best frame", len(driving)) as progress:
-            detected = detect(animators[0], driving, cancelled)
-            for item in smoothed(detected, driving.fps, settings.smooth):
+        with (
+            show("best frame", len(driving)) as progress,
+            detect(animators[0], driving) as detected,
+        ):
+            for item in until(cancelled, smoothed(detected, driving.fps, settings.smooth)):
                 keypoints.append(item["kp_driving"])
                 progress.advance(1)
         if cancelled():

@@ -15,6 +15,8 @@ Shapes: `h, w` size of a picture as it is, `H, W` size that the model takes.
 
 from __future__ import annotations
 
+import openmp  # noqa: F401 - sets how torch's threads wait
+
 import argparse
 import sys
 from collections.abc import Iterable, Mapping
@@ -92,11 +94,10 @@ def main(argv: list[str] | None = None) -> None:
     for driving in drivings.values():
         check_best_frame(job.settings.best_frame, driving)
     device = pick_device("cpu" if options.cpu else options.device)
-    plain = options.plain or job.settings.precision != "fp32"
 
     def networks() -> Networks:
         """Loaded after faces were looked for: who gave the wrong picture should not wait."""
-        return load_networks(config, config_path, checkpoint, device, plain)
+        return load_networks(config, config_path, checkpoint, device, options.plain, job.settings.precision)
 
     def keep(path: Path, motion: Iterable[Keypoints]) -> None:
         """Save the motion of a driving video if that is asked for."""

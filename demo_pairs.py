@@ -30,6 +30,7 @@ from animation import (
     cut_source,
     detect,
     make_animators,
+    until,
     write_animation,
 )
 from demo_inputs import Pair
@@ -269,9 +270,10 @@ def whole_bar(pairs: Sequence[Pair], drivings: Mapping[Path, Driving], job: Job)
 def analyse(animator: Animator, driving: FittedClip, bar: Progress, stop: Callable[[], bool]) -> Motion:
     """The keypoints of a driving video as they are found."""
     keypoints = Record()
-    for item in detect(animator, driving, stop):
-        keypoints.append(item["kp_driving"])
-        bar.advance(1, f"motion of {driving.path.name}")
+    with detect(animator, driving) as found:
+        for item in until(stop, found):
+            keypoints.append(item["kp_driving"])
+            bar.advance(1, f"motion of {driving.path.name}")
     values = {name: block[: keypoints.length].float() for name, block in keypoints.blocks.items()}
     return Motion(values, driving.fps)
 

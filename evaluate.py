@@ -11,6 +11,8 @@ that was stopped goes on, and a second is quick.
 
 from __future__ import annotations
 
+import openmp  # noqa: F401 - sets how torch's threads wait
+
 import argparse
 from pathlib import Path
 from typing import Any

@@ -18,7 +18,7 @@ from media.tensors import to_tensor
 from modules.build import build_generator, build_kp_detector, frame_shape
 from modules.errors import UserError
 from modules.generator import OcclusionAwareGenerator
-from modules.inference import fast_form
+from modules.inference import fast_form, paint_in
 from modules.keypoint_detector import KPDetector
 from motion import model_fingerprint
 
@@ -26,13 +26,24 @@ Networks = tuple[OcclusionAwareGenerator, KPDetector]
 
 
 def load_networks(
-    config: dict, config_path: str | Path, checkpoint: Path, device: torch.device, plain: bool
+    config: dict,
+    config_path: str | Path,
+    checkpoint: Path,
+    device: torch.device,
+    plain: bool,
+    precision: str = "fp32",
 ) -> Networks:
-    """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form."""
+    """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form.
+
+    That paints in bfloat16 for `precision` "bf16"; there is none in "fp16".
+    """
     generator, kp_detector = build_generator(config), build_kp_detector(config)
     load_for_inference(checkpoint, generator, kp_detector, config_path)
-    if device.type == "cpu" and not plain:
-        return fast_form(generator), fast_form(kp_detector)
+    if device.type == "cpu" and not plain and precision != "fp16":
+        generator, kp_detector = fast_form(generator), fast_form(kp_detector)
+        if precision == "bf16":
+            paint_in(generator, torch.bfloat16)
+        return generator, kp_detector
     return generator.to(device).eval(), kp_detector.to(device).eval()
 
 

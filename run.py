@@ -11,6 +11,8 @@ animations are written beside the checkpoint, or into --log_dir.
 
 from __future__ import annotations
 
+import openmp  # noqa: F401 - sets how torch's threads wait
+
 import argparse
 import sys
 from pathlib import Path

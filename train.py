@@ -44,7 +44,7 @@ from state import TrainingState, set_learning_rates
 from sync_batchnorm import DataParallelWithCallback
 from validation import Validation
 
-SECONDS_PER_CHECKPOINT = 600  # what a power cut may cost
+SECONDS_PER_CHECKPOINT: float = 600  # what a power cut may cost
 FIRST_PICTURE = 100  # steps; further ones follow after twice, four times, … as many
 
 

@@ -44,7 +44,8 @@ def fast_form(network: Network) -> Network:
 
     Blocks that it knows get other layers; everything else stays as it is. Later training of the original does
     not change it, and it can't be trained itself. Meant for CPUs. It runs on any device and in float32 or
-    float64; in half precision the Winograd transforms lose digits.
+    float64; `paint_in` makes a generator faster where half precision is. It is nothing for autocast: in half
+    precision the Winograd transforms lose digits.
     """
     fast = copy.deepcopy(network).eval().requires_grad_(False)
     for module in list(fast.modules()):
@@ -52,6 +53,23 @@ def fast_form(network: Network) -> Network:
         if type(module) in SWAPS:
             SWAPS[type(module)](module)
     return fast.eval().to(memory_format=torch.channels_last)  # eval again, for the new layers
+
+
+def paint_in(generator: OcclusionAwareGenerator, dtype: torch.dtype) -> None:
+    """From now on a generator in fast form multiplies in `dtype`, such as bfloat16, where it paints.
+
+    That is in bottleneck and decoder. Maps, sums and transforms keep theirs. So does the motion: beside an
+    edge a flow that is off by half a pixel changes a picture by half of the edge's height.
+    """
+    for part in (generator.bottleneck, generator.up_blocks):
+        for module in part.modules():
+            if isinstance(module, ProductLayer):
+                module.multiply_in(dtype)
+
+
+def in_fast_form(network: nn.Module) -> bool:
+    """Whether `fast_form` made this network."""
+    return any(isinstance(module, ProductLayer) for module in network.modules())
 
 
 def swap_in_same_block(block: SameBlock2d) -> None:
@@ -142,10 +160,28 @@ def bias_of(conv: nn.Conv2d) -> Tensor:
     return conv.bias.detach().clone()
 
 
+# ---- Products ----------------------------------------------------------------
+
+
+class ProductLayer(nn.Module):
+    """A layer of matrix products, whose dtype may be narrower than that of maps, sums and transforms."""
+
+    def multiply_in(self, dtype: torch.dtype) -> None:
+        """Store the factors of products in `dtype`."""
+        for name, factor in self.named_buffers(recurse=False):
+            if name != "bias":
+                setattr(self, name, factor.to(dtype))
+
+
+def product(x: Tensor, factor: Tensor) -> Tensor:
+    """x @ factor in the dtype of `factor`, returned in that of x."""
+    return (x.to(factor.dtype) @ factor).to(x.dtype)
+
+
 # ---- Winograd convolution ----------------------------------------------------
 
 
-class WinogradConv2d(nn.Module):
+class WinogradConv2d(ProductLayer):
     """A 3×3 convolution with padding 1 as Winograd's F(4×4, 3×3): (B, C, H, W) -> (B, O, H, W).
 
     Lavin & Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016. The output is cut into
@@ -195,7 +231,7 @@ class WinogradConv2d(nn.Module):
         tiles = x.new_empty(6, 6, batch, rows, columns, x.shape[3])  # (6 columns, 6 rows, B, R, S, C)
         winograd_input([strips[:, :, :, j : j + 4 * columns - 3 : 4] for j in range(6)], tiles)
         # ⊙, summed over the channels.
-        products = tiles.flatten(0, 1).flatten(1, 3) @ self.weight  # (36, B·R·S, O)
+        products = product(tiles.flatten(0, 1).flatten(1, 3), self.weight)  # (36, B·R·S, O)
         products[7] += self.bias  # the product at point (1, 1) enters every output once
         products = products.view(6, 6, batch, rows, columns, width)
         # Aᵀ · A: the columns of every tile, then its rows, straight to where they belong.
@@ -240,7 +276,7 @@ def add_and_subtract(a: Tensor, b: Tensor, factor: float = 1) -> None:
 # ---- Convolution of an upsampled map -----------------------------------------
 
 
-class UpsampledConv2d(nn.Module):
+class UpsampledConv2d(ProductLayer):
     """Nearest upsampling by 2, then a 3×3 convolution with padding 1: (B, C, H, W) -> (B, O, 2H, 2W).
 
     Along one axis the three taps v, w, u of an output see only two different pixels. With s = v + w + u and
@@ -289,11 +325,11 @@ class UpsampledConv2d(nn.Module):
         dy = inner[:, 1:] - inner[:, :-1]  # (B, R + 1, S, C)
         dx = x[:, :, 1:] - x[:, :, :-1]  # (B, R + 2, S + 1, C)
         dxdy = dx[:, 1:] - dx[:, :-1]  # (B, R + 1, S + 1, C)
-        pixel = inner[:, 1:-1].contiguous() @ self.of_pixel  # (B, R, S, O)
+        pixel = product(inner[:, 1:-1].contiguous(), self.of_pixel)  # (B, R, S, O)
         pixel += self.bias
-        by_dy = (dy @ self.of_dy).unflatten(-1, (2, -1))  # (B, R + 1, S, 2, O)
-        by_dx = (dx[:, 1:-1].contiguous() @ self.of_dx).unflatten(-1, (2, -1))  # (B, R, S + 1, 2, O)
-        by_both = (dxdy @ self.of_dxdy).unflatten(-1, (2, 2, -1))  # (B, R + 1, S + 1, 2, 2, O)
+        by_dy = product(dy, self.of_dy).unflatten(-1, (2, -1))  # (B, R + 1, S, 2, O)
+        by_dx = product(dx[:, 1:-1].contiguous(), self.of_dx).unflatten(-1, (2, -1))  # (B, R, S + 1, 2, O)
+        by_both = product(dxdy, self.of_dxdy).unflatten(-1, (2, 2, -1))  # (B, R + 1, S + 1, 2, 2, O)
         # Output a, b of a pixel takes the differences towards its own side: before the pixel or behind it.
         for a in range(2):
             above = by_dy[:, a : a + rows, :, a].add_(pixel)  # (B, R, S, O)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -124,17 +124,41 @@ def test_animator_measures_movement_from_the_frame_it_is_told(networks: Pair) ->
     assert not torch.allclose(results[0]["kp_norm"]["value"], animator.kp_source["value"])
 
 
-def test_animator_holds_no_more_than_a_batch_of_frames(networks: Pair) -> None:
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """`torch.set_num_threads` for the time of a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("threads", "held"), [(1, 2), (2, 10)])
+def test_animator_holds_few_batches_of_frames(
+    networks: Pair, set_threads: Callable[[int], None], threads: int, held: int
+) -> None:
+    set_threads(threads)
     asked = []
 
     def frames() -> Iterator[torch.Tensor]:
-        for i, frame in enumerate(images(6)):
+        for i, frame in enumerate(images(30)):
             asked.append(i)
             yield frame
 
     stream = Animator(*networks, images(1), batch_size=2).animate(frames())
     next(stream)
-    assert asked == [0, 1]
+    assert asked == list(range(held))
+
+
+def test_frames_side_by_side_are_what_they_are_alone(
+    networks: Pair, set_threads: Callable[[int], None]
+) -> None:
+    source, driving = images(1), images(9, seed=1)
+    results = []
+    for threads in (1, 2):
+        set_threads(threads)
+        animator = Animator(*networks, source, dict.fromkeys(SWITCHES, True))
+        results.append(torch.cat([out["prediction"] for out in animator.animate(driving)]))
+    torch.testing.assert_close(*results)
 
 
 # ---- Pictures ----------------------------------------------------------------

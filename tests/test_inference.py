@@ -16,11 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import modules.inference
+from modules.build import build_generator, build_kp_detector
 from modules.dense_motion import DenseMotionNetwork
 from modules.generator import OcclusionAwareGenerator
-from modules.inference import FourPixelConv2d, UpsampledConv2d, WinogradConv2d, fast_form, fold
+from modules.inference import (
+    FourPixelConv2d,
+    UpsampledConv2d,
+    WinogradConv2d,
+    fast_form,
+    fold,
+    in_fast_form,
+    paint_in,
+)
 from modules.keypoint_detector import KPDetector
 from modules.util import DownBlock2d, Hourglass, Keypoints, ResBlock2d, SameBlock2d, UpBlock2d, joint_conv
+from tests.small import images, randomize, small_config
 
 
 def trained(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -347,3 +357,28 @@ def test_another_backbone_works_and_stays_as_it_is() -> None:
         assert_same(found[name], expected[name])
     assert isinstance(fast.predictor.blocks[0].norm, nn.BatchNorm2d)
     assert isinstance(fast.predictor.blocks[2].norm, nn.Identity)
+
+
+# ---- Half precision ----------------------------------------------------------
+
+
+def test_painting_in_bfloat16_is_close_and_leaves_the_motion_alone() -> None:
+    torch.manual_seed(0)
+    config = small_config()
+    generator = randomize(build_generator(config)).eval()
+    kp_detector = randomize(build_kp_detector(config)).eval()
+    source, driving = images(2).split(1)
+    kp_source, kp_driving = kp_detector(source), kp_detector(driving)
+    fast, half = fast_form(generator), fast_form(generator)
+    paint_in(half, torch.bfloat16)
+    plain, other = (network(source, kp_driving=kp_driving, kp_source=kp_source) for network in (fast, half))
+    assert other["prediction"].dtype == torch.float32
+    difference = (other["prediction"] - plain["prediction"]).abs()
+    assert 0 < difference.max() < 3 / 255
+    for name in ("mask", "occlusion_map", "deformed"):
+        assert torch.equal(other[name], plain[name]), name
+
+
+def test_networks_in_fast_form_are_told_from_plain_ones() -> None:
+    generator = build_generator(small_config())
+    assert in_fast_form(fast_form(generator)) and not in_fast_form(generator)

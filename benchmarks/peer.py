@@ -1,0 +1,113 @@
+"""The published code's way to do what jobs.py measures: `python benchmarks/peer.py CHECKOUT NAME [FOLDER]`.
+
+CHECKOUT is one of https://github.com/AliaksandrSiarohin/first-order-model. Its own modules are imported, so
+this file imports none of this project's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+CHECKOUT = Path(sys.argv[1])
+sys.path.insert(0, str(CHECKOUT))
+JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
+AUGMENTATION = {"flip_param": {"horizontal_flip": True, "time_flip": True}, "jitter_param": JITTER}
+
+Turn = Callable[[], float]
+
+
+def networks() -> tuple[dict, Any, Any]:
+    """The config, and generator and keypoint detector, of vox-256."""
+    from modules.generator import OcclusionAwareGenerator  # the checkout's
+    from modules.keypoint_detector import KPDetector
+
+    config = yaml.safe_load((CHECKOUT / "config" / "vox-256.yaml").read_text())
+    model, common = config["model_params"], config["model_params"]["common_params"]
+    generator = OcclusionAwareGenerator(**model["generator_params"], **common)
+    return config, generator, KPDetector(**model["kp_detector_params"], **common)
+
+
+def frames() -> Turn:
+    """Frames as its `make_animation` makes them, without the transfer of keypoints."""
+    _, generator, kp_detector = networks()
+    generator.eval()
+    kp_detector.eval()
+    source, driving = torch.rand(1, 3, 256, 256), torch.rand(4, 1, 3, 256, 256)
+
+    @torch.no_grad()
+    def turn() -> float:
+        start = time.perf_counter()
+        kp_source = kp_detector(source)
+        for frame in driving:
+            out = generator(source, kp_source=kp_source, kp_driving=kp_detector(frame))
+            out["prediction"].data.cpu().numpy()
+        return 1000 * (time.perf_counter() - start) / len(driving)
+
+    return turn
+
+
+def training_step() -> Turn:
+    """A step as its train.py makes it, with a random VGG-19."""
+    import torchvision
+
+    vgg19 = torchvision.models.vgg19
+    torchvision.models.vgg19 = lambda pretrained: vgg19()
+    from modules.discriminator import MultiScaleDiscriminator
+    from modules.model import GeneratorFullModel
+
+    config, generator, kp_detector = networks()
+    model = config["model_params"]
+    discriminator = MultiScaleDiscriminator(**model["discriminator_params"], **model["common_params"])
+    full = GeneratorFullModel(kp_detector, generator, discriminator, config["train_params"])
+    optimizers = [
+        torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        for network in (generator, kp_detector)
+    ]
+    x = {name: torch.rand(1, 3, 256, 256) for name in ("source", "driving")}
+
+    def turn() -> float:
+        start = time.perf_counter()
+        losses, _ = full(x)
+        sum(value.mean() for value in losses.values()).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return 1000 * (time.perf_counter() - start)
+
+    return turn
+
+
+def samples() -> Turn:
+    """Samples of a dataset with the augmentation of vox-256."""
+    import torchvision  # noqa: F401 - looks for scikit-learn, and must not find what follows
+
+    # A function for random splits is imported, and not called where train/ and test/ are.
+    split = types.ModuleType("sklearn.model_selection")
+    split.train_test_split = None  # type: ignore[attr-defined]
+    sys.modules |= {"sklearn": types.ModuleType("sklearn"), "sklearn.model_selection": split}
+    from frames_dataset import FramesDataset
+
+    torch.set_num_threads(1)
+    dataset: Any = FramesDataset(sys.argv[3], augmentation_params=AUGMENTATION)
+
+    def turn() -> float:
+        start = time.perf_counter()
+        for number in range(len(dataset)):
+            dataset[number]
+        return 1000 * (time.perf_counter() - start) / len(dataset)
+
+    return turn
+
+
+if __name__ == "__main__":
+    from turns import serve  # type: ignore[import-not-found]  # beside this file; `benchmarks` would be imported with all of this project
+
+    serve({"frames": frames, "step": training_step, "samples": samples}[sys.argv[2]]())
