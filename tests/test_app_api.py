@@ -213,7 +213,11 @@ def test_the_command_is_read_by_the_demo() -> None:
     assert "'me at home.png'" in line
     options = demo.parse(shlex.split(line)[2:])
     assert options.find_best_frame and options.smooth == 0.5 and options.face == "2" and options.paste_back
-    assert str(options.source_image) == "me at home.png" and options.relative and options.adapt_scale
+    assert (
+        [str(path) for path in options.source_image] == ["me at home.png"]
+        and options.relative
+        and options.adapt_scale
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,16 @@ from pipelined import ahead, behind, frame_pool, in_order
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def two_threads():
+@pytest.fixture(autouse=True)
+def threads_stay():
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import sys
@@ -199,6 +198,8 @@ def kill_worker(pid: int, rng: random.Random) -> None:
 
 
 def fill_disk(pid: int, rng: random.Random) -> None:
+    import resource  # Unix alone has it
+
     size = rng.randrange(MAX_FILE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, size))
 
