@@ -39,6 +39,7 @@ COLUMNS: dict[str, tuple[str, Callable[[dict], float]]] = {
     "L1": (".4f", lambda figures: figures["reconstruction"]["l1"]),
     "L1 / copy": (".3f", lambda figures: figures["reconstruction"]["l1_over_copy"]),
     "SSIM": (".3f", lambda figures: figures["reconstruction"]["ssim"]),
+    "torn pixels": (".2%", lambda figures: figures["reconstruction"]["torn"]),
     "landmark error": (".1%", lambda figures: figures["landmark_error"]["mean"]),
     "motion correlation": (".3f", lambda figures: figures["motion_correlation"]["mean"]),
     "face colour": (".4f", lambda figures: figures["face_colour"]["result_to_source"]),

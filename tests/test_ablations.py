@@ -12,7 +12,7 @@ from puppets.dataset import make_dataset
 
 def figures(l1: float) -> dict:
     return {
-        "reconstruction": {"l1": l1, "l1_over_copy": 10 * l1, "ssim": 0.5},
+        "reconstruction": {"l1": l1, "l1_over_copy": 10 * l1, "ssim": 0.5, "torn": 0.02},
         "landmark_error": {"mean": 0.1},
         "motion_correlation": {"mean": 0.9},
         "face_colour": {"result_to_source": 0.02},
@@ -21,7 +21,9 @@ def figures(l1: float) -> dict:
 
 
 def test_a_row_has_the_mean_of_the_seeds_and_their_spread() -> None:
-    assert ablations.row("full", [figures(0.03)]).startswith("| full | 1 | 0.0300 | 0.300 | 0.500 | 10.0% |")
+    assert ablations.row("full", [figures(0.03)]).startswith(
+        "| full | 1 | 0.0300 | 0.300 | 0.500 | 2.00% | 10.0% |"
+    )
     assert ablations.row("full", [figures(0.03), figures(0.05)]).startswith(
         "| full | 2 | 0.0400 ± 0.0141 | 0.400 ± 0.141 | 0.500 ± 0.000 |"
     )
