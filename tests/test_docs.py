@@ -116,6 +116,8 @@ class Parsed(Exception):
 def check_program(monkeypatch: pytest.MonkeyPatch, module_name: str, arguments: list[str]) -> None:
     """Let a program of ours read its arguments, and do nothing else. A wrong one is a `SystemExit`."""
     module = importlib.import_module(module_name)
+    if hasattr(module, "__path__"):  # a package, as `python -m` runs it
+        module = importlib.import_module(f"{module_name}.__main__")
     if hasattr(module, "parse"):
         module.parse(arguments)  # with its checks of what goes together
         return
