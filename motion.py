@@ -30,8 +30,8 @@ from modules.util import Keypoints
 SIGMA = 0.06  # seconds, of the Gaussian at strength 1
 REACH = 4  # sigmas, beyond which a frame has no weight
 MIN_CUTOFF = 0.7  # Hz, at rest and at strength 1
-# Hz for each unit of speed. A speed of 1 crosses half of the picture in a second; Jacobians have no unit.
-BETA = {"value": 10.0, "jacobian": 1.2}
+# Hz for each unit of speed: half of the picture, or a Jacobian's own size, in a second.
+BETA = 10.0
 SPEED_CUTOFF = 1.0  # Hz, as in the paper
 
 
@@ -101,13 +101,20 @@ class OneEuroFilter:
             return tensor
         change = (tensor - self.last[name]) * self.rate  # (1, K, ...)
         self.speed[name] = torch.lerp(self.speed[name], change, self.share(SPEED_CUTOFF))
-        speed = self.speed[name].flatten(2).norm(dim=-1).view(*tensor.shape[:2], *[1] * (tensor.ndim - 2))
-        cutoff = MIN_CUTOFF / self.strength + BETA[name] * speed
+        speed = size_of(self.speed[name])
+        if name == "jacobian":  # how large those of a model are means nothing, only their ratios do
+            speed = speed / size_of(self.last[name]).clamp(min=1e-6)
+        cutoff = MIN_CUTOFF / self.strength + BETA * speed
         return torch.lerp(self.last[name], tensor, self.share(cutoff))
 
     def share(self, cutoff: float | Tensor) -> float | Tensor:
         """The share that a new value gets in a low-pass filter with a cut-off frequency in Hz."""
         return 1 / (1 + self.rate / (2 * math.pi * cutoff))
+
+
+def size_of(tensor: Tensor) -> Tensor:
+    """The norm of each keypoint's vector or matrix: (1, K, 1) or (1, K, 1, 1)."""
+    return tensor.flatten(2).norm(dim=-1).view(*tensor.shape[:2], *[1] * (tensor.ndim - 2))
 
 
 # ---- Kept keypoints ------------------------------------------------------------

@@ -93,6 +93,14 @@ def test_jitter_falls_to_a_fifth_and_nothing_is_late(
     assert abs(lag(series(smoother(driving), part), series(driving, part))) < max_lag
 
 
+def test_the_live_filter_does_not_depend_on_the_scale_of_a_models_jacobians(
+    detected: dict[str, list[Keypoints]],
+) -> None:
+    larger = [kp | {"jacobian": 10 * kp["jacobian"]} for kp in detected["driving"]]
+    for plain, scaled in zip(live(detected["driving"]), live(larger), strict=True):
+        torch.testing.assert_close(scaled["jacobian"], 10 * plain["jacobian"], rtol=1e-4, atol=1e-4)
+
+
 def test_lag_is_measured() -> None:
     times = np.arange(60.0)[:, None]
     assert lag(np.sin((times - 0.7) / 5), np.sin(times / 5)) == pytest.approx(0.7, abs=0.05)
