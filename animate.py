@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
 from device import autocast
@@ -83,6 +82,8 @@ def hull_area(points: Tensor) -> float:
 
     Raises `CheckpointError` for NaN.
     """
+    from scipy.spatial import ConvexHull, QhullError  # a tenth of the time to the first frame
+
     check_finite(points)
     try:
         return ConvexHull(points.detach().cpu().double().numpy()).volume

@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from device import caught_signals
 from modules.errors import UserError, command_line
+from signals import caught_signals
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 

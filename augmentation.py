@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch.nn import functional
 
 from media.pictures import to_float
-from modules.schema import AUGMENTATION, check_keys
+from modules.schema import AUGMENTATION
+from modules.values import check_keys
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # planes -> planes
 
@@ -107,6 +107,8 @@ class RandomRotation:
 
     def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         angle = rng.uniform(self.low, self.high)
+        from scipy import ndimage  # slow, and only rotation needs it
+
         return ndimage.rotate(planes, angle, axes=(3, 2), reshape=False, order=1, mode="constant")
 
 

@@ -27,7 +27,7 @@ from device import in_torchrun, rank, world_size
 from frames_dataset import FramesDataset
 from modules.errors import DatasetError, UserError
 from modules.transform import Transform
-from workers import STOP_SIGNALS
+from signals import STOP_SIGNALS
 
 # ---- Order ---------------------------------------------------------------------
 

@@ -6,10 +6,10 @@ import argparse
 import math
 from pathlib import Path
 
-from device import PRECISIONS
 from faces.choose import box_option, face_option
 from media.rates import fps_option
-from weights import DEFAULT_MODEL, read_table
+from model_table import DEFAULT_MODEL, read_table
+from modules.options import PRECISIONS
 
 MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
 
@@ -213,7 +213,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--side_by_side", action="store_true", help="write source, driving frame and result in a row"
     )
-    parser.add_argument("--precision", default="fp32", choices=list(PRECISIONS), help="default: fp32")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
     parser.add_argument("--batch_size", type=int, default=1, help="frames computed together (default: 1)")
 
 

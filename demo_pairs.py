@@ -34,7 +34,6 @@ from animation import (
     write_animation,
 )
 from demo_inputs import Pair
-from device import caught_signals
 from faces.choose import Corners
 from faces.cuts import CropSettings, cuts_of_driving, cuts_of_source, preview_of
 from faces.detectors import Detector
@@ -48,6 +47,7 @@ from modules.util import Keypoints
 from motion import Motion, Record
 from networks import Networks
 from progress import Progress
+from signals import caught_signals
 
 
 @dataclass(frozen=True)

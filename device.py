@@ -1,23 +1,20 @@
-"""Which device a run computes on, in which precision, with which other processes, and who may stop it."""
+"""Which device a run computes on, in which precision, and with which other processes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import torch
 import torch.distributed as dist
 
 from modules.errors import UserError, one_line
-from workers import STOP_SIGNALS
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str | None = None, device_ids: list[int] | None = None) -> torch.device:
@@ -51,7 +48,7 @@ def pick_device(name: str | None = None, device_ids: list[int] | None = None) ->
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """The region in which networks compute in `precision`; with "fp32" it changes nothing."""
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "fp32")
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 # ---- Processes started by torchrun -------------------------------------------
@@ -154,28 +151,3 @@ def system_memory_left() -> int | None:
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
             left.append(limit - pages * resource.getpagesize())
     return min(left, default=None)
-
-
-# ---- Signals -----------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Within the block `STOP_SIGNALS` are noted in the list instead of ending the process.
-
-    A signal that was ignored before stays ignored: SIGHUP is under `nohup`. Works in the main thread only.
-    """
-    caught: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from skimage.draw import disk
@@ -196,6 +195,8 @@ class Visualizer:
     MAX_ROWS = 8
 
     def __init__(self, kp_size: int = 5, draw_border: bool = False, colormap: str = "gist_rainbow"):
+        import matplotlib  # slow, and only drawing needs it
+
         if colormap not in matplotlib.colormaps:
             raise UserError(
                 f"visualizer_params.colormap: matplotlib has no colormap '{colormap}'; try gist_rainbow"

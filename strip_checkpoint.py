@@ -13,7 +13,6 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from checkpoint import find_checkpoint, inference_weights, read_checkpoint, write_checkpoint
 from modules.errors import UserError, command_line
 
 SUFFIXES = (".pth.tar", ".pth", ".pt", ".safetensors")
@@ -32,6 +31,8 @@ def main(argv: list[str] | None = None) -> None:
         "output", type=Path, help="the .pth.tar or .safetensors file to write; it must not exist"
     )
     options = parser.parse_args(argv)
+    # Here, so that --help answers at once, without PyTorch.
+    from checkpoint import find_checkpoint, inference_weights, read_checkpoint, write_checkpoint
 
     if not options.output.name.lower().endswith(SUFFIXES):
         raise UserError(f"{options.output}: end the name with {' or '.join(SUFFIXES)}, which says the format")

@@ -29,7 +29,7 @@ from batches import (
     workers_ended,
 )
 from checkpoint import BEST, INFERENCE_NETWORKS, LAST
-from device import autocast, caught_signals, peak_memory_mib, rank, world_size
+from device import autocast, peak_memory_mib, rank, world_size
 from frames_dataset import DatasetRepeater, FramesDataset
 from logger import Logger
 from modules.build import Networks
@@ -40,6 +40,7 @@ from modules.keypoint_detector import KPDetector
 from modules.model import DiscriminatorFullModel, GeneratorFullModel, total
 from modules.util import frozen
 from progress import Progress
+from signals import caught_signals
 from state import TrainingState, set_learning_rates
 from sync_batchnorm import DataParallelWithCallback
 from validation import Validation

@@ -1,4 +1,4 @@
-"""Worker processes that end with their program, and a program that tidies up when it is stopped.
+"""Worker processes that end with their program.
 
 Workers are started by spawn, as macOS and Windows do, so what they run must be importable. They end when a
 pipe to the program closes, and the system closes it however the program ends."""
@@ -10,46 +10,19 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
-from types import FrameType
 from typing import TypeVar
 
 from modules.errors import UserError
+from signals import STOP_SIGNALS
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-# What asks a program to stop: Ctrl-C, `kill`, and a terminal that closes. Windows has no SIGHUP.
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
 # ---- The program -------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """Within the block the first of `STOP_SIGNALS` raises `SystemExit(128 + number)`, so that `finally` runs.
-
-    Later signals are ignored, so that they don't interrupt that. A signal that was ignored before stays
-    ignored: SIGHUP is under `nohup`. Works in the main thread only."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for other in before:
-            signal.signal(other, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def in_parallel(

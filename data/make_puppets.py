@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 from modules.errors import command_line
 from puppets.dataset import make_dataset
-from workers import exit_on_signals
+from signals import exit_on_signals
 
 
 @command_line

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from skimage.data import lbp_frontal_face_cascade_filename
-from skimage.feature import Cascade
 
 from faces.boxes import iou, merge_overlapping
 from modules.errors import UserError
@@ -83,6 +81,9 @@ class CascadeDetector:
     CHIN = 0.15  # the cascade's boxes end at the lip; the chin is lower by this share of the height
 
     def __init__(self) -> None:
+        from skimage.data import lbp_frontal_face_cascade_filename  # slow, and only faces need it
+        from skimage.feature import Cascade
+
         self._cascade = Cascade(lbp_frontal_face_cascade_filename())
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:

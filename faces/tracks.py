@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from faces.boxes import iou
 from faces.detectors import Detector
@@ -151,6 +150,8 @@ def link(
     A box fits a track whose first box it overlaps by `iou_with_initial`, and which was seen at most `max_gap`
     frames before. `detections`: frame numbers in order, with the boxes (F, 4) in each.
     """
+    from scipy.optimize import linear_sum_assignment  # slow, and only faces need it
+
     tracks: list[Track] = []
     for number, boxes in detections:
         near = [track for track in tracks if number - track.numbers[-1] <= max_gap]

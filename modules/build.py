@@ -13,7 +13,8 @@ from modules.discriminator import MultiScaleDiscriminator
 from modules.errors import ConfigError
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from modules.schema import DEFAULT_FRAME_SHAPE, SCHEMA, check_keys, check_relations, without_empty
+from modules.schema import DEFAULT_FRAME_SHAPE, SCHEMA, check_relations, without_empty
+from modules.values import check_keys
 from modules.yaml_loader import parse_yaml, read_yaml
 
 # ---- Reading a config --------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 MAX_SEED = 2**63 - 1
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def seed_number(text: str) -> int:

@@ -17,6 +17,7 @@ from animation import Cancelled
 from faces.choose import Corners, shaped
 from faces.cuts import Cuts
 from media.pictures import Size
+from model_table import read_table
 from page.animation import (
     ABSOLUTE,
     BEST,
@@ -38,7 +39,6 @@ from page.models import choose_model
 from page.uploads import picture_input
 from page.work import Job
 from samples import SAMPLE
-from weights import read_table
 
 RUNNING: dict[str, Job] = {}  # by session
 MODEL_SUFFIXES = [".tar", ".safetensors"]

@@ -22,12 +22,12 @@ from starlette.routing import Route
 from live import LiveAnimation
 from media.encoded import decode_picture, encode_jpeg
 from media.pictures import fit
+from model_table import read_table
 from modules.errors import UserError, told
 from page.limits import read_upload, shown_errors, without_folders
 from page.models import choose_model
 from page.work import LIVE_WORKER
 from samples import SAMPLE
-from weights import read_table
 
 HERE = Path(__file__).parent
 MAX_PICTURES = 9  # one for each of the keys 1 to 9

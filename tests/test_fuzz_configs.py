@@ -16,7 +16,8 @@ import run
 from logger import Visualizer
 from modules.build import build_networks, read_config
 from modules.errors import ConfigError, UserError
-from modules.schema import SCHEMA, Leaf
+from modules.schema import SCHEMA
+from modules.values import Leaf
 from tests.clips import write_dataset
 from tests.fuzzing import assert_one_line, assert_whole, emptied, fuzz, limited_time, needs_unix, outcome
 from tests.small import small_config
