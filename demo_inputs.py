@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from animation import Driving, Settings
 from faces.cuts import CropSettings
+from files import same_name
 from media.clips import Clip, FolderClip, clip_stem, has_suffix, natural_key, open_clip
 from media.pictures import PHOTO_SUFFIXES, Size
 from media.rates import steady
@@ -85,10 +86,10 @@ def pictures_of(place: Path) -> list[Path]:
 
 
 def check_names(pairs: Sequence[Pair]) -> None:
-    """Raise `UserError` where two results would have the same name."""
-    seen: dict[Path, Pair] = {}
+    """Raise `UserError` where two results would have the same name, on some system at least."""
+    seen: dict[str, Pair] = {}
     for pair in pairs:
-        other = seen.setdefault(pair.result, pair)
+        other = seen.setdefault(same_name(pair.result.name), pair)
         if other is not pair:
             first, second = (" with ".join(map(str, p[:2])) for p in (other, pair))
             raise UserError(f"{pair.result}: would be the result of {first} and of {second}; rename one")

@@ -191,6 +191,7 @@ def test_a_signal_keeps_whole_results_only() -> None:
         ("--result_video no/where", "--result_video no/where: there is no folder no; make it first"),
         ("--save_motion all.npz", "--save_motion all.npz: the motion of several videos goes into a folder"),
         ("--source_image source.png more/source.png", "driving-source.mp4: would be the result of"),
+        ("--source_image source.png more/Source.png", "driving-Source.mp4: would be the result of"),
         ("--source_image source.png text.png", "text.png: can't be read as a picture"),
         ("--driving_video driving absent.mp4", "absent.mp4: does not exist"),
         ("--best_frame 9", "--best_frame 9: driving has the frames 0 to 6"),
