@@ -147,18 +147,21 @@ def read_image_size(path: str | Path) -> Size:
 
 def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
     """Open `path` without decoding it. What it claims to hold is checked before memory is asked for."""
+    formats: tuple[str, ...] = _FORMATS
     if path.suffix.lower() in HEIC_SUFFIXES:
         know_heic(path)
-        return Image.open(path, formats=(*_FORMATS, "HEIF"))
+        formats = (*_FORMATS, "HEIF")
     try:
-        return Image.open(path, formats=_FORMATS)
+        image = Image.open(path, formats=formats)
     except Image.DecompressionBombError:
         if not any_size:
             raise
         image = PngImageFile(path)  # Image.open refuses by size, the format itself does not
         if image.width * image.height > MAX_STRIP_PIXELS:
             raise
-        return image
+    if not image.width * image.height:
+        raise ValueError("it has no pixels")
+    return image
 
 
 def know_heic(path: Path) -> None:
@@ -177,6 +180,9 @@ def _read_plain_png(path: Path) -> bytes | None:
     data = path.read_bytes()
     if data[:8] != _PNG_SIGNATURE or data[24:29] != _PNG_RGB:
         return None
+    width, height = struct.unpack_from(">II", data, 16)
+    if not 0 < width * height <= MAX_PIXELS:
+        return None  # Pillow says why
     place = 8
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)

@@ -122,7 +122,12 @@ def test_a_claim_is_checked_before_memory_is_asked_for(
     width: int, height: int, colour: int, tmp_path: Path
 ) -> None:
     path = png_that_claims(tmp_path / "a.png", width, height, colour)
-    for read in (read_image, open_clip, lambda path: open_clip(path, (max(height, 1), 4, 3))):
+    for read in (
+        read_image,
+        read_image_size,
+        open_clip,
+        lambda path: open_clip(path, (max(height, 1), 4, 3)),
+    ):
         with pytest.raises(MediaError, match=r"a\.png: "):
             read(path)
     with pytest.raises(MediaError, match=r"a\.bmp: "):
