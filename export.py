@@ -111,7 +111,7 @@ def engine_networks(
     with one_process_at_a_time(folder):
         if not is_whole(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            print(f"exporting {checkpoint.name} to {folder}, once", file=sys.stderr)
+            print(f"hint: {checkpoint.name} is exported once, to {folder}", file=sys.stderr)
             export_model(config, config_path, checkpoint, folder)
     return open_networks(engine, folder)
 

@@ -12,6 +12,7 @@ import torch
 
 import demo
 from device import best_precision
+from engines import open_networks
 from export import engine_networks
 from media.clips import open_clip
 from modules.build import read_config
@@ -43,10 +44,11 @@ def frames(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("more", [[], ["--batch_size", "3", "--precision", "auto"]], ids=["single", "batch"])
-def test_the_pictures_are_those_of_torch(place: Path, engine: str, more: list[str]) -> None:
+@pytest.mark.parametrize("size", ["1", "3"])
+def test_the_pictures_are_those_of_torch(place: Path, engine: str, size: str) -> None:
     for name in ("torch", engine):
-        demo.main([*COMMAND, "--engine", name, "--plain", "--result_video", str(place / name), *more[:2]])
+        result = str(place / name)
+        demo.main([*COMMAND, "--engine", name, "--batch_size", size, "--result_video", result])
     expected, found = frames(place / "torch"), frames(place / engine)
     assert found.shape == expected.shape and abs(found - expected).max() <= 1
     assert expected.std() > 10  # they show something
@@ -71,7 +73,7 @@ def test_a_model_is_exported_once(place: Path, tmp_path: Path, capsys: pytest.Ca
         engine_networks, "onnxruntime", config, "good.yaml", Path("good.pth.tar"), cache=tmp_path
     )
     load()
-    assert capsys.readouterr().err.startswith("exporting good.pth.tar to ")
+    assert capsys.readouterr().err.startswith("hint: good.pth.tar is exported once, to ")
     (folder,) = (tmp_path / "onnx").glob("*/")
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     load()
@@ -79,7 +81,7 @@ def test_a_model_is_exported_once(place: Path, tmp_path: Path, capsys: pytest.Ca
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
     (folder / "frame.onnx").write_bytes((folder / "frame.onnx").read_bytes()[:-100])  # a disk that was full
     load()
-    assert capsys.readouterr().err.startswith("exporting good.pth.tar to ")
+    assert capsys.readouterr().err.startswith("hint: good.pth.tar is exported once, to ")
 
 
 def test_another_model_has_graphs_of_its_own(place: Path, tmp_path: Path) -> None:
@@ -126,8 +128,6 @@ def test_an_engine_gives_predictions_alone(place: Path, cache: Path) -> None:
 
 
 def test_graphs_that_can_not_be_read_are_one_line(tmp_path: Path) -> None:
-    from engines import open_networks
-
     for name in ("encoder", "keypoints", "frame"):
         (tmp_path / f"{name}.onnx").write_bytes(b"no graph")
     for engine in ENGINES:
@@ -143,6 +143,13 @@ def test_auto_takes_bf16_where_the_processor_has_it(feature: str, monkeypatch: p
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True}, raising=False)
     assert best_precision(torch.device("cpu")) == ("fp32" if feature == "avx2" else "bf16")
     assert best_precision(torch.device("mps")) == "fp32"
+
+
+def test_auto_is_fp32_in_an_engine(place: Path) -> None:
+    for precision in ("auto", "fp32"):
+        result = str(place / precision)
+        demo.main([*COMMAND, "--engine", "openvino", "--precision", precision, "--result_video", result])
+    assert (frames(place / "auto") == frames(place / "fp32")).all()
 
 
 def test_auto_is_one_of_the_others(place: Path) -> None:
