@@ -147,6 +147,6 @@ def open_networks(
 
 def check_installed(purpose: str, *packages: str) -> None:
     """Raise `UserError` unless all the packages can be imported."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    missing = [name for name in dict.fromkeys(packages) if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{purpose} needs {', '.join(missing)}: pip install {' '.join(missing)}")
