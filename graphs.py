@@ -107,10 +107,10 @@ def export_graphs(
     """Write the three graphs of plain networks on the CPU into `folder`.
 
     Batches may have any size, but a frame has one source. Raises `UserError` for networks without dense
-    motion, and `ValueError` for those in fast form, whose graphs are slower in both engines.
+    motion, and `ValueError` for those in fast form: what the exporter makes of their slabs runs in no engine.
     """
     if in_fast_form(generator) or in_fast_form(kp_detector):
-        raise ValueError("the fast form can't be exported; export the plain networks")
+        raise ValueError("no engine runs the graphs of the fast form; export the plain networks")
     if generator.dense_motion_network is None:
         raise UserError("a model without dense motion can't be exported: nothing in it moves")
     for name, part in parts_of(generator.eval(), kp_detector.eval(), size).items():

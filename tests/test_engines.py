@@ -70,9 +70,13 @@ def test_frames_are_computed_side_by_side(place: Path, engine: str) -> None:
 
 def load(cache: Path, config: dict) -> Path:
     """Open the model in the working folder; returns the folder of its graphs."""
-    before = set(cache.glob("onnx/*/"))
+
+    def folders() -> set[Path]:
+        return {path.parent for path in cache.glob("onnx/*/manifest.json")}
+
+    before = folders()
     engine_networks("onnxruntime", config, "good.yaml", Path("good.pth.tar"), cache=cache)
-    (folder,) = set(cache.glob("onnx/*/")) - before or before
+    (folder,) = folders() - before or before
     return folder
 
 
