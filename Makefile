@@ -27,7 +27,7 @@ $(VENV)/.installed-app: $(VENV)/.installed requirements-app.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-app.txt
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed-app requirements-dev.txt
+$(VENV)/.installed-dev: $(VENV)/.installed-app requirements-dev.txt requirements-engines.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-app.txt -r requirements-dev.txt
 	touch $@
 

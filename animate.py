@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from device import autocast
+from engines import AnyDetector, AnyGenerator
 from files import distinct_names
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem
 from larger import encode_larger
@@ -103,14 +104,14 @@ class Animator:
     `source`: (1, 3, H, W) in [0, 1]; it is encoded once, on the device where it and the networks are.
     `normalization_params`: arguments of `normalize_kp`; None drives with the frames' own keypoints, as
     reconstruction does. `batch_size`: driving frames that go through the networks together. `precision`:
-    "fp32", "bf16" or "fp16"; networks in fast form have their own. `large`: the source as (1, 3, N, M), for
-    predictions of that size (larger.py).
+    "fp32", "bf16" or "fp16"; networks in fast form and those of an engine have their own. `large`: the source
+    as (1, 3, N, M), for predictions of that size (larger.py), which engines don't make.
     """
 
     def __init__(
         self,
-        generator: OcclusionAwareGenerator,
-        kp_detector: KPDetector,
+        generator: AnyGenerator,
+        kp_detector: AnyDetector,
         source: Tensor,
         normalization_params: dict | None = None,
         batch_size: int = 1,
@@ -126,6 +127,7 @@ class Animator:
             if large is None:
                 self.encoding = self.generator.encode(source)
             else:
+                assert isinstance(self.generator, OcclusionAwareGenerator)  # graphs have one size
                 self.encoding = encode_larger(self.generator, large, source)
             self.kp_source = self.kp_detector(source)
 

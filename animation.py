@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
 
 from animate import Animator, pick
+from engines import AnyNetworks
 from faces.choose import Corners
 from faces.crops import cut_out
 from media.clips import Clip
 from media.pictures import Size, fit
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
-from modules.generator import OcclusionAwareGenerator
-from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints
 from motion import Motion, Record, smooth
 from pipelined import ahead, behind
@@ -137,7 +137,7 @@ Driving = FittedClip | SavedMotion
 
 
 def write_animation(
-    networks: tuple[OcclusionAwareGenerator, KPDetector],
+    networks: AnyNetworks,
     source: Source | np.ndarray,
     driving: Driving,
     writer: VideoWriter,
@@ -174,11 +174,9 @@ def write_animation(
     return Written(done, best_frame, keypoints.first(done))
 
 
-def make_animators(
-    networks: tuple[OcclusionAwareGenerator, KPDetector], source: Source, settings: Settings
-) -> list[Animator]:
+def make_animators(networks: AnyNetworks, source: Source, settings: Settings) -> list[Animator]:
     """One for each picture, which is encoded once."""
-    device = next(networks[0].parameters()).device
+    device = next((weight.device for weight in networks[0].parameters()), torch.device("cpu"))  # an engine's
     large: Sequence[np.ndarray | None] = (
         [None] * len(source.pictures) if source.large is None else source.large
     )

@@ -41,9 +41,12 @@ from demo_inputs import (
 )
 from demo_options import read_options
 from demo_pairs import Job, animate_pair, animate_pairs, write_preview
-from device import pick_device
+from device import best_precision, pick_device
+from engines import AnyNetworks, check_installed
+from export import engine_networks
 from faces.cuts import CropSettings
 from faces.detectors import load_detector
+from graphs import NEEDED
 from interface import load_checkpoints, make_animation
 from media.clips import Clip
 from media.pictures import Size, read_image_size
@@ -51,7 +54,7 @@ from modules.build import read_config
 from modules.errors import UserError, command_line
 from modules.util import Keypoints
 from motion import load_motion, save_motion
-from networks import Networks, fingerprint_of, larger_size, load_networks, model_size
+from networks import fingerprint_of, larger_size, load_networks, model_size
 from samples import ROOT, SAMPLE
 from weights import find_model
 
@@ -67,6 +70,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
+    if options.engine != "torch":
+        check_installed(f"--engine {options.engine}", *NEEDED, options.engine)
     inputs = with_samples(wanted_inputs(options))
     every_pair = make_pairs(inputs, options)
     check_outputs(options, inputs, every_pair)
@@ -80,6 +85,9 @@ def main(argv: list[str] | None = None) -> None:
     config_path, checkpoint = named_or_given(options, inputs)
     config = read_config(config_path)
     size = model_size(config, config_path)
+    device = pick_device("cpu" if options.cpu or options.engine != "torch" else options.device)
+    if options.precision == "auto":
+        options.precision = best_precision(device) if options.engine == "torch" else "fp32"
     job = make_job(options, size, background)
     for line in hints(job.settings, stretched(sources, clips, job.crops), size):
         print(f"hint: {line}", file=sys.stderr)
@@ -93,10 +101,11 @@ def main(argv: list[str] | None = None) -> None:
     }
     for driving in drivings.values():
         check_best_frame(job.settings.best_frame, driving)
-    device = pick_device("cpu" if options.cpu else options.device)
 
-    def networks() -> Networks:
+    def networks() -> AnyNetworks:
         """Loaded after faces were looked for: who gave the wrong picture should not wait."""
+        if options.engine != "torch":
+            return engine_networks(options.engine, config, config_path, checkpoint)
         return load_networks(config, config_path, checkpoint, device, options.plain, job.settings.precision)
 
     def keep(path: Path, motion: Iterable[Keypoints]) -> None:

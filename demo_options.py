@@ -9,7 +9,7 @@ from pathlib import Path
 from faces.choose import box_option, face_option
 from media.rates import fps_option
 from model_table import DEFAULT_MODEL, read_table
-from modules.options import PRECISIONS
+from modules.options import ENGINES, PRECISIONS
 
 MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
 
@@ -27,6 +27,13 @@ def read_options(argv: list[str] | None, description: str | None) -> argparse.Na
     parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
     parser.add_argument(
         "--plain", action="store_true", help="on the CPU, don't turn the networks into their fast form"
+    )
+    parser.add_argument(
+        "--engine",
+        default="torch",
+        choices=ENGINES,
+        help="what computes the networks; other engines run on the CPU, and export the model on first use "
+        "(default: torch)",
     )
     options = parser.parse_args(argv)
     if options.model is not None and (options.config is not None or options.checkpoint is not None):
@@ -50,6 +57,7 @@ def contradictions(options: argparse.Namespace) -> list[tuple[bool, str]]:
     cuts_source = options.crop or options.crop_source is not None
     finds_source = options.crop and options.crop_source is None
     motion = options.driving_motion is not None
+    engine = options.engine != "torch"
     several = options.face == "all" and not options.paste_back and options.preview is None
     return [
         (options.face != "largest" and not finds_source, "--face needs --crop, which finds faces"),
@@ -71,6 +79,15 @@ def contradictions(options: argparse.Namespace) -> list[tuple[bool, str]]:
         (
             options.preview is not None and not cuts_source and options.crop_driving is None,
             "--preview shows what is cut: it needs --crop, --crop_source or --crop_driving",
+        ),
+        (engine and options.size is not None, "--size needs --engine torch: exported graphs have one size"),
+        (
+            engine and options.precision in ("bf16", "fp16"),
+            f"--precision {options.precision} needs --engine torch: others compute in fp32",
+        ),
+        (
+            engine and options.device not in (None, "cpu"),
+            f"--device {options.device} needs --engine torch: others run on the CPU",
         ),
     ]
 
@@ -213,7 +230,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--side_by_side", action="store_true", help="write source, driving frame and result in a row"
     )
-    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=[*PRECISIONS, "auto"],
+        help="auto: bf16 where the processor or GPU has it, else fp32 (default: fp32)",
+    )
     parser.add_argument("--batch_size", type=int, default=1, help="frames computed together (default: 1)")
 
 

@@ -34,6 +34,7 @@ from animation import (
     write_animation,
 )
 from demo_inputs import Pair
+from engines import AnyNetworks
 from faces.choose import Corners
 from faces.cuts import CropSettings, cuts_of_driving, cuts_of_source, preview_of
 from faces.detectors import Detector
@@ -45,7 +46,6 @@ from media.writer import VideoWriter, check_target
 from modules.errors import UserError
 from modules.util import Keypoints
 from motion import Motion, Record
-from networks import Networks
 from progress import Progress
 from signals import caught_signals
 
@@ -141,7 +141,7 @@ def write_preview(path: Path, sources: Iterable[Path], clips: Iterable[Clip], jo
 
 
 def animate_pair(
-    load: Callable[[], Networks],
+    load: Callable[[], AnyNetworks],
     pair: Pair,
     driving: Driving,
     job: Job,
@@ -178,7 +178,7 @@ def report(written: Written, writer: VideoWriter, seconds: float) -> list[str]:
 
 
 def write_until_signal(
-    networks: Networks, source: Source, driving: Driving, writer: VideoWriter, settings: Settings
+    networks: AnyNetworks, source: Source, driving: Driving, writer: VideoWriter, settings: Settings
 ) -> tuple[Written, int | None]:
     """`write_animation` until a signal comes: (what was written, the signal or None).
 
@@ -198,7 +198,7 @@ def write_until_signal(
 
 
 def animate_pairs(
-    load: Callable[[], Networks],
+    load: Callable[[], AnyNetworks],
     pairs: Sequence[Pair],
     drivings: Mapping[Path, Driving],
     job: Job,
@@ -224,7 +224,7 @@ def animate_pairs(
 
 
 def write_pairs(
-    networks: Networks,
+    networks: AnyNetworks,
     pairs: Sequence[Pair],
     drivings: Mapping[Path, Driving],
     job: Job,

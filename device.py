@@ -46,6 +46,16 @@ def pick_device(name: str | None = None, device_ids: list[int] | None = None) ->
     return torch.device("cuda", wanted[0])
 
 
+def best_precision(device: torch.device) -> str:
+    """The narrowest precision that `device` computes faster in and that can't overflow: "bf16" or "fp32"."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if device.type == "cpu":
+        capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9
+        return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """The region in which networks compute in `precision`; with "fp32" it changes nothing."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")

@@ -28,6 +28,11 @@ _END = object()
 # ---- Frames side by side -------------------------------------------------------
 
 
+def workers_for(threads: int) -> int:
+    """How many frames are computed side by side where PyTorch has that many threads."""
+    return min(threads, MAX_WORKERS)
+
+
 @functools.cache
 def frame_pool(threads: int) -> ThreadPoolExecutor:
     """Workers that share PyTorch's `threads` evenly, so that each computes a frame with few of them, or one.
@@ -35,7 +40,7 @@ def frame_pool(threads: int) -> ThreadPoolExecutor:
     Threads that work on different frames never wait for each other. That makes small layers faster, and a
     core that another program uses slows only the worker that would run on it.
     """
-    workers = min(threads, MAX_WORKERS)
+    workers = workers_for(threads)
     started = threading.Barrier(workers + 1)
 
     def start() -> None:
@@ -67,7 +72,7 @@ def in_order(
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > min(threads, MAX_WORKERS):
+            if len(waiting) > workers_for(threads):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -24,8 +24,11 @@ import numpy as np
 import torch
 
 from benchmarks.data import write_dataset
+from benchmarks.inference import SIZE, installed, trained_networks
 from benchmarks.table import Row, as_text
 from benchmarks.turns import Measured, beside_a_busy_core, take_turns
+from engines import OPENERS
+from graphs import NEEDED, export_graphs
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "benchmarks" / "peer.py"
@@ -66,9 +69,17 @@ def frame_part(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
         "fast form (default)": job("vox-fast"),
         "fast form, --batch_size 2": job("vox-batch2"),
         "fast form, --precision bf16": job("vox-bf16"),
-    }
+    } | engine_commands(folder)
     measured = take_turns(with_peer(peer, "frames", commands), ROOT, rounds)
     return rows("frame of vox-256", "ms", measured)
+
+
+def engine_commands(folder: Path) -> dict[str, Command]:
+    """A command for each engine that is installed, with the graphs of export.py."""
+    engines = [engine for engine in OPENERS if installed(engine, *NEEDED)]
+    if engines:
+        export_graphs(*trained_networks(), (SIZE, SIZE), folder)
+    return {f"plain networks, --engine {engine}": job(f"vox-{engine}", folder) for engine in engines}
 
 
 def load_part(peer: Path | None, rounds: int, folder: Path) -> list[Row]:

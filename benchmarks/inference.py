@@ -3,10 +3,10 @@
     python -m benchmarks.inference [--rounds 15] [--threads N]
 
 A frame is: keypoints of the driving frame, then the generator. The straightforward loop encodes the source
-again for each frame; "source cached" encodes it once. The two engines run exported graphs of the same plain
-networks, in float32. All variants take turns, one frame each a round, so that other load on the machine meets
-all of them; the figures are over all rounds. After each turn comes a pause in which the thread pool of the
-variant stops spinning.
+again for each frame; "source cached" encodes it once. The two engines run the graphs of export.py, which are
+those of the same plain networks, in float32. All variants take turns, one frame each a round, so that other
+load on the machine meets all of them; the figures are over all rounds. After each turn comes a pause in which
+the thread pool of the variant stops spinning.
 
 Ratios are to the plain loop. GFLOP counts the multiplications and additions of convolutions and matrix
 products, as they run. The matrix peak is the best rate of a 1024×1024 matrix product and of a 3×3
@@ -17,22 +17,22 @@ values, and scaled so that pictures have contrast.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from engines import check_installed, open_networks
+from graphs import NEEDED, export_graphs
 from modules.build import build_generator, build_kp_detector, read_config
+from modules.errors import UserError
 from modules.generator import OcclusionAwareGenerator, SourceEncoding
 from modules.inference import fast_form
 from modules.keypoint_detector import KPDetector
@@ -44,7 +44,7 @@ PAUSE = 0.05  # seconds
 
 class Variant(NamedTuple):
     name: str
-    animate: Callable[[Tensor], np.ndarray | Tensor]  # driving frame (1, 3, H, W) -> prediction (1, 3, H, W)
+    animate: Callable[[Tensor], Tensor]  # driving frame (1, 3, H, W) -> prediction (1, 3, H, W)
     gflop: float  # per frame
 
 
@@ -81,41 +81,6 @@ def frames(count: int) -> list[Tensor]:
 # ---- Variants ----------------------------------------------------------------
 
 
-class Graph(nn.Module):
-    """A part of the method that is exported as one graph."""
-
-    def __init__(self, generator: OcclusionAwareGenerator, kp_detector: KPDetector) -> None:
-        super().__init__()
-        self.generator, self.kp_detector = generator, kp_detector
-
-
-class StraightforwardFrame(Graph):
-    """What the straightforward loop does for a frame."""
-
-    def forward(self, source: Tensor, driving: Tensor, value: Tensor, jacobian: Tensor) -> Tensor:
-        kp_source = {"value": value, "jacobian": jacobian}
-        return self.generator(source, kp_driving=self.kp_detector(driving), kp_source=kp_source)["prediction"]
-
-
-class CachedFrame(Graph):
-    """The same from the encoded source."""
-
-    def forward(
-        self, small: Tensor, features: Tensor, driving: Tensor, value: Tensor, jacobian: Tensor
-    ) -> Tensor:
-        encoding, kp_source = SourceEncoding(small, small, features), {"value": value, "jacobian": jacobian}
-        kp_driving = self.kp_detector(driving)
-        return self.generator.generate(encoding, kp_driving, kp_source, deformed=False)["prediction"]
-
-
-class Encoder(Graph):
-    """What is computed once for a source."""
-
-    def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        encoding = self.generator.encode(source)
-        return encoding.small, encoding.features
-
-
 def torch_variants(
     generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor
 ) -> list[Variant]:
@@ -143,73 +108,19 @@ def torch_variants(
 
 
 def engine_variants(
-    name: str,
-    load: Callable[[Path], Callable[[list[Tensor]], list[np.ndarray]]],
-    graphs: dict[str, Path],
-    inputs: tuple[Tensor, Tensor, Tensor],
-    counts: tuple[float, float],
+    name: str, engine: str, folder: Path, source: Tensor, threads: int, counts: tuple[float, float]
 ) -> list[Variant]:
-    """The two loops of an engine; `load` turns a graph's path into a function from inputs to outputs."""
-    source, value, jacobian = inputs
-    whole, encoder, rest = (load(graphs[part]) for part in ("whole", "encoder", "rest"))
-    small, features = (torch.from_numpy(np.array(output)) for output in encoder([source]))
+    """The two loops of an engine, from the graphs in `folder`."""
+    generator, kp_detector = open_networks(engine, folder, threads, workers=1)
+    encoding, kp_source = generator.encode(source), kp_detector(source)
+
+    def frame(encoding: SourceEncoding, driving: Tensor) -> Tensor:
+        return generator.generate(encoding, kp_detector(driving), kp_source)["prediction"]
+
     return [
-        Variant(
-            f"{name}, plain loop", lambda driving: whole([source, driving, value, jacobian])[0], counts[0]
-        ),
-        Variant(
-            f"{name}, source cached",
-            lambda driving: rest([small, features, driving, value, jacobian])[0],
-            counts[1],
-        ),
+        Variant(f"{name}, plain loop", lambda driving: frame(generator.encode(source), driving), counts[0]),
+        Variant(f"{name}, source cached", lambda driving: frame(encoding, driving), counts[1]),
     ]
-
-
-def export(
-    generator: OcclusionAwareGenerator, kp_detector: KPDetector, source: Tensor, folder: Path
-) -> dict[str, Path]:
-    kp, encoding = kp_detector(source), generator.encode(source)
-    value, jacobian = kp["value"], kp["jacobian"]
-    examples = {
-        "whole": (StraightforwardFrame, (source, source.clone(), value, jacobian)),
-        "encoder": (Encoder, (source,)),
-        "rest": (CachedFrame, (encoding.small, encoding.features, source, value, jacobian)),
-    }
-    for part, (graph, inputs) in examples.items():
-        network = graph(generator, kp_detector).eval()
-        torch.onnx.export(
-            network,
-            inputs,
-            folder / f"{part}.onnx",
-            opset_version=20,
-            dynamo=True,
-            verbose=False,
-        )
-    return {part: folder / f"{part}.onnx" for part in examples}
-
-
-def load_onnxruntime(path: Path, threads: int) -> Callable[[list[Tensor]], list[np.ndarray]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
-    return lambda inputs: session.run(
-        None, {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-    )
-
-
-def load_openvino(path: Path, threads: int) -> Callable[[list[Tensor]], list[np.ndarray]]:
-    import openvino
-
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    model = openvino.Core().compile_model(path, "CPU", settings)
-    return lambda inputs: list(model([tensor.numpy() for tensor in inputs]).values())
 
 
 # ---- Counting and timing -----------------------------------------------------
@@ -275,12 +186,12 @@ def print_table(
 
 
 def installed(*packages: str) -> bool:
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        print(
-            f"without {packages[0]}: {', '.join(missing)} not installed; pip install -r requirements-dev.txt"
-        )
-    return not missing
+    try:
+        check_installed(packages[0], *packages)
+    except UserError as error:
+        print(f"left out: {error}")
+        return False
+    return True
 
 
 @torch.inference_mode()
@@ -294,24 +205,21 @@ def main(argv: list[str] | None = None) -> None:
     generator, kp_detector = trained_networks()
     source, *driving = frames(1 + options.rounds)
     variants = torch_variants(generator, kp_detector, source)
-    engines = {"onnxruntime": ("ONNX Runtime", load_onnxruntime), "openvino": ("OpenVINO", load_openvino)}
     engines = {
-        package: engine for package, engine in engines.items() if installed(package, "onnx", "onnxscript")
+        engine: name
+        for engine, name in {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}.items()
+        if installed(engine, *NEEDED)
     }
     with tempfile.TemporaryDirectory() as folder:
-        graphs = export(generator, kp_detector, source, Path(folder)) if engines else {}
+        if engines:
+            export_graphs(generator, kp_detector, (SIZE, SIZE), Path(folder))
         counts = (variants[0].gflop, variants[1].gflop)
-        kp = kp_detector(source)
-        for name, load in engines.values():
-            inputs = (source, kp["value"], kp["jacobian"])
-            variants += engine_variants(name, partial(load, threads=options.threads), graphs, inputs, counts)
-    expected = [torch.as_tensor(variants[0].animate(frame)) for frame in driving[:3]]
+        for engine, name in engines.items():
+            variants += engine_variants(name, engine, Path(folder), source, options.threads, counts)
+    expected = [variants[0].animate(frame) for frame in driving[:3]]
     print(f"contrast of the pictures: standard deviation {255 * torch.cat(expected).std():.0f} grey levels")
     differences = {
-        name: max(
-            float((torch.as_tensor(animate(driving[i])) - plain).abs().max())
-            for i, plain in enumerate(expected)
-        )
+        name: max(float((animate(driving[i]) - plain).abs().max()) for i, plain in enumerate(expected))
         for name, animate, _ in variants
     }
     peak = MatrixPeak()

@@ -22,6 +22,7 @@ from benchmarks.inference import frames, trained_networks
 from benchmarks.turns import serve
 from demo import SAMPLE, load_networks
 from device import autocast
+from engines import open_networks
 from frames_dataset import FramesDataset
 from media.clips import open_clip
 from media.pictures import read_image
@@ -59,6 +60,13 @@ def vox_frames(form: str, batch_size: int = 1) -> Turn:
         paint_in(generator, torch.bfloat16)
     source, *driving = frames(9)
     animator = Animator(generator, kp_detector, source, batch_size=batch_size)
+    return functools.partial(timed_frames, animator, [frame[0] for frame in driving])
+
+
+def engine_frames(engine: str, folder: Path) -> Turn:
+    """Frames of vox-256 by an engine, from the graphs in a folder."""
+    source, *driving = frames(9)
+    animator = Animator(*open_networks(engine, folder), source)
     return functools.partial(timed_frames, animator, [frame[0] for frame in driving])
 
 
@@ -139,6 +147,8 @@ JOBS: dict[str, Callable[..., Turn]] = {
     "vox-fast": functools.partial(vox_frames, "fast"),
     "vox-batch2": functools.partial(vox_frames, "fast", 2),
     "vox-bf16": functools.partial(vox_frames, "bf16"),
+    "vox-onnxruntime": functools.partial(engine_frames, "onnxruntime"),
+    "vox-openvino": functools.partial(engine_frames, "openvino"),
     "bundled": bundled_frames,
     "demo": demo_frames,
     "step-fp32": functools.partial(training_step, "fp32"),

@@ -6,6 +6,7 @@ import argparse
 
 MAX_SEED = 2**63 - 1
 PRECISIONS = ("fp32", "bf16", "fp16")
+ENGINES = ("torch", "onnxruntime", "openvino")
 
 
 def seed_number(text: str) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from files import temporary_name
+from files import new_folder
 from media.writer import VideoWriter
 from modules.errors import UserError
 from modules.options import MAX_SEED
@@ -99,13 +98,10 @@ def make_dataset(out: Path, videos: int, frames: int, size: int, format: str, se
             raise UserError(f"--{name} {value}: use {maximum} or less")
     if out.exists():
         raise UserError(f"--out {out} exists already; name a new folder, or remove it first")
-    temporary = temporary_name(out)
     try:
-        for split in ("train", "test"):
-            (temporary / split).mkdir(parents=True)
-        write_all(plan(temporary, videos, frames, size, format, seed))
-        temporary.rename(out)
+        with new_folder(out) as temporary:
+            for split in ("train", "test"):
+                (temporary / split).mkdir()
+            write_all(plan(temporary, videos, frames, size, format, seed))
     except OSError as error:
         raise UserError(f"--out {out} can't be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import run
 import strip_checkpoint
 from benchmarks import puppet_quality
 from data import make_puppets, prepare
+from export import engine_networks
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
 from tests.fuzzing import (
@@ -226,6 +228,7 @@ def test_any_command_line_ends_with_a_result_or_one_line(
     name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
+    monkeypatch.setattr(demo, "engine_networks", functools.partial(engine_networks, cache=tmp_path / "cache"))
     program, actions = PROGRAMS[name], actions_of(PROGRAMS[name].main)
     before, running = files_of(place), children()
 

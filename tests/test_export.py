@@ -1,0 +1,155 @@
+"""export.py: graphs that other programs can run, kept only when they are right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import export
+from graphs import export_graphs, largest_difference
+from interface import load_checkpoints
+from modules.build import build_generator, build_kp_detector
+from modules.inference import fast_form
+from tests.small import error_of, images, randomize, small_config, write_config
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-engines.txt")
+pytest.importorskip("onnxscript", reason="pip install -r requirements-engines.txt")
+
+# An export takes seconds, so that each tries several things.
+CONFIGS = {
+    "no Jacobians, nothing scaled down": {
+        "model_params.common_params.estimate_jacobian": False,
+        "train_params.loss_weights.equivariance_jacobian": 0,
+        "model_params.kp_detector_params.scale_factor": 1,
+        "model_params.generator_params.dense_motion_params.scale_factor": 1,
+    },
+    "image skip, wide": {
+        "model_params.generator_params.image_skip": True,
+        "dataset_params.frame_shape": [32, 48, 3],
+    },
+    "no occlusion map": {"model_params.generator_params.estimate_occlusion_map": False},
+}
+
+
+def write_model(changes: dict) -> list[str]:
+    """A small model in the working folder; the options that name it."""
+    config = small_config(changes)
+    torch.manual_seed(0)
+    generator, kp_detector = randomize(build_generator(config)), randomize(build_kp_detector(config))
+    kp_detector.kp.weight.data *= 100  # keypoints follow the picture, and predictions have contrast
+    generator.final.weight.data *= 20
+    torch.save(
+        {"generator": generator.state_dict(), "kp_detector": kp_detector.state_dict()}, "model.pth.tar"
+    )
+    write_config(Path("small.yaml"), config)
+    return ["--config", "small.yaml", "--checkpoint", "model.pth.tar"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
+def test_every_kind_of_model_is_exported_right(changes: dict, capsys: pytest.CaptureFixture) -> None:
+    export.main([*write_model(changes), "--out", "graphs"])  # which compares with PyTorch
+    assert sorted(path.name for path in Path().iterdir()) == ["graphs", "model.pth.tar", "small.yaml"]
+    out, err = capsys.readouterr()
+    assert out.startswith("graphs: differs from PyTorch by") and len(out.splitlines()) == 1 and err == ""
+    manifest = json.loads(Path("graphs/manifest.json").read_text(encoding="utf-8"))
+    assert manifest["largest_difference"] < 1e-4 and manifest["config"] == "small"
+    assert manifest["size"] == changes.get("dataset_params.frame_shape", [32, 32, 3])[:2]
+    assert manifest["checkpoint"]["sha256"] == export.sha256(Path("model.pth.tar"))
+
+
+def test_the_manifest_is_enough_to_animate_without_this_project() -> None:
+    """As its reader would: inputs by name, in the shapes that stand there, for any number of frames."""
+    export.main([*write_model({}), "--out", "graphs"])
+    generator, detector = load_checkpoints("small.yaml", "model.pth.tar", cpu=True, plain=True)
+    manifest = json.loads(Path("graphs/manifest.json").read_text(encoding="utf-8"))
+    sessions = {
+        name: onnxruntime.InferenceSession(Path("graphs") / graph["file"])
+        for name, graph in manifest["graphs"].items()
+    }
+
+    def run(name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        graph = manifest["graphs"][name]
+        given = {key: values[key] for key in graph["inputs"]}
+        for key, shape in graph["inputs"].items():
+            wanted = [given[key].shape[i] if size == "batch" else size for i, size in enumerate(shape)]
+            assert list(given[key].shape) == wanted
+        return dict(zip(graph["outputs"], sessions[name].run(list(graph["outputs"]), given), strict=True))
+
+    for count in (1, 5):
+        source, driving = images(1, seed=1), images(count, seed=2)
+        values = run("encoder", {"source": source.numpy()})
+        for whose, frames in (("source", source), ("driving", driving)):
+            found = run("keypoints", {"frame": frames.numpy()})
+            values |= {f"{whose}_{key}": value for key, value in found.items()}
+        with torch.no_grad():
+            encoding, kp_source, kp_driving = generator.encode(source), detector(source), detector(driving)
+            expected = generator.generate(encoding, kp_driving, kp_source)["prediction"]
+        assert expected.std() > 0.05 and kp_driving["value"].std() > 0.05
+        prediction = run("frame", values)["prediction"]
+        np.testing.assert_allclose(prediction, expected.numpy(), atol=1e-4)
+
+
+def test_a_wrong_export_does_not_stay(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    model = write_model({})
+
+    def other_model(generator, kp_detector, size, folder):
+        generator.final.weight.data += 0.1
+        export_graphs(generator, kp_detector, size, folder)
+        generator.final.weight.data -= 0.1
+
+    monkeypatch.setattr(export, "export_graphs", other_model)
+    error = error_of(capsys, lambda: export.main([*model, "--out", "graphs"]))
+    assert "its export differs from PyTorch by" in error and len(error.splitlines()) == 1
+    assert sorted(path.name for path in Path().iterdir()) == ["model.pth.tar", "small.yaml"]
+
+
+def test_differences_are_found_in_every_frame() -> None:
+    config = small_config()
+    networks = build_generator(config).eval(), build_kp_detector(config).eval()
+    assert largest_difference(networks, networks, (32, 32)) == 0
+    other = build_generator(config).eval()
+    assert largest_difference(networks, (other, networks[1]), (32, 32)) > 0
+
+
+def test_the_fast_form_is_refused(tmp_path: Path) -> None:
+    config = small_config()
+    networks = fast_form(build_generator(config)), fast_form(build_kp_detector(config))
+    with pytest.raises(ValueError, match="export the plain networks"):
+        export_graphs(*networks, (32, 32), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_moves_nothing_is_refused(capsys: pytest.CaptureFixture) -> None:
+    model = write_model({"model_params.generator_params.dense_motion_params": None})
+    error = error_of(capsys, lambda: export.main([*model, "--out", "graphs"]))
+    assert error.startswith("error: a model without dense motion") and len(error.splitlines()) == 1
+    assert not Path("graphs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "give --model, or --config and --checkpoint"),
+        ("--model puppets --config small.yaml", "give --model, or --config and --checkpoint"),
+        ("--config small.yaml", "give --model, or --config and --checkpoint"),
+        ("--model nobody", "--model nobody: no such model"),
+        ("--config small.yaml --checkpoint absent.pth.tar", "absent.pth.tar"),
+        ("--config small.yaml --checkpoint model.pth.tar --out full", "--out full exists already"),
+    ],
+)
+def test_a_mistake_is_one_line(options: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    write_model({})
+    Path("full").mkdir()
+    before = sorted(Path().rglob("*"))
+    error = error_of(capsys, lambda: export.main(["--out", "graphs", *options.split()]))
+    assert message in error and len([line for line in error.splitlines() if "error:" in line]) == 1
+    assert sorted(Path().rglob("*")) == before
