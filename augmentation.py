@@ -169,9 +169,11 @@ class ColorJitter:
             self.parts.append((ADJUST["hue"], -hue, hue))
 
     def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        for part in rng.permutation(len(self.parts)):
-            adjust, low, high = self.parts[part]
-            adjust(planes, float(rng.uniform(low, high)))
+        parts = [self.parts[number] for number in rng.permutation(len(self.parts))]
+        amounts = [float(rng.uniform(low, high)) for _, low, high in parts]
+        for start in range(len(planes)):  # a frame at a time, which stays in the cache
+            for (adjust, _, _), amount in zip(parts, amounts, strict=True):
+                adjust(planes[start : start + 1], amount)
         return planes
 
 

@@ -51,6 +51,7 @@ def _is_count(value: Any) -> bool:
 
 def _check_network(state: Any, what: str) -> None:
     require(isinstance(state, Mapping), what, f"a state of a network but {type(state).__name__}")
+    require(len(state) > 0, what, "a state of a network: it is empty")
     for key, tensor in state.items():
         require(isinstance(key, str), what, "a state of a network: a key is no text")
         check_tensor(tensor, f"{what}, '{key}',")

@@ -6,7 +6,6 @@ Shapes: `H, W` height and width after rotation. A picture is (H, W, 3) uint8 RGB
 from __future__ import annotations
 
 import contextlib
-import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 from files import atomic_write
+from media.png import decode_plain_png, plain_png_size, read_plain_png
 from modules.errors import MediaError
 from modules.paths import regular_file
 
@@ -34,11 +34,6 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_PIXELS = 178_956_970  # of a picture or of a frame of a video; from here on Pillow refuses
 MAX_STRIP_PIXELS = 2**28  # of a strip: 4,096 frames of 256x256
 MAX_FILE_BYTES = 2**30  # of a picture's file, which may be read as a whole
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_RGB = bytes([8, 2, 0, 0, 0])  # bits, colour type, compression, filters, interlacing
-# Chunks that only Pillow is left to read: transparency, an animation, and where a rotation may be written.
-_PNG_ODDITIES = frozenset({b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 
 
 # ---- Values -----------------------------------------------------------------
@@ -119,8 +114,8 @@ def read_image(path: str | Path, any_size: bool = False) -> np.ndarray:
     path = Path(path)
     with _picture_errors(path):
         regular_file(path, MediaError, MAX_FILE_BYTES)
-        plain = _read_plain_png(path)
-        pixels = None if plain is None else _decode_plain_png(plain)
+        plain = read_plain_png(path)
+        pixels = None if plain is None else decode_plain_png(plain)
         if pixels is not None:
             return pixels
         with _open_with_pillow(path, any_size) as image:
@@ -136,10 +131,9 @@ def read_image_size(path: str | Path) -> Size:
     path = Path(path)
     with _picture_errors(path):
         regular_file(path, MediaError, MAX_FILE_BYTES)
-        plain = _read_plain_png(path)
+        plain = read_plain_png(path)
         if plain is not None:
-            width, height = struct.unpack(">II", plain[16:24])
-            return height, width
+            return plain_png_size(plain)
         with _open_with_pillow(path, any_size=False) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return image.height, image.width
@@ -171,37 +165,6 @@ def know_heic(path: Path) -> None:
     except ImportError:
         raise MediaError(f"{path}: needs the package pillow-heif: pip install pillow-heif") from None
     pillow_heif.register_heif_opener()
-
-
-def _read_plain_png(path: Path) -> bytes | None:
-    """The file at `path` if it is a png of 8-bit RGB, not interlaced, without any of `_PNG_ODDITIES`."""
-    if path.suffix.lower() != ".png":
-        return None
-    data = path.read_bytes()
-    if data[:8] != _PNG_SIGNATURE or data[24:29] != _PNG_RGB:
-        return None
-    width, height = struct.unpack_from(">II", data, 16)
-    if not 0 < width * height <= MAX_PIXELS:
-        return None  # Pillow says why
-    place = 8
-    while place + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        if kind in _PNG_ODDITIES:
-            return None
-        place += length + 12  # with length, kind and checksum
-    return data
-
-
-def _decode_plain_png(data: bytes) -> np.ndarray | None:
-    """Decode what `_read_plain_png` returned, in 0.55 of Pillow's time; None if it is damaged."""
-    codec = av.CodecContext.create("png", "r")  # a new one each time: its second picture came out wrong
-    codec.thread_count = 1
-    codec.options = {"err_detect": "crccheck+explode", "max_pixels": str(Image.MAX_IMAGE_PIXELS)}
-    try:
-        frames = codec.decode(av.Packet(data))
-    except av.error.FFmpegError:
-        return None
-    return frames[0].to_ndarray() if frames else None
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

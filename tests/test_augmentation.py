@@ -182,7 +182,7 @@ def test_jitter_applies_all_parts_in_every_order():
     transform = AllAugmentationTransform(jitter_param=jitter)
     orders, amounts = Counter(), []
     step = transform.transforms[0]
-    planes = np.zeros((2, 3, 4, 4), np.float32)
+    planes = np.zeros((1, 3, 4, 4), np.float32)  # each frame is adjusted by itself
 
     def spy(name, adjust):
         def spied(planes, amount):

@@ -63,6 +63,7 @@ NOT_FINITE = torch.tensor([1.0, math.nan])
         (3, "not a state of a network but int"),
         (None, "not a state of a network but NoneType"),
         ([torch.ones(2)], "not a state of a network but list"),
+        ({}, "it is empty"),
         ({3: torch.ones(2)}, "a key is no text"),
         ({"weight": {"weight": torch.ones(2)}}, "'weight', is not a tensor but dict"),
         ({"weight": torch.ones(2, 2).to_sparse()}, "not an ordinary tensor"),

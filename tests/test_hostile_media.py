@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 import threading
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from faces.detectors import CascadeDetector
+from media import png
 from media.clips import open_clip
 from media.pictures import MAX_FILE_BYTES, MAX_STRIP_PIXELS, lay_on_white, read_image, read_image_size
 from modules.errors import MediaError
@@ -92,7 +94,7 @@ def test_a_name_with_a_pattern_opens_no_neighbours(tmp_path: Path) -> None:
 # ---- Sizes -----------------------------------------------------------------------
 
 
-def png_that_claims(path: Path, width: int, height: int, colour: int = 2) -> Path:
+def png_that_claims(path: Path, width: int, height: int, colour: int = 2, pixels: bytes = b"") -> Path:
     """A png of a few bytes whose header claims any size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -102,10 +104,22 @@ def png_that_claims(path: Path, width: int, height: int, colour: int = 2) -> Pat
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IDAT", zlib.compress(pixels))
         + chunk(b"IEND", b"")
     )
     return path
+
+
+def test_pixels_beyond_the_claim_are_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = png_that_claims(tmp_path / "a.png", 8, 8, pixels=bytes(2**27))
+    for inflater in (png.isal_zlib, zlib, None):
+        monkeypatch.setattr(png, "isal_zlib", inflater)
+        tracemalloc.start()
+        with contextlib.suppress(MediaError):
+            assert not read_image(path).any()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**21
 
 
 def bmp_that_claims(path: Path, width: int, height: int) -> Path:

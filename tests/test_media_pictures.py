@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from media import png
 from media.clips import open_clip
-from media.pictures import _decode_plain_png, _read_plain_png, read_image, read_image_size, write_image
+from media.pictures import read_image, read_image_size, write_image
+from media.png import decode_plain_png, read_plain_png
 from media.tensors import to_pixels, to_tensor
 from modules.errors import MediaError
 from tests.media_files import halves, moving
@@ -38,9 +41,12 @@ def png_bytes(pixels: np.ndarray, **options) -> bytes:
 
 
 def plain_pictures() -> list[np.ndarray]:
-    """Flat, smooth and random pictures of several sizes, so that pngs of every row filter are among them."""
+    """Flat, smooth and random pictures of several sizes, so that pngs of every row filter are among them.
+
+    The last two are one stored block, and two.
+    """
     rng, pictures = np.random.default_rng(0), []
-    for height, width in ((1, 1), (7, 3), (8, 8), (33, 130)):
+    for height, width in ((1, 1), (7, 3), (8, 8), (33, 130), (15, 1456), (15, 1457)):
         slopes = rng.integers(0, 9, (4, 2, 3))
         pictures += [
             np.uint8(np.arange(height)[:, None, None] * a + np.arange(width)[:, None] * b) for a, b in slopes
@@ -50,12 +56,21 @@ def plain_pictures() -> list[np.ndarray]:
     return pictures
 
 
-def test_plain_pngs_come_out_exactly_one_after_the_other_and_in_threads(tmp_path):
+@pytest.fixture(params=["isal", "zlib", None])
+def inflated_by(request, monkeypatch):
+    """The two ways a png is inflated: before FFmpeg sees it, also by the slower library, and by FFmpeg."""
+    if request.param == "isal":
+        pytest.importorskip("isal")
+    else:
+        monkeypatch.setattr(png, "isal_zlib", request.param and zlib)
+
+
+def test_plain_pngs_come_out_exactly_one_after_the_other_and_in_threads(tmp_path, inflated_by):
     pictures = plain_pictures()
     paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]
     for path, pixels in zip(paths, pictures, strict=True):
         path.write_bytes(png_bytes(pixels))
-        assert _decode_plain_png(_read_plain_png(path)) is not None  # none is left to Pillow
+        assert decode_plain_png(read_plain_png(path)) is not None  # none is left to Pillow
         np.testing.assert_array_equal(read_image(path), pixels)
         assert read_image_size(path) == pixels.shape[:2]
     with ThreadPoolExecutor(4) as pool:
@@ -63,7 +78,7 @@ def test_plain_pngs_come_out_exactly_one_after_the_other_and_in_threads(tmp_path
             np.testing.assert_array_equal(found, pixels)
 
 
-def test_a_damaged_png_is_an_error_or_has_all_its_pixels(tmp_path):
+def test_a_damaged_png_is_an_error_or_has_all_its_pixels(tmp_path, inflated_by):
     pixels = moving(1)[0]
     whole, path, refused = png_bytes(pixels, compress_level=1), tmp_path / "a.png", 0
     places = [*range(64), *range(64, len(whole), 97)]  # all of the header, some of the pixels
