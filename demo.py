@@ -29,7 +29,6 @@ from checkpoint import find_checkpoint
 from demo_inputs import (
     Inputs,
     are_several,
-    check_best_frame,
     check_outputs,
     driving_paths,
     hints,
@@ -40,18 +39,18 @@ from demo_inputs import (
     stretched,
 )
 from demo_options import read_options
-from demo_pairs import Job, animate_pair, animate_pairs, write_preview
+from demo_pairs import animate_pair, animate_pairs, write_preview
 from device import pick_device
 from faces.cuts import CropSettings
-from faces.detectors import load_detector
 from interface import load_checkpoints, make_animation
 from media.clips import Clip
-from media.pictures import Size, read_image_size
+from media.pictures import read_image_size
 from modules.build import read_config
 from modules.errors import UserError, command_line
 from modules.util import Keypoints
 from motion import load_motion, save_motion
-from networks import Networks, fingerprint_of, larger_size, load_networks, model_size
+from networks import Networks, fingerprint_of, load_networks, model_size
+from results import Job, check_best_frame, make_job
 from samples import ROOT, SAMPLE
 from weights import find_model
 
@@ -80,7 +79,16 @@ def main(argv: list[str] | None = None) -> None:
     config_path, checkpoint = named_or_given(options, inputs)
     config = read_config(config_path)
     size = model_size(config, config_path)
-    job = make_job(options, size, background)
+    job = make_job(
+        chosen(Settings, options),
+        chosen(CropSettings, options),
+        size,
+        options.size,
+        options.paste_back,
+        options.audio,
+        background,
+        options.cpu,
+    )
     for line in hints(job.settings, stretched(sources, clips, job.crops), size):
         print(f"hint: {line}", file=sys.stderr)
     if options.preview is not None:
@@ -111,19 +119,6 @@ def main(argv: list[str] | None = None) -> None:
         animate_pairs(networks, pairs, drivings, job, keep)
     else:
         animate_pair(networks, pairs[0], drivings[pairs[0].driving], job, keep)
-
-
-def make_job(options: argparse.Namespace, size: Size, background: Clip | None) -> Job:
-    crops = chosen(CropSettings, options)
-    return Job(
-        sizes=(size, larger_size(size, options.size)),
-        settings=chosen(Settings, options),
-        crops=crops,
-        detect=load_detector(None, options.cpu) if crops.crop or crops.fit == "crop" else None,
-        paste_back=options.paste_back,
-        background=background,
-        audio=options.audio,
-    )
 
 
 def chosen(kind: type[Chosen], options: argparse.Namespace) -> Chosen:

@@ -27,6 +27,7 @@ from page.sweep import Sweeper
 from samples import SAMPLE
 from tests.browser import served
 from tests.test_docs import blocks
+from tools import browser as tools_browser
 
 ROOT = Path(__file__).parent.parent
 KEPT = 12  # seconds
@@ -67,12 +68,16 @@ def test_names_and_defaults_of_the_arguments(address: str) -> None:
     assert defaults == {name: getattr(Choices, name) for name in defaults}
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("gif", ".gif"), ("png (zip)", ".zip")])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("gif", ".gif"), ("webm", ".webm"), ("mkv", ".mkv"), ("png (zip)", ".zip")]
+)
 def test_formats(address: str, name: str, suffix: str) -> None:
-    result = animate(address, format=name, size=256)[2]
+    player, picture, result, line, _ = animate(address, format=name, size=256)
     assert Path(result).suffix == suffix
-    if suffix == ".gif":
-        assert open_clip(result).size == (256, 256)
+    if suffix != ".zip":
+        assert open_clip(result).size == (256, 256) and len(open_clip(result)) == 72
+    shown = {".gif": picture, ".webm": player}.get(suffix)
+    assert bool(shown) == ("not played here" not in line)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +89,8 @@ def test_formats(address: str, name: str, suffix: str) -> None:
         ({"cut": BOXES, "crop_driving": "900,900,990,990"}, "lies outside driving.mp4"),
         ({"cut": FACES}, "source.png: no face was found"),
         ({"source_image": None}, "there is no picture"),
+        ({"cut": BOXES, "paste_back": True}, "'paste back' needs something that is cut out"),
+        ({"cut": FACES, "paste_back": True, "side_by_side": True}, "exclude each other"),
         ({"config": handle_file(ROOT / "config" / "vox-256.yaml")}, "give both, or neither"),
     ],
 )
@@ -209,7 +216,8 @@ def test_the_command_is_read_by_the_demo() -> None:
     choices = Choices(
         "/x/me at home.png", "/y/talk.mp4", reference=BEST, smooth=0.5, cut=FACES, face="2", paste_back=True
     )
-    line = command(choices)
+    line = command(choices, has_sound=True)
+    assert "--audio" in line and "--audio" not in command(choices, has_sound=False)
     assert "'me at home.png'" in line
     options = demo.parse(shlex.split(line)[2:])
     assert options.find_best_frame and options.smooth == 0.5 and options.face == "2" and options.paste_back
@@ -231,6 +239,14 @@ def test_opening_the_page_is_told(
     with pytest.raises(SystemExit):
         app.main(options)
     assert told in capsys.readouterr().err
+
+
+def test_without_a_network_the_page_goes_on_unshared() -> None:
+    nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    with tools_browser.served("--share", environment=nowhere) as (address, lines, _):
+        assert requests.get(address).ok
+        told = [line for line in lines if "Gradio's server can't be reached" in line]
+        assert len(told) == 1 and len(lines) == 3  # what --share opens, that it can't, and the address
 
 
 def test_only_old_files_of_people_are_deleted(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from animate import Animator
-from animation import Settings, Source, make_animators, result_frame, transfer
-from demo_pairs import Networks, cut_source
+from animation import Settings, Source, cut_source, make_animators, result_frame, transfer
 from faces.choose import Corners
 from faces.paste import Paster
 from faces.preview import preview
@@ -24,6 +23,7 @@ from files import atomic_write
 from media.pictures import fit
 from media.tensors import to_tensor
 from motion import smooth
+from networks import Networks
 from puppets.dataset import FPS
 from puppets.motion import Pose
 from tools.drawing import grid, label, scaled
