@@ -25,18 +25,25 @@ from page.animation import BEST, BOXES, CHOSEN, FACES, Choices, command
 from page.limits import open_upload, read_upload, without_folders
 from page.sweep import Sweeper
 from samples import SAMPLE
-from tests.browser import served
 from tests.test_docs import blocks
-from tools import browser as tools_browser
+from tools.browser import served
 
 ROOT = Path(__file__).parent.parent
 KEPT = 12  # seconds
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with served("--keep", str(KEPT)) as address:
-        yield address
+def server() -> Iterator[tuple[str, list[str]]]:
+    """The address of a page that is to be shared without a network, and what it tells."""
+    nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    with served("--keep", str(KEPT), "--share", environment=nowhere) as (address, lines, _):
+        yield address, lines
+    print("".join(lines))  # where a test fails
+
+
+@pytest.fixture(scope="module")
+def address(server: tuple[str, list[str]]) -> str:
+    return server[0]
 
 
 def animate(address: str, **values: object) -> tuple:
@@ -241,12 +248,12 @@ def test_opening_the_page_is_told(
     assert told in capsys.readouterr().err
 
 
-def test_without_a_network_the_page_goes_on_unshared() -> None:
-    nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
-    with tools_browser.served("--share", environment=nowhere) as (address, lines, _):
-        assert requests.get(address).ok
-        told = [line for line in lines if "Gradio's server can't be reached" in line]
-        assert len(told) == 1 and len(lines) == 3  # what --share opens, that it can't, and the address
+def test_without_a_network_the_page_goes_on_unshared(server: tuple[str, list[str]]) -> None:
+    address, lines = server
+    assert requests.get(address).ok
+    opens, fails, says_where = lines[:3]
+    assert "over the internet" in opens and "Gradio's server can't be reached" in fails
+    assert address in says_where
 
 
 def test_only_old_files_of_people_are_deleted(tmp_path: Path) -> None:

@@ -158,8 +158,20 @@ def test_a_snapshot_is_moved_by_a_recording(browser: Browser, address: str) -> N
         source.get_by_text("Click to Access Webcam").click()
         source.get_by_label("capture photo").click()
         expect(source.locator("img")).to_be_visible(timeout=20_000)
-        driving.get_by_label("Record").click()
-        page.wait_for_timeout(60_000)
+        driving.get_by_label("Record video from camera").click()
+        driving.get_by_text("Click to Access Webcam").click()
+        driving.get_by_label("start recording").click()
+        page.wait_for_timeout(1000)
+        driving.locator(".capture-button").click()  # ends it
+        expect(driving.get_by_label("Clear").or_(driving.get_by_label("Remove")).first).to_be_visible(
+            timeout=20_000
+        )
+        page.get_by_role("button", name="Animate", exact=True).click()
+        status = page.locator("#status textarea")
+        page.wait_for_function(
+            "e => / frames\\/s$/.test(e.value)", arg=status.element_handle(), timeout=60_000
+        )
+        assert int(status.input_value().split()[0]) > 5
 
 
 def test_a_pasted_picture(browser: Browser, address: str) -> None:
