@@ -158,7 +158,7 @@ def test_a_snapshot_is_moved_by_a_recording(browser: Browser, address: str) -> N
         source.get_by_text("Click to Access Webcam").click()
         source.get_by_label("capture photo").click()
         expect(source.locator("img")).to_be_visible(timeout=20_000)
-        driving.get_by_label("Record video from camera").click()
+        driving.get_by_label("Capture from camera").click()
         driving.get_by_text("Click to Access Webcam").click()
         driving.get_by_label("start recording").click()
         page.wait_for_timeout(1000)

@@ -59,8 +59,8 @@ def take(page: Page, path: Path) -> None:
     """All of the tab, from its top, without the empty space below."""
     page.mouse.move(0, 0)
     page.wait_for_timeout(1000)  # what fades in has come
-    options = {} if path.suffix == ".png" else {"type": "jpeg", "quality": 85}
-    page.screenshot(path=path, full_page=True, animations="disabled", **options)
+    kind, quality = ("png", None) if path.suffix == ".png" else ("jpeg", 85)
+    page.screenshot(path=path, type=kind, quality=quality, full_page=True, animations="disabled")
 
 
 @command_line
