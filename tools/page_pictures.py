@@ -59,8 +59,8 @@ def take(page: Page, path: Path) -> None:
     """All of the tab, from its top, without the empty space below."""
     page.mouse.move(0, 0)
     page.wait_for_timeout(1000)  # what fades in has come
-    kind, quality = ("png", None) if path.suffix == ".png" else ("jpeg", 85)
-    page.screenshot(path=path, type=kind, quality=quality, full_page=True, animations="disabled")
+    quality = None if path.suffix == ".png" else 85  # the suffix says which kind it is
+    page.screenshot(path=path, quality=quality, full_page=True, animations="disabled")
 
 
 @command_line
