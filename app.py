@@ -75,12 +75,18 @@ def main(argv: list[str] | None = None) -> None:
             )
         page = build_page(options.offline, folder / "results")
         try:
-            address = serve(page, options.host, options.port, options.share)
+            address, shared = serve(page, options.host, options.port, options.share)
         except OSError as error:
             raise UserError(f"--port {options.port}: {error}; choose another one") from error
+        if options.share and shared is None:
+            print(
+                "--share: no address was given out, because Gradio's server can't be reached; "
+                "the page goes on without",
+                file=sys.stderr,
+            )
         sweeper = Sweeper(folder, options.keep)
         with caught_signals() as caught:
-            print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
+            print(f"The page is at {shared or address} (Ctrl-C ends it)", flush=True)
             while not caught:
                 sweeper.sweep_when_due()
                 time.sleep(0.5)

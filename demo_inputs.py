@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from animation import Driving, Settings
+from animation import Settings
 from faces.cuts import CropSettings
 from files import same_name
 from media.clips import Clip, FolderClip, clip_stem, has_suffix, natural_key, open_clip
@@ -18,19 +17,12 @@ from media.pictures import PHOTO_SUFFIXES, Size
 from media.rates import steady
 from media.writer import WRITTEN_SUFFIXES
 from modules.errors import UserError
+from results import Pair
 
 MAX_HINTS = 5
 MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
 
 Inputs = Mapping[str, Sequence[Path]]  # by the names of their options
-
-
-class Pair(NamedTuple):
-    """A picture, the video or motion file that drives it, and where the result goes."""
-
-    source: Path
-    driving: Path
-    result: Path
 
 
 # ---- Pairs -------------------------------------------------------------------
@@ -166,11 +158,6 @@ def open_clips(
 
 
 # ---- Checks and hints --------------------------------------------------------
-
-
-def check_best_frame(number: int | None, driving: Driving) -> None:
-    if number is not None and not 0 <= number < len(driving):
-        raise UserError(f"--best_frame {number}: {driving.path} has the frames 0 to {len(driving) - 1}")
 
 
 def missing_pairs(pairs: Sequence[Pair], skip_existing: bool) -> list[Pair]:

@@ -7,116 +7,38 @@ Shapes: `H, W` size that the model takes, `N, M` of a larger result.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from animate import Animator
-from animation import (
-    Cancelled,
-    Driving,
-    FittedClip,
-    SavedMotion,
-    Settings,
-    Source,
-    Written,
-    cut_source,
-    detect,
-    make_animators,
-    until,
-    write_animation,
-)
-from demo_inputs import Pair
+from animation import Cancelled, Driving, FittedClip, SavedMotion, Source, detect, make_animators, until
 from engines import AnyNetworks
-from faces.choose import Corners
-from faces.cuts import CropSettings, cuts_of_driving, cuts_of_source, preview_of
-from faces.detectors import Detector
-from faces.paste import Paster
+from faces.cuts import preview_of
 from media.clips import Clip
-from media.pictures import Size, read_image, write_image
-from media.rates import repeated
-from media.writer import VideoWriter, check_target
-from modules.errors import UserError
+from media.pictures import read_image, write_image
+from media.writer import check_target
 from modules.util import Keypoints
 from motion import Motion, Record
 from progress import Progress
+from results import (
+    Boxes,
+    Done,
+    Job,
+    Pair,
+    driving_cuts,
+    find_boxes,
+    paster,
+    source_cuts,
+    source_of,
+    write_result,
+    write_source,
+)
 from signals import caught_signals
 
-
-@dataclass(frozen=True)
-class Job:
-    """What all pairs have in common.
-
-    `sizes`: (H, W), and (N, M) or None. `background`: what is pasted into, if not the picture itself.
-    """
-
-    sizes: tuple[Size, Size | None]
-    settings: Settings
-    crops: CropSettings
-    detect: Detector | None
-    paste_back: bool
-    background: Clip | None
-    audio: bool
-
-
-class Boxes(NamedTuple):
-    """What will be cut out of each picture, and where that goes in the background."""
-
-    sources: Mapping[Path, list[Corners]]
-    background: list[Corners]
-
-
-# ---- Boxes -------------------------------------------------------------------
-
-
-def find_boxes(
-    sources: Iterable[Path], drivings: Iterable[Driving], job: Job, show: Callable[[str, int], Progress]
-) -> Boxes:
-    """Find all that will be cut, before anything is computed; driving videos get theirs.
-
-    Raises `UserError`.
-    """
-    size, boxes, background = job.sizes[0], {}, []
-    for path in sources:
-        boxes[path] = cuts_of_source(read_image(path), path, size, job.crops, job.detect).boxes
-    if job.background is not None:
-        clip = job.background
-        background = cuts_of_source(next(iter(clip)), clip.path, size, job.crops, job.detect).boxes
-        most = max(boxes, key=lambda path: len(boxes[path]))
-        if len(background) < len(boxes[most]):
-            raise UserError(
-                f"--background {clip.path}: has a place for {len(background)} of the {len(boxes[most])} "
-                f"faces of {most}; choose one with --face"
-            )
-    for driving in drivings:
-        if isinstance(driving, FittedClip):
-            cuts = cuts_of_driving(driving.clip, size, job.crops, job.detect, show)
-            driving.box = next(iter(cuts.boxes), None)
-    return Boxes(boxes, background)
-
-
-def paster(
-    path: Path, picture: np.ndarray, job: Job, boxes: Boxes, fps: float
-) -> Callable[[Sequence[np.ndarray]], np.ndarray] | None:
-    """Makes each frame of a result, at `fps`, of the animated pieces of the picture that lies at `path`.
-
-    None where a piece is the frame.
-    """
-    if not job.paste_back:
-        return None
-    own = boxes.sources[path]
-    if job.background is None:
-        return functools.partial(Paster(picture.shape[:2], own).paste, picture)
-    paste = Paster(job.background.size, boxes.background[: len(own)]).paste
-    frames = repeated(job.background, fps)
-    return lambda pieces: paste(next(frames), pieces)
+# ---- Preview -----------------------------------------------------------------
 
 
 def write_preview(path: Path, sources: Iterable[Path], clips: Iterable[Clip], job: Job) -> None:
@@ -124,17 +46,17 @@ def write_preview(path: Path, sources: Iterable[Path], clips: Iterable[Clip], jo
 
     And where it goes in the background.
     """
-    size, pictures, cuts = job.sizes[0], [], []
+    pictures, cuts = [], []
     for source in sources:
         pictures.append(read_image(source))
-        cuts.append(cuts_of_source(pictures[-1], source, size, job.crops, job.detect))
+        cuts.append(source_cuts(source, pictures[-1], job))
     for clip in clips:
         pictures.append(next(iter(clip)))
-        cuts.append(cuts_of_driving(clip, size, job.crops, job.detect))
+        cuts.append(driving_cuts(clip, job, own_bar))
     if job.background is not None:
         pictures.append(next(iter(job.background)))
-        cuts.append(cuts_of_source(pictures[-1], job.background.path, size, job.crops, job.detect))
-    write_image(path, preview_of(pictures, cuts, size))
+        cuts.append(source_cuts(job.background.path, pictures[-1], job))
+    write_image(path, preview_of(pictures, cuts, job.sizes[0]))
 
 
 # ---- One pair ----------------------------------------------------------------
@@ -150,48 +72,31 @@ def animate_pair(
     """Write one result, frame by frame. A signal ends it early, and then the program."""
     check_target(pair.result, driving.fps)
     boxes = find_boxes([pair.source], [driving], job, own_bar)
-    networks, picture = load(), read_image(pair.source)
-    source = cut_source(picture, boxes.sources[pair.source], job.sizes, job.settings.fit)
-    source = replace(source, paste=paster(pair.source, picture, job, boxes, driving.fps))
-    with VideoWriter(pair.result, driving.fps, pair.driving if job.audio else None) as writer:
-        started = time.monotonic()
-        written, stopped_by = write_until_signal(networks, source, driving, writer, job.settings)
-    keep(pair.driving, written.keypoints)
-    for line in report(written, writer, time.monotonic() - started):
+    networks = load()
+    with caught_signals() as caught:  # a second signal does not break off the last writes
+        try:
+            done = write_result(networks, pair, driving, job, boxes, own_bar, lambda: bool(caught))
+        except Cancelled:
+            sys.exit(128 + caught[0])
+    keep(pair.driving, done.written.keypoints)
+    for line in report(done, pair.result):
         print(line)
-    if stopped_by is not None:
-        print(f"stopped: {pair.result} holds {written.frames} of {len(driving)} frames", file=sys.stderr)
-        sys.exit(128 + stopped_by)
+    frames = done.written.frames
+    if frames < len(driving):
+        print(f"stopped: {pair.result} holds {frames} of {len(driving)} frames", file=sys.stderr)
+        sys.exit(128 + caught[0])
 
 
 def own_bar(what: str, total: int) -> Progress:
     return Progress(total, what, "frames")
 
 
-def report(written: Written, writer: VideoWriter, seconds: float) -> list[str]:
-    """Lines about a result; a warning goes to stderr at once."""
-    if writer.audio_note is not None:
-        print(f"warning: {writer.audio_note}", file=sys.stderr)
-    done = written.frames
-    line = f"{writer.path}: {done} frames in {seconds:.1f} s, {done / seconds:.1f} frames/s"
-    return [line] if written.best_frame is None else [f"Best frame: {written.best_frame}", line]
-
-
-def write_until_signal(
-    networks: AnyNetworks, source: Source, driving: Driving, writer: VideoWriter, settings: Settings
-) -> tuple[Written, int | None]:
-    """`write_animation` until a signal comes: (what was written, the signal or None).
-
-    A signal that comes before the first frame ends the program.
-    """
-    with caught_signals() as caught:  # a second signal does not break off the last writes
-        try:
-            written = write_animation(
-                networks, source, driving, writer, settings, own_bar, lambda: bool(caught)
-            )
-        except Cancelled:
-            sys.exit(128 + caught[0])
-    return written, caught[0] if written.frames < len(driving) else None
+def report(done: Done, path: Path) -> list[str]:
+    """Lines about the result at `path`; a warning goes to stderr at once."""
+    if done.audio_note is not None:
+        print(f"warning: {done.audio_note}", file=sys.stderr)
+    line, best = f"{path}: {done.figures}", done.written.best_frame
+    return [line] if best is None else [f"Best frame: {best}", line]
 
 
 # ---- Several pairs -----------------------------------------------------------
@@ -244,7 +149,7 @@ def write_pairs(
     motions: dict[Path, Motion] = {}
     for path, group in itertools.groupby(pairs, key=lambda pair: pair.source):
         picture = read_image(path)
-        source = cut_source(picture, boxes.sources[path], job.sizes, job.settings.fit)
+        source = source_of(path, picture, job, boxes)
         animators = make_animators(networks, source, job.settings)
         for pair in group:
             driving = drivings[pair.driving]
@@ -299,10 +204,8 @@ def write_pair(
     for animator in animators:
         animator.kp_initial = None  # of the driving video before
     networks = animators[0].generator, animators[0].kp_detector
-    with VideoWriter(pair.result, driving.fps, pair.driving if job.audio else None) as writer:
-        started = time.monotonic()
-        written = write_animation(networks, source, driving, writer, job.settings, show, stop, animators)
-    for line in report(written, writer, time.monotonic() - started):
+    done = write_source(networks, source, pair, driving, job, show, stop, animators)
+    for line in report(done, pair.result):
         bar.tell(line)
 
 

@@ -20,7 +20,6 @@ from animation import FittedClip, Settings, write_animation
 from augmentation import AllAugmentationTransform
 from benchmarks.inference import frames, trained_networks
 from benchmarks.turns import serve
-from demo import SAMPLE, load_networks
 from device import autocast
 from engines import open_networks
 from frames_dataset import FramesDataset
@@ -32,6 +31,8 @@ from modules.build import build_networks, frame_shape, read_config
 from modules.inference import fast_form, paint_in
 from modules.model import GeneratorFullModel, total
 from modules.util import frozen
+from networks import load_networks
+from samples import SAMPLE
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")

@@ -10,16 +10,12 @@ length and the brightness of its own files. `live`: rate, latency and memory of 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import random
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,24 +26,12 @@ from gradio_client.exceptions import AppError
 from media.clips import open_clip
 from media.pictures import read_image, write_image
 from media.writer import VideoWriter
-from samples import ROOT, SAMPLE
+from samples import SAMPLE
+from tools.browser import browser_arguments, find_chromium, served
 
 PEOPLE, FILES, BROKEN = 20, 200, 40
 SECONDS_KEPT = 30
-
-
-@contextlib.contextmanager
-def served() -> Iterator[tuple[str, subprocess.Popen]]:
-    """The address of a page, and its process."""
-    command = [sys.executable, str(ROOT / "app.py"), "--offline", "--keep", str(SECONDS_KEPT)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        found = re.search(r"http\S+", process.stdout.readline())
-        assert found is not None
-        try:
-            yield found[0], process
-        finally:
-            process.terminate()
+KEEP = ("--keep", str(SECONDS_KEPT))
 
 
 def memory_mib(process: subprocess.Popen) -> float:
@@ -105,7 +89,7 @@ def load(folder: Path) -> None:
     broken = set(draw.sample(range(FILES), BROKEN))
     for number in broken:
         damage(draw.choice(pairs[number]), draw)
-    with served() as (address, process), ThreadPoolExecutor(PEOPLE) as pool:
+    with served(*KEEP) as (address, _, process), ThreadPoolExecutor(PEOPLE) as pool:
 
         def person(first: int) -> dict[int, str]:
             client = Client(address, verbose=False)
@@ -131,10 +115,8 @@ def load(folder: Path) -> None:
 def live(seconds: float, camera: Path) -> None:
     from playwright.sync_api import sync_playwright  # only needed here
 
-    options = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    options.append(f"--use-file-for-fake-video-capture={camera}")
-    with served() as (address, process), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options)
+    with served(*KEEP) as (address, _, process), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=browser_arguments(camera))
         page = browser.new_context(permissions=["camera"]).new_page()
         page.goto(address)
         page.get_by_role("tab", name="Live").click()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,32 +16,33 @@ from animation import Cancelled
 from faces.choose import Corners, shaped
 from faces.cuts import Cuts
 from media.pictures import Size
-from model_table import read_table
 from page.animation import (
     ABSOLUTE,
     BEST,
     BOXES,
     CHOSEN,
+    EVERY_FACE,
     FACES,
     FIRST,
     FORMATS,
     NOTHING,
     RELATIVE,
     Choices,
-    command,
-    cuts,
+    Result,
+    command_of,
+    job_of,
     lines_of_progress,
 )
 from page.crop_box import crop_box, view
-from page.limits import MAX_FRAMES, PageError, open_upload, read_upload, shown_errors
-from page.models import choose_model
+from page.limits import MAX_FRAMES, open_upload, read_upload, shown_errors
+from page.models import choose_model, model_widgets
 from page.uploads import picture_input
-from page.work import Job
+from page.work import Task
+from results import driving_cuts, source_cuts
 from samples import SAMPLE
 
-RUNNING: dict[str, Job] = {}  # by session
-MODEL_SUFFIXES = [".tar", ".safetensors"]
-LOCK = threading.Lock()
+RUNNING: set[tuple[str, Task]] = set()  # sessions, and what is made for them
+PLAYED = (".mp4", ".webm")
 
 
 class Widgets(NamedTuple):
@@ -73,36 +73,45 @@ class Widgets(NamedTuple):
 # ---- What the buttons do -------------------------------------------------------
 
 
-def start(offline: bool, session: str, choices: Choices, folder: Path) -> Iterator[list[Any]]:
+async def start(offline: bool, session: str, choices: Choices, folder: Path) -> AsyncIterator[list[Any]]:
     """Animate; yields the values of the outputs: player, picture, file, line, command."""
-    job: Job = Job()
-    with LOCK:
-        RUNNING[session] = job
+    task: Task[Result] = Task()
+    mine, line = (session, task), ""
+    RUNNING.add(mine)
     try:
         with shown_errors():
-            line = command(choices)
-            yield [gr.update(value=None), gr.update(value=None, visible=False), None, "waiting", line]
-            for progress in lines_of_progress(job, choices, folder, offline):
+            line = await command_of(choices)
+            yield outputs("preparing", line)
+            async for progress in lines_of_progress(task, choices, folder, offline):
                 yield [gr.skip(), gr.skip(), gr.skip(), progress, gr.skip()]
             try:
-                result = job.result()
+                result = task.result()
             except Cancelled:
-                raise PageError("stopped before the first frame, so there is no result") from None
-            name = str(result.path)
-            video, picture = (name if result.path.suffix == suffix else None for suffix in (".mp4", ".gif"))
-            shown = gr.update(value=picture, visible=picture is not None)
-            yield [gr.update(value=video, visible=picture is None), shown, name, result.line, line]
+                yield outputs("cancelled before the first frame, so there is no result", line)
+            else:
+                yield outputs(result.line, line, result.path)
+    except gr.Error as error:
+        yield outputs(f"no result: {error.message}", line)
+        raise
     finally:
-        with LOCK:
-            RUNNING.pop(session, None)
+        RUNNING.discard(mine)
+
+
+def outputs(status: str, line: str, result: Path | None = None) -> list[Any]:
+    """Values of the outputs. The page plays some results, others can be downloaded only."""
+    suffix, name = (None, None) if result is None else (result.suffix, str(result))
+    player = gr.update(value=name if suffix in PLAYED else None, visible=suffix != ".gif")
+    picture = gr.update(value=name if suffix == ".gif" else None, visible=suffix == ".gif")
+    if suffix not in {*PLAYED, ".gif", None}:
+        status += f"; a {suffix} is not played here, download it"
+    return [player, picture, name, status, line]
 
 
 def cancel(request: gr.Request) -> None:
-    """Stop the animation of this page; what is done is kept."""
-    with LOCK:
-        job = RUNNING.get(request.session_hash or "")
-    if job is not None:
-        job.stopped.set()
+    """Stop the animations of this page; what is done is kept. One that waits leaves the queue."""
+    for session, task in list(RUNNING):
+        if session == request.session_hash:
+            task.stop()
 
 
 def on_new_video(path: str | None) -> tuple[Any, Any]:
@@ -128,12 +137,13 @@ def show_boxes(choices: Choices, offline: bool) -> tuple[dict, dict]:
     with shown_errors():
         picture, clip = read_upload(choices.source_image), open_upload(choices.driving_video)
         size = choose_model(choices.model, choices.config, choices.checkpoint, offline).size
-        first = clip.read([0])[0]
-        found = cuts(choices, picture, clip, size)
-        titles = ("box in the picture", "box in the video")
+        job = job_of(choices, clip, size)
+        assert choices.source_image is not None
+        found = source_cuts(Path(choices.source_image), picture, job), driving_cuts(clip, job, Task().show)
+        titles = ("Box in the picture", "Box in the video")
         shown = (
             view(image, box_of(cut, image.shape[:2], size), cut.faces, size[1] / size[0], title)
-            for image, cut, title in zip((picture, first), found, titles, strict=True)
+            for image, cut, title in zip((picture, clip.read([0])[0]), found, titles, strict=True)
         )
         return next(shown), next(shown)
 
@@ -152,28 +162,7 @@ def box_of(cut: Cuts, picture: Size, model: Size) -> Corners:
 # ---- Widgets -------------------------------------------------------------------
 
 
-def model_widgets() -> tuple[gr.Dropdown, gr.File, gr.File]:
-    with gr.Accordion("Model", open=False):
-        model = gr.Dropdown(
-            list(read_table()),
-            value=Choices.model,
-            label="Model",
-            info="puppets comes with the program and knows cartoon heads; others are downloaded on first use",
-        )
-        with gr.Row():
-            config = gr.File(
-                label="Config of a model of your own (.yaml)",
-                file_types=[".yaml", ".yml"],
-                height=90,
-                elem_id="config",
-            )
-            checkpoint = gr.File(
-                label="Its checkpoint", file_types=MODEL_SUFFIXES, height=90, elem_id="checkpoint"
-            )
-    return model, config, checkpoint
-
-
-def motion_widgets() -> tuple[gr.Radio, gr.Checkbox, gr.Radio, gr.Slider, gr.Image, gr.Slider]:
+def motion_widgets(driving: gr.Video) -> list[Any]:
     with gr.Accordion("Motion", open=False):
         movement = gr.Radio(
             [RELATIVE, ABSOLUTE],
@@ -185,8 +174,8 @@ def motion_widgets() -> tuple[gr.Radio, gr.Checkbox, gr.Radio, gr.Slider, gr.Ima
         reference = gr.Radio(
             [FIRST, BEST, CHOSEN],
             value=FIRST,
-            label="Measured from",
-            info="the frame that is posed like the picture",
+            label="Relative movement is measured from",
+            info="choose a frame that is posed like the picture; the best one is found by the model",
         )
         with gr.Row():
             frame = gr.Slider(0, MAX_FRAMES - 1, value=0, step=1, label="Frame", info="of the driving video")
@@ -194,7 +183,11 @@ def motion_widgets() -> tuple[gr.Radio, gr.Checkbox, gr.Radio, gr.Slider, gr.Ima
                 label="That frame", interactive=False, height=160, buttons=[], elem_id="reference-frame"
             )
         smooth = gr.Slider(0, 5, value=0, step=0.1, label="Smoothing", info="against jitter; 0 is none")
-    return movement, adapt, reference, frame, shown, smooth
+    quiet: Any = {"api_visibility": "private", "show_progress": "hidden"}
+    driving.change(on_new_video, driving, [frame, shown], **quiet)
+    frame.input(frame_of, [driving, frame], shown, trigger_mode="always_last", **quiet)
+    frame.input(None, None, reference, js=f"() => '{CHOSEN}'", **quiet)
+    return [movement, adapt, reference, frame, smooth]
 
 
 def crop_widgets() -> tuple[list[Any], gr.Button, gr.HTML, gr.HTML]:
@@ -203,8 +196,11 @@ def crop_widgets() -> tuple[list[Any], gr.Button, gr.HTML, gr.HTML]:
             [NOTHING, FACES, BOXES],
             value=NOTHING,
             label="Cut out",
-            info="faces are found in photos; elsewhere drag boxes",
+            info="faces are found in photos; elsewhere show the boxes and drag them",
         )
+        show = gr.Button("Show boxes")
+        with gr.Row(elem_id="boxes"):
+            source_box, driving_box = crop_box("source-box"), crop_box("driving-box")
         with gr.Row():
             crop_source = gr.Textbox(
                 "", label="Box in the picture", info="left,top,right,bottom; empty is all"
@@ -214,15 +210,12 @@ def crop_widgets() -> tuple[list[Any], gr.Button, gr.HTML, gr.HTML]:
             )
         with gr.Row():
             face = gr.Dropdown(
-                ["largest", "all", "1", "2", "3", "4", "5"],
+                ["largest", ("every face", EVERY_FACE), "1", "2", "3", "4", "5"],
                 value="largest",
                 label="Face",
-                info="which one of the picture; all of them need paste back",
+                info="which one of the picture; every face needs paste back",
             )
             paste_back = gr.Checkbox(False, label="Paste back", info="into the picture it was cut from")
-        show = gr.Button("Show boxes")
-        with gr.Row():
-            source_box, driving_box = crop_box("source-box"), crop_box("driving-box")
     return [cut, crop_source, crop_driving, face, paste_back], show, source_box, driving_box
 
 
@@ -231,8 +224,7 @@ def result_widgets() -> list[Any]:
         fit = gr.Radio(
             ["crop", "pad", "stretch"],
             value="crop",
-            label="Pictures of another shape",
-            info="than the model's",
+            label="Pictures and videos of another shape than the model's",
         )
         size = gr.Number(
             0, precision=0, minimum=0, label="Height", info="larger than the model's; 0 is the model's"
@@ -243,64 +235,53 @@ def result_widgets() -> list[Any]:
     return [fit, size, side_by_side, audio, file_format]
 
 
+def input_widgets() -> tuple[gr.Image, gr.Video]:
+    source = picture_input(
+        label="Picture", sources=["upload", "webcam", "clipboard"], height=280, elem_id="source"
+    )
+    driving = gr.Video(label="Driving video", sources=["upload", "webcam"], height=320, elem_id="driving")
+    sample = [[str(SAMPLE["source_image"]), str(SAMPLE["driving_video"])]]
+    gr.Examples(sample, [source, driving], label="Sample: click it, then Animate")
+    return source, driving
+
+
 def build_animate_tab(offline: bool, results: Path) -> Widgets:
     """The widgets and what they do. `results`: a folder in which each result gets a folder of its own."""
     with gr.Row():
         with gr.Column():
-            source = picture_input(
-                label="Picture",
-                sources=["upload", "webcam", "clipboard"],
-                height=280,
-                elem_id="source",
-            )
-            driving = gr.Video(
-                label="Driving video", sources=["upload", "webcam"], height=320, elem_id="driving"
-            )
-            sample = [[str(SAMPLE["source_image"]), str(SAMPLE["driving_video"])]]
-            gr.Examples(sample, [source, driving], label="Sample")
+            source, driving = input_widgets()
         with gr.Column():
-            player = gr.Video(label="Result", interactive=False, autoplay=True, height=280, elem_id="result")
-            picture = gr.Image(label="Result", interactive=False, visible=False, elem_id="result-gif")
             with gr.Row():
                 go = gr.Button("Animate", variant="primary", elem_id="go")
                 stop = gr.Button("Cancel", elem_id="stop")
             status = gr.Textbox(label="Progress", interactive=False, elem_id="status")
+            player = gr.Video(label="Result", interactive=False, autoplay=True, height=280, elem_id="result")
+            picture = gr.Image(label="Result", interactive=False, visible=False, elem_id="result-gif")
+            # These two are hidden by page.css while they are empty.
             download = gr.File(label="Download", interactive=False, height=80, elem_id="download")
             line = gr.Textbox(
                 label="The same on a command line",
                 interactive=False,
+                placeholder=" ",
                 lines=3,
                 buttons=["copy"],
                 elem_id="command",
             )
     model = model_widgets()
-    movement, adapt, reference, frame, frame_shown, smooth = motion_widgets()
+    motion = motion_widgets(driving)
     crops, show, source_box, driving_box = crop_widgets()
-    widgets = Widgets(
-        source, driving, *model, movement, adapt, reference, frame, smooth, *crops, *result_widgets()
-    )
-    outputs = [player, picture, download, status, line]
-    add_animate(widgets, outputs, go, offline, results)
+    widgets = Widgets(source, driving, *model, *motion, *crops, *result_widgets())
+    add_animate(widgets, [player, picture, download, status, line], go, offline, results)
     stop.click(cancel, api_name="cancel", queue=False)
-    driving.change(
-        on_new_video, driving, [frame, frame_shown], api_visibility="private", show_progress="hidden"
-    )
-    frame.input(
-        frame_of,
-        [driving, frame],
-        frame_shown,
-        api_visibility="private",
-        show_progress="hidden",
-        trigger_mode="always_last",
-    )
     add_boxes(widgets, show, source_box, driving_box, offline)
     return widgets
 
 
 def add_animate(widgets: Widgets, outputs: list[Any], go: gr.Button, offline: bool, results: Path) -> None:
-    def animate(request: gr.Request, *values: Any) -> Iterator[list[Any]]:
+    async def animate(request: gr.Request, *values: Any) -> AsyncIterator[list[Any]]:
         with tempfile.TemporaryDirectory(dir=results) as folder:  # Gradio has its own copy by the end
-            yield from start(offline, request.session_hash or "", Choices(*values), Path(folder))
+            async for shown in start(offline, request.session_hash or "", Choices(*values), Path(folder)):
+                yield shown
 
     animate.__signature__ = signature()  # type: ignore[attr-defined]
     go.click(
@@ -308,8 +289,7 @@ def add_animate(widgets: Widgets, outputs: list[Any], go: gr.Button, offline: bo
         list(widgets),
         outputs,
         api_name="animate",
-        concurrency_id="video",
-        concurrency_limit=1,
+        concurrency_limit=None,  # the worker has a queue of its own, which people can leave
         show_progress="hidden",
     )
 

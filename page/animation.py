@@ -1,35 +1,32 @@
-"""From the values of the widgets to a video: what `demo.main` does with its options."""
+"""From the values of the widgets to a job of `results.py`, which makes the video."""
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import shlex
 import shutil
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from animation import FittedClip, Settings, cut_source, write_animation
+from animation import FittedClip, Settings
 from faces.choose import box_option
-from faces.cuts import CropSettings, Cuts, cuts_of_driving, cuts_of_source
-from faces.detectors import Detector, load_detector
-from faces.paste import Paster
+from faces.cuts import CropSettings
 from media.clips import Clip
-from media.writer import VideoWriter
+from media.pictures import Size
+from model_table import DEFAULT_MODEL
 from modules.errors import UserError
-from networks import larger_size
-from page.limits import open_upload, read_upload
+from page.limits import check_upload, open_upload, without_folders
 from page.models import choose_model
-from page.work import Job
+from page.work import Task
+from results import Job, Pair, check_best_frame, find_boxes, make_job, write_result
 
 RELATIVE, ABSOLUTE = "relative", "absolute"
 FIRST, BEST, CHOSEN = "first frame", "best frame", "frame of the slider"
 NOTHING, FACES, BOXES = "nothing", "faces", "boxes"
-FORMATS = {"mp4": ".mp4", "gif": ".gif", "png (zip)": ""}
+EVERY_FACE = "all"
+FORMATS = {"mp4": ".mp4", "mov": ".mov", "mkv": ".mkv", "webm": ".webm", "gif": ".gif", "png (zip)": ""}
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Choices:
 
     source_image: str | None = None
     driving_video: str | None = None
-    model: str = "puppets"
+    model: str = DEFAULT_MODEL
     config: str | None = None
     checkpoint: str | None = None
     movement: str = RELATIVE
@@ -67,7 +64,7 @@ class Choices:
             best_frame=int(self.best_frame) if relative and self.reference == CHOSEN else None,
             smooth=self.smooth or None,
             fit=self.fit,
-            side_by_side=self.side_by_side and not self.paste_back,
+            side_by_side=self.side_by_side,
         )
 
     @property
@@ -85,6 +82,24 @@ class Choices:
             fit=self.fit,
         )
 
+    def check(self) -> None:
+        """Raise `UserError` for choices that don't go together."""
+        cuts_picture = self.cut == FACES or (self.cut == BOXES and self.crop_source.strip())
+        wrong = {
+            "'paste back' needs something that is cut out of the picture: choose faces, or a box": (
+                self.paste_back and not cuts_picture
+            ),
+            "every face needs 'paste back', which puts them into one picture": (
+                self.cut == FACES and self.face == EVERY_FACE and not self.paste_back
+            ),
+            "'paste back' and 'side by side' exclude each other: choose one": (
+                self.paste_back and self.side_by_side
+            ),
+        }
+        for problem, is_so in wrong.items():
+            if is_so:
+                raise UserError(problem)
+
 
 def checked_box(text: str, name: str) -> tuple[int, int, int, int]:
     """The value of a text field L,T,R,B. Raises `UserError`."""
@@ -97,8 +112,11 @@ def checked_box(text: str, name: str) -> tuple[int, int, int, int]:
 # ---- The same on a command line ------------------------------------------------
 
 
-def command(choices: Choices) -> str:
-    """The command that does the same, for files of the same names in the working folder."""
+def command(choices: Choices, has_sound: bool) -> str:
+    """The command that does the same, for files of the same names in the working folder.
+
+    `has_sound`: whether the driving video has any.
+    """
     settings, crops = choices.settings, choices.crops
     words = ["python", "demo.py"]
     if choices.checkpoint and choices.config:
@@ -113,10 +131,9 @@ def command(choices: Choices) -> str:
         for field in fields(options)
         if getattr(options, field.name) != field.default
     }
+    changed |= {"paste_back": choices.paste_back, "audio": choices.audio and has_sound}
     for name, value in changed.items():
         words += option(name, value)
-    for name in ("paste_back", "audio"):
-        words += option(name, getattr(choices, name))
     if choices.size:
         words += ["--size", str(int(choices.size))]
     return shlex.join([*words, "--result_video", f"result{FORMATS[choices.format]}"])
@@ -141,58 +158,61 @@ class Result(NamedTuple):
     line: str
 
 
-def animate_files(choices: Choices, folder: Path, job: Job, offline: bool) -> Result:
+def check_files(choices: Choices) -> Clip:
+    """The driving video.
+
+    Raises `UserError` where it or the picture is missing or beyond the limits, and for choices that don't go
+    together.
+    """
+    check_upload(choices.source_image)
+    clip = open_upload(choices.driving_video)
+    choices.check()
+    return clip
+
+
+def job_of(choices: Choices, clip: Clip, size: Size) -> Job:
+    """What `demo.py` makes of its options. `size`: (H, W) of the model. Raises `UserError`."""
+    return make_job(
+        choices.settings,
+        choices.crops,
+        size,
+        int(choices.size) or None,
+        choices.paste_back,
+        audio=choices.audio and clip.has_audio,
+    )
+
+
+def animate_files(choices: Choices, folder: Path, task: Task, offline: bool) -> Result:
     """Write the result into `folder`. Raises `UserError`, and `Cancelled` where nothing was written."""
-    settings = choices.settings
-    picture, clip = read_upload(choices.source_image), open_upload(choices.driving_video)
+    clip = check_files(choices)
+    assert choices.source_image is not None
     model = choose_model(choices.model, choices.config, choices.checkpoint, offline)
-    large = larger_size(model.size, int(choices.size) or None)
-    source_cuts, driving_cuts = cuts(choices, picture, clip, model.size)
-    check_paste(choices, source_cuts)
-    source = cut_source(picture, source_cuts.boxes, (model.size, large), settings.fit)
-    if choices.paste_back and choices.cut != NOTHING:
-        paster = Paster(picture.shape[:2], source_cuts.boxes)
-        source = replace(source, paste=functools.partial(paster.paste, picture))
-    driving = FittedClip(clip, model.size, settings.fit, next(iter(driving_cuts.boxes), None))
-    check_frame(settings.best_frame, driving)
-    path = folder / f"result{FORMATS[choices.format]}"
-    with VideoWriter(path, clip.fps, clip.path if choices.audio and clip.has_audio else None) as writer:
-        started = time.monotonic()
-        written = write_animation(
-            model.networks, source, driving, writer, settings, job.show, job.stopped.is_set
-        )
-    seconds = time.monotonic() - started
+    job = job_of(choices, clip, model.size)
+    driving = FittedClip(clip, model.size, job.settings.fit)
+    check_best_frame(job.settings.best_frame, driving)
+    pair = Pair(Path(choices.source_image), clip.path, folder / f"result{FORMATS[choices.format]}")
+    boxes = find_boxes([pair.source], [driving], job, task.show_or_stop)
+    done = write_result(model.networks, pair, driving, job, boxes, task.show, task.stopped.is_set)
+    path = pair.result
     if path.is_dir():
         path = Path(shutil.make_archive(str(path), "zip", path))
-    whole = (
-        "" if written.frames == len(driving) else f"stopped after {written.frames} of {len(driving)} frames; "
-    )
-    best = "" if written.best_frame is None else f", measured from frame {written.best_frame}"
-    rate = written.frames / max(seconds, 1e-9)
-    return Result(path, f"{whole}{written.frames} frames in {seconds:.1f} s, {rate:.1f} frames/s{best}")
+    frames, best = done.written.frames, done.written.best_frame
+    parts = [
+        "" if frames == len(driving) else f"stopped after {frames} of {len(driving)} frames",
+        done.figures + ("" if best is None else f", measured from frame {best}"),
+        without_folders(done.audio_note or ""),
+    ]
+    return Result(path, "; ".join(filter(None, parts)))
 
 
-def cuts(choices: Choices, picture: np.ndarray, clip: Clip, size: tuple[int, int]) -> tuple[Cuts, Cuts]:
-    """What is cut out of the picture and out of the video. Raises `UserError`."""
-    crops = choices.crops
-    looks = crops.crop or crops.fit == "crop"
-    detect: Detector | None = load_detector(None, cpu=False) if looks else None
-    assert choices.source_image is not None
-    source = cuts_of_source(picture, Path(Path(choices.source_image).name), size, crops, detect)
-    return source, cuts_of_driving(clip, size, crops, detect)
+async def lines_of_progress(
+    task: Task[Result], choices: Choices, folder: Path, offline: bool
+) -> AsyncIterator[str]:
+    """Let the worker animate; yields how far it is. The result is `task.result()` then."""
+    async for line in task.run(lambda: animate_files(choices, folder, task, offline)):
+        yield line
 
 
-def check_paste(choices: Choices, source: Cuts) -> None:
-    """Raise `UserError` for several faces that have no picture to be put back into."""
-    if len(source.boxes) > 1 and not choices.paste_back:
-        raise UserError("several faces need 'paste back', which puts them into one picture")
-
-
-def check_frame(number: int | None, driving: FittedClip) -> None:
-    if number is not None and not 0 <= number < len(driving):
-        raise UserError(f"frame {number}: the video has the frames 0 to {len(driving) - 1}")
-
-
-def lines_of_progress(job: Job, choices: Choices, folder: Path, offline: bool) -> Iterator[str]:
-    """Let the worker animate; yields how far it is. The result is `job.result()` then."""
-    return job.run(lambda: animate_files(choices, folder, job, offline))
+async def command_of(choices: Choices) -> str:
+    """The command for files that were uploaded. Raises `UserError` as `check_files` does."""
+    return command(choices, (await asyncio.to_thread(check_files, choices)).has_audio)

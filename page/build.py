@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 import gradio as gr
@@ -18,7 +20,7 @@ CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 def build_page(offline: bool, results: Path) -> gr.Blocks:
     """The page. `results`: a folder for results on their way to the browser; `offline`: download no model."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.Markdown(f"# {TITLE}\nA picture moves as a video, or as you before the camera.")
+        gr.Markdown(f"# {TITLE}\nMake a picture move as a video does, or as you do in front of a camera.")
         with gr.Tab("Animate"):
             widgets = build_animate_tab(offline, results)
         with gr.Tab("Live"):
@@ -45,9 +47,17 @@ def theme() -> gr.themes.Base:
     )
 
 
-def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> str:
-    """Serve the page in threads of its own; returns its address."""
+def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[str, str | None]:
+    """Serve the page in threads of its own; returns its address, and that of `share`.
+
+    None in its place where it is not wanted, or can't be had. Gradio prints pages of advice then.
+    """
     page.queue(default_concurrency_limit=4, max_size=64)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return launch(page, host, port, share)
+
+
+def launch(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[str, str | None]:
     _, local, public = page.launch(
         server_name=host,
         server_port=port,
@@ -66,4 +76,4 @@ def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> str:
         theme=theme(),
         css=CSS,
     )
-    return public or local
+    return local, public

@@ -19,7 +19,7 @@ function draw() {
   if (!view) return;
   find("img").src = view.url;
   find("img").alt = view.title;
-  find("figcaption").textContent = `${view.title}: ${view.box.join(",")}`;
+  find("figcaption").textContent = `${view.title}: ${view.box.join(",")}. Drag it, or a corner.`;
   find(".crop-faces").replaceChildren(
     ...view.faces.map((face) => {
       const node = document.createElement("div");

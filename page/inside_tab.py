@@ -3,42 +3,59 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from animate import Animator
-from animation import transfer
+from animation import FittedClip, Source, make_animators, set_initial_frame
 from inside import inside_pictures
+from media.tensors import to_tensor
 from modules.errors import UserError
-from networks import fitted
 from page.animate_tab import Widgets
-from page.animation import CHOSEN, RELATIVE, Choices
+from page.animation import Choices, job_of
 from page.limits import MAX_FRAMES, open_upload, read_upload, shown_errors
 from page.models import choose_model
-from page.work import VIDEO_WORKER
+from page.work import VIDEO_WORKER, Task
+from results import check_best_frame, find_boxes, source_of
+
+KEPT = 4  # pictures that are encoded, so that the slider need not wait
 
 Gallery = list[tuple[np.ndarray, str]]
 
 
 def look(choices: Choices, number: int, offline: bool) -> Gallery:
     """What the networks see in frame `number` of the driving video, with titles."""
+    animator, driving = prepare(choices, offline)
+    frame = to_tensor(driving[min(number, len(driving) - 1)])
+    return [(image, title) for title, image in inside_pictures(animator, frame).items()]
+
+
+@functools.lru_cache(maxsize=KEPT)
+def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip]:
+    """The first thing that is animated, and its driving video, as the tab Animate would begin with them."""
     picture, clip = read_upload(choices.source_image), open_upload(choices.driving_video)
+    assert choices.source_image is not None
+    path = Path(choices.source_image)
     model = choose_model(choices.model, choices.config, choices.checkpoint, offline)
-    source = fitted(picture, model.size, choices.fit).unsqueeze(0)
-    source = source.to(next(model.networks[0].parameters()).device)
-    animator = Animator(*model.networks, source, transfer(choices.movement == RELATIVE, choices.adapt_scale))
-    reference = int(choices.best_frame) if choices.reference == CHOSEN else 0
-    wanted = [min(frame, len(clip) - 1) for frame in (reference, number)]
-    first, driving = (fitted(frame, model.size, choices.fit) for frame in clip.read(wanted))
-    animator.start_from(first)
-    return [(image, title) for title, image in inside_pictures(animator, driving).items()]
+    job, task = job_of(choices, clip, model.size), Task[None]()
+    driving = FittedClip(clip, model.size, job.settings.fit)
+    check_best_frame(job.settings.best_frame, driving)
+    source = source_of(path, picture, job, find_boxes([path], [driving], job, task.show))
+    source = Source(source.pictures[:1])  # what is inside has the model's size
+    animators = make_animators(model.networks, source, job.settings)
+    set_initial_frame(animators, driving, job.settings, task.show, task.stopped.is_set)
+    if animators[0].kp_initial is None:
+        animators[0].start_from(to_tensor(driving[0]))
+    return animators[0], driving
 
 
 def build_inside_tab(widgets: Widgets, offline: bool) -> None:
     gr.Markdown(
-        "What the networks see in a frame, with picture, video, model and motion of the tab *Animate*."
+        "What the networks see in a frame of the driving video, with the files and settings of *Animate*."
     )
     number = gr.Slider(
         0, MAX_FRAMES - 1, value=0, step=1, label="Frame", info="of the driving video", elem_id="inside-frame"
@@ -53,18 +70,19 @@ def build_inside_tab(widgets: Widgets, offline: bool) -> None:
             return VIDEO_WORKER.submit(look, Choices(*values), int(frame), offline).result()
 
     def new_length(path: str | None) -> Any:
-        last = MAX_FRAMES - 1
+        """The slider of a new video; its middle, because nothing has moved in the first frame."""
+        last = 1
         with contextlib.suppress(UserError):  # the tab Animate tells
             last = max(1, len(open_upload(path)) - 1)
-        return gr.update(value=0, maximum=last)
+        return gr.update(value=last // 2, maximum=last)
 
-    button.click(inside, [number, *widgets], gallery, api_name="inside", concurrency_id="video")
+    button.click(inside, [number, *widgets], gallery, api_name="inside", concurrency_id="inside")
     number.input(
         inside,
         [number, *widgets],
         gallery,
         api_visibility="private",
-        concurrency_id="video",
+        concurrency_id="inside",
         trigger_mode="always_last",
     )
     widgets.driving_video.change(new_length, widgets.driving_video, number, api_visibility="private")

@@ -13,6 +13,7 @@ import numpy as np
 
 from media.clips import Clip, open_clip
 from media.pictures import read_image, read_image_size
+from media.rates import steady
 from modules.errors import MediaError, UserError, told
 
 MEBIBYTE = 2**20
@@ -54,18 +55,23 @@ def without_folders(message: str) -> str:
     return FOLDERS.sub("", message)
 
 
-def read_upload(path: str | None, what: str = "picture") -> np.ndarray:
-    """An uploaded picture: (h, w, 3) uint8. Raises `UserError` for one beyond the limits."""
-    file = uploaded(path, what, MAX_PICTURE_BYTES)
+def check_upload(path: str | None) -> Path:
+    """An uploaded picture. Raises `UserError` for one beyond the limits."""
+    file = uploaded(path, "picture", MAX_PICTURE_BYTES)
     height, width = read_image_size(file)
     check_pixels(file, height * width, MAX_PICTURE_PIXELS)
-    return read_image(file)
+    return file
+
+
+def read_upload(path: str | None) -> np.ndarray:
+    """The same as (h, w, 3) uint8."""
+    return read_image(check_upload(path))
 
 
 def open_upload(path: str | None) -> Clip:
-    """An uploaded video. Raises `UserError` for one beyond the limits."""
+    """An uploaded video, at a constant rate. Raises `UserError` for one beyond the limits."""
     file = uploaded(path, "driving video", MAX_VIDEO_BYTES)
-    clip = open_clip(file)
+    clip = steady(open_clip(file))
     check_pixels(file, clip.size[0] * clip.size[1], MAX_FRAME_PIXELS)
     if len(clip) > MAX_FRAMES:
         raise MediaError(f"{file.name}: has {len(clip)} frames, more than {MAX_FRAMES}; cut it shorter")
@@ -74,7 +80,7 @@ def open_upload(path: str | None) -> Clip:
 
 def uploaded(path: str | None, what: str, max_bytes: int) -> Path:
     if path is None:
-        raise UserError(f"there is no {what}; choose one, or click a sample")
+        raise UserError(f"there is no {what}; choose one in the tab Animate, or click the sample there")
     file = Path(path)
     if file.stat().st_size > max_bytes:
         raise MediaError(

@@ -92,7 +92,7 @@ function show(image, captured, distance) {
     const rate = interval ? 1000 / interval : 0;
     Object.assign(find(".live").dataset, { rate, latency, shown, dropped, age: Math.max(age, find(".live").dataset.age || 0) });
     find(".live-figures").textContent =
-      `${rate.toFixed(1)} frames/s, ${latency.toFixed(0)} ms from camera to screen, pose differs by ${distance}`;
+      `${rate.toFixed(1)} frames/s, ${latency.toFixed(0)} ms from camera to screen; your pose differs by ${distance} from the picture's`;
   });
 }
 
@@ -132,6 +132,7 @@ async function start(value) {
   await video.play();
   if (mine !== run) return;
   find(".live").dataset.state = "running";
+  find(".live").scrollIntoView({ block: "nearest", behavior: "smooth" });
   video.requestVideoFrameCallback(onFrame);
 }
 

@@ -22,10 +22,9 @@ from starlette.routing import Route
 from live import LiveAnimation
 from media.encoded import decode_picture, encode_jpeg
 from media.pictures import fit
-from model_table import read_table
 from modules.errors import UserError, told
 from page.limits import read_upload, shown_errors, without_folders
-from page.models import choose_model
+from page.models import Loaded, choose_model, model_widgets
 from page.work import LIVE_WORKER
 from samples import SAMPLE
 
@@ -50,11 +49,10 @@ LOCK = threading.Lock()
 # ---- Opening and closing -------------------------------------------------------
 
 
-def open_live(paths: list[str], model_name: str, relative: bool, offline: bool) -> dict[str, Any]:
+def open_live(paths: list[str], model: Loaded, relative: bool) -> dict[str, Any]:
     """A session for a browser: its token, the pictures, and the size of the frames to send."""
     if not 1 <= len(paths) <= MAX_PICTURES:
         raise UserError(f"{len(paths)} pictures: live mode takes 1 to {MAX_PICTURES}, one for each key")
-    model = choose_model(model_name, None, None, offline)
     pictures = [fit(read_upload(path), model.size, "crop") for path in paths]
     live = LIVE_WORKER.submit(LiveAnimation, model.networks, pictures, relative).result()
     token = secrets.token_urlsafe(16)
@@ -132,10 +130,20 @@ def live_view() -> gr.HTML:
 
 
 def build_live_tab(offline: bool) -> None:
-    def start(pictures: list[str] | None, model: str, relative: bool) -> dict[str, Any]:
+    def start(
+        pictures: list[str] | None,
+        relative: bool,
+        model: str,
+        config: str | None,
+        checkpoint: str | None,
+    ) -> dict[str, Any]:
         with shown_errors():
-            return open_live(pictures or [str(SAMPLE["source_image"])], model, relative, offline)
+            chosen = choose_model(model, config, checkpoint, offline)
+            return open_live(pictures or [str(SAMPLE["source_image"])], chosen, relative)
 
+    gr.Markdown(
+        "Your camera moves a picture. Its frames go to the machine that this page runs on, and are not kept."
+    )
     with gr.Row():
         pictures = gr.File(
             label="Pictures (up to 9; without any, the sample)",
@@ -145,10 +153,12 @@ def build_live_tab(offline: bool) -> None:
             elem_id="live-pictures",
         )
         with gr.Column():
-            model = gr.Dropdown(list(read_table()), value="puppets", label="Model")
             relative = gr.Checkbox(
-                True, label="Relative movement", info="from the reference, your pose at the start"
+                True,
+                label="Relative movement",
+                info="measured from your pose at the start, or wherever you set the reference",
             )
-    button = gr.Button("Start camera", variant="primary", elem_id="live-start")
+            button = gr.Button("Start camera", variant="primary", elem_id="live-start")
+    model = model_widgets("live-")
     view = live_view()
-    button.click(start, [pictures, model, relative], view, api_visibility="private", show_progress="minimal")
+    button.click(start, [pictures, relative, *model], view, api_visibility="private", show_progress="minimal")

@@ -6,13 +6,17 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+import gradio as gr
+
 from device import pick_device
 from media.pictures import Size
+from model_table import DEFAULT_MODEL, read_table
 from modules.build import read_config
 from modules.errors import UserError
 from networks import Networks, load_networks, model_size
 from weights import Model, find_model
 
+MODEL_SUFFIXES = [".tar", ".safetensors"]
 KEPT = 2  # models in memory; one of 256x256 takes about 250 MiB
 
 
@@ -41,3 +45,25 @@ def load_model(config_path: Path, checkpoint: Path) -> Loaded:
     size = model_size(config, config_path)
     networks = load_networks(config, config_path, checkpoint, pick_device(), plain=False)
     return Loaded(networks, size, Model(config_path, checkpoint))
+
+
+def model_widgets(prefix: str = "") -> tuple[gr.Dropdown, gr.File, gr.File]:
+    """By name, or a config and a checkpoint. `prefix`: of their ids on the page."""
+    with gr.Accordion("Model", open=False):
+        model = gr.Dropdown(
+            list(read_table()),
+            value=DEFAULT_MODEL,
+            label="Model",
+            info="puppets comes with the program and knows cartoon heads; others are downloaded on first use",
+        )
+        with gr.Row():
+            config = gr.File(
+                label="Config of a model of your own (.yaml)",
+                file_types=[".yaml", ".yml"],
+                height=140,
+                elem_id=f"{prefix}config",
+            )
+            checkpoint = gr.File(
+                label="Its checkpoint", file_types=MODEL_SUFFIXES, height=140, elem_id=f"{prefix}checkpoint"
+            )
+    return model, config, checkpoint

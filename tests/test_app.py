@@ -6,15 +6,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
 from playwright.sync_api import Browser, Page, expect
 
 from media.clips import open_clip
+from media.pictures import write_image
 from media.writer import VideoWriter
 from samples import SAMPLE
 from tests.browser import launched, opened, served
+from tests.test_demo_crop import people
 
 SECONDS_TO_FIRST_RESULT = 30  # 10 on two quiet cores; other tests may run beside this one
 
@@ -86,12 +89,16 @@ def test_two_clicks_from_sample_to_playing_result(browser: Browser, address: str
         assert command.startswith(
             "python demo.py --source_image source.png --driving_video driving.mp4 --relative"
         )
+        assert "--audio" not in command  # the sample has no sound
         with page.expect_download() as download:
             page.locator("#download a").first.click()
         assert len(open_clip(download.value.path().rename(download.value.path().with_suffix(".mp4")))) == 72
 
 
-def test_progress_and_cancel_keep_what_is_done(page: Page, long_video: Path) -> None:
+def test_progress_and_cancel_keep_what_is_done(
+    page: Page, browser: Browser, address: str, long_video: Path
+) -> None:
+    """Meanwhile somebody else waits, and leaves the queue."""
     upload(page, SAMPLE["source_image"], long_video)
     page.get_by_role("button", name="Animate", exact=True).click()
     status = page.locator("#status textarea")
@@ -100,6 +107,13 @@ def test_progress_and_cancel_keep_what_is_done(page: Page, long_video: Path) -> 
         arg=status.element_handle(),
         timeout=60_000,
     )
+    with opened(browser, address) as other:
+        choose_sample(other)
+        other.get_by_role("button", name="Animate", exact=True).click()
+        expect(other.locator("#status textarea")).to_have_value("waiting, this one is next", timeout=20_000)
+        other.get_by_role("button", name="Cancel").click()
+        told = "cancelled before the first frame, so there is no result"
+        expect(other.locator("#status textarea")).to_have_value(told, timeout=20_000)
     page.get_by_role("button", name="Cancel").click()
     line = result_line(page)
     kept = int(line.split()[2])
@@ -137,7 +151,7 @@ def test_a_broken_file_is_told_and_the_server_goes_on(
 
 def test_nothing_chosen_is_told(page: Page) -> None:
     page.get_by_role("button", name="Animate", exact=True).click()
-    expect(page.locator(".toast-body")).to_contain_text("there is no picture; choose one, or click a sample")
+    expect(page.locator(".toast-body")).to_contain_text("there is no picture; choose one")
 
 
 def test_two_people_at_once_get_their_own(browser: Browser, address: str, tmp_path: Path) -> None:
@@ -197,6 +211,34 @@ def test_a_box_is_dragged_and_cut(page: Page) -> None:
     assert f"--crop_source=3,0,{right + 3},{bottom}" in command
 
 
+def test_every_face_is_pasted_back(page: Page, inputs: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "people.png", people())
+    with VideoWriter(tmp_path / "moving.mp4", 10) as writer:
+        for number in range(6):
+            writer.write(np.roll(people()[:, :300], 4 * number, axis=1))
+    upload(page, tmp_path / "people.png", tmp_path / "moving.mp4")
+    choose_model_of_tests(page, inputs)
+    page.get_by_role("button", name="Crop").click()
+    page.get_by_label("faces", exact=True).check()
+    page.get_by_role("button", name="Show boxes").click()
+    expect(page.locator("#source-box .crop-faces div")).to_have_count(2, timeout=30_000)
+    page.get_by_label("Face", exact=True).click()
+    page.get_by_role("option", name="every face").click()
+    page.get_by_role("button", name="Animate", exact=True).click()
+    status = page.locator("#status textarea")
+    expect(status).to_have_value("no result: every face needs 'paste back', which puts them into one picture")
+    page.get_by_label("Paste back").check()
+    page.get_by_role("button", name="Animate", exact=True).click()
+    assert result_line(page).startswith("6 frames")
+    assert "--face all --paste_back" in page.locator("#command textarea").input_value()
+    with page.expect_download() as download:
+        page.locator("#download a").first.click()
+    download.value.save_as(tmp_path / "result.mp4")
+    change = np.abs(open_clip(tmp_path / "result.mp4").read([5])[0].astype(int) - people()).mean(axis=2)
+    first, second, wall = change[:, :300].mean(), change[:200, 310:].mean(), change[220:, 320:].mean()
+    assert min(first, second) > 3 * wall, (first, second, wall)
+
+
 def test_inside_shows_what_the_networks_see(page: Page) -> None:
     choose_sample(page)
     page.get_by_role("tab", name="Inside").click()
@@ -213,6 +255,9 @@ def test_inside_shows_what_the_networks_see(page: Page) -> None:
         "motion of keypoint 10",
     ):
         expect(page.locator("#inside").get_by_text(title, exact=True)).to_be_visible(timeout=30_000)
+    page.set_viewport_size({"width": 390, "height": 844})
+    places = [item.bounding_box() for item in page.locator("#inside .gallery-item").all()]
+    assert len(places) == 18 and all(place["x"] + place["width"] <= 390 for place in places)
 
 
 # ---- Models ------------------------------------------------------------------
@@ -221,10 +266,14 @@ def test_inside_shows_what_the_networks_see(page: Page) -> None:
 def test_uploaded_model(page: Page, inputs: Path, tmp_path: Path) -> None:
     """A config and a checkpoint of one's own, which is 32x32."""
     choose_sample(page)
+    choose_model_of_tests(page, inputs)
+    page.get_by_role("button", name="Animate", exact=True).click()
+    assert result_line(page).startswith("72 frames")
+    page.wait_for_function("() => document.querySelector('#result video')?.videoWidth === 32", timeout=20_000)
+
+
+def choose_model_of_tests(page: Page, inputs: Path) -> None:
     page.get_by_role("button", name="Model").click()
     page.locator("#config input[type=file]").set_input_files(inputs / "good.yaml")
     page.locator("#checkpoint input[type=file]").set_input_files(inputs / "good.pth.tar")
     expect(page.locator("#checkpoint")).to_contain_text("good.pth", timeout=20_000)
-    page.get_by_role("button", name="Animate", exact=True).click()
-    assert result_line(page).startswith("72 frames")
-    page.wait_for_function("() => document.querySelector('#result video')?.videoWidth === 32", timeout=20_000)

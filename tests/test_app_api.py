@@ -25,17 +25,25 @@ from page.animation import BEST, BOXES, CHOSEN, FACES, Choices, command
 from page.limits import open_upload, read_upload, without_folders
 from page.sweep import Sweeper
 from samples import SAMPLE
-from tests.browser import served
 from tests.test_docs import blocks
+from tools.browser import served
 
 ROOT = Path(__file__).parent.parent
 KEPT = 12  # seconds
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with served("--keep", str(KEPT)) as address:
-        yield address
+def server() -> Iterator[tuple[str, list[str]]]:
+    """The address of a page that is to be shared without a network, and what it tells."""
+    nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    with served("--keep", str(KEPT), "--share", environment=nowhere) as (address, lines, _):
+        yield address, lines
+    print("".join(lines))  # where a test fails
+
+
+@pytest.fixture(scope="module")
+def address(server: tuple[str, list[str]]) -> str:
+    return server[0]
 
 
 def animate(address: str, **values: object) -> tuple:
@@ -67,12 +75,16 @@ def test_names_and_defaults_of_the_arguments(address: str) -> None:
     assert defaults == {name: getattr(Choices, name) for name in defaults}
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("gif", ".gif"), ("png (zip)", ".zip")])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("gif", ".gif"), ("webm", ".webm"), ("mkv", ".mkv"), ("png (zip)", ".zip")]
+)
 def test_formats(address: str, name: str, suffix: str) -> None:
-    result = animate(address, format=name, size=256)[2]
+    player, picture, result, line, _ = animate(address, format=name, size=256)
     assert Path(result).suffix == suffix
-    if suffix == ".gif":
-        assert open_clip(result).size == (256, 256)
+    if suffix != ".zip":
+        assert open_clip(result).size == (256, 256) and len(open_clip(result)) == 72
+    shown = {".gif": picture, ".webm": player}.get(suffix)
+    assert bool(shown) == ("not played here" not in line)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +96,8 @@ def test_formats(address: str, name: str, suffix: str) -> None:
         ({"cut": BOXES, "crop_driving": "900,900,990,990"}, "lies outside driving.mp4"),
         ({"cut": FACES}, "source.png: no face was found"),
         ({"source_image": None}, "there is no picture"),
+        ({"cut": BOXES, "paste_back": True}, "'paste back' needs something that is cut out"),
+        ({"cut": FACES, "paste_back": True, "side_by_side": True}, "exclude each other"),
         ({"config": handle_file(ROOT / "config" / "vox-256.yaml")}, "give both, or neither"),
     ],
 )
@@ -209,7 +223,8 @@ def test_the_command_is_read_by_the_demo() -> None:
     choices = Choices(
         "/x/me at home.png", "/y/talk.mp4", reference=BEST, smooth=0.5, cut=FACES, face="2", paste_back=True
     )
-    line = command(choices)
+    line = command(choices, has_sound=True)
+    assert "--audio" in line and "--audio" not in command(choices, has_sound=False)
     assert "'me at home.png'" in line
     options = demo.parse(shlex.split(line)[2:])
     assert options.find_best_frame and options.smooth == 0.5 and options.face == "2" and options.paste_back
@@ -231,6 +246,14 @@ def test_opening_the_page_is_told(
     with pytest.raises(SystemExit):
         app.main(options)
     assert told in capsys.readouterr().err
+
+
+def test_without_a_network_the_page_goes_on_unshared(server: tuple[str, list[str]]) -> None:
+    address, lines = server
+    assert requests.get(address).ok
+    opens, fails, says_where = lines[:3]
+    assert "over the internet" in opens and "Gradio's server can't be reached" in fails
+    assert address in says_where
 
 
 def test_only_old_files_of_people_are_deleted(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Live mode in a browser whose camera is a video: frames, reference, pictures, keys, and the figures."""
+"""A browser whose camera is a video. Live: frames, reference, pictures, keys. Animate: what it films."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from media.pictures import read_image, write_image
 from samples import SAMPLE
-from tests.browser import launched, opened, served, write_camera
+from tests.browser import launched, opened, served
+from tools.browser import write_camera
 
 # On two quiet cores 12 frames/s and 250 ms; other tests may run beside this one.
 MIN_RATE, MAX_LATENCY = 4, 500
@@ -131,3 +133,42 @@ def test_no_camera_is_told(browser: Browser, address: str) -> None:
         page.get_by_role("button", name="Start camera").click()
         told = "no camera: Requested device not found"
         expect(page.locator(".live-error")).to_have_text(told, timeout=20_000)
+
+
+def test_uploaded_model(browser: Browser, address: str, inputs: Path) -> None:
+    """As in the tab Animate; it is 32x32."""
+    with opened(browser, address, permissions=["camera"]) as page:
+        page.get_by_role("tab", name="Live").click()
+        page.get_by_role("button", name="Model").click()
+        page.locator("#live-config input[type=file]").set_input_files(inputs / "good.yaml")
+        page.locator("#live-checkpoint input[type=file]").set_input_files(inputs / "good.pth.tar")
+        expect(page.locator("#live-checkpoint")).to_contain_text("good.pth", timeout=20_000)
+        page.get_by_role("button", name="Start camera").click()
+        wait_for_frames(page, 3)
+        assert page.evaluate(f"() => [{RESULT}.width, {RESULT}.height]") == [32, 32]
+
+
+# ---- Inputs of Animate -------------------------------------------------------
+
+
+def test_a_snapshot_is_the_picture(browser: Browser, address: str) -> None:
+    with opened(browser, address, permissions=["camera"]) as page:
+        source = page.locator("#source")
+        source.get_by_label("Capture from camera").click()
+        source.get_by_text("Click to Access Webcam").click()
+        source.get_by_label("capture photo").click()
+        expect(source.locator("img")).to_be_visible(timeout=20_000)
+
+
+def test_a_pasted_picture(browser: Browser, address: str) -> None:
+    with opened(browser, address, permissions=["clipboard-read", "clipboard-write"]) as page:
+        page.evaluate(
+            """async (url) => {
+                const blob = await (await fetch(url)).blob();
+                await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+            }""",
+            "data:image/png;base64," + base64.b64encode(SAMPLE["source_image"].read_bytes()).decode(),
+        )
+        page.locator("#source").get_by_label("Paste from clipboard").click()
+        expect(page.locator("#source img")).to_be_visible(timeout=20_000)
+        assert page.locator("#source img").evaluate("image => image.naturalWidth") == 256

@@ -18,6 +18,7 @@ import torch
 
 import animation
 import demo
+import demo_run
 from animate import Animator, pose
 from media.clips import open_clip
 from media.tensors import to_tensor
@@ -181,11 +182,11 @@ def test_without_options_the_sample_is_animated(
         "driving_video": "talk.mp4",
     }
     monkeypatch.chdir(place)
-    monkeypatch.setattr(demo, "ROOT", inputs)
-    monkeypatch.setattr(demo, "SAMPLE", {name: inputs / file for name, file in names.items()})
+    monkeypatch.setattr(demo_run, "ROOT", inputs)
+    monkeypatch.setattr(demo_run, "SAMPLE", {name: inputs / file for name, file in names.items()})
     demo.main([])
     assert len(open_clip("result.mp4")) == FRAMES
-    demo.SAMPLE["checkpoint"] = inputs / "sup-mat" / "none.pth.tar"
+    demo_run.SAMPLE["checkpoint"] = inputs / "sup-mat" / "none.pth.tar"
     capsys.readouterr()
     with pytest.raises(SystemExit):
         demo.main([])

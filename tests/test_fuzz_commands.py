@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import crop_video
 import demo
 import evaluate
+import export
 import run
 import strip_checkpoint
 from benchmarks import puppet_quality
@@ -228,7 +229,9 @@ def test_any_command_line_ends_with_a_result_or_one_line(
     name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setattr(demo, "engine_networks", functools.partial(engine_networks, cache=tmp_path / "cache"))
+    monkeypatch.setattr(
+        export, "engine_networks", functools.partial(engine_networks, cache=tmp_path / "cache")
+    )
     program, actions = PROGRAMS[name], actions_of(PROGRAMS[name].main)
     before, running = files_of(place), children()
 

@@ -16,6 +16,7 @@ from PIL import Image
 from skimage import data
 
 import demo
+import weights
 from faces.choose import GROWTH_OF_STILL, find_faces, shaped
 from faces.detectors import CascadeDetector
 from media.clips import open_clip
@@ -79,7 +80,7 @@ def mirror(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         row = {"config": "small.yaml", "file": "vox.pth.tar", "licence": "none", "mirrors": mirrors}
         Path("table.yaml").write_text(yaml.safe_dump({"vox": row}))
         find_here = functools.partial(find_model, table=Path("table.yaml").resolve(), cache=Path("cache"))
-        monkeypatch.setattr(demo, "find_model", find_here)
+        monkeypatch.setattr(weights, "find_model", find_here)
         yield server
 
 

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from animate import Animator
-from animation import Settings, Source, make_animators, result_frame, transfer
-from demo_pairs import cut_source
+from animation import Settings, Source, cut_source, make_animators, result_frame, transfer
 from faces.choose import Corners
 from faces.paste import Paster
 from faces.preview import preview
