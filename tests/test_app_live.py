@@ -160,6 +160,20 @@ def test_a_snapshot_is_the_picture(browser: Browser, address: str) -> None:
         expect(source.locator("img")).to_be_visible(timeout=20_000)
 
 
+def test_a_recording_drives(browser: Browser, address: str) -> None:
+    with opened(browser, address, permissions=["camera"]) as page:
+        page.locator("#source input[type=file]").set_input_files(SAMPLE["source_image"])
+        driving = page.locator("#driving")
+        driving.get_by_label("Capture from camera").click()
+        driving.get_by_text("Click to Access Webcam").click()
+        driving.get_by_label("start recording").click()
+        page.wait_for_timeout(1500)
+        driving.get_by_label("start recording").click()  # its text is now "Stop"
+        expect(driving.locator("video[src]")).to_be_visible(timeout=20_000)
+        page.get_by_role("button", name="Animate", exact=True).click()
+        page.wait_for_function("() => document.querySelector('#result video')?.duration > 0", timeout=60_000)
+
+
 def test_a_pasted_picture(browser: Browser, address: str) -> None:
     with opened(browser, address, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.evaluate(

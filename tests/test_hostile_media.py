@@ -220,3 +220,11 @@ def test_what_lies_behind_the_end_is_no_damage(tmp_path: Path) -> None:
         path = encode(tmp_path / name, moving(10), codec, pix_fmt, container_options=options)
         path.write_bytes(path.read_bytes() + bytes(64))
         assert len(open_clip(path)) == 10
+
+
+def test_a_recording_may_stop_at_the_head_of_a_block(tmp_path: Path) -> None:
+    """So Chromium leaves what its camera recorded."""
+    codec, pix_fmt, options = WHOLE["live.webm"]
+    path = encode(tmp_path / "live.webm", moving(10), codec, pix_fmt, container_options=options)
+    path.write_bytes(path.read_bytes() + b"\xa3")
+    assert len(open_clip(path)) == len(list(open_clip(path))) == 10
