@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import demo
+import weights
 from media.clips import open_clip
 from media.pictures import write_image
 from modules.build import build_generator, build_kp_detector
@@ -40,7 +41,7 @@ def test_a_model_is_downloaded_once(inputs: list[str], monkeypatch: pytest.Monke
         row["mirrors"] = [f"{mirror.url}/none/x", f"{mirror.url}/cut/x"]
         Path("table.yaml").write_text(yaml.safe_dump({"small": row}))
         find_here = functools.partial(find_model, table=Path("table.yaml").resolve(), cache=Path("cache"))
-        monkeypatch.setattr(demo, "find_model", find_here)
+        monkeypatch.setattr(weights, "find_model", find_here)
         demo.main(["--model", "small", *inputs])
     demo.main(["--model", "small", "--offline", *inputs])  # the server is gone
     assert len(open_clip("result")) == 3

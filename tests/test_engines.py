@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import demo
+import export
 from device import best_precision
 from engines import open_networks
 from export import engine_networks
@@ -37,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "engine_networks", functools.partial(engine_networks, cache=cache))
+    monkeypatch.setattr(export, "engine_networks", functools.partial(engine_networks, cache=cache))
 
 
 def frames(path: Path) -> np.ndarray:

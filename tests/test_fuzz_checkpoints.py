@@ -125,7 +125,7 @@ def optimizer_like(state: dict) -> torch.optim.Optimizer:
 
 @needs_unix
 def test_any_bytes_changed_loads_or_is_one_line(tmp_path: Path) -> None:
-    small = {"generator": {"weight": torch.ones(4)}, "kp_detector": {}, "epoch": 1}
+    small = {"generator": {"weight": torch.ones(4)}, "kp_detector": {"weight": torch.ones(1)}, "epoch": 1}
     files = {}
     for name, zipped in (("zip.pth.tar", True), ("legacy.pth.tar", False)):
         buffer = io.BytesIO()

@@ -188,7 +188,7 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_earlier_one(tmp_path
         "command_line(main)()\n"
     )
     path = tmp_path / "a.pth.tar"
-    write_checkpoint({"generator": {"weight": torch.ones(3)}, "kp_detector": {}}, path)
+    write_checkpoint({"generator": {"weight": torch.ones(3)}, "kp_detector": {"weight": torch.ones(1)}}, path)
     done = subprocess.run([sys.executable, "-c", program, path], cwd=ROOT, capture_output=True, text=True)
     assert (
         done.returncode == 2 and done.stderr.startswith(f"error: {path}: ") and done.stderr.count("\n") == 1

@@ -136,12 +136,12 @@ def test_a_signal_stops_within_a_step_and_the_run_goes_on_exactly(
 
 def test_a_kill_during_a_save_leaves_the_last_whole_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "00000000-checkpoint.pth.tar"
-    write_checkpoint({"generator": {}, "kp_detector": {}, "number": -1}, path)
+    write_checkpoint({"generator": {}, "kp_detector": {"weight": torch.ones(1)}, "number": -1}, path)
     script = (
         "import sys, torch; from pathlib import Path; from checkpoint import write_checkpoint\n"
         "for number in range(10**6):\n"
         "    weights = {'weight': torch.full((300_000,), float(number))}\n"
-        "    content = {'generator': weights, 'kp_detector': {}, 'number': number}\n"
+        "    content = {'generator': weights, 'kp_detector': weights, 'number': number}\n"
         "    write_checkpoint(content, Path(sys.argv[1]))\n"
         "    print(number, flush=True)\n"
     )
@@ -195,7 +195,7 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     path = tmp_path / "trap.pth.tar"
-    torch.save({"generator": Trap(), "kp_detector": {}}, path)
+    torch.save({"generator": Trap(), "kp_detector": {"weight": torch.ones(1)}}, path)
     with pytest.raises(CheckpointError, match=r"trap\.pth\.tar: damaged, or not a checkpoint"):
         read_checkpoint(path)
     assert not (tmp_path / "sprung").exists()
