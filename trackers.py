@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from modules.errors import UserError
+
+if TYPE_CHECKING:  # run.py shows its help without it
+    import numpy as np
 
 TRACKERS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # and the modules they need
 
