@@ -151,6 +151,7 @@ def told(error: Exception) -> str | None:
         "Cannot allocate",
         "could not create a primitive",  # oneDNN
         "failed to map segment",  # a library that is loaded late
+        "unable to resize file",  # memory that the workers of a data loader share
     )
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in wanting)
