@@ -106,9 +106,9 @@ class RandomRotation:
         self.low, self.high = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
 
     def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        angle = rng.uniform(self.low, self.high)
         from scipy import ndimage  # slow, and only rotation needs it
 
+        angle = rng.uniform(self.low, self.high)
         return ndimage.rotate(planes, angle, axes=(3, 2), reshape=False, order=1, mode="constant")
 
 

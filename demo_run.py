@@ -27,6 +27,7 @@ from demo_pairs import animate_pair, animate_pairs, write_preview
 from device import best_precision, pick_device
 from engines import AnyNetworks, check_installed
 from faces.cuts import CropSettings
+from graphs import NEEDED
 from media.clips import Clip
 from media.pictures import read_image_size
 from modules.build import read_config
@@ -43,8 +44,6 @@ Chosen = TypeVar("Chosen", Settings, CropSettings)
 def run_demo(options: argparse.Namespace) -> None:
     """Write what the options of `demo.py` ask for. Raises `UserError`."""
     if options.engine != "torch":
-        from graphs import NEEDED  # few runs need it
-
         check_installed(f"--engine {options.engine}", *NEEDED, options.engine)
     inputs = with_samples(wanted_inputs(options))
     every_pair = make_pairs(inputs, options)
@@ -67,10 +66,10 @@ def run_demo(options: argparse.Namespace) -> None:
         chosen(CropSettings, options),
         size,
         options.size,
-        options.paste_back,
-        options.audio,
-        background,
-        options.cpu,
+        paste_back=options.paste_back,
+        audio=options.audio,
+        background=background,
+        cpu=options.cpu,
     )
     for line in hints(job.settings, stretched(sources, clips, job.crops), size):
         print(f"hint: {line}", file=sys.stderr)
@@ -88,7 +87,7 @@ def run_demo(options: argparse.Namespace) -> None:
     def networks() -> AnyNetworks:
         """Loaded after faces were looked for: who gave the wrong picture should not wait."""
         if options.engine != "torch":
-            from export import engine_networks  # few runs need it
+            from exports import engine_networks  # slow, for its packages that download
 
             return engine_networks(options.engine, config, config_path, checkpoint)
         return load_networks(config, config_path, checkpoint, device, options.plain, job.settings.precision)

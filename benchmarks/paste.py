@@ -7,12 +7,14 @@ The file is kept as docs/performance.json. Its table goes between the markers in
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 from benchmarks.table import Row, as_markdown
+from files import atomic_write
+from modules.errors import UserError, command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "docs" / "performance.json"
@@ -31,12 +33,22 @@ def pasted(text: str, content: dict) -> str:
     return MARKED.sub(lambda match: f"{match[1]}\n{line}\n\n{table}\n{match[2]}", text)
 
 
+@command_line
 def main(argv: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if argv is None else argv
-    content = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    KEPT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    for page in PAGES:
-        page.write_text(pasted(page.read_text(encoding="utf-8"), content), encoding="utf-8")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the .json that was measured")
+    file = parser.parse_args(argv).file
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        texts = {page: pasted(page.read_text(encoding="utf-8"), content) for page in PAGES}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: is not what python -m benchmarks --json writes ({error!r})") from error
+    texts[KEPT] = json.dumps(content, indent=1) + "\n"
+    for path, text in texts.items():
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def test_without_options_the_sample_is_animated(
 # ---- Processes ---------------------------------------------------------------
 
 
-PROGRAMS = ["demo", "run", "app", "evaluate", "crop_video", "strip_checkpoint", "data/prepare"]
+PROGRAMS = ["demo", "run", "app", "evaluate", "crop_video", "strip_checkpoint", "export", "data/prepare"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

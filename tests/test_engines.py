@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import demo
-import export
+import exports
 from device import best_precision
 from engines import open_networks
-from export import engine_networks
+from exports import engine_networks
 from media.clips import open_clip
 from modules.build import read_config
 from modules.errors import UserError
@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "engine_networks", functools.partial(engine_networks, cache=cache))
+    monkeypatch.setattr(exports, "engine_networks", functools.partial(engine_networks, cache=cache))
 
 
 def frames(path: Path) -> np.ndarray:

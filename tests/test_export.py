@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import export
+import exports
 from graphs import export_graphs, largest_difference
 from interface import load_checkpoints
 from modules.build import build_generator, build_kp_detector
@@ -63,7 +64,7 @@ def test_every_kind_of_model_is_exported_right(changes: dict, capsys: pytest.Cap
     manifest = json.loads(Path("graphs/manifest.json").read_text(encoding="utf-8"))
     assert manifest["largest_difference"] < 1e-4 and manifest["config"] == "small"
     assert manifest["size"] == changes.get("dataset_params.frame_shape", [32, 32, 3])[:2]
-    assert manifest["checkpoint"]["sha256"] == export.sha256(Path("model.pth.tar"))
+    assert manifest["checkpoint"]["sha256"] == exports.sha256(Path("model.pth.tar"))
 
 
 def test_the_manifest_is_enough_to_animate_without_this_project() -> None:
@@ -106,7 +107,7 @@ def test_a_wrong_export_does_not_stay(monkeypatch: pytest.MonkeyPatch, capsys: p
         export_graphs(generator, kp_detector, size, folder)
         generator.final.weight.data -= 0.1
 
-    monkeypatch.setattr(export, "export_graphs", other_model)
+    monkeypatch.setattr(exports, "export_graphs", other_model)
     error = error_of(capsys, lambda: export.main([*model, "--out", "graphs"]))
     assert "its export differs from PyTorch by" in error and len(error.splitlines()) == 1
     assert sorted(path.name for path in Path().iterdir()) == ["model.pth.tar", "small.yaml"]

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 import crop_video
 import demo
 import evaluate
-import export
+import exports
 import run
 import strip_checkpoint
 from benchmarks import puppet_quality
 from data import make_puppets, prepare
-from export import engine_networks
+from exports import engine_networks
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
 from tests.fuzzing import (
@@ -230,7 +230,7 @@ def test_any_command_line_ends_with_a_result_or_one_line(
 ) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setattr(
-        export, "engine_networks", functools.partial(engine_networks, cache=tmp_path / "cache")
+        exports, "engine_networks", functools.partial(engine_networks, cache=tmp_path / "cache")
     )
     program, actions = PROGRAMS[name], actions_of(PROGRAMS[name].main)
     before, running = files_of(place), children()

@@ -150,6 +150,7 @@ def failing(error: Exception) -> Callable:
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
         (RuntimeError("could not create a primitive"), "too little memory"),
         (ImportError("a.so: failed to map segment from shared object"), "too little memory"),
+        (RuntimeError("unable to resize file </torch_1_2_3> to the right size"), "too little memory"),
         (UserError("two\nlines \x1b[2J of a name"), r"error: two\nlines \x1b[2J of a name"),
     ],
 )
