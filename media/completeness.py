@@ -55,18 +55,18 @@ def _avi_ends_early(data: mmap.mmap) -> bool:
 
 
 def _matroska_ends_early(data: mmap.mmap) -> bool:
-    place, streamed = 0, False
+    place = 0
     while place < len(data):
         kind, after_kind = _ebml_number(data, place, keep_marker=True)
         size, start = _ebml_number(data, after_kind, keep_marker=False)
         if start > len(data):
-            return not streamed  # a browser that stops recording may have begun another block
+            return False  # FFmpeg opens no such file but a stream: a browser had begun another block
         if kind is None:  # no element
             return False
         if size is None:  # not known when it was written: look at what it holds
             if kind not in (_EBML_SEGMENT, _EBML_CLUSTER):
                 return False
-            place, streamed = start, True
+            place = start
         elif kind == _EBML_SEGMENT:
             return start + size > len(data)
         else:

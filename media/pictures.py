@@ -141,21 +141,18 @@ def read_image_size(path: str | Path) -> Size:
 
 def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
     """Open `path` without decoding it. What it claims to hold is checked before memory is asked for."""
-    formats: tuple[str, ...] = _FORMATS
     if path.suffix.lower() in HEIC_SUFFIXES:
         know_heic(path)
-        formats = (*_FORMATS, "HEIF")
+        return Image.open(path, formats=(*_FORMATS, "HEIF"))
     try:
-        image = Image.open(path, formats=formats)
+        return Image.open(path, formats=_FORMATS)
     except Image.DecompressionBombError:
         if not any_size:
             raise
         image = PngImageFile(path)  # Image.open refuses by size, the format itself does not
         if image.width * image.height > MAX_STRIP_PIXELS:
             raise
-    if not image.width * image.height:
-        raise ValueError("it has no pixels")
-    return image
+        return image
 
 
 def know_heic(path: Path) -> None:

@@ -38,7 +38,7 @@ def read_plain_png(path: Path) -> bytes | None:
         return None
     height, width = plain_png_size(data)
     if not 0 < height * width <= (Image.MAX_IMAGE_PIXELS or 0):
-        return None
+        return None  # Pillow says why
     return None if any(kind in _ODDITIES for kind, _, _ in _chunks(data)) else data
 
 
