@@ -51,9 +51,14 @@ def best_precision(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     if device.type == "cpu":
-        capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9
-        return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+        return "bf16" if cpu_has("avx512_bf16") or cpu_has("amx_bf16") else "fp32"
     return "fp32"
+
+
+def cpu_has(feature: str) -> bool:
+    """Whether the processor has an instruction set, by PyTorch's name for it, such as "amx_bf16"."""
+    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9
+    return bool(capabilities.get(feature))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from checkpoint import inference_weights, load_for_inference, read_checkpoint
+from device import cpu_has
 from media.encoded import Picture, as_pixels
 from media.pictures import Size, fit, to_uint8
 from media.tensors import to_tensor
 from modules.build import build_generator, build_kp_detector, frame_shape
 from modules.errors import UserError
 from modules.generator import OcclusionAwareGenerator
-from modules.inference import fast_form, paint_in
+from modules.inference import Products, fast_form
 from modules.keypoint_detector import KPDetector
 from motion import model_fingerprint
 
@@ -40,10 +41,8 @@ def load_networks(
     generator, kp_detector = build_generator(config), build_kp_detector(config)
     load_for_inference(checkpoint, generator, kp_detector, config_path)
     if device.type == "cpu" and not plain and precision != "fp16":
-        generator, kp_detector = fast_form(generator), fast_form(kp_detector)
-        if precision == "bf16":
-            paint_in(generator, torch.bfloat16)
-        return generator, kp_detector
+        painting = Products(torch.bfloat16, cpu_has("amx_bf16")) if precision == "bf16" else None
+        return fast_form(generator, painting), fast_form(kp_detector)
     return generator.to(device).eval(), kp_detector.to(device).eval()
 
 

@@ -27,6 +27,7 @@ from benchmarks.data import write_dataset
 from benchmarks.inference import SIZE, installed, trained_networks
 from benchmarks.table import Row, as_text
 from benchmarks.turns import Measured, beside_a_busy_core, take_turns
+from device import cpu_has
 from engines import OPENERS
 from graphs import NEEDED, export_graphs
 
@@ -141,7 +142,7 @@ def write_clip(path: Path) -> None:
 def machine() -> dict[str, str]:
     """What was measured on."""
     capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9
-    sets = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if capabilities.get(name)]
+    sets = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if cpu_has(name)]
     return {
         "processor": str(capabilities.get("cpu_name") or platform.processor() or platform.machine()),
         "cores": str(os.cpu_count()),

@@ -22,8 +22,9 @@ tiles or of pixels).
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Sequence
-from typing import TypeGuard, TypeVar
+from typing import NamedTuple, TypeGuard, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -39,69 +40,79 @@ Tensors = Sequence[Tensor] | Tensor  # several, also as a tensor that is indexed
 # ---- A network in its fast form ----------------------------------------------
 
 
-def fast_form(network: Network) -> Network:
+PAINTS = re.compile("$|bottleneck[.]|up_blocks[.]")  # names of the modules that paint: "" is the generator
+
+
+class Products(NamedTuple):
+    """How a generator in fast form multiplies where it paints: in bottleneck, decoder and last convolution.
+
+    Maps and sums keep their dtype. So does the motion: beside an edge a flow that is off by half a pixel
+    changes a picture by half of the edge's height.
+
+    dtype: of the factors, such as bfloat16.
+    by_matrix_unit: the processor multiplies matrices of that dtype in a unit of its own (AMX). Then plain
+        convolutions are faster than those with fewer products, whose sums take most of their time.
+    """
+
+    dtype: torch.dtype
+    by_matrix_unit: bool
+
+
+def fast_form(network: Network, painting: Products | None = None) -> Network:
     """The fast inference form of a trained network: a copy in eval mode, called as the original is.
 
     Blocks that it knows get other layers; everything else stays as it is. Later training of the original does
     not change it, and it can't be trained itself. Meant for CPUs. It runs on any device and in float32 or
-    float64; `paint_in` makes a generator faster where half precision is. It is nothing for autocast: in half
+    float64; `painting` makes a generator faster where half precision is. It is nothing for autocast: in half
     precision the Winograd transforms lose digits.
     """
     fast = copy.deepcopy(network).eval().requires_grad_(False)
-    for module in list(fast.modules()):
+    for name, module in list(fast.named_modules()):
         # The very class: a subclass may do something else between a convolution and its norm.
         if type(module) in SWAPS:
-            SWAPS[type(module)](module)
+            SWAPS[type(module)](module, painting if PAINTS.match(name) else None)
     return fast.eval().to(memory_format=torch.channels_last)  # eval again, for the new layers
-
-
-def paint_in(generator: OcclusionAwareGenerator, dtype: torch.dtype) -> None:
-    """From now on a generator in fast form multiplies in `dtype`, such as bfloat16, where it paints.
-
-    That is in bottleneck and decoder. Maps, sums and transforms keep theirs. So does the motion: beside an
-    edge a flow that is off by half a pixel changes a picture by half of the edge's height.
-    """
-    for part in (generator.bottleneck, generator.up_blocks):
-        for module in part.modules():
-            if isinstance(module, ProductLayer):
-                module.multiply_in(dtype)
 
 
 def in_fast_form(network: nn.Module) -> bool:
     """Whether `fast_form` made this network."""
-    return any(isinstance(module, ProductLayer) for module in network.modules())
+    return any(isinstance(module, ChannelsLast) for module in network.modules())
 
 
-def swap_in_same_block(block: SameBlock2d) -> None:
+def swap_in_same_block(block: SameBlock2d, products: Products | None) -> None:
     fold_norm(block, "conv", "norm")
 
 
-def swap_in_down_block(block: DownBlock2d) -> None:
+def swap_in_down_block(block: DownBlock2d, products: Products | None) -> None:
     fold_norm(block, "conv", "norm")
-    block.conv = fast_conv3x3(block.conv)
+    block.conv = fast_conv3x3(block.conv, products)
 
 
-def swap_in_up_block(block: UpBlock2d) -> None:
+def swap_in_up_block(block: UpBlock2d, products: Products | None) -> None:
     fold_norm(block, "conv", "norm")
-    if keeps_size(block.conv, kernel_size=3):
-        block.upsample, block.conv = nn.Identity(), UpsampledConv2d(block.conv)
+    if products is not None and products.by_matrix_unit:
+        block.upsample, block.conv = nn.Identity(), Narrow(products.dtype, block.upsample, block.conv)
+    elif keeps_size(block.conv, kernel_size=3):
+        block.upsample, block.conv = nn.Identity(), narrowed(UpsampledConv2d(block.conv), products)
 
 
-def swap_in_res_block(block: ResBlock2d) -> None:
+def swap_in_res_block(block: ResBlock2d, products: Products | None) -> None:
     fold_norm(block, "conv1", "norm2")  # norm1 has a ReLU between itself and the next convolution, and stays
-    block.conv1, block.conv2 = fast_conv3x3(block.conv1), fast_conv3x3(block.conv2)
+    block.conv1, block.conv2 = (fast_conv3x3(conv, products) for conv in (block.conv1, block.conv2))
 
 
-def swap_in_hourglass(hourglass: Hourglass) -> None:
+def swap_in_hourglass(hourglass: Hourglass, products: Products | None) -> None:
     # The input is read twice, by the first block and by the last skip connection: one conversion serves both.
     hourglass.encoder = nn.Sequential(ChannelsLast(), hourglass.encoder)
 
 
-def swap_in_generator(generator: OcclusionAwareGenerator) -> None:
+def swap_in_generator(generator: OcclusionAwareGenerator, products: Products | None) -> None:
     # `warp` gives channels first, and each residual block reads its input twice.
     generator.bottleneck = nn.Sequential(ChannelsLast(), generator.bottleneck)
     if keeps_size(generator.final, kernel_size=7):
         generator.final = FourPixelConv2d(generator.final)
+    if products is not None and products.by_matrix_unit:
+        generator.final = Narrow(products.dtype, generator.final)
 
 
 SWAPS: dict[type[nn.Module], Callable[..., None]] = {
@@ -114,16 +125,25 @@ SWAPS: dict[type[nn.Module], Callable[..., None]] = {
 }
 
 
-def fast_conv3x3(conv: nn.Module) -> nn.Module:
+def fast_conv3x3(conv: nn.Module, products: Products | None) -> nn.Module:
     """Winograd where it pays, else `conv` itself.
 
     It does not pay with few channels, where the transforms cost more than the products they save, and not
     with many: the widest layers belong to the smallest maps, where reading four times the weights takes
-    longest.
+    longest. Nor does it with a matrix unit.
     """
+    if products is not None and products.by_matrix_unit:
+        return Narrow(products.dtype, conv)
     if keeps_size(conv, kernel_size=3) and conv.in_channels >= 64 and conv.out_channels <= 512:
-        return WinogradConv2d(conv)
+        return narrowed(WinogradConv2d(conv), products)
     return conv
+
+
+def narrowed(layer: ProductLayer, products: Products | None) -> ProductLayer:
+    """The same layer, which multiplies as `products` say."""
+    if products is not None:
+        layer.multiply_in(products.dtype)
+    return layer
 
 
 def keeps_size(conv: nn.Module, kernel_size: int) -> TypeGuard[nn.Conv2d]:
@@ -176,6 +196,18 @@ class ProductLayer(nn.Module):
 def product(x: Tensor, factor: Tensor) -> Tensor:
     """x @ factor in the dtype of `factor`, returned in that of x."""
     return (x.to(factor.dtype) @ factor).to(x.dtype)
+
+
+class Narrow(nn.Sequential):
+    """Layers, one after the other, that compute in a narrower dtype than the maps around them."""
+
+    def __init__(self, dtype: torch.dtype, *layers: nn.Module):
+        super().__init__(*layers)
+        self.dtype = dtype
+        self.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.dtype)).to(x.dtype)
 
 
 # ---- Winograd convolution ----------------------------------------------------

@@ -21,12 +21,12 @@ from modules.dense_motion import DenseMotionNetwork
 from modules.generator import OcclusionAwareGenerator
 from modules.inference import (
     FourPixelConv2d,
+    Products,
     UpsampledConv2d,
     WinogradConv2d,
     fast_form,
     fold,
     in_fast_form,
-    paint_in,
 )
 from modules.keypoint_detector import KPDetector
 from modules.util import DownBlock2d, Hourglass, Keypoints, ResBlock2d, SameBlock2d, UpBlock2d, joint_conv
@@ -278,8 +278,8 @@ def test_only_layers_live_here() -> None:
     defined = [
         c for c in vars(modules.inference).values() if getattr(c, "__module__", "") == "modules.inference"
     ]
-    layers = (nn.Module, modules.inference.ProductLayer)
-    assert all(c.__base__ in layers for c in defined if isinstance(c, type))
+    layers = (nn.Module, nn.Sequential, modules.inference.ProductLayer)
+    assert all(c.__base__ in layers for c in defined if isinstance(c, type) and issubclass(c, nn.Module))
     for plain in (KPDetector(**DETECTOR), OcclusionAwareGenerator(**GENERATOR)):
         assert type(fast_form(plain)) is type(plain)
 
@@ -363,15 +363,15 @@ def test_another_backbone_works_and_stays_as_it_is() -> None:
 # ---- Half precision ----------------------------------------------------------
 
 
-def test_painting_in_bfloat16_is_close_and_leaves_the_motion_alone() -> None:
+@pytest.mark.parametrize("by_matrix_unit", [False, True])
+def test_painting_in_bfloat16_is_close_and_leaves_the_motion_alone(by_matrix_unit: bool) -> None:
     torch.manual_seed(0)
     config = small_config()
     generator = randomize(build_generator(config)).eval()
     kp_detector = randomize(build_kp_detector(config)).eval()
     source, driving = images(2).split(1)
     kp_source, kp_driving = kp_detector(source), kp_detector(driving)
-    fast, half = fast_form(generator), fast_form(generator)
-    paint_in(half, torch.bfloat16)
+    fast, half = fast_form(generator), fast_form(generator, Products(torch.bfloat16, by_matrix_unit))
     with torch.inference_mode():
         plain, other = (
             network(source, kp_driving=kp_driving, kp_source=kp_source) for network in (fast, half)
@@ -385,4 +385,6 @@ def test_painting_in_bfloat16_is_close_and_leaves_the_motion_alone() -> None:
 
 def test_networks_in_fast_form_are_told_from_plain_ones() -> None:
     generator = build_generator(small_config())
-    assert in_fast_form(fast_form(generator)) and not in_fast_form(generator)
+    assert not in_fast_form(generator)
+    for painting in (None, Products(torch.bfloat16, False), Products(torch.bfloat16, True)):
+        assert in_fast_form(fast_form(generator, painting))
