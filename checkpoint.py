@@ -33,10 +33,14 @@ NETWORKS = ("generator", "discriminator", "kp_detector")
 INFERENCE_NETWORKS = ("generator", "kp_detector")
 LAST, BEST = "last-checkpoint.pth.tar", "best-checkpoint.pth.tar"
 
-# What starts anew in a generator of other layers: all that paints, and the heads of the motion network. The
-# occlusion map says what to paint, and masks that are 0 everywhere have no gradient left to come back by.
+# What starts anew where a generator paints by other layers: all that paints, and the heads of the motion
+# network. The occlusion map says what to paint, and masks that are 0 everywhere have no gradient left to come
+# back by.
 PAINTING = ("first.", "down_blocks.", "bottleneck.", "up_blocks.", "final.")
 MOTION_HEADS = ("dense_motion_network.mask.", "dense_motion_network.occlusion.")
+# With another hourglass the whole motion network starts anew: its layers mean nothing to each other.
+MOTION = ("dense_motion_network.",)
+HOURGLASS = ("dense_motion_network.hourglass.",)
 
 # ---- Finding -------------------------------------------------------------------
 
@@ -226,11 +230,7 @@ def load_for_finetuning(networks: Mapping[str, nn.Module], path: Path, config_pa
     weights, notes = inference_weights(content), []
     if all(isinstance(state, dict) for state in weights.values()):  # else `load_parts` says what is wrong
         check_keypoints(weights["kp_detector"], networks["kp_detector"], path, config_path)
-        if other_layers(weights["generator"], networks["generator"]):
-            notes.append(
-                "the generator has other layers than the checkpoint's: they start anew, its motion network "
-                "goes on"
-            )
+        notes += starts_anew(weights["generator"], networks["generator"])[1]
         weights = {name: matching_weights(state, networks[name]) for name, state in weights.items()}
     load_parts(weights, {name: networks[name] for name in INFERENCE_NETWORKS}, path, config_path)
     try:
@@ -252,11 +252,22 @@ def check_keypoints(state: dict[str, Tensor], kp_detector: nn.Module, path: Path
             )
 
 
-def other_layers(state: dict[str, Tensor], generator: nn.Module) -> bool:
-    """Whether a checkpoint's generator paints by other layers than `generator`, or has other motion heads."""
+def starts_anew(state: dict[str, Tensor], generator: nn.Module) -> tuple[tuple[str, ...], list[str]]:
+    """What of a generator does not go on from a checkpoint: how its keys begin, and a line that says so."""
     own = generator.state_dict()
-    keys = {key for key in state.keys() | own.keys() if key.startswith(PAINTING + MOTION_HEADS)}
-    return any(key not in state or key not in own or state[key].shape != own[key].shape for key in keys)
+
+    def differ(layers: tuple[str, ...]) -> bool:
+        keys = {key for key in state.keys() | own.keys() if key.startswith(layers)}
+        return any(key not in state or key not in own or state[key].shape != own[key].shape for key in keys)
+
+    other = "the generator has other layers than the checkpoint's"
+    if differ(HOURGLASS):
+        if differ(PAINTING):
+            return PAINTING + MOTION, [f"{other}: all of it starts anew"]
+        return MOTION, [f"{other} in its motion network: that starts anew, what paints goes on"]
+    if differ(PAINTING + MOTION_HEADS):
+        return PAINTING + MOTION_HEADS, [f"{other}: they start anew, its motion network goes on"]
+    return (), []
 
 
 def matching_weights(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
@@ -264,13 +275,12 @@ def matching_weights(state: dict[str, Tensor], network: nn.Module) -> dict[str, 
 
     - Blur kernels follow from the config's scales and are not learned.
     - A Jacobian head that the checkpoint lacks starts as the identity everywhere, which is zero-order motion.
-    - Where the generator has other layers, all that paints starts anew, and so do the heads of its motion
-      network.
+    - What `starts_anew` of a generator.
     """
     own = network.state_dict()
     fresh = {key for key in state.keys() | own.keys() if key.endswith("down.weight")}
     fresh |= {key for key in own if key.startswith("jacobian.") and key not in state}
-    if other_layers(state, network):
-        fresh |= {key for key in state.keys() | own.keys() if key.startswith(PAINTING + MOTION_HEADS)}
+    layers, _ = starts_anew(state, network)
+    fresh |= {key for key in state.keys() | own.keys() if key.startswith(layers)}
     kept = {key: tensor for key, tensor in state.items() if key not in fresh}
     return kept | {key: own[key] for key in fresh & own.keys()}

@@ -252,6 +252,25 @@ def test_a_generator_of_other_layers_keeps_its_motion_network(
     assert not any(torch.equal(before[key], after[key]) for key in heads)
 
 
+def test_another_motion_network_starts_anew_and_what_paints_goes_on(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first = start(root, config_file(root), log="first")
+    wider = "model_params__generator_params__dense_motion_params__block_expansion"
+    changed = config_file(root, "wider", **{wider: 8, "train_params__lr_generator": 0})
+    second = start(root, changed, "--checkpoint", str(first), log="second")
+    assert "in its motion network: that starts anew, what paints goes on" in capsys.readouterr().out
+    before, after = (read_checkpoint(find_checkpoint(folder))["generator"] for folder in (first, second))
+    painters = [key for key in before if key.endswith("conv.weight") and "motion" not in key]
+    assert len(painters) > 3 and all(torch.equal(before[key], after[key]) for key in painters)
+    mask = "dense_motion_network.mask.weight"
+    assert before[mask].shape != after[mask].shape
+
+    of_both = {wider: 8, "model_params__generator_params__num_bottleneck_blocks": 2}
+    start(root, config_file(root, "both", **of_both), "--checkpoint", str(first), log="third")
+    assert "all of it starts anew" in capsys.readouterr().out
+
+
 def test_another_number_of_keypoints_is_refused_in_one_line(
     root: Path, capsys: pytest.CaptureFixture
 ) -> None:
