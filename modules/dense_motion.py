@@ -36,7 +36,7 @@ class DenseMotionNetwork(nn.Module):
     "deformation" (B, h, w, 2), xy positions in the source; "mask" (B, K+1, h, w), which motion each pixel
     follows (background first); "sparse_deformed" (B, K+1, C, h, w), the source under each motion; with
     `estimate_occlusion_map` also "occlusion_map" (B, 1, h, w) in [0, 1], where 0 is what the source doesn't
-    show. Mask and occlusion map are in at least float32.
+    show, and "occlusion_logit", of which it is the sigmoid. Mask and occlusion map are in at least float32.
 
     `kp_variance`: variance of the Gaussians of Eq. 6.
     `scale_factor`: motion is estimated at this scale of the image.
@@ -83,8 +83,8 @@ class DenseMotionNetwork(nn.Module):
         mask = at_least_float32(logits).softmax(dim=1)  # (B, K+1, h, w)
         out = {"sparse_deformed": deformed, "mask": mask, "deformation": blend_motions(motions, mask)}
         if occlusion is not None:
-            # (B, 1, h, w), widened before the sigmoid: bf16 has no 0.999.
-            out["occlusion_map"] = torch.sigmoid(at_least_float32(occlusion))
+            out["occlusion_logit"] = at_least_float32(occlusion)  # before the sigmoid: bf16 has no 0.999
+            out["occlusion_map"] = torch.sigmoid(out["occlusion_logit"])  # (B, 1, h, w)
         return out
 
 

@@ -40,9 +40,9 @@ class OcclusionAwareGenerator(nn.Module):
     """Source image (B, C, H, W) in [0, 1] and keypoints of both frames -> the source in the driving pose.
 
     Returns a dictionary: "prediction" (B, C, H, W) in [0, 1]; with dense motion also "deformed" (B, C, H, W),
-    the source image under the flow alone, "mask" and "sparse_deformed", and "occlusion_map" where it is
-    estimated (see `DenseMotionNetwork`); with `image_skip` also "painted" (B, C, H, W) in [0, 1], what the
-    decoder gives.
+    the source image under the flow alone, "mask" and "sparse_deformed", and "occlusion_map" and
+    "occlusion_logit" where the map is estimated (see `DenseMotionNetwork`); with `image_skip` also "painted"
+    (B, C, H, W) in [0, 1], what the decoder gives.
 
     `dense_motion_params`: arguments of the `DenseMotionNetwork`; None gives an auto-encoder without motion.
     `align_corners`: how the flow is brought to the size of what it warps. Its coordinates have -1 and 1 at

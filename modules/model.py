@@ -117,13 +117,13 @@ def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.1) -> Tensor:
     return (threshold - squared_distance).clamp(min=0).sum(-1).mean()
 
 
-def occlusion_prior_loss(occlusion_map: Tensor) -> Tensor:
-    """Keeps an occlusion map (B, 1, h, w) off 0 and 1, where its sigmoid has no gradient left to learn from.
+def occlusion_prior_loss(occlusion_logit: Tensor) -> Tensor:
+    """Keeps an occlusion map off 0 and 1, where its sigmoid has no gradient left to learn from.
 
-    The cross entropy of one half and the map, less its minimum: 0 where the map is 1/2.
+    The cross entropy of one half and the map, less its minimum: 0 where the map is 1/2. From the logits
+    (B, 1, h, w) of the map, so that this slope doesn't fade where the map is 0 or 1 to the last bit.
     """
-    visible = occlusion_map.clamp(1e-7, 1 - 1e-7)
-    return -(4 * visible * (1 - visible)).log().mean() / 2
+    return ((F.softplus(occlusion_logit) + F.softplus(-occlusion_logit)) / 2).mean() - math.log(2)
 
 
 def mask_prior_loss(mask: Tensor, threshold: float = 0.01) -> Tensor:
@@ -216,7 +216,7 @@ TERMS = (
     Term("deformed", pyramid_loss, ("deformed_pyramid", "real_pyramid"), requires=MOTION),
     Term("painted", pyramid_loss, ("painted_pyramid", "real_pyramid"), requires=IMAGE_SKIP),
     Term("keypoint_prior", keypoint_prior_loss, ("kp_driving",)),
-    Term("occlusion_prior", occlusion_prior_loss, ("occlusion_map",), requires=OCCLUSION_MAP),
+    Term("occlusion_prior", occlusion_prior_loss, ("occlusion_logit",), requires=OCCLUSION_MAP),
     Term("mask_prior", mask_prior_loss, ("mask",), requires=MOTION),
     Term(
         "gen_gan",
