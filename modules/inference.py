@@ -91,14 +91,19 @@ def swap_in_down_block(block: DownBlock2d, products: Products | None) -> None:
 def swap_in_up_block(block: UpBlock2d, products: Products | None) -> None:
     fold_norm(block, "conv", "norm")
     if products is not None and products.by_matrix_unit:
-        block.upsample, block.conv = nn.Identity(), Narrow(products.dtype, block.upsample, block.conv)
+        narrow = Narrow(products.dtype, block.upsample, block.conv, widen=False)
+        block.upsample, block.conv = nn.Identity(), narrow
     elif keeps_size(block.conv, kernel_size=3):
         block.upsample, block.conv = nn.Identity(), narrowed(UpsampledConv2d(block.conv), products)
 
 
 def swap_in_res_block(block: ResBlock2d, products: Products | None) -> None:
     fold_norm(block, "conv1", "norm2")  # norm1 has a ReLU between itself and the next convolution, and stays
-    block.conv1, block.conv2 = (fast_conv3x3(conv, products) for conv in (block.conv1, block.conv2))
+    if products is not None and products.by_matrix_unit:
+        block.conv1 = Narrow(products.dtype, block.conv1, widen=False)
+        block.conv2 = Narrow(products.dtype, block.conv2, widen=True)  # is added to what is wide
+    else:
+        block.conv1, block.conv2 = (fast_conv3x3(conv, products) for conv in (block.conv1, block.conv2))
 
 
 def swap_in_hourglass(hourglass: Hourglass, products: Products | None) -> None:
@@ -112,7 +117,7 @@ def swap_in_generator(generator: OcclusionAwareGenerator, products: Products | N
     if keeps_size(generator.final, kernel_size=7):
         generator.final = FourPixelConv2d(generator.final)
     if products is not None and products.by_matrix_unit:
-        generator.final = Narrow(products.dtype, generator.final)
+        generator.final = Narrow(products.dtype, generator.final, widen=True)
 
 
 SWAPS: dict[type[nn.Module], Callable[..., None]] = {
@@ -130,10 +135,8 @@ def fast_conv3x3(conv: nn.Module, products: Products | None) -> nn.Module:
 
     It does not pay with few channels, where the transforms cost more than the products they save, and not
     with many: the widest layers belong to the smallest maps, where reading four times the weights takes
-    longest. Nor does it with a matrix unit.
+    longest.
     """
-    if products is not None and products.by_matrix_unit:
-        return Narrow(products.dtype, conv)
     if keeps_size(conv, kernel_size=3) and conv.in_channels >= 64 and conv.out_channels <= 512:
         return narrowed(WinogradConv2d(conv), products)
     return conv
@@ -199,15 +202,18 @@ def product(x: Tensor, factor: Tensor) -> Tensor:
 
 
 class Narrow(nn.Sequential):
-    """Layers, one after the other, that compute in a narrower dtype than the maps around them."""
+    """Layers, one after the other, that compute in a narrower dtype than maps have.
 
-    def __init__(self, dtype: torch.dtype, *layers: nn.Module):
+    widen: give the result the dtype that the last layer had. Without, the next layer must be narrow as well.
+    """
+
+    def __init__(self, dtype: torch.dtype, *layers: nn.Module, widen: bool):
         super().__init__(*layers)
-        self.dtype = dtype
+        self.narrow, self.result = dtype, layers[-1].weight.dtype if widen else dtype
         self.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.dtype)).to(x.dtype)
+        return super().forward(x.to(self.narrow)).to(self.result)
 
 
 # ---- Winograd convolution ----------------------------------------------------
