@@ -273,9 +273,9 @@ def train_step(
             values.append(checked_numbers(losses, state))
             scaler.scale(loss).backward()
         generated.append(out if i == 0 else {name: out[name] for name in ("prediction", "kp_driving")})
-    scaler.step(optimizers["optimizer_generator"])
+    update("generator", state)
     if params["lr_kp_detector"] != 0:
-        scaler.step(optimizers["optimizer_kp_detector"])
+        update("kp_detector", state)
 
     if params["loss_weights"]["generator_gan"] != 0:
         for i, ((part, _), out) in enumerate(zip(parts, generated, strict=True)):
@@ -285,11 +285,24 @@ def train_step(
                     loss = total(value.mean() for value in losses.values()) / count
                 values[i] |= checked_numbers(losses, state)
                 scaler.scale(loss).backward()
-        scaler.step(optimizers["optimizer_discriminator"])
+        update("discriminator", state)
     scaler.update()
     state.update_averages()
     means = {name: sum(part[name] for part in values) / count for name in values[0]}
     return means, (parts[0][0], generated[0])
+
+
+def update(name: str, state: TrainingState) -> None:
+    """Change the weights of a network by their gradients, which are first shortened to `max_grad_norm`.
+
+    Adam divides by a long average of squared gradients: a single one that is far too large moves every weight
+    by up to 16 times the learning rate.
+    """
+    optimizer = state.optimizers[f"optimizer_{name}"]
+    if "max_grad_norm" in state.params:
+        state.scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(state.networks[name].parameters(), state.params["max_grad_norm"])
+    state.scaler.step(optimizer)
 
 
 def split(tensors: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:

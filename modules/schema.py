@@ -110,6 +110,7 @@ SCHEMA = {
         "vgg_weights?": TEXT,
         "accumulate?": REPEATS,
         "ema_decay?": DECAY,
+        "max_grad_norm?": POSITIVE,
         "eval_freq?": COUNT,
         "channels_last?": FLAG,
         "compile?": FLAG,

@@ -183,6 +183,7 @@ def test_a_change_that_does_not_fit_the_checkpoint_is_not_recorded(
         ("train_params.batch_size", "must be KEY=VALUE"),
         ("train_params.batch_size=[", "the value is not valid YAML"),
         ("train_params.batch_size.x=1", "there is no section 'train_params.batch_size'"),
+        ("train_params.max_grad_norm=0", "'train_params.max_grad_norm' must be a number above 0"),
         ("train_params.ema_decay=1", "'train_params.ema_decay' must be a number above 0 and below 1"),
     ],
 )
@@ -194,6 +195,28 @@ def test_a_wrong_change_is_one_line(
     err = capsys.readouterr().err
     assert stop.value.code == 2 and message in err and len(err.splitlines()) == 1
     assert not (root.parent / "log").exists()
+
+
+# ---- A limit for gradients -----------------------------------------------------
+
+
+def test_gradients_are_shortened_to_the_limit_and_short_ones_are_left_alone() -> None:
+    """Each network's own: the norm of all its gradients together."""
+
+    def gradients(**limit: float) -> dict[str, torch.Tensor]:
+        config = small_config({f"train_params.{key}": value for key, value in limit.items()})
+        state, models = new_state(config)
+        train_step(models, state, batch(2), draw_transform(config["train_params"], (0, 0, 0), CPU), "fp32")
+        return {
+            name: torch.cat([p.grad.flatten() for p in state.networks[name].parameters()])
+            for name in ("generator", "kp_detector")
+        }
+
+    free, limited, unlimited = gradients(), gradients(max_grad_norm=0.01), gradients(max_grad_norm=1e6)
+    for name, gradient in free.items():
+        assert gradient.norm() > 0.02
+        torch.testing.assert_close(limited[name], 0.01 * gradient / gradient.norm(), rtol=1e-3, atol=1e-7)
+        assert torch.equal(unlimited[name], gradient)
 
 
 # ---- Validation, pictures, checkpoints by time ---------------------------------
