@@ -262,8 +262,8 @@ def starts_anew(state: dict[str, Tensor], generator: nn.Module) -> tuple[tuple[s
 
     other = "the generator has other layers than the checkpoint's"
     if differ(HOURGLASS):
-        if differ(PAINTING):
-            return PAINTING + MOTION, [f"{other}: all of it starts anew"]
+        if differ(PAINTING):  # nothing would go on: `load_parts` says that it does not fit
+            return (), []
         return MOTION, [f"{other} in its motion network: that starts anew, what paints goes on"]
     if differ(PAINTING + MOTION_HEADS):
         return PAINTING + MOTION_HEADS, [f"{other}: they start anew, its motion network goes on"]

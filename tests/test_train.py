@@ -267,8 +267,9 @@ def test_another_motion_network_starts_anew_and_what_paints_goes_on(
     assert before[mask].shape != after[mask].shape
 
     of_both = {wider: 8, "model_params__generator_params__num_bottleneck_blocks": 2}
-    start(root, config_file(root, "both", **of_both), "--checkpoint", str(first), log="third")
-    assert "all of it starts anew" in capsys.readouterr().out
+    both = config_file(root, "both", **of_both)
+    message = error_of(capsys, lambda: start(root, both, "--checkpoint", str(first), log="third"))
+    assert "'generator' does not fit" in message and len(message.splitlines()) == 1
 
 
 def test_another_number_of_keypoints_is_refused_in_one_line(
