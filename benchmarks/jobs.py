@@ -20,7 +20,7 @@ from animation import FittedClip, Settings, write_animation
 from augmentation import AllAugmentationTransform
 from benchmarks.inference import frames, trained_networks
 from benchmarks.turns import serve
-from device import autocast, cpu_has
+from device import autocast
 from engines import open_networks
 from frames_dataset import FramesDataset
 from media.clips import open_clip
@@ -28,10 +28,10 @@ from media.pictures import read_image
 from media.tensors import to_tensor
 from media.writer import VideoWriter
 from modules.build import build_networks, frame_shape, read_config
-from modules.inference import Products, fast_form
+from modules.inference import fast_form
 from modules.model import GeneratorFullModel, total
 from modules.util import frozen
-from networks import load_networks
+from networks import load_networks, painting
 from samples import SAMPLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,8 +56,7 @@ def vox_frames(form: str, batch_size: int = 1) -> Turn:
     """Frames of vox-256 by the networks in a form: plain, fast or bf16."""
     generator, kp_detector = trained_networks()
     if form != "plain":
-        painting = Products(torch.bfloat16, cpu_has("amx_bf16")) if form == "bf16" else None
-        generator, kp_detector = fast_form(generator, painting), fast_form(kp_detector)
+        generator, kp_detector = fast_form(generator, painting(form)), fast_form(kp_detector)
     source, *driving = frames(9)
     animator = Animator(generator, kp_detector, source, batch_size=batch_size)
     return functools.partial(timed_frames, animator, [frame[0] for frame in driving])
