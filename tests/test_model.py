@@ -289,12 +289,8 @@ def test_occlusion_prior_is_least_at_one_half_and_pulls_back_a_saturated_map() -
         return loss.item(), logits.grad.sum().item()
 
     assert slope(0.0) == pytest.approx((0, 0), abs=1e-7)
-    for logit in (
-        2.0,
-        12.0,
-        -12.0,
-        40.0,
-    ):  # cross entropy: its slope is that of 1/2, however flat the sigmoid
+    # Cross entropy: its slope is that of 1/2, however flat the sigmoid.
+    for logit in (2.0, 12.0, -12.0, 40.0):
         half = torch.nn.functional.binary_cross_entropy_with_logits(
             torch.tensor(logit), torch.tensor(0.5)
         ) - math.log(2)
