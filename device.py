@@ -55,6 +55,13 @@ def best_precision(device: torch.device) -> str:
     return "fp32"
 
 
+def precision_hint(device: torch.device, precision: str) -> str | None:
+    """What to say of a precision that may be far slower than fp32 on this processor; None if it is not."""
+    if device.type != "cpu" or precision in ("fp32", best_precision(device)):
+        return None
+    return f"--precision {precision}: this processor is not known to compute in it; fp32 may be far faster"
+
+
 def cpu_has(feature: str) -> bool:
     """Whether the processor has an instruction set, by PyTorch's name for it, such as "amx_bf16"."""
     capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9

@@ -27,7 +27,7 @@ from benchmarks.data import write_dataset
 from benchmarks.inference import SIZE, installed, trained_networks
 from benchmarks.table import Row, as_text
 from benchmarks.turns import Measured, beside_a_busy_core, take_turns
-from device import cpu_has
+from device import best_precision, cpu_has
 from engines import OPENERS
 from graphs import NEEDED, export_graphs
 
@@ -43,6 +43,11 @@ Command = list[str]
 
 def job(name: str, *arguments: Path) -> Command:
     return [sys.executable, "-m", "benchmarks.jobs", name, *map(str, arguments)]
+
+
+def in_bf16(label: str, name: str) -> dict[str, Command]:
+    """The job with its label, where this processor computes in bf16; elsewhere a step takes minutes."""
+    return {label: job(name)} if best_precision(torch.device("cpu")) == "bf16" else {}
 
 
 def with_peer(peer: Path | None, name: str, commands: dict[str, Command], *arguments: Path) -> dict:
@@ -69,8 +74,9 @@ def frame_part(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
         "plain networks": job("vox-plain"),
         "fast form (default)": job("vox-fast"),
         "fast form, --batch_size 2": job("vox-batch2"),
-        "fast form, --precision bf16": job("vox-bf16"),
-    } | engine_commands(folder)
+        **in_bf16("fast form, --precision bf16", "vox-bf16"),
+        **engine_commands(folder),
+    }
     measured = take_turns(with_peer(peer, "frames", commands), ROOT, rounds)
     return rows("frame of vox-256", "ms", measured)
 
@@ -100,7 +106,7 @@ def demo_part(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
 
 
 def step_part(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
-    commands = {"fp32": job("step-fp32"), "--precision bf16": job("step-bf16")}
+    commands = {"fp32": job("step-fp32"), **in_bf16("--precision bf16", "step-bf16")}
     return rows("training step of vox-256", "ms", take_turns(with_peer(peer, "step", commands), ROOT, rounds))
 
 

@@ -13,6 +13,7 @@ import torch
 
 import demo
 import exports
+from benchmarks.__main__ import in_bf16
 from device import best_precision
 from engines import open_networks
 from exports import engine_networks
@@ -148,6 +149,27 @@ def test_auto_takes_bf16_where_the_processor_has_it(feature: str, monkeypatch: p
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True}, raising=False)
     assert best_precision(torch.device("cpu")) == ("fp32" if feature == "avx2" else "bf16")
     assert best_precision(torch.device("mps")) == "fp32"
+
+
+def test_the_benchmark_leaves_out_what_takes_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for feature, rows in (("avx512_bf16", ["bf16"]), ("avx2", [])):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True}, raising=False)  # noqa: B023
+        assert list(in_bf16("bf16", "step-bf16")) == rows
+
+
+@pytest.mark.parametrize(("feature", "told"), [("avx512_bf16", False), ("avx2", True)])
+def test_a_precision_that_the_processor_lacks_is_told(
+    place: Path,
+    feature: str,
+    told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True}, raising=False)
+    for precision in ("fp32", "bf16"):
+        demo.main([*COMMAND, "--precision", precision, "--result_video", str(place / precision)])
+        line = f"hint: --precision {precision}: this processor is not known to compute in it"
+        assert (line in capsys.readouterr().err) == (told and precision == "bf16")
 
 
 def test_auto_is_fp32_in_an_engine(place: Path) -> None:

@@ -367,6 +367,14 @@ def test_switches_keep_the_losses_close(
         assert found == pytest.approx(expected, rel=0.05)
 
 
+def test_a_precision_that_the_processor_lacks_is_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    start(root, config_file(root, train_params__num_epochs=1), "--precision", "bf16")
+    assert "hint: --precision bf16: this processor is not known" in capsys.readouterr().err
+
+
 def test_fp16_scales_its_gradients_and_keeps_the_scale(root: Path) -> None:
     folder = start(root, config_file(root, train_params__num_epochs=1), "--precision", "fp16")
     assert read_checkpoint(find_checkpoint(folder))["resume"]["scaler"]["scale"] > 1
