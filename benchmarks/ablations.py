@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import run
 from benchmarks.puppet_quality import measure
+from device import best_precision
 from files import atomic_write
 from modules.errors import command_line
 
@@ -74,7 +76,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=Path("log/ablations"))
-    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    parser.add_argument(
+        "--precision",
+        default=best_precision(torch.device("cpu")),
+        choices=["fp32", "bf16"],
+        help="default: bf16 where the processor has it",
+    )
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="for every variant, as of run.py"
     )
