@@ -18,6 +18,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+import run
 from batches import EpochBatches, draw_transform, seeded_generator
 from checkpoint import NETWORKS, find_checkpoint, read_checkpoint, write_checkpoint
 from device import process_group
@@ -371,7 +372,9 @@ def test_a_precision_that_the_processor_lacks_is_told(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
-    start(root, config_file(root, train_params__num_epochs=1), "--precision", "bf16")
+    options = ["--mode", "reconstruction", "--checkpoint", "nowhere", "--device", "cpu"]
+    with pytest.raises(SystemExit):
+        run.main([str(config_file(root)), "--precision", "bf16", *options])
     assert "hint: --precision bf16: this processor is not known" in capsys.readouterr().err
 
 
