@@ -24,7 +24,7 @@ from demo_inputs import (
     stretched,
 )
 from demo_pairs import animate_pair, animate_pairs, write_preview
-from device import best_precision, pick_device, precision_hint
+from device import best_precision, pick_device, precision_hints
 from engines import AnyNetworks, check_installed
 from faces.cuts import CropSettings
 from graphs import NEEDED
@@ -71,8 +71,8 @@ def run_demo(options: argparse.Namespace) -> None:
         background=background,
         cpu=options.cpu,
     )
-    slow = precision_hint(device, options.precision)
-    for line in [*hints(job.settings, stretched(sources, clips, job.crops), size), *([slow] if slow else [])]:
+    lines = hints(job.settings, stretched(sources, clips, job.crops), size)
+    for line in lines + precision_hints(device, options.precision):
         print(f"hint: {line}", file=sys.stderr)
     if options.preview is not None:
         write_preview(options.preview, list(sources), list(clips.values()), job)

@@ -55,11 +55,11 @@ def best_precision(device: torch.device) -> str:
     return "fp32"
 
 
-def precision_hint(device: torch.device, precision: str) -> str | None:
-    """What to say of a precision that may be far slower than fp32 on this processor; None if it is not."""
+def precision_hints(device: torch.device, precision: str) -> list[str]:
+    """What to say of a precision: a line, if it may be far slower than fp32 on this processor."""
     if device.type != "cpu" or precision in ("fp32", best_precision(device)):
-        return None
-    return f"--precision {precision}: this processor is not known to compute in it; fp32 may be far faster"
+        return []
+    return [f"--precision {precision}: this processor is not known to compute in it; fp32 may be far faster"]
 
 
 def cpu_has(feature: str) -> bool:

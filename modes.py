@@ -17,7 +17,7 @@ from checkpoint import (
     load_parts,
     read_checkpoint,
 )
-from device import pick_device, precision_hint, process_group, rank
+from device import pick_device, precision_hints, process_group, rank
 from dry_run import check_step
 from frames_dataset import FramesDataset
 from logger import Logger, Visualizer
@@ -40,9 +40,9 @@ def run_mode(options: argparse.Namespace) -> None:
         check_tracker(options.tracker)
         check_step(config, options.config, device, options.device_ids, options.precision)
     with process_group(device):
-        slow = precision_hint(device, options.precision)
-        if slow is not None and rank() == 0:
-            print(f"hint: {slow}", file=sys.stderr)
+        if rank() == 0:
+            for line in precision_hints(device, options.precision):
+                print(f"hint: {line}", file=sys.stderr)
         if options.mode == "train":
             run_training(options, config, device)
         else:
