@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Files of tests, in their order: a process that has run those of the engines must run no others (tests/conftest.py).
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test demo app clean
 
@@ -9,7 +11,7 @@ test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TWO_AT_A_TIME)
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python demo.py --relative --adapt_scale

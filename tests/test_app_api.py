@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 import types
@@ -119,7 +120,7 @@ def test_cancel_keeps_what_is_done(address: str) -> None:
         api_name="/animate",
     )
     for *_, line, _command in job:
-        if line.startswith("animation: "):
+        if re.match("animation: [1-9]", line):
             client.predict(api_name="/cancel")
             break
     _, _, result, line, _ = job.result()

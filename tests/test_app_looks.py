@@ -82,9 +82,20 @@ def test_the_page_needs_no_other_host(browser: Browser, address: str) -> None:
                 page.reload()
                 page.get_by_role("tab", name="Animate").wait_for()
             page.wait_for_load_state("networkidle")
-            page.wait_for_timeout(500)
-            pictures.append(page.screenshot(animations="disabled"))
+            pictures.append(settled(page))
     assert pictures[0] == pictures[1]
+
+
+def settled(page: Page) -> bytes:
+    """A screenshot, taken when nothing on the page has changed for a second."""
+    before = page.screenshot(animations="disabled")
+    for _ in range(20):
+        page.wait_for_timeout(1000)
+        now = page.screenshot(animations="disabled")
+        if now == before:
+            return now
+        before = now
+    pytest.fail("the page went on changing for 20 seconds")
 
 
 def own(url: str) -> bool:

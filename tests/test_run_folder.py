@@ -58,8 +58,9 @@ def one_line(capsys: pytest.CaptureFixture, root: Path, config: Path, *arguments
     """The last line on stderr of a training that a user's mistake ends."""
     capsys.readouterr()
     lines = error_of(capsys, lambda: start(root, config, *arguments)).splitlines()
-    assert [line.startswith("error: ") for line in lines if not line.startswith("training: ")] == [True]
-    return lines[-1]
+    (told,) = [line for line in lines if not line.startswith(("training: ", "hint: "))]
+    assert told == lines[-1] and told.startswith("error: ")
+    return told
 
 
 # ---- Lock --------------------------------------------------------------------
