@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import shlex
 import shutil
@@ -105,7 +106,7 @@ def checked_box(text: str, name: str) -> tuple[int, int, int, int]:
     """The value of a text field L,T,R,B. Raises `UserError`."""
     try:
         return box_option(text)
-    except Exception as error:  # argparse's own, which says what is wrong
+    except argparse.ArgumentTypeError as error:
         raise UserError(f"{name.replace('_', ' ')}: {error}") from error
 
 
