@@ -17,7 +17,11 @@ from tools.browser import browser_arguments, find_chromium
 MANDATORY = "BROWSER_TESTS"  # set to "1" where a missing browser is a failure, as .ci/run does
 HOW = "apt-get install chromium, and pip install -r requirements-dev.txt -r requirements-app.txt"
 # What Gradio writes when a page that still listens to the server is left, or loaded again.
-LEFT = ("AbortError: ", "Unexpected error Connection errored out")
+LEFT = (
+    "AbortError: signal is aborted",
+    "AbortError: BodyStreamBuffer was aborted",
+    "Unexpected error Connection errored out",
+)
 
 
 def chromium() -> str:
