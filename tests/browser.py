@@ -56,7 +56,7 @@ def launched(camera: Path | None = None) -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
-    """The page for one person; other hosts are out of reach. Errors in its console fail the test."""
+    """The page for one person. A request to another host, or an error in its console, fails the test."""
     with contextlib.closing(
         browser.new_context(**{"viewport": {"width": 1280, "height": 1000}} | options)
     ) as context:

@@ -1,17 +1,13 @@
-"""How the page looks: narrow, dark, without other hosts, and to a screen reader."""
+"""How the page looks: narrow, dark, and to a screen reader."""
 
 from __future__ import annotations
 
-import io
-import time
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
 from axe_playwright_python.sync_playwright import Axe
-from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from tests.browser import launched, opened, served
@@ -72,27 +68,3 @@ def test_dark_mode_is_dark(browser: Browser, address: str) -> None:
             colour = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
             brightness[scheme] = sum(map(int, colour[4:-1].split(",")[:3]))
     assert brightness["dark"] < 200 < 600 < brightness["light"]
-
-
-def test_the_page_needs_no_other_host(browser: Browser, address: str) -> None:
-    """With all others blocked it soon looks the same, but for edges: Chromium draws them differently by 5."""
-    with opened(browser, address) as free, opened(browser, address) as blocked:
-        blocked.route("**/*", lambda route: route.continue_() if own(route.request.url) else route.abort())
-        blocked.reload()
-        blocked.get_by_role("tab", name="Animate").wait_for()
-        for page in (free, blocked):
-            page.wait_for_load_state("networkidle")
-        end = time.monotonic() + 20
-        while not np.allclose(screenshot(free), screenshot(blocked), atol=16):
-            assert time.monotonic() < end, "the two still differ"
-            blocked.wait_for_timeout(500)
-
-
-def screenshot(page: Page) -> np.ndarray:
-    """(H, W, 3) in [0, 255]"""
-    content = io.BytesIO(page.screenshot(animations="disabled"))
-    return np.asarray(Image.open(content).convert("RGB"), np.int16)
-
-
-def own(url: str) -> bool:
-    return url.startswith(("http://127.0.0.1:", "data:", "blob:"))
