@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tools import browser as tools_browser
 from tools.browser import browser_arguments, find_chromium
 
 MANDATORY = "BROWSER_TESTS"  # set to "1" where a missing browser is a failure, as .ci/run does
 HOW = "apt-get install chromium, and pip install -r requirements-dev.txt -r requirements-app.txt"
+PATIENCE = 60_000  # ms: a busy machine is no failure
 # What Gradio writes when a page that still listens to the server is left, or loaded again.
 LEFT = (
     "AbortError: signal is aborted",
     "AbortError: BodyStreamBuffer was aborted",
     "Unexpected error Connection errored out",
 )
+
+expect.set_options(timeout=PATIENCE)
 
 
 def chromium() -> str:
@@ -60,13 +63,14 @@ def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
     with contextlib.closing(
         browser.new_context(**{"viewport": {"width": 1280, "height": 1000}} | options)
     ) as context:
+        context.set_default_timeout(PATIENCE)
         page, wrong = context.new_page(), []
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         own = (address, "data:", "blob:")
         page.on("request", lambda request: None if request.url.startswith(own) else wrong.append(request.url))
         page.goto(address)
-        page.get_by_role("tab", name="Animate").wait_for(timeout=60_000)
+        page.get_by_role("tab", name="Animate").wait_for()
         yield page
         wrong = [text for text in wrong if not text.startswith(LEFT)]
         assert not wrong, wrong

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from media.writer import VideoWriter
 from samples import SAMPLE
 from tests.browser import launched, opened, served
 from tests.test_demo_crop import people
-
-SECONDS_TO_FIRST_RESULT = 30  # 10 on two quiet cores; other tests may run beside this one
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +39,19 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 def choose_sample(page: Page) -> None:
     page.locator("table tbody tr").first.click()
-    expect(page.locator("#driving video")).to_be_visible(timeout=20_000)
+    expect(page.locator("#driving video")).to_be_visible()
 
 
 def result_line(page: Page) -> str:
     status = page.locator("#status textarea")
-    page.wait_for_function("e => / in .* s, /.test(e.value)", arg=status.element_handle(), timeout=60_000)
+    page.wait_for_function("e => / in .* s, /.test(e.value)", arg=status.element_handle())
     return status.input_value()
 
 
 def upload(page: Page, source: Path, driving: Path) -> None:
     page.locator("#source input[type=file]").set_input_files(source)
     page.locator("#driving input[type=file]").set_input_files(driving)
-    expect(page.locator("#driving video")).to_be_visible(timeout=20_000)
+    expect(page.locator("#driving video")).to_be_visible()
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +68,11 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_clicks_from_sample_to_playing_result(browser: Browser, address: str) -> None:
-    started = time.monotonic()
     with opened(browser, address) as page:
         choose_sample(page)
         page.get_by_role("button", name="Animate", exact=True).click()
         video = page.locator("#result video")
-        page.wait_for_function(
-            "() => document.querySelector('#result video')?.currentTime > 0", timeout=60_000
-        )
-        seconds = time.monotonic() - started
-        print(f"from page load to the first result: {seconds:.1f} s")
-        assert seconds < SECONDS_TO_FIRST_RESULT
+        page.wait_for_function("() => document.querySelector('#result video')?.currentTime > 0")
         size = video.evaluate("video => [video.videoWidth, video.videoHeight]")
         assert size == [128, 128] and abs(video.evaluate("video => video.duration") - 72 / 25) < 0.05
         assert result_line(page).startswith("72 frames in ")
@@ -105,20 +96,19 @@ def test_progress_and_cancel_keep_what_is_done(
     page.wait_for_function(
         "e => /animation: [1-9]\\d*\\/600 frames, [\\d.]+ frames\\/s, [\\d:]+ left/.test(e.value)",
         arg=status.element_handle(),
-        timeout=60_000,
     )
     with opened(browser, address) as other:
         choose_sample(other)
         other.get_by_role("button", name="Animate", exact=True).click()
-        expect(other.locator("#status textarea")).to_have_value("waiting, this one is next", timeout=20_000)
+        expect(other.locator("#status textarea")).to_have_value("waiting, this one is next")
         other.get_by_role("button", name="Cancel").click()
         told = "cancelled before the first frame, so there is no result"
-        expect(other.locator("#status textarea")).to_have_value(told, timeout=20_000)
+        expect(other.locator("#status textarea")).to_have_value(told)
     page.get_by_role("button", name="Cancel").click()
     line = result_line(page)
     kept = int(line.split()[2])
     assert line.startswith(f"stopped after {kept} of 600 frames; {kept} frames in ") and 0 < kept < 600
-    page.wait_for_function("() => document.querySelector('#result video')?.duration > 0", timeout=20_000)
+    page.wait_for_function("() => document.querySelector('#result video')?.duration > 0")
     assert abs(page.locator("#result video").evaluate("video => video.duration") - kept / 30) < 0.05
 
 
@@ -141,7 +131,7 @@ def test_a_broken_file_is_told_and_the_server_goes_on(
     page.wait_for_timeout(500)
     page.get_by_role("button", name="Animate", exact=True).click()
     toast = page.locator(".toast-body").filter(has_text=told).first
-    expect(toast).to_be_visible(timeout=20_000)
+    expect(toast).to_be_visible()
     assert "/" not in toast.inner_text()
     page.reload()
     choose_sample(page)
@@ -174,13 +164,13 @@ def test_the_slider_of_the_reference_shows_its_frame(page: Page) -> None:
     choose_sample(page)
     page.get_by_role("button", name="Motion").click()
     slider = page.get_by_role("slider", name="range slider for Frame").first
-    expect(slider).to_have_attribute("max", "71", timeout=20_000)
+    expect(slider).to_have_attribute("max", "71")
     image = page.locator("#reference-frame img")
     before = image.get_attribute("src")
     slider.focus()
     for _ in range(12):
         slider.press("ArrowRight")
-    expect(image).not_to_have_attribute("src", before, timeout=20_000)
+    expect(image).not_to_have_attribute("src", before)
 
 
 # ---- Boxes and insides -------------------------------------------------------
@@ -191,7 +181,7 @@ def test_a_box_is_dragged_and_cut(page: Page) -> None:
     page.get_by_role("button", name="Crop").click()
     page.get_by_role("button", name="Show boxes").click()
     handle, field = page.locator("#source-box .crop-handle"), page.get_by_label("Box in the picture")
-    handle.wait_for(timeout=30_000)
+    handle.wait_for()
     handle.scroll_into_view_if_needed()
     box = handle.bounding_box()
     right, bottom = box["x"] + box["width"] - 4, box["y"] + box["height"] - 4
@@ -221,7 +211,7 @@ def test_every_face_is_pasted_back(page: Page, inputs: Path, tmp_path: Path) -> 
     page.get_by_role("button", name="Crop").click()
     page.get_by_label("faces", exact=True).check()
     page.get_by_role("button", name="Show boxes").click()
-    expect(page.locator("#source-box .crop-faces div")).to_have_count(2, timeout=30_000)
+    expect(page.locator("#source-box .crop-faces div")).to_have_count(2)
     page.get_by_label("Face", exact=True).click()
     page.get_by_role("option", name="every face").click()
     page.get_by_role("button", name="Animate", exact=True).click()
@@ -242,7 +232,7 @@ def test_every_face_is_pasted_back(page: Page, inputs: Path, tmp_path: Path) -> 
 def test_inside_shows_what_the_networks_see(page: Page) -> None:
     choose_sample(page)
     page.get_by_role("tab", name="Inside").click()
-    expect(page.locator("#inside-frame input[type=range]")).to_have_attribute("max", "71", timeout=20_000)
+    expect(page.locator("#inside-frame input[type=range]")).to_have_attribute("max", "71")
     page.locator("#inside-frame input[type=number]").fill("40")
     page.get_by_role("button", name="Look inside").click()
     for title in (
@@ -254,7 +244,7 @@ def test_inside_shows_what_the_networks_see(page: Page) -> None:
         "occlusion map",
         "motion of keypoint 10",
     ):
-        expect(page.locator("#inside").get_by_text(title, exact=True)).to_be_visible(timeout=30_000)
+        expect(page.locator("#inside").get_by_text(title, exact=True)).to_be_visible()
     page.set_viewport_size({"width": 390, "height": 844})
     places = [item.bounding_box() for item in page.locator("#inside .gallery-item").all()]
     assert len(places) == 18 and all(place["x"] + place["width"] <= 390 for place in places)
@@ -269,11 +259,11 @@ def test_uploaded_model(page: Page, inputs: Path, tmp_path: Path) -> None:
     choose_model_of_tests(page, inputs)
     page.get_by_role("button", name="Animate", exact=True).click()
     assert result_line(page).startswith("72 frames")
-    page.wait_for_function("() => document.querySelector('#result video')?.videoWidth === 32", timeout=20_000)
+    page.wait_for_function("() => document.querySelector('#result video')?.videoWidth === 32")
 
 
 def choose_model_of_tests(page: Page, inputs: Path) -> None:
     page.get_by_role("button", name="Model").click()
     page.locator("#config input[type=file]").set_input_files(inputs / "good.yaml")
     page.locator("#checkpoint input[type=file]").set_input_files(inputs / "good.pth.tar")
-    expect(page.locator("#checkpoint")).to_contain_text("good.pth", timeout=20_000)
+    expect(page.locator("#checkpoint")).to_contain_text("good.pth")

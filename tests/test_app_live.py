@@ -42,7 +42,7 @@ def page(browser: Browser, address: str, tmp_path: Path) -> Iterator[Page]:
     with opened(browser, address, permissions=["camera"]) as page:
         page.get_by_role("tab", name="Live").click()
         page.locator("#live-pictures input[type=file]").set_input_files([SAMPLE["source_image"], flipped])
-        expect(page.locator("#live-pictures")).to_contain_text("flipped", timeout=20_000)
+        expect(page.locator("#live-pictures")).to_contain_text("flipped")
         page.get_by_role("button", name="Start camera").click()
         wait_for_frames(page, 3)
         yield page
@@ -52,9 +52,7 @@ def wait_for_frames(page: Page, count: int) -> None:
     """Until so many more frames have been shown."""
     shown = int(page.locator(".live").get_attribute("data-shown") or 0)
     page.wait_for_function(
-        "wanted => Number(document.querySelector('.live')?.dataset.shown) >= wanted",
-        arg=shown + count,
-        timeout=60_000,
+        "wanted => Number(document.querySelector('.live')?.dataset.shown) >= wanted", arg=shown + count
     )
 
 
@@ -71,9 +69,9 @@ def brightness(page: Page) -> float:
     )
 
 
-def test_frames_change_fast_enough(page: Page) -> None:
+def test_frames_change(page: Page) -> None:
     before = page.evaluate(f"() => {RESULT}.toDataURL()")
-    wait_for_frames(page, 60)
+    wait_for_frames(page, 20)
     assert page.evaluate(f"() => {RESULT}.toDataURL()") != before
     data = page.locator(".live").evaluate("node => ({...node.dataset})")
     rate, latency, age = (float(data[name]) for name in ("rate", "latency", "age"))
@@ -85,7 +83,7 @@ def test_frames_change_fast_enough(page: Page) -> None:
 
 def test_a_reference_is_set_by_button_and_key(page: Page) -> None:
     for act in (page.get_by_role("button", name="Set reference (X)").click, lambda: page.keyboard.press("x")):
-        with page.expect_request(lambda request: "reference=1" in request.url, timeout=20_000):
+        with page.expect_request(lambda request: "reference=1" in request.url):
             act()
     wait_for_frames(page, 3)
 
@@ -119,9 +117,7 @@ def test_stop_and_start_again(page: Page) -> None:
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".live-figures")).to_have_text("stopped")
     page.get_by_role("button", name="Start camera").click()
-    page.wait_for_function(
-        "() => document.querySelector('.live').dataset.state === 'running'", timeout=20_000
-    )
+    page.wait_for_function("() => document.querySelector('.live').dataset.state === 'running'")
     wait_for_frames(page, 3)
 
 
@@ -132,7 +128,7 @@ def test_no_camera_is_told(browser: Browser, address: str) -> None:
         page.get_by_role("tab", name="Live").click()
         page.get_by_role("button", name="Start camera").click()
         told = "no camera: Requested device not found"
-        expect(page.locator(".live-error")).to_have_text(told, timeout=20_000)
+        expect(page.locator(".live-error")).to_have_text(told)
 
 
 def test_uploaded_model(browser: Browser, address: str, inputs: Path) -> None:
@@ -142,7 +138,7 @@ def test_uploaded_model(browser: Browser, address: str, inputs: Path) -> None:
         page.get_by_role("button", name="Model").click()
         page.locator("#live-config input[type=file]").set_input_files(inputs / "good.yaml")
         page.locator("#live-checkpoint input[type=file]").set_input_files(inputs / "good.pth.tar")
-        expect(page.locator("#live-checkpoint")).to_contain_text("good.pth", timeout=20_000)
+        expect(page.locator("#live-checkpoint")).to_contain_text("good.pth")
         page.get_by_role("button", name="Start camera").click()
         wait_for_frames(page, 3)
         assert page.evaluate(f"() => [{RESULT}.width, {RESULT}.height]") == [32, 32]
@@ -157,7 +153,7 @@ def test_a_snapshot_is_the_picture(browser: Browser, address: str) -> None:
         source.get_by_label("Capture from camera").click()
         source.get_by_text("Click to Access Webcam").click()
         source.get_by_label("capture photo").click()
-        expect(source.locator("img")).to_be_visible(timeout=20_000)
+        expect(source.locator("img")).to_be_visible()
 
 
 def test_a_recording_drives(browser: Browser, address: str) -> None:
@@ -169,9 +165,9 @@ def test_a_recording_drives(browser: Browser, address: str) -> None:
         driving.get_by_label("start recording").click()
         page.wait_for_timeout(1500)
         driving.get_by_label("start recording").click()  # its text is now "Stop"
-        expect(driving.locator("video[src]")).to_be_visible(timeout=20_000)
+        expect(driving.locator("video[src]")).to_be_visible()
         page.get_by_role("button", name="Animate", exact=True).click()
-        page.wait_for_function("() => document.querySelector('#result video')?.duration > 0", timeout=60_000)
+        page.wait_for_function("() => document.querySelector('#result video')?.duration > 0")
 
 
 def test_a_pasted_picture(browser: Browser, address: str) -> None:
@@ -184,5 +180,5 @@ def test_a_pasted_picture(browser: Browser, address: str) -> None:
             "data:image/png;base64," + base64.b64encode(SAMPLE["source_image"].read_bytes()).decode(),
         )
         page.locator("#source").get_by_label("Paste from clipboard").click()
-        expect(page.locator("#source img")).to_be_visible(timeout=20_000)
+        expect(page.locator("#source img")).to_be_visible()
         assert page.locator("#source img").evaluate("image => image.naturalWidth") == 256
