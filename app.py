@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from modules.errors import UserError, command_line
-from signals import caught_signals
+from utils.errors import UserError
+from utils.program import command_line
+from utils.signals import caught_signals
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 

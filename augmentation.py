@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from media.pictures import to_float
 from modules.schema import AUGMENTATION
-from modules.values import check_keys
+from utils.values import check_keys
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # planes -> planes
 

@@ -31,10 +31,11 @@ from faces.choose import find_main_face
 from faces.crops import write_crops
 from faces.detectors import Detector, load_detector
 from faces.tracks import Track, find_tracks
-from files import portable_name, same_name
 from media.clips import Clip, FolderClip, StripClip, VideoClip, open_clip
 from media.rates import fps_option, steady
-from modules.errors import UserError, command_line
+from utils.errors import UserError
+from utils.files import portable_name, same_name
+from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

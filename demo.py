@@ -15,15 +15,15 @@ Shapes: `h, w` size of a picture as it is, `H, W` size that the model takes.
 
 from __future__ import annotations
 
-import openmp  # noqa: F401 - sets how torch's threads wait
+import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
 import argparse
 
 from demo_options import read_options
-from modules.errors import command_line
+from utils.program import command_line
 
 if __name__ != "__main__":  # the published names, for notebooks
-    from interface import load_checkpoints, make_animation
+    from inference.interface import load_checkpoints, make_animation
 
 __all__ = ["load_checkpoints", "main", "make_animation"]
 
@@ -35,7 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    from demo_run import (
+    from inference.demo_run import (
         run_demo,  # here, so that --help and a mistyped option answer at once, without PyTorch
     )
 

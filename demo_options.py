@@ -6,10 +6,10 @@ import argparse
 import math
 from pathlib import Path
 
+from checkpoints.table import DEFAULT_MODEL, read_table
 from faces.choose import box_option, face_option
 from media.rates import fps_option
-from model_table import DEFAULT_MODEL, read_table
-from modules.options import ENGINES, PRECISIONS
+from utils.options import ENGINES, PRECISIONS
 
 MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
 

@@ -11,7 +11,7 @@ that was stopped goes on, and a second is quick.
 
 from __future__ import annotations
 
-import openmp  # noqa: F401 - sets how torch's threads wait
+import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
 import argparse
 from pathlib import Path
@@ -34,7 +34,8 @@ from evaluation.report import (
     video_row,
     write_report,
 )
-from modules.errors import UserError, command_line
+from utils.errors import UserError
+from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

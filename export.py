@@ -11,12 +11,13 @@ than 1/255.
 
 from __future__ import annotations
 
-import openmp  # noqa: F401 - sets how torch's threads wait
+import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
 import argparse
 from pathlib import Path
 
-from modules.errors import UserError, command_line
+from utils.errors import UserError
+from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -43,12 +44,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     # Here, so that --help and a mistyped option answer at once, without PyTorch.
-    from checkpoint import find_checkpoint
-    from engines import check_installed
-    from exports import export_model
-    from graphs import NEEDED
+    from checkpoints.files import find_checkpoint
+    from checkpoints.hub import find_model
+    from inference.engines import check_installed
+    from inference.exports import export_model
+    from inference.graphs import NEEDED
     from modules.build import read_config
-    from weights import find_model
 
     check_installed("export.py", *NEEDED)
     if options.out.exists():

@@ -32,8 +32,8 @@ from augmentation import AllAugmentationTransform
 from media.clips import STRIP_SUFFIXES, VIDEO_SUFFIXES, clip_stem, identity, is_clip, open_clip
 from media.pictures import IMAGE_SUFFIXES, Size, to_float
 from media.tensors import to_tensor
-from modules.errors import DatasetError, MediaError
-from modules.paths import regular_file
+from utils.errors import DatasetError, MediaError
+from utils.files import regular_file
 
 MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
 

@@ -13,12 +13,11 @@ import torch
 from skimage.draw import disk
 from torch import Tensor, nn
 
-from checkpoint import load_parts, read_checkpoint, set_aside_later, write_checkpoint
-from files import atomic_write
+from checkpoints.files import load_parts, read_checkpoint, set_aside_later, write_checkpoint
 from media.pictures import to_uint8, write_image
-from modules.errors import UserError
-from modules.paths import regular_file
 from trackers import NoTracker, Tracker
+from utils.errors import UserError
+from utils.files import atomic_write, regular_file
 
 MAX_LOG_BYTES = 2**30
 

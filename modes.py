@@ -9,25 +9,26 @@ from pathlib import Path
 import torch
 
 from animate import animate
-from batches import check_data
-from checkpoint import (
+from checkpoints.files import (
     find_checkpoint,
     load_for_finetuning,
     load_for_inference,
     load_parts,
     read_checkpoint,
 )
-from device import pick_device, precision_hints, process_group, rank
-from dry_run import check_step
 from frames_dataset import FramesDataset
 from logger import Logger, Visualizer
 from modules.build import Networks, build_networks, read_config
-from modules.errors import UserError
-from modules.output import outlive_output
 from reconstruction import reconstruction
-from run_folder import RunFolder
 from trackers import check_tracker, make_tracker
 from train import train
+from training.batches import check_data
+from training.dry_run import check_step
+from training.folder import RunFolder
+from utils.device import pick_device, precision_hints
+from utils.distributed import process_group, rank
+from utils.errors import UserError
+from utils.program import outlive_output
 
 
 def run_mode(options: argparse.Namespace) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from animate import Animator, Results
-from files import atomic_write, distinct_names
 from frames_dataset import FramesDataset, clip_stem
-from modules.errors import UserError
+from inference.animator import Animator
+from inference.results import Results
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from modules.paths import regular_file
-from progress import Progress
+from utils.errors import UserError
+from utils.files import atomic_write, distinct_names, regular_file
+from utils.progress import Progress
 
 MAX_SCORES_BYTES = 2**28
 

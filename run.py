@@ -11,14 +11,15 @@ animations are written beside the checkpoint, or into --log_dir.
 
 from __future__ import annotations
 
-import openmp  # noqa: F401 - sets how torch's threads wait
+import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
 import argparse
 from pathlib import Path
 
-from modules.errors import UserError, command_line
-from modules.options import PRECISIONS, seed_number
 from trackers import TRACKERS
+from utils.errors import UserError
+from utils.options import PRECISIONS, seed_number
+from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -13,7 +13,8 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from modules.errors import UserError, command_line
+from utils.errors import UserError
+from utils.program import command_line
 
 SUFFIXES = (".pth.tar", ".pth", ".pt", ".safetensors")
 
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     # Here, so that --help answers at once, without PyTorch.
-    from checkpoint import find_checkpoint, inference_weights, read_checkpoint, write_checkpoint
+    from checkpoints.files import find_checkpoint, inference_weights, read_checkpoint, write_checkpoint
 
     if not options.output.name.lower().endswith(SUFFIXES):
         raise UserError(f"{options.output}: end the name with {' or '.join(SUFFIXES)}, which says the format")

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modules.errors import UserError
+from utils.errors import UserError
 
 if TYPE_CHECKING:  # run.py shows its help without it
     import numpy as np

@@ -19,7 +19,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from batches import (
+from checkpoints.files import BEST, INFERENCE_NETWORKS, LAST
+from frames_dataset import DatasetRepeater, FramesDataset
+from logger import Logger
+from modules.build import Networks
+from modules.discriminator import MultiScaleDiscriminator
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
+from modules.model import DiscriminatorFullModel, GeneratorFullModel, total
+from modules.util import frozen
+from sync_batchnorm import DataParallelWithCallback
+from training.batches import (
     EpochBatches,
     TimedBatches,
     WorkerDied,
@@ -28,22 +38,13 @@ from batches import (
     to_device,
     workers_ended,
 )
-from checkpoint import BEST, INFERENCE_NETWORKS, LAST
-from device import autocast, peak_memory_mib, rank, world_size
-from frames_dataset import DatasetRepeater, FramesDataset
-from logger import Logger
-from modules.build import Networks
-from modules.discriminator import MultiScaleDiscriminator
-from modules.errors import UserError
-from modules.generator import OcclusionAwareGenerator
-from modules.keypoint_detector import KPDetector
-from modules.model import DiscriminatorFullModel, GeneratorFullModel, total
-from modules.util import frozen
-from progress import Progress
-from signals import caught_signals
-from state import TrainingState, set_learning_rates
-from sync_batchnorm import DataParallelWithCallback
-from validation import Validation
+from training.state import TrainingState, set_learning_rates
+from training.validation import Validation
+from utils.device import autocast, peak_memory_mib
+from utils.distributed import rank, world_size
+from utils.errors import UserError
+from utils.progress import Progress
+from utils.signals import caught_signals
 
 SECONDS_PER_CHECKPOINT: float = 600  # what a power cut may cost
 FIRST_PICTURE = 100  # steps; further ones follow after twice, four times, … as many

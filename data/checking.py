@@ -18,9 +18,9 @@ import numpy as np
 from data.clips import MIN_FRAMES, SPLITS
 from media.clips import VIDEO_SUFFIXES, clip_stem, has_suffix, identity, open_clip
 from media.pictures import IMAGE_SUFFIXES, Size, read_image_size
-from modules.errors import DatasetError, MediaError
-from progress import Progress
-from workers import in_parallel
+from utils.errors import DatasetError, MediaError
+from utils.progress import Progress
+from utils.workers import in_parallel
 
 MAX_LINES = 20  # of one kind that the check prints
 PUBLISHED_MULTIPLE = 128  # what the sides of frames must be multiples of in the 256-pixel configs

@@ -20,14 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from files import TEMPORARY_NAME, atomic_write
 from media.clips import Clip, identity, open_clip
 from media.pictures import Box, Size, fit
 from media.writer import VideoWriter
-from modules.errors import DatasetError, MediaError, UserError
-from modules.paths import regular_file
-from progress import Progress
-from workers import in_parallel
+from utils.errors import DatasetError, MediaError, UserError
+from utils.files import TEMPORARY_NAME, atomic_write, regular_file
+from utils.progress import Progress
+from utils.workers import in_parallel
 
 SPLITS = ("train", "test")
 MIN_FRAMES = 2  # a training sample is two frames of a clip

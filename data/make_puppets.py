@@ -23,9 +23,9 @@ if __name__ == "__main__":
     # Python looks for imports beside the script that it is given; ours lie in the repository root.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from modules.errors import command_line
-from puppets.dataset import make_dataset
-from signals import exit_on_signals
+from data.puppets.dataset import make_dataset
+from utils.program import command_line
+from utils.signals import exit_on_signals
 
 
 @command_line

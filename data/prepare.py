@@ -36,11 +36,12 @@ from data.clips import (
     workers_option,
     write_clip,
 )
-from files import portable_name, same_name
 from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
 from media.pictures import IMAGE_SUFFIXES
-from modules.errors import DatasetError, command_line
-from modules.options import seed_number
+from utils.errors import DatasetError
+from utils.files import portable_name, same_name
+from utils.options import seed_number
+from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from files import atomic_write
-from modules.errors import UserError
-from modules.paths import regular_file
+from utils.errors import UserError
+from utils.files import atomic_write, regular_file
 
 FOLDER = ".evaluation"  # hidden, so that no program takes it for a clip
 MAX_BYTES = 2**31  # of the 2,048 features of 250,000 frames

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.cache import Cache
-from files import portable_name
 from media.clips import STRIP_SUFFIXES, has_suffix, is_clip, open_clip
 from media.pictures import IMAGE_SUFFIXES, read_image_size
-from modules.errors import DatasetError
+from utils.errors import DatasetError
+from utils.files import portable_name
 
 MAX_NAMES = 5  # in a message
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from evaluation.instrument import Instrument
 from evaluation.weights import missing_weights
-from modules.errors import DatasetError
+from utils.errors import DatasetError
 
 if TYPE_CHECKING:
     import torch

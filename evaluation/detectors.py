@@ -26,7 +26,7 @@ from evaluation.cache import FOLDER
 from evaluation.comparisons import on_device
 from evaluation.instrument import Instrument
 from evaluation.weights import missing_weights, version_of
-from modules.errors import CheckpointError
+from utils.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ import numpy as np
 from evaluation.cache import Cache
 from evaluation.clips import EvaluatedClip, Pair
 from evaluation.instrument import Instrument
-from progress import Progress
+from utils.progress import Progress
 
 BATCH = 16  # frames an instrument looks at together
 
@@ -82,7 +82,7 @@ def _compute(
     pairs: list[Pair], tasks: list[Task], results: dict[str, Results], device: str | None, cache: Cache
 ) -> None:
     """Fill the gaps in `results` and the cache."""
-    from device import pick_device  # both import torch, which takes seconds
+    from utils.device import pick_device  # both import torch, which takes seconds
 
     picked = pick_device(device)
     missing = {pair.name: [task for task in tasks if task not in results[pair.name]] for pair in pairs}

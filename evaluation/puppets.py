@@ -22,12 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from files import atomic_write
 from media.clips import open_clip
-from modules.errors import DatasetError
-from modules.paths import regular_file
-from modules.weight_files import read_weights
-from progress import Progress
+from utils.errors import DatasetError
+from utils.files import atomic_write, regular_file
+from utils.progress import Progress
+from utils.weight_files import read_weights
 
 SIDE = 64
 EMBEDDING = 32

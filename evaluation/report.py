@@ -20,8 +20,8 @@ from evaluation import metrics
 from evaluation.clips import Pair
 from evaluation.comparisons import COMPARISONS
 from evaluation.measuring import Measured
-from files import atomic_write
-from modules.errors import DatasetError, UserError
+from utils.errors import DatasetError, UserError
+from utils.files import atomic_write
 
 # By column of the table: (role of the instrument, function from its results for a pair to scores, title).
 Score = tuple[str, Callable[..., np.ndarray], str]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from modules.errors import CheckpointError, UserError
+from utils.errors import CheckpointError, UserError
 
 
 def version_of(package: str, wanted_by: str) -> str:

@@ -17,7 +17,7 @@ from faces.detectors import Detector
 from faces.tracks import Show, Track, find_tracks, own_bar
 from media.clips import Clip
 from media.pictures import Size
-from modules.errors import UserError
+from utils.errors import UserError
 
 Corners = tuple[int, int, int, int]  # left, top, right, bottom
 

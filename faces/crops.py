@@ -13,7 +13,7 @@ from faces.tracks import Track
 from media.clips import Clip, StripClip
 from media.pictures import Size, fit, write_image
 from media.writer import VideoWriter
-from progress import Progress
+from utils.progress import Progress
 
 
 def cut_out(frame: np.ndarray, box: Sequence[int], size: Size) -> np.ndarray:

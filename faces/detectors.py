@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from faces.boxes import iou, merge_overlapping
-from modules.errors import UserError
+from utils.errors import UserError
 
 Detector = Callable[[np.ndarray], np.ndarray]  # a frame (H, W, 3) uint8 -> boxes (F, 4)
 
@@ -42,7 +42,7 @@ class FaceAlignmentDetector:
         import torch
         from face_alignment.detection.sfd import FaceDetector
 
-        from device import pick_device
+        from utils.device import pick_device
 
         try:
             self._network = FaceDetector(device=pick_device("cpu" if cpu else None).type, verbose=False)

@@ -14,7 +14,7 @@ import numpy as np
 from faces.boxes import iou
 from faces.detectors import Detector
 from media.clips import Clip
-from progress import Progress
+from utils.progress import Progress
 
 DETECTIONS_PER_SECOND = 5  # in between, boxes are interpolated
 MAX_GAP = 1.0  # seconds for which a face may go unseen

@@ -28,7 +28,7 @@ from media.pictures import (
     read_image,
     read_image_size,
 )
-from modules.errors import MediaError
+from utils.errors import MediaError
 
 STRIP_SUFFIXES = frozenset({".png", ".jpg"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif"})

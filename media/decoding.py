@@ -20,8 +20,8 @@ from av.buffer import Buffer
 
 from media.completeness import ends_early
 from media.pictures import MAX_PIXELS, Size, media_errors
-from modules.errors import MediaError
-from modules.paths import regular_file
+from utils.errors import MediaError
+from utils.files import regular_file
 
 DEFAULT_FPS = 25.0  # frames per second of clips that do not store it
 

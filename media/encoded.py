@@ -20,7 +20,7 @@ from media.pictures import (
     read_image,
     to_uint8,
 )
-from modules.errors import MediaError
+from utils.errors import MediaError
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
 MAX_OVERSHOOT = 0.1  # beyond [0, 1]; resizing with a sharp filter brings about that much

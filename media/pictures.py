@@ -16,10 +16,9 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
-from files import atomic_write
 from media.png import decode_plain_png, plain_png_size, read_plain_png
-from modules.errors import MediaError
-from modules.paths import regular_file
+from utils.errors import MediaError
+from utils.files import atomic_write, regular_file
 
 Size = tuple[int, int]  # (height, width)
 Box = tuple[float, float, float, float]  # (left, top, right, bottom)

@@ -13,7 +13,7 @@ import numpy as np
 
 from media.clips import Clip
 from media.writer import MAX_FPS, MIN_FPS
-from modules.errors import MediaError
+from utils.errors import MediaError
 
 MAX_RATE = 60.0  # frames per second; a screen recording may have bursts of more
 MAX_REPEATS = 100  # frames made of one, on average; a longer video has wrong times

@@ -14,12 +14,11 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from files import atomic_write, temporary_name
 from media.clips import open_clip
 from media.pictures import Size, checked_frame, media_errors, save_png
 from media.sound import mux_sound, muxer_options
-from modules.errors import MediaError
-from modules.paths import check_replaceable
+from utils.errors import MediaError
+from utils.files import atomic_write, check_replaceable, temporary_name
 
 # The kinds of file, by FFmpeg's names of their containers.
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}

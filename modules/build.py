@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modules.discriminator import MultiScaleDiscriminator
-from modules.errors import ConfigError
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.schema import DEFAULT_FRAME_SHAPE, SCHEMA, check_relations, without_empty
-from modules.values import check_keys
-from modules.yaml_loader import parse_yaml, read_yaml
+from utils.errors import ConfigError
+from utils.values import check_keys
+from utils.yaml_loader import parse_yaml, read_yaml
 
 # ---- Reading a config --------------------------------------------------------
 

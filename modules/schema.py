@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modules.errors import ConfigError
 from modules.model import TERMS
-from modules.options import MAX_SEED
-from modules.values import (
+from modules.vgg import RELU_X_1
+from utils.errors import ConfigError
+from utils.options import MAX_SEED
+from utils.values import (
     ANGLE,
     BLOCKS,
     COLORMAP,
@@ -32,7 +33,6 @@ from modules.values import (
     WHOLE,
     WHOLES,
 )
-from modules.vgg import RELU_X_1
 
 DEFAULT_FRAME_SHAPE = (256, 256, 3)  # that of the published configs
 

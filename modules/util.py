@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.errors import UserError
 from sync_batchnorm import SynchronizedBatchNorm2d as BatchNorm2d
+from utils.errors import UserError
 
 # "value" (B, K, 2) in [-1, 1] and, for first-order motion, "jacobian" (B, K, 2, 2)
 Keypoints = dict[str, Tensor]

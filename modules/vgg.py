@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from modules.errors import CheckpointError
-from modules.weight_files import DAMAGED, check_tensor, read_weights, require
+from utils.errors import CheckpointError
+from utils.weight_files import DAMAGED, check_tensor, read_weights, require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

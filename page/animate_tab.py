@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 
-from animation import Cancelled
 from faces.choose import Corners, shaped
 from faces.cuts import Cuts
+from inference.animation import Cancelled
+from inference.jobs import driving_cuts, source_cuts
+from inference.samples import SAMPLE
 from media.pictures import Size
 from page.animation import (
     ABSOLUTE,
@@ -38,8 +40,6 @@ from page.limits import MAX_FRAMES, open_upload, read_upload, shown_errors
 from page.models import choose_model, model_widgets
 from page.uploads import picture_input
 from page.work import Task
-from results import driving_cuts, source_cuts
-from samples import SAMPLE
 
 RUNNING: set[tuple[str, Task]] = set()  # sessions, and what is made for them
 PLAYED = (".mp4", ".webm")

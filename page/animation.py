@@ -11,17 +11,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from animation import FittedClip, Settings
+from checkpoints.table import DEFAULT_MODEL
 from faces.choose import box_option
 from faces.cuts import CropSettings
+from inference.animation import FittedClip, Settings
+from inference.jobs import Job, Pair, check_best_frame, find_boxes, make_job, write_result
 from media.clips import Clip
 from media.pictures import Size
-from model_table import DEFAULT_MODEL
-from modules.errors import UserError
 from page.limits import check_upload, open_upload, without_folders
 from page.models import choose_model
 from page.work import Task
-from results import Job, Pair, check_best_frame, find_boxes, make_job, write_result
+from utils.errors import UserError
 
 RELATIVE, ABSOLUTE = "relative", "absolute"
 FIRST, BEST, CHOSEN = "first frame", "best frame", "frame of the slider"

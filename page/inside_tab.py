@@ -10,17 +10,17 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from animate import Animator
-from animation import FittedClip, Source, make_animators, set_initial_frame
-from inside import inside_pictures
+from inference.animation import FittedClip, Source, make_animators, set_initial_frame
+from inference.animator import Animator
+from inference.inside import inside_pictures
+from inference.jobs import check_best_frame, find_boxes, source_of
 from media.tensors import to_tensor
-from modules.errors import UserError
 from page.animate_tab import Widgets
 from page.animation import Choices, job_of
 from page.limits import MAX_FRAMES, open_upload, read_upload, shown_errors
 from page.models import choose_model
 from page.work import VIDEO_WORKER, Task
-from results import check_best_frame, find_boxes, source_of
+from utils.errors import UserError
 
 KEPT = 4  # pictures that are encoded, so that the slider need not wait
 

@@ -14,7 +14,7 @@ import numpy as np
 from media.clips import Clip, open_clip
 from media.pictures import read_image, read_image_size
 from media.rates import steady
-from modules.errors import MediaError, UserError, told
+from utils.errors import MediaError, UserError, told
 
 MEBIBYTE = 2**20
 MAX_UPLOAD = 1024 * MEBIBYTE  # of any file; the published checkpoints take 700 MiB

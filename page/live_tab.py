@@ -19,14 +19,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from live import LiveAnimation
+from inference.live import LiveAnimation
+from inference.samples import SAMPLE
 from media.encoded import decode_picture, encode_jpeg
 from media.pictures import fit
-from modules.errors import UserError, told
 from page.limits import read_upload, shown_errors, without_folders
 from page.models import Loaded, choose_model, model_widgets
 from page.work import LIVE_WORKER
-from samples import SAMPLE
+from utils.errors import UserError, told
 
 HERE = Path(__file__).parent
 MAX_PICTURES = 9  # one for each of the keys 1 to 9

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from device import pick_device
+from checkpoints.hub import Model, find_model
+from checkpoints.table import DEFAULT_MODEL, read_table
+from inference.networks import Networks, load_networks, model_size
 from media.pictures import Size
-from model_table import DEFAULT_MODEL, read_table
 from modules.build import read_config
-from modules.errors import UserError
-from networks import Networks, load_networks, model_size
-from weights import Model, find_model
+from utils.device import pick_device
+from utils.errors import UserError
 
 MODEL_SUFFIXES = [".tar", ".safetensors"]
 KEPT = 2  # models in memory; one of 256x256 takes about 250 MiB

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import ClassVar, Generic, TypeVar
 
-from animation import Cancelled
-from modules.errors import UserError
-from progress import Progress
+from inference.animation import Cancelled
+from utils.errors import UserError
+from utils.progress import Progress
 
 Result = TypeVar("Result")
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import demo
-from animate import normalize_kp
+from inference.animator import normalize_kp
 from media.clips import open_clip
 from media.pictures import write_image
 from modules.build import build_generator, build_kp_detector

@@ -25,9 +25,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from files import TEMPORARY_NAME
 from media.clips import open_clip
 from media.pictures import read_image
+from utils.files import TEMPORARY_NAME
 
 MAX_SECONDS = 20  # for any input
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablations
-from puppets.dataset import make_dataset
+from data.puppets.dataset import make_dataset
+from tools.benchmarks import ablations
 
 
 def figures(l1: float) -> dict:

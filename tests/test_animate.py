@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import run
-from animate import Animator, normalize_kp
-from checkpoint import NETWORKS
+from checkpoints.files import NETWORKS
 from frames_dataset import FramesDataset
+from inference.animator import Animator, normalize_kp
 from logger import Visualizer
 from media.clips import open_clip
 from media.pictures import write_image

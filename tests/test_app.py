@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
 from playwright.sync_api import Browser, Page, expect
 
+from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.pictures import write_image
 from media.writer import VideoWriter
-from samples import SAMPLE
 from tests.browser import launched, opened, served
 from tests.test_demo_crop import people
 

@@ -20,14 +20,14 @@ from PIL import Image
 
 import app
 import demo
+from inference.samples import SAMPLE
 from media.clips import open_clip
-from modules.errors import UserError
 from page.animation import BEST, BOXES, CHOSEN, FACES, Choices, command
 from page.limits import open_upload, read_upload, without_folders
 from page.sweep import Sweeper
-from samples import SAMPLE
 from tests.test_docs import blocks
 from tools.browser import served
+from utils.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 KEPT = 12  # seconds

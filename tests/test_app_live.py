@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
 from playwright.sync_api import Browser, Page, expect
 
+from inference.samples import SAMPLE
 from media.pictures import read_image, write_image
-from samples import SAMPLE
 from tests.browser import launched, opened, served
 from tools.browser import write_camera
 

@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import functional
 
 from augmentation import ADJUST, AllAugmentationTransform
-from modules.errors import ConfigError
+from utils.errors import ConfigError
 
 
 def random_clip(frames=2, height=12, width=16, seed=0):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paste import KEPT, PAGES, pasted
-from benchmarks.table import Row, as_markdown, as_text
-from benchmarks.turns import beside_a_busy_core, take_turns, workers
+from tools.benchmarks.paste import KEPT, PAGES, pasted
+from tools.benchmarks.table import Row, as_markdown, as_text
+from tools.benchmarks.turns import beside_a_busy_core, take_turns, workers
 
 COUNTER = """
 import sys

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoint import load_weights
+from checkpoints.files import load_weights
 from modules.build import (
     build_discriminator,
     build_generator,
@@ -17,8 +17,8 @@ from modules.build import (
     frame_shape,
     read_config,
 )
-from modules.errors import CheckpointError, ConfigError
 from tests.small import small_config, write_config
+from utils.errors import CheckpointError, ConfigError
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"

@@ -30,7 +30,7 @@ from faces.preview import CROP, FACE, preview
 from faces.tracks import Track, link
 from media.clips import open_clip
 from media.writer import VideoWriter
-from modules.errors import UserError
+from utils.errors import UserError
 
 TRUE_FACE = np.array([180, 72, 272, 178])  # in data.astronaut(), from hairline to chin; measured by eye
 PHOTO = Path("photo.jpg")

@@ -16,14 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-import animation
 import demo
-import demo_run
-from animate import Animator, pose
+from inference import animation, demo_run
+from inference.animator import Animator, pose
 from media.clips import open_clip
 from media.tensors import to_tensor
 from media.writer import VideoWriter
-from progress import Progress
 from tests.demo_files import (
     FPS,
     FRAMES,
@@ -36,6 +34,7 @@ from tests.demo_files import (
     trained,
 )
 from tests.small import images, small_config
+from utils.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 

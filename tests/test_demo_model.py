@@ -10,13 +10,13 @@ import torch
 import yaml
 
 import demo
-import weights
+from checkpoints import hub as weights
+from checkpoints.hub import find_model
 from media.clips import open_clip
 from media.pictures import write_image
 from modules.build import build_generator, build_kp_detector
 from tests.mirror import served
 from tests.small import pixels, small_config, write_config
-from weights import find_model
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import demo
-from animate import Animator
+from inference.animator import Animator
+from inference.motion import smooth
 from media.clips import open_clip
 from media.pictures import fit, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector
-from motion import smooth
 from tests.small import pixels, randomize, small_config, write_config
 
 FRAMES = 9

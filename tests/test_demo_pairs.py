@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import demo
-from animate import Animator
+from inference.animator import Animator
 from media.clips import open_clip
 from media.pictures import write_image
 from media.writer import VideoWriter

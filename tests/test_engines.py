@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.__main__ import in_bf16
 
 import demo
-import exports
-from benchmarks.__main__ import in_bf16
-from device import best_precision
-from engines import open_networks
-from exports import engine_networks
+from inference import exports
+from inference.engines import open_networks
+from inference.exports import engine_networks
 from media.clips import open_clip
 from modules.build import read_config
-from modules.errors import UserError
 from modules.generator import SourceEncoding
 from tests.demo_files import INPUTS, MODEL
 from tests.small import error_of
+from utils.device import best_precision
+from utils.errors import UserError
 
 for package in ("onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(package, reason="pip install -r requirements-engines.txt")

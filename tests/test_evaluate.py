@@ -18,8 +18,8 @@ from evaluation.comparisons import Lpips
 from evaluation.detectors import IDENTITIES, LANDMARKS
 from media.pictures import write_image
 from media.writer import VideoWriter
-from modules.errors import CheckpointError
 from tests.clips import plain_frames
+from utils.errors import CheckpointError
 
 NAN = float("nan")
 NOT_FOUND = (NAN, NAN)

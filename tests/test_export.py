@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import export
-import exports
-from graphs import export_graphs, largest_difference
-from interface import load_checkpoints
+from inference import exports
+from inference.graphs import export_graphs, largest_difference
+from inference.interface import load_checkpoints
 from modules.build import build_generator, build_kp_detector
-from modules.inference import fast_form
+from modules.fast import fast_form
 from tests.small import error_of, images, randomize, small_config, write_config
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-engines.txt")

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from frames_dataset import DatasetRepeater, FramesDataset, PairedDataset, identity, read_video
 from media.writer import VideoWriter
-from modules.errors import ConfigError, DatasetError, MediaError
 from tests.numbered_clips import SHAPE, dataset, numbered_frame, write_clip
+from utils.errors import ConfigError, DatasetError, MediaError
 
 FLIPS = {"flip_param": {"time_flip": True, "horizontal_flip": True}}
 

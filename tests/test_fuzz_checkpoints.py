@@ -17,11 +17,11 @@ from torch import nn
 import demo
 import run
 import strip_checkpoint
-from checkpoint import find_checkpoint, flattened, inference_weights, load_parts, read_checkpoint
-from modules.errors import CheckpointError
+from checkpoints.files import find_checkpoint, flattened, inference_weights, load_parts, read_checkpoint
 from tests.clips import write_dataset
 from tests.fuzzing import assert_one_line, assert_whole, emptied, fuzz, limited_time, needs_unix, outcome
 from tests.training import config_file, start
+from utils.errors import CheckpointError
 
 ODD_VALUES: list[Any] = [
     None, True, -1, 0, 10**30, 1.5, math.nan, math.inf, "", "text", "\n\x1b", b"bytes", [], {}, (), {"a": {}},

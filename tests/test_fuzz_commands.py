@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 import crop_video
 import demo
 import evaluate
-import exports
 import run
 import strip_checkpoint
-from benchmarks import puppet_quality
 from data import make_puppets, prepare
-from exports import engine_networks
+from inference import exports
+from inference.exports import engine_networks
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
 from tests.fuzzing import (
@@ -36,6 +35,7 @@ from tests.fuzzing import (
     outcome,
 )
 from tools import make_pictures, plot
+from tools.benchmarks import puppet_quality
 
 ROOT = Path(__file__).parents[1]
 

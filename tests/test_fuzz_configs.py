@@ -15,12 +15,12 @@ import demo
 import run
 from logger import Visualizer
 from modules.build import build_networks, read_config
-from modules.errors import ConfigError, UserError
 from modules.schema import SCHEMA
-from modules.values import Leaf
 from tests.clips import write_dataset
 from tests.fuzzing import assert_one_line, assert_whole, emptied, fuzz, limited_time, needs_unix, outcome
 from tests.small import small_config
+from utils.errors import ConfigError, UserError
+from utils.values import Leaf
 
 # Some fit some keys, and none fits all.
 VALUES: list[Any] = [

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 import demo
 import evaluate
 import run
-from checkpoint import find_checkpoint
+from checkpoints.files import find_checkpoint
 from data import prepare
 from frames_dataset import FramesDataset, PairedDataset
 from media.pictures import write_image
-from modules.errors import UserError
 from tests.fuzzing import (
     assert_one_line,
     assert_whole,
@@ -30,6 +29,7 @@ from tests.fuzzing import (
 )
 from tests.media_files import encode, moving
 from tests.small import pixels, small_config, write_config
+from utils.errors import UserError
 
 NAMES = [
     "a", "a.png", "a.mp4", "a.gif", "A.PNG", "b#1", "b#1.mp4", "b#2.png", "a.b.mp4", ".hidden", ".hidden.png",

@@ -12,9 +12,9 @@ from PIL import Image
 import demo
 from media.clips import open_clip
 from media.pictures import read_image, read_image_size
-from modules.errors import MediaError
 from tests.fuzzing import assert_one_line, emptied, files_of, fuzz, limited_time, needs_unix, outcome
 from tests.media_files import encode, halves, moving, with_sound
+from utils.errors import MediaError
 
 SAMPLES = Path(__file__).parents[1] / "sup-mat"
 MAX_DECODED = 10**6  # pixels of a frame; reading larger ones takes the time, not the care

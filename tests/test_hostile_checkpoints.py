@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from checkpoint import INFERENCE_NETWORKS, find_checkpoint, load_parts, read_checkpoint
-from modules.errors import CheckpointError
+from checkpoints.files import INFERENCE_NETWORKS, find_checkpoint, load_parts, read_checkpoint
 from modules.vgg import read_vgg19_file
 from tests.clips import write_dataset
 from tests.small import error_of
 from tests.training import config_file, start
+from utils.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")

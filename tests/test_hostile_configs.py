@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import run
 from modules.build import build_networks, read_config
-from modules.errors import ConfigError
 from modules.schema import SCHEMA
-from modules.yaml_loader import MAX_BYTES, MAX_DEPTH, parse_yaml, read_yaml
 from tests.small import SMALL_CONFIG, small_config, write_config
+from utils.errors import ConfigError
+from utils.yaml_loader import MAX_BYTES, MAX_DEPTH, parse_yaml, read_yaml
 
 CONFIGS = sorted((Path(__file__).parents[1] / "config").glob("*-*.yaml"))
 

@@ -15,18 +15,19 @@ import pytest
 import torch
 
 import demo
-import device
-from checkpoint import read_checkpoint, write_checkpoint
+from checkpoints.files import read_checkpoint, write_checkpoint
 from evaluation.cache import Cache
 from frames_dataset import listed_pairs
+from inference.motion import load_motion, save_motion
 from media.clips import open_clip
 from media.pictures import read_image, read_image_size, write_image
 from media.writer import VideoWriter
 from modules.build import read_config
-from modules.errors import UserError, command_line
 from modules.vgg import read_vgg19_file
-from motion import load_motion, save_motion
 from tests.small import error_of
+from utils import device
+from utils.errors import UserError
+from utils.program import command_line
 
 ROOT = Path(__file__).parents[1]
 

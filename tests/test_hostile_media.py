@@ -21,8 +21,8 @@ from faces.detectors import CascadeDetector
 from media import png
 from media.clips import open_clip
 from media.pictures import MAX_FILE_BYTES, MAX_STRIP_PIXELS, lay_on_white, read_image, read_image_size
-from modules.errors import MediaError
 from tests.media_files import encode, halves, moving
+from utils.errors import MediaError
 
 SAMPLES = Path(__file__).parents[1] / "sup-mat"
 

@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import modules.inference
+import modules.fast
 from modules.build import build_generator, build_kp_detector
 from modules.dense_motion import DenseMotionNetwork
-from modules.generator import OcclusionAwareGenerator
-from modules.inference import (
+from modules.fast import (
     FourPixelConv2d,
     Products,
     UpsampledConv2d,
@@ -28,6 +27,7 @@ from modules.inference import (
     fold,
     in_fast_form,
 )
+from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.util import DownBlock2d, Hourglass, Keypoints, ResBlock2d, SameBlock2d, UpBlock2d, joint_conv
 from tests.small import images, randomize, small_config

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from interface import animate_stream, load_checkpoints, make_animation
-from live import LiveAnimation
+from inference.interface import animate_stream, load_checkpoints, make_animation
+from inference.live import LiveAnimation
+from inference.networks import Networks
 from media.clips import open_clip
 from media.encoded import as_pixels
 from media.pictures import fit
-from modules.errors import MediaError, UserError
-from networks import Networks
 from tests.demo_files import FRAMES, driving_frames, picture, trained
 from tests.small import small_config
+from utils.errors import MediaError, UserError
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from larger import encode_larger
 from modules.build import build_generator, build_kp_detector
-from modules.errors import UserError
 from modules.generator import OcclusionAwareGenerator
+from modules.larger import encode_larger
 from modules.util import resize
 from tests.small import images, randomize, small_config
+from utils.errors import UserError
 
 EXTENDED = {
     "model_params.generator_params.image_skip": True,

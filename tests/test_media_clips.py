@@ -13,7 +13,6 @@ from PIL import Image
 
 from media import decoding
 from media.clips import VideoClip, natural_key, open_clip
-from modules.errors import MediaError
 from tests.media_files import (
     HEIGHT,
     WIDTH,
@@ -25,6 +24,7 @@ from tests.media_files import (
     still_video,
     with_sound,
 )
+from utils.errors import MediaError
 
 X264 = "libx264", "yuv420p"
 ENCODINGS = {

@@ -19,8 +19,8 @@ from media.clips import open_clip
 from media.pictures import read_image, read_image_size, write_image
 from media.png import decode_plain_png, read_plain_png
 from media.tensors import to_pixels, to_tensor
-from modules.errors import MediaError
 from tests.media_files import halves, moving
+from utils.errors import MediaError
 
 
 def test_a_strip_is_read_where_a_picture_of_its_size_is_refused(

@@ -10,8 +10,8 @@ import pytest
 
 from media.clips import open_clip
 from media.writer import VideoWriter
-from modules.errors import MediaError
 from tests.media_files import LEFT, RIGHT, folder_of_frames, halves, still_video, text_as_video, with_sound
+from utils.errors import MediaError
 
 
 def write(path: Path, frames: list[np.ndarray], fps: float = 25, **options) -> VideoWriter:

@@ -15,7 +15,6 @@ from torchvision.transforms.functional import normalize
 
 from modules import model, schema
 from modules.build import build_discriminator, build_generator, build_kp_detector, read_config
-from modules.errors import CheckpointError, ConfigError
 from modules.model import (
     DiscriminatorFullModel,
     GeneratorFullModel,
@@ -30,6 +29,7 @@ from modules.model import (
 )
 from modules.util import frozen, inverse_2x2
 from tests.small import images, small_config, write_config
+from utils.errors import CheckpointError, ConfigError
 
 ALL_TERMS = {"train_params.loss_weights.perceptual": [10] * 5}
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from animate import normalize_kp
+from inference.animator import normalize_kp
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from modules.dense_motion import sparse_motions
-from modules.errors import UserError
 from modules.keypoint_detector import soft_argmax
 from modules.util import (
     AntiAliasInterpolation2d,
@@ -27,6 +26,7 @@ from modules.util import (
     warp,
 )
 from tests.small import images, randomize, small_config
+from utils.errors import UserError
 
 
 def detector_and_generator(changes: dict | None = None) -> tuple[nn.Module, nn.Module]:

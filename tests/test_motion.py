@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoint import load_for_inference, read_checkpoint
+from checkpoints.files import load_for_inference, read_checkpoint
+from inference.motion import OneEuroFilter, load_motion, model_fingerprint, save_motion, smooth
 from media.clips import open_clip
 from media.pictures import read_image
 from media.tensors import to_tensor
 from modules.build import build_generator, build_kp_detector, read_config
-from modules.errors import MediaError
 from modules.util import Keypoints
-from motion import OneEuroFilter, load_motion, model_fingerprint, save_motion, smooth
+from utils.errors import MediaError
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG, CHECKPOINT = ROOT / "config" / "puppets-128.yaml", ROOT / "sup-mat" / "puppets-128.pth.tar"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.clips import clips_by_name
-from files import MAX_NAME, distinct_names, portable_name
 from tests.clips import write_clip
+from utils.files import MAX_NAME, distinct_names, portable_name
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from media.clips import open_clip
-from modules.errors import MediaError
 from tests.media_files import (
     HEIGHT,
     LEFT,
@@ -47,6 +46,7 @@ from tests.media_files import (
     white_right,
     xmp_rotated_png,
 )
+from utils.errors import MediaError
 
 HALVES, GREY = halves()[None], np.repeat(grey_halves()[None, ..., None], 3, axis=3)
 ALL_FIVE = np.repeat(HALVES, 5, axis=0)

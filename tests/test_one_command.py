@@ -16,18 +16,18 @@ from PIL import Image
 from skimage import data
 
 import demo
-import weights
+from checkpoints import hub as weights
+from checkpoints.hub import find_model
+from data.puppets.identity import Puppet
+from data.puppets.motion import Pose
+from data.puppets.render import render
 from faces.choose import GROWTH_OF_STILL, find_faces, shaped
 from faces.detectors import CascadeDetector
 from media.clips import open_clip
 from media.pictures import read_image
-from puppets.identity import Puppet
-from puppets.motion import Pose
-from puppets.render import render
 from tests.demo_files import trained, write_sound
 from tests.mirror import Mirror, served
 from tests.small import small_config, write_config
-from weights import find_model
 
 FRAMES = 8
 COMMAND = (

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from frames_dataset import PairedDataset
-from modules.errors import DatasetError
 from tests.numbered_clips import dataset, write_clip
+from utils.errors import DatasetError
 
 
 @pytest.fixture

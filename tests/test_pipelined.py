@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from pipelined import ahead, behind, frame_pool, in_order
+from utils.pipeline import ahead, behind, frame_pool, in_order
 
 CPU = torch.device("cpu")
 

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoint import write_checkpoint
+from checkpoints.files import write_checkpoint
 from data.prepare import find_sources
-from files import atomic_write
+from inference.motion import save_motion
 from media.pictures import write_image
 from media.writer import VideoWriter
-from modules.errors import DatasetError, MediaError, command_line
-from motion import save_motion
-from signals import caught_signals
 from tests.media_files import encode, moving
 from tests.small import error_of
 from tests.training import assert_same_run, config_file, newest, start
+from utils.errors import DatasetError, MediaError
+from utils.files import atomic_write
+from utils.program import command_line
+from utils.signals import caught_signals
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,8 +52,8 @@ for name in names:
     importlib.import_module(name)
 
 import torch
-from device import peak_memory_mib
-from signals import caught_signals
+from utils.device import peak_memory_mib
+from utils.signals import caught_signals
 assert peak_memory_mib(torch.device("cpu")) is None
 with caught_signals() as caught:
     signal.raise_signal(signal.SIGTERM)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import evaluate
+from data.puppets.dataset import make_dataset
 from evaluation import metrics, puppets
 from evaluation.cache import Cache
 from evaluation.clips import find_pairs
 from evaluation.detectors import IDENTITIES, LANDMARKS
-from puppets.dataset import make_dataset
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import puppet_quality
-from benchmarks.puppet_quality import (
+from data.puppets.dataset import make_dataset
+from data.puppets.landmarks import LANDMARKS
+from modules.build import build_generator, build_kp_detector
+from tests.small import small_config, write_config
+from tools.benchmarks import puppet_quality
+from tools.benchmarks.puppet_quality import (
     LandmarkRegression,
     Reconstruction,
     by_displacement,
@@ -21,10 +25,6 @@ from benchmarks.puppet_quality import (
     reconstruction_figures,
     torn_pixels,
 )
-from modules.build import build_generator, build_kp_detector
-from puppets.dataset import make_dataset
-from puppets.landmarks import LANDMARKS
-from tests.small import small_config, write_config
 
 NAMES = ("eye_left", "eye_right", "chin")
 

@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 
 from data import make_puppets
+from data.puppets.accessories import HATS
+from data.puppets.backgrounds import BACKGROUNDS, backdrop
+from data.puppets.body import TOPS
+from data.puppets.canvas import Canvas
+from data.puppets.colours import INK, edge, mix
+from data.puppets.dataset import Clip, plan
+from data.puppets.hairstyles import HAIRS
+from data.puppets.identity import Puppet
+from data.puppets.landmarks import LANDMARKS, landmarks
+from data.puppets.motion import REACH, Pose, random_motion
+from data.puppets.render import render
 from media.clips import open_clip
-from puppets.accessories import HATS
-from puppets.backgrounds import BACKGROUNDS, backdrop
-from puppets.body import TOPS
-from puppets.canvas import Canvas
-from puppets.colours import INK, edge, mix
-from puppets.dataset import Clip, plan
-from puppets.hairstyles import HAIRS
-from puppets.identity import Puppet
-from puppets.landmarks import LANDMARKS, landmarks
-from puppets.motion import REACH, Pose, random_motion
-from puppets.render import render
 
 SCRIPT = Path(make_puppets.__file__)
 POSES = [

@@ -12,10 +12,10 @@ import demo
 from media.clips import open_clip
 from media.rates import repeated, steady
 from media.writer import VideoWriter
-from modules.errors import MediaError
 from tests.demo_files import MODEL, picture
 from tests.media_files import encode, write_sound
 from tests.small import error_of
+from utils.errors import MediaError
 
 
 def grey(level: int) -> np.ndarray:

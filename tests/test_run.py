@@ -10,7 +10,7 @@ import torch
 
 import run
 import strip_checkpoint
-from checkpoint import NETWORKS, read_checkpoint
+from checkpoints.files import NETWORKS, read_checkpoint
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from tests.clips import write_dataset
 from tests.small import small_config, write_config

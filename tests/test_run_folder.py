@@ -19,15 +19,16 @@ import pytest
 import torch
 
 import run
-from batches import TimedBatches, WorkerDied, start_worker
-from checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from checkpoints.files import find_checkpoint, read_checkpoint, write_checkpoint
 from data.clips import Ledger
 from evaluation.cache import FOLDER, Cache
-from modules.errors import DatasetError, command_line
 from reconstruction import read_scores
 from tests.clips import write_clip
 from tests.small import error_of
 from tests.training import assert_same_run, config_file, losses_logged, start
+from training.batches import TimedBatches, WorkerDied, start_worker
+from utils.errors import DatasetError
+from utils.program import command_line
 
 ROOT = Path(__file__).parent.parent
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")

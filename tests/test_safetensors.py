@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoint import find_checkpoint, load_for_inference, read_checkpoint, write_checkpoint
+from checkpoints.files import find_checkpoint, load_for_inference, read_checkpoint, write_checkpoint
 from modules.build import build_generator, build_kp_detector
-from modules.errors import CheckpointError
 from strip_checkpoint import main
 from tests.small import error_of, images, randomize, small_config
+from utils.errors import CheckpointError
 
 
 @pytest.fixture

@@ -19,18 +19,18 @@ import torch.multiprocessing as mp
 from torch import nn
 
 import run
-from batches import EpochBatches, draw_transform, seeded_generator
-from checkpoint import NETWORKS, find_checkpoint, read_checkpoint, write_checkpoint
-from device import process_group
+from checkpoints.files import NETWORKS, find_checkpoint, read_checkpoint, write_checkpoint
 from frames_dataset import FramesDataset
 from modules.build import build_discriminator, build_generator, build_kp_detector
-from modules.errors import CheckpointError, UserError
 from modules.model import DiscriminatorFullModel, GeneratorFullModel
-from state import set_learning_rates
 from tests.clips import write_clip
 from tests.small import error_of, small_config
 from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
 from train import train
+from training.batches import EpochBatches, draw_transform, seeded_generator
+from training.state import set_learning_rates
+from utils.distributed import process_group
+from utils.errors import CheckpointError, UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -421,7 +421,7 @@ def test_two_processes_train_as_one_does_on_the_whole_batch(root: Path) -> None:
 
 
 def test_a_batch_that_processes_can_not_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batches.world_size", lambda: 2)
+    monkeypatch.setattr("training.batches.world_size", lambda: 2)
     with pytest.raises(UserError, match="batch_size 3 can't be shared evenly by 2 processes"):
         EpochBatches(num_samples=9, batch_size=3, seed=0)
 

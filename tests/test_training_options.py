@@ -14,15 +14,15 @@ import yaml
 from torch import nn
 
 import strip_checkpoint
-from batches import EpochBatches, draw_transform
-from checkpoint import find_checkpoint, load_for_inference, read_checkpoint
+from checkpoints.files import find_checkpoint, load_for_inference, read_checkpoint
 from modules.build import build_generator, build_kp_detector, build_networks, read_config
-from modules.errors import UserError
-from state import TrainingState
 from tests.small import images, small_config
 from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
 from tools import plot
 from train import full_models, picture_is_due, train_step
+from training.batches import EpochBatches, draw_transform
+from training.state import TrainingState
+from utils.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

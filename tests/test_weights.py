@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 
-from model_table import TABLE, read_table
+from checkpoints.hub import PIECE, find_model
+from checkpoints.table import TABLE, read_table
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
-from modules.errors import ConfigError, UserError
 from tests.mirror import Mirror, served
 from tests.small import small_config, write_config
-from weights import PIECE, find_model
+from utils.errors import ConfigError, UserError
 
 FILE = "small-cpk.pth.tar"
 

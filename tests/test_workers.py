@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from modules.errors import UserError
-from signals import STOP_SIGNALS, exit_on_signals
-from workers import in_parallel
+from utils.errors import UserError
+from utils.signals import STOP_SIGNALS, exit_on_signals
+from utils.workers import in_parallel
 
 ROOT = Path(__file__).parents[1]
 unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without telling it")
@@ -22,8 +22,8 @@ unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a proces
 # Prints a line when a worker has done its first job.
 PROGRAM = """
 import os, time
-from signals import exit_on_signals
-from workers import in_parallel
+from utils.signals import exit_on_signals
+from utils.workers import in_parallel
 with exit_on_signals():
     try:
         for _ in in_parallel(time.sleep, [0, 0, 600, 600, 600], 2):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import run
-from checkpoint import find_checkpoint, read_checkpoint
+from checkpoints.files import find_checkpoint, read_checkpoint
 from tests.small import small_config, write_config
 
 

@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps, colors, get_data_path
+from matplotlib import get_data_path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
-from files import atomic_write
-from logger import to_uint8
 from media.pictures import fit
+from utils.files import atomic_write
 
 # ---- Pictures side by side ---------------------------------------------------
 
@@ -60,23 +58,6 @@ def outlined(image: np.ndarray) -> np.ndarray:
 
 def scaled(image: np.ndarray, size: int) -> np.ndarray:
     return fit(image, (size, size), "stretch")
-
-
-# ---- Colours of flows and masks ----------------------------------------------
-
-
-def flow_colours(flow: Tensor, longest: float = 0.3) -> np.ndarray:
-    """A flow (h, w, 2), xy: its direction as hue and its length as saturation, full from `longest` on."""
-    x, y = flow.numpy()[..., 0], flow.numpy()[..., 1]
-    hue, length = np.arctan2(y, x) / (2 * np.pi) % 1, np.hypot(x, y) / longest
-    return to_uint8(colors.hsv_to_rgb(np.stack([hue, length.clip(0, 1), np.full_like(hue, 0.95)], axis=-1)))
-
-
-def mask_colours(mask: Tensor) -> np.ndarray:
-    """Masks (1, K+1, h, w) as the mixture of their keypoints' colours; the background's is light grey."""
-    count = mask.shape[1] - 1
-    palette = [(0.9, 0.9, 0.9), *(colormaps["gist_rainbow"](i / count)[:3] for i in range(count))]
-    return to_uint8(np.einsum("khw,kc->hwc", mask[0].numpy(), palette))
 
 
 # ---- Charts ------------------------------------------------------------------

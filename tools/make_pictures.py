@@ -24,40 +24,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from animate import Animator
-from animation import transfer
-from checkpoint import find_checkpoint
+from checkpoints.files import find_checkpoint
+from data.puppets.dataset import FPS
+from data.puppets.identity import Puppet
+from data.puppets.motion import REACH, Pose, random_motion
+from data.puppets.render import render
 from frames_dataset import FramesDataset, LazyClip, PairedDataset, clip_stem, identity
-from inside import flow
-from interface import make_animation
+from inference.animation import transfer
+from inference.animator import Animator
+from inference.inside import flow, flow_colours, mask_colours
+from inference.interface import make_animation
+from inference.networks import load_networks, model_size
+from inference.samples import SAMPLE
 from logger import Visualizer
 from media.pictures import to_uint8, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.build import read_config
-from modules.errors import UserError, command_line
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from networks import load_networks, model_size
-from puppets.dataset import FPS
-from puppets.identity import Puppet
-from puppets.motion import REACH, Pose, random_motion
-from puppets.render import render
-from samples import SAMPLE
-from tools.drawing import (
-    LAYER,
-    NETWORK,
-    PANEL,
-    Chart,
-    flow_colours,
-    grid,
-    label,
-    mask_colours,
-    outlined,
-    scaled,
-    write_gif,
-)
+from tools.drawing import LAYER, NETWORK, PANEL, Chart, grid, label, outlined, scaled, write_gif
 from tools.option_pictures import DRIVING, write_options
+from utils.errors import UserError
+from utils.program import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 2019  # of all puppets here; no dataset of this project is made with it

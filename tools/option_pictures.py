@@ -14,19 +14,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from animate import Animator
-from animation import Settings, Source, cut_source, make_animators, result_frame, transfer
+from data.puppets.dataset import FPS
+from data.puppets.motion import Pose
 from faces.choose import Corners
 from faces.paste import Paster
 from faces.preview import preview
-from files import atomic_write
+from inference.animation import Settings, Source, cut_source, make_animators, result_frame, transfer
+from inference.animator import Animator
+from inference.motion import smooth
+from inference.networks import Networks
 from media.pictures import fit
 from media.tensors import to_tensor
-from motion import smooth
-from networks import Networks
-from puppets.dataset import FPS
-from puppets.motion import Pose
 from tools.drawing import grid, label, scaled
+from utils.files import atomic_write
 
 Portrait = Callable[[int, int, Pose | None], np.ndarray]  # number of a puppet, size, pose -> its picture
 

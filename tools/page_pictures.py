@@ -15,9 +15,10 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from modules.errors import UserError, command_line
-from samples import ROOT, SAMPLE
+from inference.samples import ROOT, SAMPLE
 from tools.browser import browser_arguments, find_chromium, served, write_camera
+from utils.errors import UserError
+from utils.program import command_line
 
 SECONDS_OF_RESULT = 1.2  # where the sample's result is stopped: the head is turned
 LIVE_FRAMES = 40  # that were shown before the picture of the tab Live

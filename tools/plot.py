@@ -16,9 +16,9 @@ matplotlib.use("Agg")  # writes files, needs no screen
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from files import atomic_write
-from modules.errors import DatasetError, UserError, command_line
-from modules.paths import regular_file
+from utils.errors import DatasetError, UserError
+from utils.files import atomic_write, regular_file
+from utils.program import command_line
 
 Curve = tuple[list[int], list[float]]  # epochs, values
 COLUMNS = 3

@@ -31,10 +31,10 @@ import yaml
 
 import run
 import train
-import validation
-from checkpoint import read_checkpoint
+from checkpoints.files import read_checkpoint
 from media.pictures import write_image
-from modules.errors import command_line
+from training import validation
+from utils.program import command_line
 
 SECONDS_PER_CHECKPOINT = 0.2
 MAX_SECONDS = 60  # after which a program that doesn't end counts as stuck

@@ -43,11 +43,11 @@ from data.clips import (
     workers_option,
     write_clip,
 )
-from files import atomic_write
 from media.clips import VIDEO_SUFFIXES, open_clip
 from media.pictures import Box, Size
-from modules.errors import DatasetError, MediaError, UserError, command_line
-from modules.paths import regular_file
+from utils.errors import DatasetError, MediaError, UserError
+from utils.files import atomic_write, regular_file
+from utils.program import command_line
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 VIDEO_NAME = re.compile(r"[\w-]+")  # no dots or slashes: it becomes a file name and part of an address

@@ -1,3 +1,0 @@
-"""Scripts that print measured ratios. Run them from the repository root as `python -m benchmarks.NAME`."""
-
-import openmp  # noqa: F401 - as the programs that are measured

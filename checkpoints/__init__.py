@@ -1,0 +1,1 @@
+"""Checkpoint files: read, checked, found by name, written."""

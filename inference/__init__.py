@@ -1,0 +1,1 @@
+"""From a picture and a driving video to a result."""

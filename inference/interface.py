@@ -1,0 +1,109 @@
+"""Animation from Python: what notebooks and programs call.
+
+A picture is a path, the bytes of a file, a PIL image or an array, of any size; `media.encoded.as_pixels` says
+which arrays. Shapes: `H, W` size that the model takes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from checkpoints.files import find_checkpoint
+from inference.animation import transfer
+from inference.animator import Animator
+from inference.live import LiveAnimation
+from inference.networks import Networks, fitted, load_networks, size_for
+from inference.samples import SAMPLE
+from media.clips import open_clip
+from media.encoded import Picture
+from modules.build import read_config
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
+from utils.device import pick_device
+from utils.errors import UserError
+
+
+def load_checkpoints(
+    config_path: str | Path, checkpoint_path: str | Path, cpu: bool = False, plain: bool = False
+) -> Networks:
+    """Generator and keypoint detector of a checkpoint, on the best device or, with `cpu`, on the CPU.
+
+    On the CPU they come in their fast form (`modules/inference.py`), which can't be trained; with `plain` as
+    they were trained. Raises `ConfigError` and `CheckpointError`.
+    """
+    config, device = read_config(config_path), pick_device("cpu" if cpu else None)
+    return load_networks(config, config_path, find_checkpoint(checkpoint_path), device, plain)
+
+
+def make_animation(
+    source_image: Picture,
+    driving_video: Iterable[Picture] | str | Path,
+    generator: OcclusionAwareGenerator,
+    kp_detector: KPDetector,
+    relative: bool = True,
+    adapt_movement_scale: bool = True,
+    cpu: bool = False,
+    fit: str = "stretch",
+    find_best_frame: bool = False,
+    best_frame: int | None = None,
+) -> list[np.ndarray]:
+    """Animate a picture with other pictures, or with a video: a list of float32 (H, W, 3) in [0, 1].
+
+    Pictures of another size than the model's are fitted to it, as `fit` says ("stretch", "crop" or "pad").
+    `find_best_frame` and `best_frame` choose the frame that relative movement is measured from, else it is
+    the first. It computes where the networks are; `cpu` first moves them to the CPU. Raises `UserError`.
+    """
+    if cpu:
+        generator, kp_detector = generator.cpu(), kp_detector.cpu()
+    size, device = size_for(generator, source_image), next(generator.parameters()).device
+    source = fitted(source_image, size, fit).unsqueeze(0).to(device)
+    animator = Animator(generator, kp_detector, source, transfer(relative, adapt_movement_scale))
+    clip = open_clip(driving_video) if isinstance(driving_video, (str, Path)) else driving_video
+    driving: Iterable[torch.Tensor] = (fitted(frame, size, fit) for frame in clip)
+    if relative and (find_best_frame or best_frame is not None):
+        frames = list(driving)
+        if best_frame is None:
+            best_frame = animator.closest(item["kp_driving"] for item in animator.detect(frames))
+        if not 0 <= best_frame < len(frames):
+            raise UserError(
+                f"best_frame={best_frame}: the driving video has the frames 0 to {len(frames) - 1}"
+            )
+        animator.start_from(frames[best_frame])
+        driving = frames
+    return [to_array(out["prediction"]) for out in animator.animate(driving)]
+
+
+def animate_stream(
+    source: Picture,
+    frames: Iterable[Picture],
+    networks: Networks | None = None,
+    relative: bool = True,
+    adapt_movement_scale: bool = True,
+    smooth: float | None = None,
+    fit: str = "crop",
+) -> Iterator[np.ndarray]:
+    """Animate a picture with the frames of a camera as they come: uint8 (H, W, 3) for each.
+
+    `networks`: of `load_checkpoints`; without them the small model of sup-mat/. Relative movement is measured
+    from the first frame. `smooth`: strength of a filter for live use. Streams in several threads may share
+    networks. `LiveAnimation` can do more. Raises `UserError`.
+    """
+    live = LiveAnimation(
+        networks or sample_networks(), [source], relative, adapt_movement_scale, smooth, fit=fit
+    )
+    return map(live.animate, frames)
+
+
+@functools.lru_cache(maxsize=1)
+def sample_networks() -> Networks:
+    return load_checkpoints(SAMPLE["config"], SAMPLE["checkpoint"])
+
+
+def to_array(prediction: torch.Tensor) -> np.ndarray:
+    """(1, 3, H, W) -> float32 (H, W, 3), both in [0, 1]."""
+    return prediction[0].permute(1, 2, 0).float().cpu().numpy()

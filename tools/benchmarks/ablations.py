@@ -1,0 +1,104 @@
+"""What the parts of the method are worth: puppets-64 trained without one of them, for equally many steps.
+
+    python -m benchmarks.ablations [--seeds 0 1 2] [--variants full baseline ...] [--out log/ablations]
+
+The paper's ablations, and its baseline: zero-order motion, no occlusion map, no image pyramid in the losses.
+Each variant is trained by run.py with config/puppets-64.yaml and that part alone off, as `--set` writes it,
+then measured by puppet_quality.py, where the figures are explained. Prints a table in Markdown: the mean over
+the seeds, and ± their standard deviation where there are several. A run that is in `--out` already goes on
+where it stopped, and a finished one is only measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import run
+from tools.benchmarks.puppet_quality import measure
+from utils.device import best_precision
+from utils.files import atomic_write
+from utils.program import command_line
+
+CONFIG = Path(__file__).resolve().parents[2] / "config" / "puppets-64.yaml"
+NO_JACOBIAN_LOSS = ["train_params.loss_weights.equivariance_jacobian=0"]
+ZERO_ORDER = [*NO_JACOBIAN_LOSS, "model_params.common_params.estimate_jacobian=false"]
+NO_OCCLUSION_MAP = ["model_params.generator_params.estimate_occlusion_map=false"]
+VARIANTS: dict[str, list[str]] = {
+    "full": [],
+    "no-jacobian-equivariance": NO_JACOBIAN_LOSS,
+    "no-occlusion-map": NO_OCCLUSION_MAP,
+    "zero-order": ZERO_ORDER,
+    "baseline": [*ZERO_ORDER, *NO_OCCLUSION_MAP, "train_params.scales=[1]"],
+}
+COLUMNS: dict[str, tuple[str, Callable[[dict], float]]] = {
+    "L1": (".4f", lambda figures: figures["reconstruction"]["l1"]),
+    "L1 / copy": (".3f", lambda figures: figures["reconstruction"]["l1_over_copy"]),
+    "SSIM": (".3f", lambda figures: figures["reconstruction"]["ssim"]),
+    "torn pixels": (".2%", lambda figures: figures["reconstruction"]["torn"]),
+    "landmark error": (".1%", lambda figures: figures["landmark_error"]["mean"]),
+    "motion correlation": (".3f", lambda figures: figures["motion_correlation"]["mean"]),
+    "face colour": (".4f", lambda figures: figures["face_colour"]["result_to_source"]),
+    "dead keypoints": (".1f", lambda figures: len(figures["dead_keypoints"])),
+}
+
+
+def train_variant(folder: Path, seed: int, changes: list[str], precision: str) -> Path:
+    """Train, or go on with, the run in a folder; return the run's own folder."""
+    before = sorted(folder.glob(f"{CONFIG.stem}_*"))
+    start = ["--checkpoint", str(before[-1])] if before else ["--seed", str(seed)]
+    options = ["--log_dir", str(folder), "--device", "cpu", "--precision", precision]
+    run.main([str(CONFIG), *options, *start, *(["--set", *changes] if changes else [])])
+    return sorted(folder.glob(f"{CONFIG.stem}_*"))[-1]
+
+
+def row(name: str, figures: list[dict[str, Any]]) -> str:
+    """A line of the table from the figures of each seed."""
+    cells = []
+    for form, of in COLUMNS.values():
+        values = [of(seed) for seed in figures]
+        spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
+        cells.append(f"{np.mean(values):{form}}{spread}")
+    return f"| {name} | {len(figures)} | {' | '.join(cells)} |"
+
+
+@command_line
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--out", type=Path, default=Path("log/ablations"))
+    parser.add_argument(
+        "--precision",
+        default=best_precision(torch.device("cpu")),
+        choices=["fp32", "bf16"],
+        help="default: bf16 where the processor has it",
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="for every variant, as of run.py"
+    )
+    options = parser.parse_args(argv)
+    print(f"| variant | seeds | {' | '.join(COLUMNS)} |")
+    print("| --- |" + " --- |" * (len(COLUMNS) + 1))
+    for name in options.variants:
+        figures = []
+        for seed in options.seeds:
+            folder = options.out / f"{name}-s{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            trained = train_variant(folder, seed, VARIANTS[name] + options.set, options.precision)
+            figures.append(measure(trained / CONFIG.name, trained))
+            with atomic_write(folder / "figures.json") as temporary:
+                temporary.write_text(json.dumps(figures[-1], indent=2) + "\n", encoding="utf-8")
+        print(row(name, figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()

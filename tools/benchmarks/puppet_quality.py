@@ -1,0 +1,363 @@
+"""How good a model of puppets is on puppets that no training saw.
+
+    python -m benchmarks.puppet_quality [--config FILE] [--checkpoint FILE] [--data FOLDER] [--json FILE]
+
+Clips and true landmarks come from the config's `root_dir`, written by data/make_puppets.py. One clip of each
+test identity takes part, with all its frames.
+
+Reconstruction: the first frame of each clip is driven by all of its frames. L1 is the mean absolute
+difference in [0, 1], SSIM that of scikit-image with Gaussian weights. A pixel is torn if its absolute error,
+the mean over its three channels, is above 0.25: that is a part of the picture in the wrong place, and not a
+blurred edge or a slightly wrong colour. "copy" is the first frame itself as the answer to every frame. Torn
+pixels are also given for the thirds of the frames with the smallest, medium and largest displacement: the
+mean distance of the true landmarks from those of the first frame.
+
+Keypoints: the share of the pixels that follow a keypoint is the mean of its mask over the reconstructed
+frames. A keypoint with less than 0.1% is dead.
+
+Landmarks: a linear regression from the keypoints' values to the true landmarks, fitted on training
+identities. The error of a landmark is its Euclidean distance to the truth over the distance between the true
+eyes of that frame.
+
+Motion: each clip drives the first frame of the next clip, relative to its own first frame. Landmarks are
+regressed from the keypoints of the result. Their displacement since the first frame is compared with that of
+the true landmarks of the driving clip: the figure is the correlation of the two over all pairs, frames and
+both coordinates.
+
+Colour: the face is the convex hull of the landmarks of the head, true ones in the source and regressed ones
+in the results. The figure is the L1 between the mean colours of the face in a result and in its source.
+Beside it stands the L1 between the faces of the driving clip and the source: a result that took on the looks
+of the driving clip would have that.
+
+Shapes: `T` frames of a clip, `N` frames of all clips, `K` keypoints, `L` landmarks, `H, W` size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.spatial import ConvexHull
+from skimage.draw import polygon2mask
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+
+from checkpoints.files import find_checkpoint
+from frames_dataset import FramesDataset, clip_stem, identity
+from inference.animator import Animator
+from inference.networks import load_networks
+from modules.build import read_config
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
+from utils.errors import DatasetError, UserError
+from utils.files import atomic_write
+from utils.program import command_line
+from utils.progress import Progress
+
+ROOT = Path(__file__).resolve().parents[2]
+RELATIVE = {"use_relative_movement": True, "use_relative_jacobian": True, "adapt_movement_scale": True}
+BATCH_SIZE = 8
+FITTED_FRAMES = 4  # of each training identity, for the regression
+TORN_ERROR = 0.25  # a pixel with a larger error is torn
+DEAD_SHARE = 0.001  # a keypoint that fewer of the pixels follow is dead
+
+Networks = tuple[OcclusionAwareGenerator, KPDetector]
+
+
+class Sample(NamedTuple):
+    """Frames of one clip and what is known of them."""
+
+    frames: Tensor  # (T, 3, H, W) in [0, 1]
+    landmarks: np.ndarray  # (T, L, 2) in [-1, 1]
+    names: tuple[str, ...]  # of the L landmarks
+
+
+# ---- Clips -------------------------------------------------------------------
+
+
+def one_clip_each(dataset: FramesDataset) -> list[int]:
+    """The number of the first clip of every identity."""
+    first: dict[str, int] = {}
+    for number, name in enumerate(dataset.clips):
+        first.setdefault(identity(name), number)
+    return list(first.values())
+
+
+def read_sample(dataset: FramesDataset, number: int, frames: int | None = None) -> Sample:
+    """A clip with its landmarks; with `frames`, only so many, spread evenly over it."""
+    clip = dataset.clip(number)
+    path = dataset.folder / f"{clip_stem(clip.name)}.npz"
+    if not path.exists():
+        raise DatasetError(
+            f"{path}: no such file; true landmarks come with the clips of data/make_puppets.py"
+        )
+    with np.load(path) as truth:  # of plain arrays: pickles are refused by default
+        landmarks, names = truth["xy"], tuple(truth["names"].tolist())
+    chosen = np.unique(np.linspace(0, len(clip) - 1, frames or len(clip)).round().astype(int))
+    pictures = torch.stack([frame for i, frame in enumerate(clip) if i in chosen])
+    return Sample(pictures, landmarks[chosen].astype(float), names)
+
+
+@torch.inference_mode()
+def keypoints(kp_detector: nn.Module, frames: Tensor) -> np.ndarray:
+    """Values of the keypoints of frames (T, 3, H, W): (T, K, 2)."""
+    return np.concatenate([kp_detector(batch)["value"].numpy() for batch in frames.split(BATCH_SIZE)])
+
+
+# ---- Reconstruction ----------------------------------------------------------
+
+
+class Reconstruction(NamedTuple):
+    """Figures of every frame of every clip: of the model's, and of the clip's first frame in its place."""
+
+    rebuilt: np.ndarray  # (N, 3): L1, SSIM and share of torn pixels
+    copied: np.ndarray  # (N, 3)
+    displacement: np.ndarray  # (N,) of the landmarks since the first frame, in eye distances
+    mask_share: (
+        np.ndarray
+    )  # (N, K): share of the pixels that follow each keypoint; (N, 0) without dense motion
+
+
+def reconstruct(samples: Iterable[Sample], networks: Networks) -> Reconstruction:
+    rebuilt, copied, displacement, mask_share = [], [], [], []
+    for frames, landmarks, names in samples:
+        animator = Animator(*networks, frames[:1], batch_size=BATCH_SIZE)
+        for real, out in zip(frames, animator.animate(frames), strict=True):
+            rebuilt.append(scores(out["prediction"][0], real))
+            copied.append(scores(frames[0], real))
+            mask_share.append(out["mask"][0, 1:].mean((1, 2)).numpy() if "mask" in out else np.empty(0))
+        first = np.broadcast_to(landmarks[0], landmarks.shape)
+        displacement.append(landmark_errors(landmarks, first, names).mean(axis=1))
+    return Reconstruction(
+        np.array(rebuilt), np.array(copied), np.concatenate(displacement), np.array(mask_share)
+    )
+
+
+def scores(picture: Tensor, real: Tensor) -> tuple[float, float, float]:
+    """L1, SSIM and the share of torn pixels of a picture (3, H, W) in [0, 1]."""
+    ssim = structural_similarity(
+        picture.numpy(), real.numpy(), channel_axis=0, data_range=1, gaussian_weights=True
+    )
+    return (picture - real).abs().mean().item(), float(ssim), torn_pixels(picture, real)
+
+
+def torn_pixels(picture: Tensor, real: Tensor) -> float:
+    """Share of the pixels of a picture (3, H, W) whose error, a mean over channels, exceeds `TORN_ERROR`."""
+    return ((picture - real).abs().mean(dim=0) > TORN_ERROR).float().mean().item()
+
+
+def by_displacement(torn: np.ndarray, displacement: np.ndarray) -> list[dict[str, float]]:
+    """The mean of `torn` (N,) over the thirds of frames with small, medium and large displacement (N,)."""
+    thirds = np.array_split(np.argsort(displacement, kind="stable"), 3)
+    return [
+        {"displacement_to": float(displacement[third].max()), "torn": float(torn[third].mean())}
+        for third in thirds
+        if len(third)
+    ]
+
+
+def reconstruction_figures(found: Reconstruction) -> dict[str, Any]:
+    """The part of the figures that comes from reconstruction."""
+    l1, ssim, torn = found.rebuilt.mean(axis=0).tolist()
+    copy_l1, copy_ssim, copy_torn = found.copied.mean(axis=0).tolist()
+    share = found.mask_share.mean(axis=0)  # (K,)
+    return {
+        "reconstruction": {
+            "l1": l1,
+            "copy_l1": copy_l1,
+            "l1_over_copy": l1 / copy_l1,
+            "ssim": ssim,
+            "copy_ssim": copy_ssim,
+            "torn": torn,
+            "copy_torn": copy_torn,
+        },
+        "torn_by_displacement": by_displacement(found.rebuilt[:, 2], found.displacement),
+        "mask_share": share.tolist(),
+        "dead_keypoints": np.flatnonzero(share < DEAD_SHARE).tolist(),
+    }
+
+
+# ---- Landmarks and motion ----------------------------------------------------
+
+
+class LandmarkRegression:
+    """Landmarks (T, L, 2) as a linear function, with a constant, of values of keypoints (T, K, 2)."""
+
+    def __init__(self, values: np.ndarray, landmarks: np.ndarray) -> None:
+        self.shape = landmarks.shape[1:]
+        targets = landmarks.reshape(len(landmarks), -1)  # (T, 2L)
+        self.weights = np.linalg.lstsq(self._inputs(values), targets, rcond=None)[0]  # (2K + 1, 2L)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        return (self._inputs(values) @ self.weights).reshape(len(values), *self.shape)
+
+    @staticmethod
+    def _inputs(values: np.ndarray) -> np.ndarray:
+        values = values.reshape(len(values), -1)
+        return np.concatenate([values, np.ones((len(values), 1))], axis=1)  # (T, 2K + 1)
+
+
+def landmark_errors(found: np.ndarray, true: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Distances of landmarks (T, L, 2) to the truth, over the distance of the frame's true eyes: (T, L)."""
+    left, right = (true[:, names.index(f"eye_{side}")] for side in ("left", "right"))
+    return np.linalg.norm(found - true, axis=-1) / np.linalg.norm(left - right, axis=-1)[:, None]
+
+
+def mean_without_ears(names: tuple[str, ...], values: np.ndarray) -> float:
+    """The mean of the values (L,) of the named landmarks without the ears, which hair may hide."""
+    return float(np.mean([value for name, value in zip(names, values, strict=True) if "ear_" not in name]))
+
+
+def with_mean(names: tuple[str, ...], values: np.ndarray) -> dict[str, float]:
+    """The values (L,) by the names of the landmarks, and their "mean"."""
+    return dict(zip(names, values.tolist(), strict=True)) | {"mean": float(values.mean())}
+
+
+def motion_correlation(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Correlation of displacements (N, L, 2) for each landmark, over all N and both coordinates: (L,)."""
+    return np.array(
+        [np.corrcoef(found[:, i].ravel(), true[:, i].ravel())[0, 1] for i in range(found.shape[1])]
+    )
+
+
+def face_colour(picture: Tensor, landmarks: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Mean colour (3,) of a picture (3, H, W) inside the convex hull of the head's landmarks."""
+    height, width = picture.shape[1:]
+    head = np.array([point for point, name in zip(landmarks, names, strict=True) if "shoulder" not in name])
+    corners = head[ConvexHull(head).vertices][:, ::-1]  # (., 2) as (y, x)
+    mask = polygon2mask((height, width), (corners + 1) / 2 * (height - 1, width - 1))  # (H, W)
+    return picture.numpy()[:, mask].mean(axis=1)
+
+
+def transfer_scores(
+    samples: list[Sample], networks: Networks, regress: LandmarkRegression
+) -> tuple[np.ndarray, float, float]:
+    """Motion correlation of each landmark (L,), and the two colour differences.
+
+    These are that of result and source, and that of driving clip and source.
+    """
+    found, true = [], []
+    kept: list[float] = []
+    taken: list[float] = []
+    for driving, source in zip(samples, samples[1:] + samples[:1], strict=True):
+        animator = Animator(*networks, source.frames[:1], RELATIVE, batch_size=BATCH_SIZE)
+        results = torch.cat([out["prediction"] for out in animator.animate(driving.frames)])  # (T, 3, H, W)
+        landmarks = regress(keypoints(networks[1], results))
+        found.append(landmarks - landmarks[0])
+        true.append(driving.landmarks - driving.landmarks[0])
+        looks = face_colour(source.frames[0], source.landmarks[0], source.names)
+        kept += [
+            abs(face_colour(*pair, source.names) - looks).mean()
+            for pair in zip(results, landmarks, strict=True)
+        ]
+        taken += [
+            abs(face_colour(*pair, source.names) - looks).mean()
+            for pair in zip(driving.frames, driving.landmarks, strict=True)
+        ]
+    return (
+        motion_correlation(np.concatenate(found), np.concatenate(true)),
+        float(np.mean(kept)),
+        float(np.mean(taken)),
+    )
+
+
+# ---- Command line ------------------------------------------------------------
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, default=ROOT / "config" / "puppets-128.yaml")
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "sup-mat" / "puppets-128.pth.tar")
+    parser.add_argument("--data", type=Path, help="folder of the puppets (default: the config's root_dir)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    return parser.parse_args(argv)
+
+
+def read_datasets(config: dict, data: Path | None) -> tuple[FramesDataset, FramesDataset]:
+    """The train and the test clips of `data`, or of the config's dataset, which must have a split on disk."""
+    params = config["dataset_params"]
+    root = data or params["root_dir"]
+    train, test = (
+        FramesDataset(root, frame_shape=params["frame_shape"], is_train=is_train)
+        for is_train in (True, False)
+    )
+    if not (train.root_dir / "test").is_dir():
+        raise UserError(
+            f"{train.root_dir}: has no train/ and test/, so that unseen identities can't be told from others"
+        )
+    return train, test
+
+
+def fit_landmarks(train: FramesDataset, kp_detector: nn.Module) -> LandmarkRegression:
+    """The regression, from a few frames of every training identity."""
+    numbers = one_clip_each(train)
+    values, landmarks = [], []
+    with Progress(len(numbers), "fitting landmarks", "clips") as progress:
+        for number in numbers:
+            sample = read_sample(train, number, FITTED_FRAMES)
+            values.append(keypoints(kp_detector, sample.frames))
+            landmarks.append(sample.landmarks)
+            progress.advance(1, train.clips[number])
+    return LandmarkRegression(np.concatenate(values), np.concatenate(landmarks))
+
+
+def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> dict[str, Any]:
+    """All figures of a model, by name."""
+    config = read_config(config_path)
+    networks = load_networks(
+        config, config_path, find_checkpoint(checkpoint), torch.device("cpu"), plain=True
+    )
+    train, test = read_datasets(config, data)
+    regress = fit_landmarks(train, networks[1])
+
+    samples = [read_sample(test, number) for number in one_clip_each(test)]
+    names = samples[0].names
+    errors = np.concatenate(
+        [landmark_errors(regress(keypoints(networks[1], s.frames)), s.landmarks, names) for s in samples]
+    )
+    correlation, kept, taken = transfer_scores(samples, networks, regress)
+    return {
+        "identities": len(samples),
+        "frames": sum(len(sample.frames) for sample in samples),
+        **reconstruction_figures(reconstruct(samples, networks)),
+        "landmark_error": with_mean(names, errors.mean(axis=0)),
+        "landmark_error_without_ears": mean_without_ears(names, errors.mean(axis=0)),
+        "motion_correlation": with_mean(names, correlation),
+        "face_colour": {"result_to_source": kept, "driving_to_source": taken},
+    }
+
+
+def print_figures(figures: dict[str, Any]) -> None:
+    print(f"{figures['identities']} unseen identities, {figures['frames']} frames")
+    for group in ("reconstruction", "face_colour"):
+        print(f"{group}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures[group].items()))
+    print("torn pixels by displacement of the landmarks, in eye distances:")
+    for third in figures["torn_by_displacement"]:
+        print(f"  up to {third['displacement_to']:.2f}: {third['torn']:.3%}")
+    print("pixels that follow each keypoint: " + " ".join(f"{share:.2%}" for share in figures["mask_share"]))
+    print(f"dead keypoints: {len(figures['dead_keypoints'])} {figures['dead_keypoints']}")
+    print(f"{'landmark':16}{'error':>8}{'motion':>8}")
+    for name, error in figures["landmark_error"].items():
+        print(f"{name:16}{error:8.1%}{figures['motion_correlation'][name]:8.3f}")
+    print(f"{'without ears':16}{figures['landmark_error_without_ears']:8.1%}")
+
+
+@command_line
+def main(argv: list[str] | None = None) -> None:
+    options = parse(argv)
+    figures = measure(options.config, options.checkpoint, options.data)
+    print_figures(figures)
+    if options.json is not None:
+        with atomic_write(options.json) as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What knows nothing of this method: errors, programs, files, values, devices, processes."""

@@ -1,0 +1,148 @@
+"""What may be opened and replaced, files that appear only when they are whole, names for every system."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+import stat
+import unicodedata
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from utils.errors import UserError
+
+Key = TypeVar("Key", str, tuple[str, ...])
+
+TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{12}\.tmp")
+
+
+# ---- Reading -----------------------------------------------------------------
+
+
+def regular_file(path: str | Path, error: type[UserError], max_bytes: int | None = None) -> Path:
+    """`path`, if it is a file, after all links are followed, of at most `max_bytes`; else raises `error`.
+
+    Everything that reads what a user names asks this first. A named pipe keeps its reader waiting for ever,
+    and /dev/zero fills the memory. A folder passes: whoever opens it gets an `OSError` at once. Raises
+    `OSError` where there is nothing, or nothing that may be looked at.
+    """
+    path = Path(path)
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # folders can't be opened
+        raise error(f"{path}: is {kind_of(status.st_mode)}, and a file is needed here; give its path")
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise error(f"{path}: has {status.st_size:,} bytes, more than the {max_bytes:,} that are read here")
+    return path
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise `UserError` where something other than a file or a folder would be replaced, as /dev/null.
+
+    A folder passes: whoever renames a file to it gets an `OSError`.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or whoever writes there is told
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path}: is {kind_of(mode)}, which is not replaced by a file; choose another name")
+
+
+def kind_of(mode: int) -> str:
+    """What a mode of `os.stat` stands for, in words."""
+    kinds = {
+        stat.S_ISFIFO: "a named pipe",
+        stat.S_ISSOCK: "a socket",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+    }
+    return next((name for is_kind, name in kinds.items() if is_kind(mode)), "no file")
+
+
+# ---- Writing -----------------------------------------------------------------
+
+
+def temporary_name(path: Path) -> Path:
+    """A new name beside `path`, so that renaming it to `path` is atomic. Matches `TEMPORARY_NAME`."""
+    return path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary name to write to. It becomes `path` at the end of the block, or goes if that raises.
+
+    A process that dies leaves the old file, if there was one, and perhaps a temporary one. Raises `UserError`
+    where there is something else than a file.
+    """
+    path = Path(path)
+    check_replaceable(path)
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # nobody knows the temporary name
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder that is not there yet: yields a folder, which becomes `path`."""
+    temporary = temporary_name(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+# ---- Names -------------------------------------------------------------------
+
+MAX_NAME = 240  # bytes, so that suffixes still fit into the 255 that systems allow
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]|[ .]+$')  # by Windows
+_DEVICES = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL
+)
+
+
+def portable_name(name: str) -> str:
+    """`name`, without suffix, as Linux, macOS and Windows allow it; most names stay as they are.
+
+    What Windows forbids becomes `_`, a name of its devices (`CON`) gets one in front, and a long one is cut.
+    """
+    data = name.encode(errors="surrogateescape")
+    if len(data) > MAX_NAME:
+        name = data[:MAX_NAME].decode(errors="ignore")
+    name = _FORBIDDEN.sub(lambda found: "_" * len(found[0]), name)
+    return f"_{name}" if _DEVICES.fullmatch(name) else name
+
+
+def distinct_names(wanted: Mapping[Key, str]) -> dict[Key, str]:
+    """A portable name for each key: the wanted one, if no other key's is the same to some system.
+
+    macOS and Windows don't tell upper from lower case. Keys that share a name get the first 8 digits of their
+    own sha256 added, so that a key's name depends on no order.
+    """
+    names = {key: portable_name(name) for key, name in wanted.items()}
+    while shared := _shared(names):
+        names |= {key: f"{names[key]}_{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}" for key in shared}
+    return names
+
+
+def same_name(name: str) -> str:
+    """What is equal for names that are one on some system."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _shared(names: Mapping[Key, str]) -> list[Key]:
+    counts = Counter(map(same_name, names.values()))
+    return [key for key, name in names.items() if counts[same_name(name)] > 1]

@@ -1,0 +1,142 @@
+"""What a value in a YAML file may be, and whether a file holds the keys and values that it should.
+
+It imports nothing heavy, so that the table of models can be read before PyTorch is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils.errors import ConfigError
+
+MIN_SCALE = 1 / 1024
+TINY, HUGE = 1e-6, 10**6  # of what is multiplied and divided by
+
+# ---- Values ------------------------------------------------------------------
+
+
+class Leaf(NamedTuple):
+    """What a value may be; a key that ends in "?" may be left out.
+
+    `bounds` hold for every number in the value. They are far from what anyone needs, and keep the sums of a
+    run finite and what it asks of the machine sane.
+    """
+
+    words: str
+    check: Callable[[Any], bool]
+    bounds: tuple[float, float] = (-(10**9), 10**9)
+
+    def at_most(self, number: int) -> Leaf:
+        return self._replace(bounds=(self.bounds[0], number))
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value; None if nothing is."""
+        if not self.check(value):
+            return self.words
+        numbers = value if isinstance(value, list | tuple) else [value]
+        low, high = self.bounds
+        for number in numbers:
+            if isinstance(number, int | float) and not low <= number <= high:
+                return f"at most {high:,}" if number > high else f"at least {low:,}"
+        return None
+
+
+def is_integer(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: Any, least: float = 0) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
+
+
+def is_scale(value: Any) -> bool:
+    return is_number(value) and MIN_SCALE <= value <= 1 and abs(round(1 / value) * value - 1) < 1e-6
+
+
+def list_of(check: Callable[[Any], bool], value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(check(item) for item in value)
+
+
+FLAG = Leaf("true or false", lambda value: isinstance(value, bool))
+TEXT = Leaf("a text", lambda value: isinstance(value, str))
+COUNT = Leaf("a whole number of at least 1", lambda value: is_integer(value, least=1))
+WHOLE = Leaf("a whole number of at least 0", is_integer)
+NUMBER = Leaf("a number of at least 0 (with a dot: 2.0e-4, not 2e-4)", is_number, (0, HUGE))
+POSITIVE = Leaf("a number above 0", lambda value: is_number(value) and value > 0, (TINY, HUGE))
+DECAY = Leaf("a number above 0 and below 1", lambda value: is_number(value) and 0 < value < 1)
+NUMBERS = Leaf("a list of numbers of at least 0", lambda value: list_of(is_number, value), (0, HUGE))
+WHOLES = Leaf("a list of whole numbers", lambda value: list_of(is_integer, value))
+SCALE = Leaf("1 divided by a whole number (1, 0.5, 0.25, …)", is_scale)
+SCALES = Leaf(
+    "a list of 1 divided by whole numbers ([1, 0.5, 0.25])",
+    lambda value: list_of(is_scale, value),
+)
+FRAME_SHAPE = Leaf(
+    "[height, width, channels]",
+    lambda value: list_of(lambda item: is_integer(item, least=1), value) and len(value) == 3,
+    (1, 2**13),
+)
+RANGE = Leaf(
+    "[lowest, highest], both above 0",
+    lambda value: list_of(is_number, value) and len(value) == 2 and 0 < value[0] <= value[1],
+    (1 / 100, 100),
+)
+ANGLE = Leaf(
+    "degrees, or [lowest, highest]",
+    lambda value: (
+        is_number(value)
+        or (
+            list_of(lambda item: is_number(item, least=-360), value)
+            and len(value) == 2
+            and value[0] <= value[1]
+        )
+    ),
+    (-360, 360),
+)
+HUE = Leaf("a number from 0 to 0.5", lambda value: is_number(value) and value <= 0.5)
+SIZE = Leaf(
+    "a whole number, or [height, width]",
+    lambda value: COUNT.check(value) or (list_of(COUNT.check, value) and len(value) == 2),
+    (1, 2**13),
+)
+INTERPOLATION = Leaf("nearest or bilinear", lambda value: value in ("nearest", "bilinear"))
+COLORMAP = Leaf("the name of a matplotlib colormap", lambda value: isinstance(value, str))
+FORMAT = Leaf(".mp4 or .gif", lambda value: value in (".mp4", ".gif"))
+FEATURES, BLOCKS = COUNT.at_most(2**13), COUNT.at_most(12)
+HALVINGS, REPEATS = WHOLE.at_most(12), COUNT.at_most(10**5)
+
+# ---- Checks ------------------------------------------------------------------
+
+
+def check_keys(values: Any, schema: dict, path: str | Path, key: str) -> None:
+    """Hold one mapping of a config, found under the dotted `key`, and all below it against the schema."""
+    here = key or "the file"
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: {here} must hold the keys {', '.join(plain_names(schema))}; it is {values!r}"
+        )
+    for name in values:
+        if name not in plain_names(schema):
+            raise ConfigError(
+                f"{path}: unknown key '{dotted(key, name)}'; {here} may hold {', '.join(plain_names(schema))}"
+            )
+    for entry, expected in schema.items():
+        name, full = entry.rstrip("?"), dotted(key, entry.rstrip("?"))
+        if values.get(name) is None:  # an empty value counts as left out
+            if not entry.endswith("?"):
+                words = "" if isinstance(expected, dict) else f": {expected.words}"
+                raise ConfigError(f"{path}: missing key '{full}'{words}")
+        elif isinstance(expected, dict):
+            check_keys(values[name], expected, path, full)
+        elif (wanted := expected.problem(values[name])) is not None:
+            raise ConfigError(f"{path}: '{full}' must be {wanted}; it is {values[name]!r}")
+
+
+def plain_names(schema: dict) -> list[str]:
+    return [entry.rstrip("?") for entry in schema]
+
+
+def dotted(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else str(name)

@@ -1,0 +1,156 @@
+"""Files of weights: what they are before they are read, and whether their tensors are safe to compute with.
+
+A file can come from a stranger. PyTorch's `weights_only=True` keeps it from running code; what is here keeps
+it from filling the memory and from giving results of rubbish. Every failure is a `CheckpointError`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from utils.errors import CheckpointError, one_line
+from utils.files import regular_file
+
+MAX_TABLE_BYTES = 2**26  # the names and shapes in a file, without the numbers
+# int64 counts the batches that a batch norm has seen.
+WEIGHT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
+DAMAGED = "damaged, or not a checkpoint"
+
+# ---- Files -------------------------------------------------------------------
+
+# Of the two formats of `torch.save`: a zip archive, and before PyTorch 1.6 a row of pickles, the first of
+# which is this number.
+_ZIP, _LEGACY = b"PK\x03\x04", b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+# How other files begin that people take for a checkpoint.
+_OTHER_KINDS = {
+    b"version https://git-lfs": "the pointer of git-lfs to a large file; get the file with: git lfs pull",
+    b"<": "a web page; download the file again, by the link of the file itself",
+    b"\x1f\x8b": "a packed archive; unpack it and give the file that it holds",
+    b"\x80": "a pickle that PyTorch did not write, which could run any program; it isn't read",
+}
+
+
+def is_safetensors(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".safetensors"
+
+
+def read_weights(path: str | Path) -> Any:
+    """What `torch.save` wrote to a file, or the tensors of a `.safetensors` file by name; on the CPU.
+
+    Nothing but tensors and plain values is ever unpickled.
+    """
+    check_file(path)
+    try:
+        if is_safetensors(path):
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PyTorch finds odd is refused, or harmless
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # torch.load raises whatever the damage brings about
+        raise load_failure(path, error) from error
+
+
+def check_file(path: str | Path) -> None:
+    """Raise `CheckpointError` unless the file is what its name says, and no larger than it looks."""
+    path = regular_file(path, CheckpointError)
+    with path.open("rb") as file:
+        head = file.read(64)
+    if is_safetensors(path):
+        _check_table(head, path)
+    elif head.startswith(_ZIP):
+        _check_archive(path)
+    elif not (head[:1] == b"\x80" and _LEGACY in head):
+        raise CheckpointError(f"{path}: {DAMAGED}: it is {_kind_of(head)}")
+
+
+def _kind_of(head: bytes) -> str:
+    if not head:
+        return "empty; download or copy it again"
+    if head[8:10] == b'{"':
+        return "a file of safetensors; rename it so that it ends in .safetensors"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for beginning, kind in _OTHER_KINDS.items():
+        if start.startswith(beginning):
+            return kind
+    return "of no kind that is known here; download or copy it again"
+
+
+def _check_table(head: bytes, path: Path) -> None:
+    """A .safetensors file begins with the length of its table, which is JSON. Its reader checks the rest."""
+    if head[8:9] != b"{":
+        of_pytorch = head.startswith(_ZIP) or _LEGACY in head
+        kind = "a file of PyTorch; rename it so that it ends in .pth.tar" if of_pytorch else _kind_of(head)
+        raise CheckpointError(f"{path}: {DAMAGED}: it is {kind}")
+    if int.from_bytes(head[:8], "little") > MAX_TABLE_BYTES:
+        raise CheckpointError(f"{path}: {DAMAGED}: its table of names is too large")
+
+
+def _check_archive(path: Path) -> None:
+    """`torch.save` stores without packing. A packed file can be a thousand times larger than it looks."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{path}: {DAMAGED}: its end is missing or overwritten ({one_line(error)}); "
+            "download or copy it again"
+        ) from error
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: {DAMAGED}: it unpacks to more than it holds; don't unpack "
+            "and pack a .pth.tar, download or copy it again"
+        )
+    pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
+    if len(pickles) != 1 or pickles[0].file_size > MAX_TABLE_BYTES:
+        raise CheckpointError(f"{path}: {DAMAGED}: it is an archive of other things")
+
+
+def load_failure(path: str | Path, error: Exception) -> CheckpointError:
+    """What `torch.load` raised, in other words: it advises to load the file unsafely."""
+    text = str(error)
+    unsafe = re.search(r"GLOBAL ([\w.]+)", text)
+    if unsafe:
+        reason = f"it holds {unsafe[1]}, which could run a program; ask for a file of tensors and numbers"
+    elif "weights_only" in text or not text:
+        reason = f"it holds more than tensors and plain values ({type(error).__name__})"
+    else:
+        reason = one_line(text.splitlines()[0])
+    return CheckpointError(f"{path}: {DAMAGED} (don't unpack a .pth.tar): {reason}")
+
+
+# ---- Tensors -----------------------------------------------------------------
+
+
+def require(holds: bool, what: str, wanted: str) -> None:
+    """Raise `CheckpointError` saying that `what`, which begins with the path, is not what is `wanted`."""
+    if not holds:
+        raise CheckpointError(f"{what} is not {wanted}; the file is damaged, or not from this project")
+
+
+def check_tensor(tensor: Any, what: str) -> None:
+    """Raise `CheckpointError` unless this is an ordinary tensor on the CPU, whole, of finite numbers."""
+    require(isinstance(tensor, Tensor), what, f"a tensor but {type(tensor).__name__}")
+    ordinary = (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.layout == torch.strided
+        and not tensor.is_nested
+        and tensor.device.type == "cpu"
+        and tensor.dtype in WEIGHT_TYPES
+    )
+    require(ordinary, what, "an ordinary tensor (it may be sparse, nested, quantised, or without numbers)")
+    nbytes = tensor.numel() * tensor.element_size()
+    require(nbytes <= tensor.untyped_storage().nbytes(), what, "stored whole")
+    # A sum is finite only if every term is, and needs no memory. A sum can also overflow.
+    finite = bool(tensor.detach().sum().isfinite()) or bool(tensor.detach().isfinite().all())
+    require(finite, what, "finite: it holds inf or NaN")

@@ -1,0 +1,70 @@
+"""Worker processes that end with their program.
+
+Workers are started by spawn, as macOS and Windows do, so what they run must be importable. They end when a
+pipe to the program closes, and the system closes it however the program ends."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+from utils.errors import UserError
+from utils.signals import STOP_SIGNALS
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+# ---- The program -------------------------------------------------------------
+
+
+def in_parallel(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Generator[Result, None, None]:
+    """Yield `function(job)` for each job in the order in which they finish; close the iterator to stop early.
+
+    The workers die at once when the iterator is closed, and when this process dies, even by SIGKILL. Raises
+    `UserError` if a worker dies before.
+    """
+    if not jobs:
+        return
+    context = multiprocessing.get_context("spawn")
+    lifeline, held_end = context.Pipe(duplex=False)
+    with held_end, ProcessPoolExecutor(min(workers, len(jobs)), context, start_worker, (lifeline,)) as pool:
+        try:
+            for done in as_completed([pool.submit(function, job) for job in jobs]):
+                yield done.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker was killed, perhaps for lack of memory; close other programs, or use fewer workers"
+            ) from None
+        finally:
+            held_end.close()  # the workers end now, and leaving the pool waits until they are gone
+
+
+# ---- The workers -------------------------------------------------------------
+
+
+def start_worker(lifeline: Connection) -> None:
+    """Make this process a worker: it ignores signals, and ends when the other end of `lifeline` closes."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # a group of its own, so that what it starts can end with it
+    threading.Thread(target=end_with, args=(lifeline,), daemon=True).start()
+
+
+def end_with(lifeline: Connection) -> None:
+    """Wait until the other end closes, then end this process, and on Unix all that it started."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
