@@ -2,8 +2,7 @@
 
     generator, kp_detector = fast_form(generator), fast_form(kp_detector)
 
-The plain networks already run near the processor's matrix peak, so the fast form does fewer products. It is a
-copy of the network, of the same class and with the same forward, in which layers have been swapped:
+It is a copy of the network, of the same class and with the same forward, in which layers have been swapped:
 
 1. A batch norm behind a convolution goes into its weights (`fold`).
 2. 3×3 convolutions, above all those of the bottleneck, take a quarter of the products (`WinogradConv2d`).
@@ -22,6 +21,7 @@ tiles or of pixels).
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeGuard, TypeVar
@@ -46,26 +46,21 @@ PAINTS = re.compile("$|bottleneck[.]|up_blocks[.]")  # names of the modules that
 class Products(NamedTuple):
     """How a generator in fast form multiplies where it paints: in bottleneck, decoder and last convolution.
 
-    Maps and sums keep their dtype. So does the motion: beside an edge a flow that is off by half a pixel
-    changes a picture by half of the edge's height.
-
-    dtype: of the factors, such as bfloat16.
-    by_matrix_unit: the processor multiplies matrices of that dtype in a unit of its own (AMX). Then plain
-        convolutions are faster than those with fewer products, whose sums take most of their time.
+    Maps, sums and the motion keep their dtype: beside an edge, half a pixel is half of the edge's height.
     """
 
-    dtype: torch.dtype
-    by_matrix_unit: bool
+    dtype: torch.dtype  # of the factors, such as bfloat16
+    by_matrix_unit: bool  # AMX: its plain convolutions are faster than Winograd's sums
 
 
 def fast_form(network: Network, painting: Products | None = None) -> Network:
     """The fast inference form of a trained network: a copy in eval mode, called as the original is.
 
-    Blocks that it knows get other layers; everything else stays as it is. Later training of the original does
-    not change it, and it can't be trained itself. Meant for CPUs. It runs on any device and in float32 or
-    float64; `painting` makes a generator faster where half precision is. It is nothing for autocast: in half
-    precision the Winograd transforms lose digits.
+    Blocks that it knows get other layers. Meant for CPUs, in float32 or float64: under autocast the Winograd
+    transforms lose digits. `painting` makes a generator faster where half precision is.
     """
+    if in_fast_form(network):
+        return network
     fast = copy.deepcopy(network).eval().requires_grad_(False)
     for name, module in list(fast.named_modules()):
         # The very class: a subclass may do something else between a convolution and its norm.
@@ -79,11 +74,7 @@ def in_fast_form(network: nn.Module) -> bool:
     return any(isinstance(module, ChannelsLast) for module in network.modules())
 
 
-def swap_in_same_block(block: SameBlock2d, products: Products | None) -> None:
-    fold_norm(block, "conv", "norm")
-
-
-def swap_in_down_block(block: DownBlock2d, products: Products | None) -> None:
+def swap_in_block(block: SameBlock2d | DownBlock2d, products: Products | None) -> None:
     fold_norm(block, "conv", "norm")
     block.conv = fast_conv3x3(block.conv, products)
 
@@ -94,7 +85,7 @@ def swap_in_up_block(block: UpBlock2d, products: Products | None) -> None:
         narrow = Narrow(products.dtype, block.upsample, block.conv, widen=False)
         block.upsample, block.conv = nn.Identity(), narrow
     elif keeps_size(block.conv, kernel_size=3):
-        block.upsample, block.conv = nn.Identity(), narrowed(UpsampledConv2d(block.conv), products)
+        block.upsample, block.conv = nn.Identity(), UpsampledConv2d(block.conv, products)
 
 
 def swap_in_res_block(block: ResBlock2d, products: Products | None) -> None:
@@ -121,8 +112,8 @@ def swap_in_generator(generator: OcclusionAwareGenerator, products: Products | N
 
 
 SWAPS: dict[type[nn.Module], Callable[..., None]] = {
-    SameBlock2d: swap_in_same_block,
-    DownBlock2d: swap_in_down_block,
+    SameBlock2d: swap_in_block,
+    DownBlock2d: swap_in_block,
     UpBlock2d: swap_in_up_block,
     ResBlock2d: swap_in_res_block,
     Hourglass: swap_in_hourglass,
@@ -131,22 +122,14 @@ SWAPS: dict[type[nn.Module], Callable[..., None]] = {
 
 
 def fast_conv3x3(conv: nn.Module, products: Products | None) -> nn.Module:
-    """Winograd where it pays, else `conv` itself.
+    """Take Winograd where it pays, else `conv` itself.
 
-    It does not pay with few channels, where the transforms cost more than the products they save, and not
-    with many: the widest layers belong to the smallest maps, where reading four times the weights takes
-    longest.
+    With few channels the transforms cost more than they save. The widest layers belong to the smallest maps,
+    where reading four times the weights takes longest.
     """
     if keeps_size(conv, kernel_size=3) and conv.in_channels >= 64 and conv.out_channels <= 512:
-        return narrowed(WinogradConv2d(conv), products)
+        return WinogradConv2d(conv, products)
     return conv
-
-
-def narrowed(layer: ProductLayer, products: Products | None) -> ProductLayer:
-    """The same layer, which multiplies as `products` say."""
-    if products is not None:
-        layer.multiply_in(products.dtype)
-    return layer
 
 
 def keeps_size(conv: nn.Module, kernel_size: int) -> TypeGuard[nn.Conv2d]:
@@ -169,10 +152,8 @@ def fold_norm(block: nn.Module, conv_name: str, norm_name: str) -> None:
 
 
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """One convolution that does what `conv` and then `norm` in eval mode do.
-
-    In float64, since PyTorch's function rounds after each of its steps: so a weight is rounded once.
-    """
+    """Join `conv` and a `norm` in eval mode to one convolution."""
+    # In float64, since PyTorch's function rounds after each of its steps.
     exact = fuse_conv_bn_eval(copy.deepcopy(conv).double(), copy.deepcopy(norm).double())
     return exact.to(conv.weight.dtype)
 
@@ -186,26 +167,53 @@ def bias_of(conv: nn.Conv2d) -> Tensor:
 # ---- Products ----------------------------------------------------------------
 
 
-class ProductLayer(nn.Module):
-    """A layer of matrix products, whose dtype may be narrower than that of maps, sums and transforms."""
+class Factor(nn.Module):
+    """Multiply maps (..., C) by a matrix (C, O), or maps (N, ..., C) by N of them, in a dtype of its own."""
 
-    def multiply_in(self, dtype: torch.dtype) -> None:
-        """Store the factors of products in `dtype`."""
-        for name, factor in self.named_buffers(recurse=False):
-            if name != "bias":
-                setattr(self, name, factor.to(dtype))
+    def __init__(self, weight: Tensor, dtype: torch.dtype):
+        super().__init__()
+        self.dtype, weight = dtype, weight.to(dtype)
+        self.packed: list[Tensor] = []
+        if weight.device.type == "cpu" and packing_pays(dtype):
+            self.packed = [packed(matrix) for matrix in weight.view(-1, *weight.shape[-2:])]
+            weight = weight.new_empty(0)  # nothing is kept twice
+        self.weight: Tensor
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        factors = x.to(self.dtype)
+        if not self.packed:
+            return (factors @ self.weight).to(x.dtype)
+        if len(self.packed) == 1:
+            return times_packed(factors, self.packed[0]).to(x.dtype)
+        products = [times_packed(part, matrix) for part, matrix in zip(factors, self.packed, strict=True)]
+        return torch.stack(products).to(x.dtype)
 
 
-def product(x: Tensor, factor: Tensor) -> Tensor:
-    """x @ factor in the dtype of `factor`, returned in that of x."""
-    return (x.to(factor.dtype) @ factor).to(x.dtype)
+def packed(matrix: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(matrix.t().contiguous(), WinogradConv2d.PACKED_TILES)
+
+
+def times_packed(x: Tensor, matrix: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, matrix, None, "none", [], "")
+
+
+@functools.cache
+def packing_pays(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies faster than PyTorch's own products: on AMD's processors with AVX-512."""
+    # The processor decides, and no trial, so that a machine always gives the same pixels.
+    processor: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9
+    if "AMD" not in str(processor.get("cpu_name")) or not processor.get("avx512_f"):
+        return False
+    x, identity = torch.ones(2, 16, dtype=dtype), torch.eye(16, dtype=dtype)
+    try:  # these operators are not PyTorch's public interface, and don't take every dtype
+        return torch.equal(times_packed(x, packed(identity)), x)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return False
 
 
 class Narrow(nn.Sequential):
-    """Layers, one after the other, that compute in a narrower dtype than maps have.
-
-    widen: give the result the dtype that the last layer had. Without, the next layer must be narrow as well.
-    """
+    """Layers that compute in a narrower dtype; `widen` gives the result the dtype of maps again."""
 
     def __init__(self, dtype: torch.dtype, *layers: nn.Module, widen: bool):
         super().__init__(*layers)
@@ -219,7 +227,7 @@ class Narrow(nn.Sequential):
 # ---- Winograd convolution ----------------------------------------------------
 
 
-class WinogradConv2d(ProductLayer):
+class WinogradConv2d(nn.Module):
     """A 3×3 convolution with padding 1 as Winograd's F(4×4, 3×3): (B, C, H, W) -> (B, O, H, W).
 
     Lavin & Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016. The output is cut into
@@ -231,13 +239,12 @@ class WinogradConv2d(ProductLayer):
     product over all tiles.
     """
 
-    # In a slab: the fastest of 16 to 512 on an Intel Xeon. With 256 channels its transform takes 2.4 MB.
-    TILES = 64
+    # In a slab: its transform should stay in the cache, and packed factors want more rows.
+    TILES, PACKED_TILES = 64, 256
 
-    weight: Tensor
     bias: Tensor
 
-    def __init__(self, conv: nn.Conv2d):
+    def __init__(self, conv: nn.Conv2d, products: Products | None = None):
         super().__init__()
         # G evaluates a kernel, read as a polynomial, at the points 0, 1, -1, 2, -2 and infinity. It carries
         # the scale that `winograd_input` leaves out.
@@ -245,7 +252,9 @@ class WinogradConv2d(ProductLayer):
         g = torch.tensor(points, dtype=torch.float64, device=conv.weight.device) / 24  # (6, 3)
         kernel = conv.weight.detach().double()  # (O, C, 3, 3)
         weight = torch.einsum("xr,ys,ocsr->xyco", g, g, kernel)  # (6, 6, C, O), column before row
-        self.register_buffer("weight", weight.flatten(0, 1).to(conv.weight.dtype))  # (36, C, O)
+        self.factor = Factor(
+            weight.flatten(0, 1), products.dtype if products else conv.weight.dtype
+        )  # (36, C, O)
         self.register_buffer("bias", bias_of(conv))  # (O,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -254,7 +263,8 @@ class WinogradConv2d(ProductLayer):
         padding = (0, 0, 1, 4 * columns - width + 1, 1, 4 * rows - height + 1)
         x = F.pad(x.permute(0, 2, 3, 1), padding)  # (B, 4·rows + 2, 4·columns + 2, C)
         out = x.new_empty(batch, rows, 4, columns, 4, self.bias.numel())
-        step = max(1, self.TILES // (batch * columns))  # rows of tiles in a slab
+        most = self.PACKED_TILES if self.factor.packed else self.TILES
+        step = max(1, most // (batch * columns))  # rows of tiles in a slab
         for top in range(0, rows, step):
             self.convolve(x[:, 4 * top : 4 * (top + step) + 2], out[:, top : top + step])
         out = out.flatten(3, 4).flatten(1, 2)  # (B, 4·rows, 4·columns, O)
@@ -269,7 +279,7 @@ class WinogradConv2d(ProductLayer):
         tiles = x.new_empty(6, 6, batch, rows, columns, x.shape[3])  # (6 columns, 6 rows, B, R, S, C)
         winograd_input([strips[:, :, :, j : j + 4 * columns - 3 : 4] for j in range(6)], tiles)
         # ⊙, summed over the channels.
-        products = product(tiles.flatten(0, 1).flatten(1, 3), self.weight)  # (36, B·R·S, O)
+        products = self.factor(tiles.flatten(0, 1).flatten(1, 3))  # (36, B·R·S, O)
         products[7] += self.bias  # the product at point (1, 1) enters every output once
         products = products.view(6, 6, batch, rows, columns, width)
         # Aᵀ · A: the columns of every tile, then its rows, straight to where they belong.
@@ -279,10 +289,8 @@ class WinogradConv2d(ProductLayer):
 
 
 def winograd_input(x: Tensors, out: Tensors) -> None:
-    """Bᵀ: six neighbouring inputs -> values at the points 0, 1, -1, 2, -2 and infinity.
-
-    Here and in `winograd_output` every step writes to where a result goes, since memory is what limits them.
-    """
+    """Bᵀ: six neighbouring inputs -> values at the points 0, 1, -1, 2, -2 and infinity."""
+    # Here and in `winograd_output` every step writes to where a result goes: memory is the limit.
     torch.sub(x[4], x[2], alpha=4, out=out[1])
     torch.sub(x[3], x[1], alpha=4, out=out[2])
     add_and_subtract(out[1], out[2])  # -4 x1 - 4 x2 + x3 + x4 and 4 x1 - 4 x2 - x3 + x4
@@ -314,10 +322,10 @@ def add_and_subtract(a: Tensor, b: Tensor, factor: float = 1) -> None:
 # ---- Convolution of an upsampled map -----------------------------------------
 
 
-class UpsampledConv2d(ProductLayer):
+class UpsampledConv2d(nn.Module):
     """Nearest upsampling by 2, then a 3×3 convolution with padding 1: (B, C, H, W) -> (B, O, 2H, 2W).
 
-    Along one axis the three taps v, w, u of an output see only two different pixels. With s = v + w + u and
+    Along one axis the taps v, w, u of an output see only two different pixels. With s = v + w + u and
     the differences d[i] = x[i] - x[i - 1] the two outputs above pixel i are
 
         y[2i]     = v x[i - 1] + (w + u) x[i] = s x[i] - v d[i]
@@ -329,22 +337,18 @@ class UpsampledConv2d(ProductLayer):
 
     PIXELS = 1024  # in a slab, see `WinogradConv2d.TILES`
 
-    of_pixel: Tensor
-    of_dy: Tensor
-    of_dx: Tensor
-    of_dxdy: Tensor
     bias: Tensor
 
-    def __init__(self, conv: nn.Conv2d):
+    def __init__(self, conv: nn.Conv2d, products: Products | None = None):
         super().__init__()
         sums = [[1, 1, 1], [-1, 0, 0], [0, 0, 1]]  # s, -v and u
         taps = torch.tensor(sums, dtype=torch.float64, device=conv.weight.device)
         weight = torch.einsum("yr,xs,ocrs->cyxo", taps, taps, conv.weight.detach().double())  # (C, 3, 3, O)
-        weight = weight.to(conv.weight.dtype)
-        self.register_buffer("of_pixel", weight[:, 0, 0].contiguous())  # (C, O)
-        self.register_buffer("of_dy", weight[:, 1:, 0].flatten(1).contiguous())  # (C, 2·O)
-        self.register_buffer("of_dx", weight[:, 0, 1:].flatten(1).contiguous())  # (C, 2·O)
-        self.register_buffer("of_dxdy", weight[:, 1:, 1:].flatten(1).contiguous())  # (C, 4·O)
+        dtype = products.dtype if products else conv.weight.dtype
+        self.of_pixel = Factor(weight[:, 0, 0].contiguous(), dtype)  # (C, O)
+        self.of_dy = Factor(weight[:, 1:, 0].flatten(1), dtype)  # (C, 2·O)
+        self.of_dx = Factor(weight[:, 0, 1:].flatten(1), dtype)  # (C, 2·O)
+        self.of_dxdy = Factor(weight[:, 1:, 1:].flatten(1), dtype)  # (C, 4·O)
         self.register_buffer("bias", bias_of(conv))  # (O,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -363,11 +367,11 @@ class UpsampledConv2d(ProductLayer):
         dy = inner[:, 1:] - inner[:, :-1]  # (B, R + 1, S, C)
         dx = x[:, :, 1:] - x[:, :, :-1]  # (B, R + 2, S + 1, C)
         dxdy = dx[:, 1:] - dx[:, :-1]  # (B, R + 1, S + 1, C)
-        pixel = product(inner[:, 1:-1].contiguous(), self.of_pixel)  # (B, R, S, O)
+        pixel = self.of_pixel(inner[:, 1:-1].contiguous())  # (B, R, S, O)
         pixel += self.bias
-        by_dy = product(dy, self.of_dy).unflatten(-1, (2, -1))  # (B, R + 1, S, 2, O)
-        by_dx = product(dx[:, 1:-1].contiguous(), self.of_dx).unflatten(-1, (2, -1))  # (B, R, S + 1, 2, O)
-        by_both = product(dxdy, self.of_dxdy).unflatten(-1, (2, 2, -1))  # (B, R + 1, S + 1, 2, 2, O)
+        by_dy = self.of_dy(dy).unflatten(-1, (2, -1))  # (B, R + 1, S, 2, O)
+        by_dx = self.of_dx(dx[:, 1:-1].contiguous()).unflatten(-1, (2, -1))  # (B, R, S + 1, 2, O)
+        by_both = self.of_dxdy(dxdy).unflatten(-1, (2, 2, -1))  # (B, R + 1, S + 1, 2, 2, O)
         # Output a, b of a pixel takes the differences towards its own side: before the pixel or behind it.
         for a in range(2):
             above = by_dy[:, a : a + rows, :, a].add_(pixel)  # (B, R, S, O)
@@ -383,8 +387,8 @@ class FourPixelConv2d(nn.Module):
     """A convolution that keeps the size, four output pixels at a time: (B, C, H, W) -> (B, O, H, W).
 
     Vector units compute 16 output channels at once, and most of them idle when there are 3. A kernel that is
-    one larger, with stride 2, gives 4·O channels that are put side by side afterwards: a third more products,
-    in a third of the time. A map of odd size is computed with one row or column more, which is cut off.
+    one larger, with stride 2, gives 4·O channels, for a third more products. A map of odd size gets a row or
+    column more.
     """
 
     weight: Tensor

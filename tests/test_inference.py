@@ -19,6 +19,7 @@ import modules.fast
 from modules.build import build_generator, build_kp_detector
 from modules.dense_motion import DenseMotionNetwork
 from modules.fast import (
+    Factor,
     FourPixelConv2d,
     Products,
     UpsampledConv2d,
@@ -26,6 +27,7 @@ from modules.fast import (
     fast_form,
     fold,
     in_fast_form,
+    packing_pays,
 )
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
@@ -79,6 +81,27 @@ def test_slabs_leave_no_seam(slab: int, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(UpsampledConv2d, "PIXELS", slab)
     assert_same(WinogradConv2d(conv)(x), conv(x))
     assert_same(UpsampledConv2d(conv)(x), conv(F.interpolate(x, scale_factor=2, mode="nearest")))
+
+
+AMD = {"cpu_name": "AMD EPYC", "avx512_f": True}
+
+
+def test_packed_factors_give_the_same_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN's products, where a processor is faster with them, against PyTorch's."""
+    conv, x = trained(nn.Conv2d(64, 32, 3, padding=1)).float(), maps(2, 64, 9, 12).float()
+    plain = [layer(conv) for layer in (WinogradConv2d, UpsampledConv2d)]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMD, raising=False)
+    monkeypatch.setattr(modules.fast, "packing_pays", packing_pays.__wrapped__)
+    for layer in plain:
+        packed = type(layer)(conv)
+        assert all(part.packed for part in packed.children() if isinstance(part, Factor))
+        assert_same(packed(x), layer(x), tolerance=1e-4)
+
+
+def test_other_products_where_operators_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMD, raising=False)
+    monkeypatch.setattr(modules.fast, "times_packed", lambda x, matrix: torch.ops.mkldnn.no_such_name(x))
+    assert not packing_pays.__wrapped__(torch.float32)
 
 
 @pytest.mark.parametrize("size", [(6, 8), (5, 8), (6, 7), (1, 1)])
@@ -275,10 +298,8 @@ def test_the_fast_form_of_the_fast_form_is_the_same() -> None:
 
 def test_only_layers_live_here() -> None:
     """No second copy of a network: every class here is a layer of its own, and a network keeps its class."""
-    defined = [
-        c for c in vars(modules.inference).values() if getattr(c, "__module__", "") == "modules.inference"
-    ]
-    layers = (nn.Module, nn.Sequential, modules.inference.ProductLayer)
+    defined = [c for c in vars(modules.fast).values() if getattr(c, "__module__", "") == "modules.fast"]
+    layers = (nn.Module, nn.Sequential)
     assert all(c.__base__ in layers for c in defined if isinstance(c, type) and issubclass(c, nn.Module))
     for plain in (KPDetector(**DETECTOR), OcclusionAwareGenerator(**GENERATOR)):
         assert type(fast_form(plain)) is type(plain)
