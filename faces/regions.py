@@ -1,0 +1,113 @@
+"""Rectangles that are cut out of pictures, perhaps turned so that a head in them is level.
+
+Pictures are (H, W, 3) uint8, sizes (height, width) in pixels. y points down, so that a positive angle turns
+clockwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from media.pictures import Size, fit
+
+MIN_SHRINK = 0.8  # to which a region that is too large for its picture is shrunk; then edges are repeated
+
+
+class Region(NamedTuple):
+    """A rectangle of `width` and `height` around the point (x, y), turned around it by `angle` in radians."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    angle: float = 0.0
+
+    @classmethod
+    def of_box(cls, box: Sequence[float], angle: float = 0.0) -> Region:
+        """Turn a box, left, top, right, bottom, around its middle."""
+        left, top, right, bottom = box
+        return cls((left + right) / 2, (top + bottom) / 2, right - left, bottom - top, angle)
+
+    @property
+    def corners(self) -> np.ndarray:
+        """The corners (4, 2), xy, clockwise from the upper left one."""
+        along = np.array([math.cos(self.angle), math.sin(self.angle)]) * self.width / 2
+        down = np.array([-math.sin(self.angle), math.cos(self.angle)]) * self.height / 2
+        return np.array([self.x, self.y]) + np.array([-along - down, along - down, along + down, down - along])
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """The smallest upright box of whole pixels around the region: left, top, right, bottom."""
+        low, high = np.floor(self.corners.min(axis=0) + 1e-6), np.ceil(self.corners.max(axis=0) - 1e-6)
+        return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+    def within(self, size: Size) -> Region:
+        """Move the region into a picture, and shrink it a little where it is too large for it."""
+        sides = np.ptp(self.corners, axis=0)  # of the upright box around it, width and height
+        shrink = min(1.0, max(MIN_SHRINK, min(size[1] / sides[0], size[0] / sides[1])))
+        half = sides * shrink / 2
+        x, y = (
+            float(np.clip(middle, extent, length - extent)) if 2 * extent <= length else length / 2
+            for middle, extent, length in zip((self.x, self.y), half, size[::-1], strict=True)
+        )
+        return Region(x, y, self.width * shrink, self.height * shrink, self.angle)
+
+    def point(self, offset: np.ndarray) -> np.ndarray:
+        """The point (2,) of the picture at an offset from the middle, across and down the region."""
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        return np.array([self.x, self.y]) + offset @ np.array([[cos, sin], [-sin, cos]])
+
+    def places(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where pixels of a picture lie in the region: across and down, (rows, columns) each, in pixels."""
+        dx, dy = columns[None] + 0.5 - self.x, rows[:, None] + 0.5 - self.y
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        return cos * dx + sin * dy + self.width / 2, cos * dy - sin * dx + self.height / 2
+
+
+def cut_out(picture: np.ndarray, region: Region, size: Size) -> np.ndarray:
+    """The part of a picture in a region, upright and resized to `size`; beyond the edge, it is repeated."""
+    left, top, right, bottom = region.bounds
+    height, width = picture.shape[:2]
+    inside = picture[max(0, top) : bottom, max(0, left) : right]
+    beyond = (max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0)
+    around = np.pad(inside, beyond, mode="edge")
+    if region.angle:
+        own = round(region.height), round(region.width)
+        around = turned(around, region._replace(x=region.x - left, y=region.y - top), own)
+    return fit(around, size, "stretch")
+
+
+def turned(picture: np.ndarray, region: Region, size: Size) -> np.ndarray:
+    """The pixels of a region of a picture, upright and in its own size."""
+    cos, sin = math.cos(region.angle), math.sin(region.angle)
+    x = region.x - cos * size[1] / 2 + sin * size[0] / 2
+    y = region.y - sin * size[1] / 2 - cos * size[0] / 2
+    transform = (cos, -sin, x, sin, cos, y)  # from a pixel of the result to one of the picture
+    return sample(picture, transform, size)
+
+
+def put_back(piece: np.ndarray, region: Region, box: tuple[int, int, int, int]) -> np.ndarray:
+    """What a piece, which fills the region, looks like in the upright box around it: the pixels of that box."""
+    left, top, right, bottom = box
+    piece = fit(piece, (round(region.height), round(region.width)), "stretch")
+    if not region.angle:
+        return piece
+    cos, sin = math.cos(region.angle), math.sin(region.angle)
+    x = cos * (left - region.x) + sin * (top - region.y) + piece.shape[1] / 2
+    y = cos * (top - region.y) - sin * (left - region.x) + piece.shape[0] / 2
+    # Beyond the piece its edge is repeated: the border is soft, but bicubic weights reach over it.
+    padded = np.pad(piece, ((2, 2), (2, 2), (0, 0)), mode="edge")
+    return sample(padded, (cos, sin, x + 2, -sin, cos, y + 2), (bottom - top, right - left))
+
+
+def sample(picture: np.ndarray, transform: tuple[float, ...], size: Size) -> np.ndarray:
+    """Pixels (h, w, 3) at the places in a picture that an affine transform of their own places gives."""
+    image = Image.fromarray(picture).transform(
+        (size[1], size[0]), Image.Transform.AFFINE, transform, Image.Resampling.BICUBIC
+    )
+    return np.asarray(image)
