@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
-import argparse
 import sys
 from dataclasses import replace
 
 from inference.options import DemoOptions
-from utils.options import add_options, typed
-from utils.program import ArgumentParser, command_line
+from media.pictures import read_image_size
+from utils.options import OptionParser, add_options, typed
+from utils.program import command_line
+from utils.progress import frames_bar
 
 if __name__ != "__main__":  # the published names, for notebooks
     from inference.interface import load_checkpoints, make_animation
@@ -33,7 +34,7 @@ __all__ = ["load_checkpoints", "main", "make_animation"]
 
 def parse(argv: list[str] | None) -> DemoOptions:
     """Read the options; a wrong value, or two that don't go together, end the program with one line."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(__doc__)
     add_options(parser, DemoOptions)
     parser.add_argument("--cpu", action="store_true", help="the same as --device cpu")
     parsed = parser.parse_args(argv)
@@ -89,8 +90,9 @@ def contradictions(options: DemoOptions) -> dict[str, bool]:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     # Here, so that --help and a mistyped option answer at once, without PyTorch.
-    from inference import inputs, jobs
-    from inference.networks import load_networks
+    from inference import inputs, jobs, networks
+    from inference.animation import KnownMotion
+    from modules.build import read_config
     from utils.device import best_precision, pick_device, precision_hints
 
     # Which files are read and written?
@@ -103,16 +105,38 @@ def main(argv: list[str] | None = None) -> None:
     sources = {pair.source: read_image_size(pair.source) for pair in pairs}
     clips, background = inputs.open_clips(options, pairs)
 
-    # Which model, and where does it run?
+    # Which model, where does it run, and how?
     config_path, checkpoint = inputs.model_files(options)
     config = read_config(config_path)
-    size = model_size(config, config_path)
+    size = networks.model_size(config, config_path)
     device = pick_device(options.device)
     if options.precision == "auto":
         options = replace(options, precision=best_precision(device))
-    job = make_job(options, size, background)
-    for line in hints(options, sources, clips, size) + precision_hints(device, options.precision):
+    job = jobs.make_job(options, size, background)
+    for line in inputs.hints(options, sources, clips, size) + precision_hints(device, options.precision):
         print(f"hint: {line}", file=sys.stderr)
+
+    # A preview is drawn without any network.
     if options.preview is not None:
-        write_preview(options.preview, sources, clips.values(), job, frames_bar)
+        jobs.write_preview(options.preview, sources, clips.values(), job, frames_bar)
         return
+
+    # Keypoints mean something to the model alone that found them.
+    uses_motion = options.driving_motion is not None or options.save_motion is not None
+    fingerprint = networks.fingerprint_of(config, checkpoint) if uses_motion else ""
+    motions = {path: KnownMotion.read(path, fingerprint) for path in options.driving_motion or ()}
+    drivings: jobs.Drivings = {**clips, **motions}
+    for pair in pairs:
+        jobs.check_best_frame(options.best_frame, drivings[pair.driving], pair.driving)
+
+    def load() -> networks.InferenceNetworks:
+        """Load the networks after faces were looked for: a wrong picture is told without waiting."""
+        return networks.load_networks(
+            config, config_path, checkpoint, device, options.plain, options.precision
+        )
+
+    jobs.write_all(load, pairs, drivings, job, fingerprint)
+
+
+if __name__ == "__main__":
+    main()

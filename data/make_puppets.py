@@ -15,7 +15,6 @@ A run that is stopped leaves nothing behind. `puppets/__init__.py` tells how pup
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.puppets.dataset import make_dataset
+from utils.options import OptionParser
 from utils.program import command_line
 from utils.signals import exit_on_signals
 
@@ -31,9 +31,7 @@ from utils.signals import exit_on_signals
 @command_line
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Draw a dataset of cartoon heads that move, with their true landmarks."
-    )
+    parser = OptionParser(description="Draw a dataset of cartoon heads that move, with their true landmarks.")
     parser.add_argument(
         "--videos", type=int, default=400, help="number of clips, four for each identity (default 400)"
     )

@@ -40,14 +40,12 @@ from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
 from media.pictures import IMAGE_SUFFIXES
 from utils.errors import DatasetError
 from utils.files import portable_name, same_name
-from utils.options import seed_number
+from utils.options import OptionParser, seed_number
 from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Turn a folder of videos into a dataset, or check a dataset."
-    )
+    parser = OptionParser(description="Turn a folder of videos into a dataset, or check a dataset.")
     parser.add_argument(
         "inp", metavar="IN", type=Path, nargs="?", help="folder with videos or folders of frames"
     )

@@ -34,22 +34,23 @@ def face_option(text: str) -> str:
     return text
 
 
-def box_field(what: str) -> Corners | None:
-    return option(
-        None,
-        f"cut this box out of {what}: left, top, right, bottom in pixels",
-        type=box_option,
-        metavar="L,T,R,B",
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class CropOptions:
     """What to cut. `crop` looks for faces wherever there is no box by hand."""
 
     crop: bool = option(False, "find the face in source and driving video, and cut around it")
-    crop_source: Corners | None = box_field("the source")
-    crop_driving: Corners | None = box_field("each driving frame")
+    crop_source: Corners | None = option(
+        None,
+        "cut this box out of the source: left, top, right, bottom in pixels",
+        type=box_option,
+        metavar="L,T,R,B",
+    )
+    crop_driving: Corners | None = option(
+        None,
+        "cut this box out of each driving frame: left, top, right, bottom in pixels",
+        type=box_option,
+        metavar="L,T,R,B",
+    )
     face: str = option(
         "largest",
         "with --crop: which face of the source, by its number in a preview (default: largest)",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -18,10 +18,11 @@ from torch import Tensor
 from faces.crops import cut_out
 from faces.options import Corners
 from inference.animator import Animator, pick
-from inference.motion import Motion, Record, smooth
+from inference.motion import Record, load_motion, smooth
 from inference.networks import InferenceNetworks
 from inference.options import DemoOptions
 from media.clips import Clip
+from media.decoding import DEFAULT_FPS
 from media.pictures import Size, fit
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
@@ -79,7 +80,7 @@ def make_animators(
 ) -> list[Animator]:
     """Encode each picture once."""
     device = next(networks[0].parameters()).device
-    large = source.large or [None] * len(source.pictures)
+    large = source.large or itertools.repeat(None)
     return [
         Animator(
             *networks,
@@ -89,7 +90,7 @@ def make_animators(
             precision=options.precision,
             large=None if larger is None else to_tensor(larger).unsqueeze(0).to(device),
         )
-        for picture, larger in zip(source.pictures, large, strict=True)
+        for picture, larger in zip(source.pictures, large)  # noqa: B905 - without large ones there is no end
     ]
 
 
@@ -104,7 +105,7 @@ class FittedClip:
 
     def __init__(self, clip: Clip, size: Size, how: str, box: Corners | None = None):
         self.clip, self.size, self.how, self.box = clip, size, how, box
-        self.path, self.fps = clip.path, clip.fps
+        self.fps = clip.fps
 
     def __len__(self) -> int:
         return len(self.clip)
@@ -128,15 +129,16 @@ class KnownMotion:
     `frames` (3, H, W) are needed where they are shown beside the result.
     """
 
-    path: Path
-    fps: float
     keypoints: Sequence[Keypoints]
+    fps: float
     frames: Iterable[Tensor] | None = None
 
     @classmethod
-    def of(cls, motion: Motion, path: Path) -> KnownMotion:
+    def read(cls, path: Path, fingerprint: str) -> KnownMotion:
+        """Read a motion file of the model with a fingerprint. Raises `MediaError`."""
+        motion = load_motion(path, fingerprint)
         frames = range(len(motion.keypoints["value"]))
-        return cls(path, motion.rate, [pick(motion.keypoints, i) for i in frames])
+        return cls([pick(motion.keypoints, i) for i in frames], motion.rate)
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -165,11 +167,11 @@ def detect(animator: Animator, driving: Iterable[Tensor] | KnownMotion) -> Itera
 
 def analyse(
     animator: Animator,
-    driving: FittedClip,
+    driving: FittedClip | Sequence[Tensor],
     options: DemoOptions,
-    show: ShowProgress,
-    cancelled: Callable[[], bool],
-    what: str,
+    show: ShowProgress = no_bar,
+    cancelled: Callable[[], bool] = lambda: False,
+    what: str = "best frame",
 ) -> KnownMotion:
     """Find the keypoints of all frames before any is animated. Raises `Cancelled`."""
     keypoints = Record()
@@ -180,7 +182,8 @@ def analyse(
     if cancelled():
         raise Cancelled
     frames = driving if options.side_by_side else None
-    return KnownMotion(driving.path, driving.fps, keypoints.first(keypoints.length), frames)
+    rate = driving.fps if isinstance(driving, FittedClip) else DEFAULT_FPS
+    return KnownMotion(keypoints.first(keypoints.length), rate, frames)
 
 
 # ---- The loop ------------------------------------------------------------------
@@ -198,7 +201,11 @@ class Reference(NamedTuple):
 
 
 def choose_reference(
-    animator: Animator, driving: Driving, options: DemoOptions, show: ShowProgress, cancelled: Callable[[], bool]
+    animator: Animator,
+    driving: Driving,
+    options: DemoOptions,
+    show: ShowProgress = no_bar,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[Reference, Driving]:
     """Choose the reference frame; of a video that was read for it, return the motion in its place.
 
@@ -212,7 +219,7 @@ def choose_reference(
     if isinstance(driving, FittedClip):
         if number is not None and options.smooth is None:
             return Reference(number, animator.find(driving[number])), driving
-        driving = analyse(animator, driving, options, show, cancelled, "best frame")
+        driving = analyse(animator, driving, options, show, cancelled)
     known = ({"kp_driving": kp} for kp in driving.keypoints)
     poses = [item["kp_driving"] for item in smoothed(known, driving.fps, options.smooth)]
     if number is None:
@@ -224,10 +231,10 @@ def animate(
     animators: Sequence[Animator],
     driving: Iterable[Tensor] | KnownMotion,
     reference: Keypoints | None = None,
-    rate: float = 25,
+    rate: float = DEFAULT_FPS,
     strength: float | None = None,
     record: Record | None = None,
-) -> Iterator[tuple[dict, ...]]:
+) -> Generator[tuple[dict, ...]]:
     """Yield the results of all animators for each driving frame, whose keypoints are found once.
 
     `rate`: frames a second, and `strength` of smoothing. `record` gets the keypoints as they are found.
@@ -236,10 +243,8 @@ def animate(
         if record is not None:
             found = recorded(found, record)
         streams = itertools.tee(smoothed(found, rate, strength), len(animators))
-        yield from zip(
-            *(animator.generate(stream, reference) for animator, stream in zip(animators, streams, strict=True)),
-            strict=True,
-        )
+        moved = zip(animators, streams, strict=True)
+        yield from zip(*(animator.generate(stream, reference) for animator, stream in moved), strict=True)
 
 
 def recorded(detected: Iterable[dict], record: Record) -> Iterator[dict]:

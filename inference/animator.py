@@ -60,7 +60,7 @@ def normalize_kp(
 
 
 def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
-    """Return how much larger objects with keypoints `value_a` (B, K, 2) are than with `value_b`: (B, 1, 1)."""
+    """Return how many times as large as `value_b` (B, K, 2) the keypoints `value_a` are: (B, 1, 1)."""
     pairs = zip(*torch.broadcast_tensors(value_a, value_b), strict=True)
     ratios = [
         np.sqrt(a / b) if a > 0 and b > 0 else 1.0
@@ -125,7 +125,7 @@ class Animator:
         return next(self.detect([frame]))["kp_driving"]
 
     def pose_distance(self, keypoints: Keypoints) -> float:
-        """Return how far the pose of keypoints (1, K, ...) is from the source's; place and size don't count."""
+        """Return how far keypoints (1, K, ...) are from the source's, apart from place and size."""
         own = pose(self.kp_source["value"])  # (1, K, 2)
         return (pose(keypoints["value"].to(own.device)) - own).square().sum().item()
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from checkpoints import hub
 from checkpoints.files import find_checkpoint
-from inference.jobs import Pair
 from inference.options import DemoOptions
 from inference.samples import ROOT, SAMPLE
 from media.clips import Clip, FolderClip, clip_stem, has_suffix, natural_key, open_clip
@@ -40,8 +40,10 @@ def with_sample(options: DemoOptions) -> DemoOptions:
         if not SAMPLE[name].exists():
             needed = ", ".join(f"--{name}" for name in SAMPLE)
             raise UserError(f"{SAMPLE[name].relative_to(ROOT)} is not in this checkout: give {needed}")
-    several = ("source_image", "driving_video")
-    return replace(options, **{name: (SAMPLE[name],) if name in several else SAMPLE[name] for name in wanted})
+    sample: dict[str, Any] = {
+        name: SAMPLE[name] if name in ("config", "checkpoint") else (SAMPLE[name],) for name in wanted
+    }
+    return replace(options, **sample)
 
 
 def inputs_of(options: DemoOptions) -> dict[str, tuple[Path, ...]]:
@@ -68,22 +70,30 @@ def model_files(options: DemoOptions) -> tuple[Path, Path]:
 # ---- Pairs -------------------------------------------------------------------
 
 
-def make_pairs(options: DemoOptions) -> list[Pair]:
-    """Pair all sources with all driving videos. Raises `UserError`.
+class DemoPair(NamedTuple):
+    """A picture, the video or motion file that drives it, and the file of the result."""
+
+    source: Path
+    driving: Path
+    result: Path
+
+
+def make_pairs(options: DemoOptions) -> list[DemoPair]:
+    """DemoPair all sources with all driving videos. Raises `UserError`.
 
     A single pair has the result that is named. Several go into a folder of that name, DRIVING-SOURCE.mp4.
     """
     given, drivings = options.source_image or (), driving_paths(options)
     sources = [path for place in given for path in pictures_of(place)]
     if not in_folder(options):
-        return [Pair(given[0], drivings[0], options.result_video or Path("result.mp4"))]
+        return [DemoPair(given[0], drivings[0], options.result_video or Path("result.mp4"))]
     folder = options.result_video or Path("results")
     if folder.suffix.lower() in WRITTEN_SUFFIXES or (folder.exists() and not folder.is_dir()):
         raise UserError(
             f"--result_video {folder}: several results go into a folder; give a name without suffix"
         )
     pairs = [
-        Pair(source, driving, folder / f"{name_of(driving)}-{source.stem}.mp4")
+        DemoPair(source, driving, folder / f"{name_of(driving)}-{source.stem}.mp4")
         for source in sources
         for driving in drivings
     ]
@@ -113,9 +123,9 @@ def pictures_of(place: Path) -> list[Path]:
     return [place / name for name in sorted(names, key=natural_key)]
 
 
-def check_names(pairs: Sequence[Pair]) -> None:
+def check_names(pairs: Sequence[DemoPair]) -> None:
     """Raise `UserError` where two results would have the same name, on some system at least."""
-    seen: dict[str, Pair] = {}
+    seen: dict[str, DemoPair] = {}
     for pair in pairs:
         other = seen.setdefault(same_name(pair.result.name), pair)
         if other is not pair:
@@ -123,7 +133,7 @@ def check_names(pairs: Sequence[Pair]) -> None:
             raise UserError(f"{pair.result}: would be the result of {first} and of {second}; rename one")
 
 
-def missing_pairs(pairs: Sequence[Pair], skip_existing: bool) -> list[Pair]:
+def missing_pairs(pairs: Sequence[DemoPair], skip_existing: bool) -> list[DemoPair]:
     """Return the pairs without a result, if those that have one are skipped."""
     if not skip_existing:
         return list(pairs)
@@ -136,7 +146,7 @@ def missing_pairs(pairs: Sequence[Pair], skip_existing: bool) -> list[Pair]:
 # ---- Results -----------------------------------------------------------------
 
 
-def check_outputs(options: DemoOptions, pairs: Sequence[Pair]) -> None:
+def check_outputs(options: DemoOptions, pairs: Sequence[DemoPair]) -> None:
     """Raise `UserError` if a result would replace an input, or a folder that holds one, or has no folder."""
     for pair in pairs:
         check_result(pair.result, options, "result_video")
@@ -187,7 +197,7 @@ def check_result(result: Path, options: DemoOptions, option: str) -> None:
 # ---- Clips -------------------------------------------------------------------
 
 
-def open_clips(options: DemoOptions, pairs: Sequence[Pair]) -> tuple[dict[Path, Clip], Clip | None]:
+def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> tuple[dict[Path, Clip], Clip | None]:
     """Open the driving clips and the background, at constant rates. Raises `UserError`.
 
     `--fps` is the rate of folders of frames, and there must be one then.

@@ -7,8 +7,10 @@ Shapes: `H, W` size that the model takes, `N, M` of a larger result.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from faces.detectors import FaceDetector, load_detector
 from faces.options import Corners
 from faces.paste import Paster
 from inference.animation import (
+    Cancelled,
     Driving,
     FittedClip,
     KnownMotion,
@@ -32,24 +35,20 @@ from inference.animation import (
     make_animators,
     write_animation,
 )
+from inference.inputs import DemoPair, in_folder, motion_path
+from inference.motion import save_motion
 from inference.networks import InferenceNetworks, larger_size
 from inference.options import DemoOptions
 from media.clips import Clip
 from media.pictures import Size, read_image, write_image
 from media.rates import repeated
-from media.writer import VideoWriter
+from media.writer import VideoWriter, check_target
 from utils.errors import UserError
-from utils.progress import ShowProgress
+from utils.progress import PartialProgress, Progress, ShowProgress, frames_bar
+from utils.signals import caught_signals
 
+Drivings = Mapping[Path, Clip | KnownMotion]  # by the paths of pairs
 Paste = Callable[[Sequence[np.ndarray]], np.ndarray]  # animated pieces -> a frame of the result
-
-
-class Pair(NamedTuple):
-    """A picture, the video or motion file that drives it, and the file of the result."""
-
-    source: Path
-    driving: Path
-    result: Path
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,10 @@ def make_job(options: DemoOptions, size: Size, background: Clip | None = None) -
     return Job(options, (size, larger_size(size, options.size)), detect, background)
 
 
-def check_best_frame(number: int | None, driving: Clip | Driving) -> None:
+def check_best_frame(number: int | None, driving: Clip | Driving, path: Path) -> None:
     """Raise `UserError` for a number that no frame has."""
     if number is not None and not 0 <= number < len(driving):
-        raise UserError(f"--best_frame {number}: {driving.path} has the frames 0 to {len(driving) - 1}")
+        raise UserError(f"--best_frame {number}: {path} has the frames 0 to {len(driving) - 1}")
 
 
 # ---- Boxes -------------------------------------------------------------------
@@ -142,7 +141,7 @@ def write_preview(
 class Done(NamedTuple):
     """What was written where, in how many seconds, and why there is no sound, or None."""
 
-    pair: Pair
+    pair: DemoPair
     written: Written
     fps: float
     seconds: float
@@ -156,8 +155,8 @@ class Done(NamedTuple):
 
 def write_results(
     networks: InferenceNetworks,
-    pairs: Sequence[Pair],
-    drivings: Mapping[Path, Clip | KnownMotion],
+    pairs: Sequence[DemoPair],
+    drivings: Drivings,
     job: Job,
     boxes: Boxes,
     show: ShowProgress,
@@ -178,7 +177,7 @@ def write_results(
         for pair in group:
             driving = motions.get(pair.driving) or driving_of(pair.driving, drivings, job, boxes)
             if several and isinstance(driving, FittedClip):
-                what = f"motion of {driving.path.name}"
+                what = f"motion of {pair.driving.name}"
                 driving = analyse(animators[0], driving, job.options, show, cancelled, what)
                 motions[pair.driving] = driving
             paste = paster(path, picture, job, boxes, driving.fps)
@@ -202,7 +201,7 @@ def source_of(path: Path, picture: np.ndarray, job: Job, boxes: Boxes) -> Source
     return cut_source(picture, boxes.sources[path], job.sizes, job.options.fit)
 
 
-def driving_of(path: Path, drivings: Mapping[Path, Clip | KnownMotion], job: Job, boxes: Boxes) -> Driving:
+def driving_of(path: Path, drivings: Drivings, job: Job, boxes: Boxes) -> Driving:
     """Return a driving video in the size of the model, or the motion that stands for one."""
     driving = drivings[path]
     if isinstance(driving, KnownMotion):
@@ -225,9 +224,79 @@ def paster(path: Path, picture: np.ndarray, job: Job, boxes: Boxes, fps: float) 
     return lambda pieces: paste(next(frames), pieces)
 
 
-def count_frames(pairs: Sequence[Pair], drivings: Mapping[Path, Clip | KnownMotion], job: Job) -> int:
-    """Count the frames of all passes over driving videos that several results take."""
-    passes = (len(pairs) > 1) + (job.options.crop and job.options.crop_driving is None)
+# ---- The whole of a command ----------------------------------------------------
+
+
+def write_all(
+    load: Callable[[], InferenceNetworks],
+    pairs: Sequence[DemoPair],
+    drivings: Drivings,
+    job: Job,
+    fingerprint: str,
+) -> None:
+    """Write all results, report them, and save the motions that are wanted. A signal ends the program.
+
+    `load` gives the networks, `fingerprint` marks files of their motion. A single result keeps the frames
+    that are done by a signal. Of several the unfinished one is dropped: in their folder it would pass as
+    whole.
+    """
+    several, folder, finished = in_folder(job.options), pairs[0].result.parent, 0
+    saved: set[Path] = set()  # files of motion
+    if not several:
+        check_target(pairs[0].result, drivings[pairs[0].driving].fps)
+    with contextlib.ExitStack() as stack:
+        # A bar for each pass over a single video, or one for all.
+        show: ShowProgress = frames_bar
+        tell: Callable[[str], None] = print
+        if several:
+            bar = stack.enter_context(Progress(count_frames(pairs, drivings, job), "animation", "frames"))
+            show, tell = (lambda what, total: PartialProgress(bar, total, what)), bar.tell
+
+        # Whoever gave a picture without a face should not wait for networks.
+        clips = [driving for driving in drivings.values() if isinstance(driving, Clip)]
+        boxes = find_boxes(dict.fromkeys(pair.source for pair in pairs), clips, job, show)
+        networks = load()
+        if several:
+            folder.mkdir(exist_ok=True)
+
+        # A second signal does not break off the last writes.
+        caught = stack.enter_context(caught_signals())
+
+        def cancelled() -> bool:
+            if caught and several:
+                raise Cancelled
+            return bool(caught)
+
+        try:
+            for done in write_results(networks, pairs, drivings, job, boxes, show, cancelled):
+                finished += 1
+                path = motion_path(job.options, done.pair.driving)
+                if path is not None and path not in saved:
+                    saved.add(path)
+                    save_motion(path, done.written.keypoints, done.fps, fingerprint)
+                report(done, tell)
+        except Cancelled:
+            if several:
+                print(f"stopped: {folder} has {finished} of {len(pairs)} results", file=sys.stderr)
+            sys.exit(128 + caught[0])
+        if (frames := done.written.frames) < (wanted := len(drivings[done.pair.driving])):
+            print(f"stopped: {done.pair.result} holds {frames} of {wanted} frames", file=sys.stderr)
+            sys.exit(128 + caught[0])
+
+
+def report(done: Done, tell: Callable[[str], None]) -> None:
+    """Tell how long a result took; why it has no sound goes to stderr."""
+    if done.audio_note is not None:
+        print(f"warning: {done.audio_note}", file=sys.stderr)
+    if done.written.best_frame is not None:
+        tell(f"Best frame: {done.written.best_frame}")
+    tell(f"{done.pair.result}: {done.figures}")
+
+
+def count_frames(pairs: Sequence[DemoPair], drivings: Drivings, job: Job) -> int:
+    """Count the frames of all passes over the driving videos of several results."""
+    finds_faces = job.options.crop and job.options.crop_driving is None
+    passes = finds_faces + (len(pairs) > 1 or job.options.measured_elsewhere)
     used = {pair.driving: drivings[pair.driving] for pair in pairs}
-    before = sum(passes * len(driving) for driving in used.values() if not isinstance(driving, KnownMotion))
+    before = sum(passes * len(driving) for driving in used.values() if isinstance(driving, Clip))
     return before + sum(len(drivings[pair.driving]) for pair in pairs)

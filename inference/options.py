@@ -58,7 +58,11 @@ class DemoOptions(CropOptions):
         metavar="PICTURE",
     )
     driving_video: tuple[Path, ...] | None = option(
-        None, "a video, a .gif or a folder of frames, or several of them", type=Path, nargs="+", metavar="VIDEO"
+        None,
+        "a video, a .gif or a folder of frames, or several of them",
+        type=Path,
+        nargs="+",
+        metavar="VIDEO",
     )
     fps: float | None = option(
         None, "frames a second of folders of frames (default: 25)", type=fps_option, metavar="N"

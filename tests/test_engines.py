@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.__main__ import in_bf16
+from inference.engines import open_networks
+from inference.exports import engine_networks
 
 import demo
 from inference import exports
-from inference.engines import open_networks
-from inference.exports import engine_networks
 from media.clips import open_clip
 from modules.build import read_config
 from modules.generator import SourceEncoding

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import strip_checkpoint
 import torch
 from hypothesis import strategies as st
 from safetensors.torch import save
@@ -16,7 +17,6 @@ from torch import nn
 
 import demo
 import run
-import strip_checkpoint
 from checkpoints.files import find_checkpoint, flattened, inference_weights, load_parts, read_checkpoint
 from tests.clips import write_dataset
 from tests.fuzzing import assert_one_line, assert_whole, emptied, fuzz, limited_time, needs_unix, outcome

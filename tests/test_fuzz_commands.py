@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import strip_checkpoint
 from hypothesis import strategies as st
+from inference.exports import engine_networks
 
 import crop_video
 import demo
 import evaluate
 import run
-import strip_checkpoint
 from data import make_puppets, prepare
 from inference import exports
-from inference.exports import engine_networks
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
 from tests.fuzzing import (

@@ -6,10 +6,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import strip_checkpoint
 import torch
 
 import run
-import strip_checkpoint
 from checkpoints.files import NETWORKS, read_checkpoint
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from tests.clips import write_dataset

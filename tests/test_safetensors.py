@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from strip_checkpoint import main
 
 from checkpoints.files import find_checkpoint, load_for_inference, read_checkpoint, write_checkpoint
 from modules.build import build_generator, build_kp_detector
-from strip_checkpoint import main
 from tests.small import error_of, images, randomize, small_config
 from utils.errors import CheckpointError
 

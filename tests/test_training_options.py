@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import strip_checkpoint
 import torch
 import yaml
 from torch import nn
 
-import strip_checkpoint
 from checkpoints.files import find_checkpoint, load_for_inference, read_checkpoint
 from modules.build import build_generator, build_kp_detector, build_networks, read_config
 from tests.small import images, small_config

@@ -5,7 +5,6 @@ python -m tools.plot log/vox-256_2026-01-31_12-00-00 log/vox-256_2026-02-02_09-3
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 
 from utils.errors import DatasetError, UserError
 from utils.files import atomic_write, regular_file
+from utils.options import OptionParser
 from utils.program import command_line
 
 Curve = tuple[list[int], list[float]]  # epochs, values
@@ -71,9 +71,7 @@ def draw(axes: Axes, name: str, runs: dict[str, dict[str, Curve]]) -> None:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a training run")
     parser.add_argument(
         "--out", type=Path, default=Path("curves.png"), help="the .png to write (default: curves.png)"

@@ -10,7 +10,6 @@ Needs Linux.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -34,6 +33,7 @@ import train
 from checkpoints.files import read_checkpoint
 from media.pictures import write_image
 from training import validation
+from utils.options import OptionParser
 from utils.program import command_line
 
 SECONDS_PER_CHECKPOINT = 0.2
@@ -64,9 +64,7 @@ train_params:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="the number of the first round (default 0)")
     parser.add_argument("--seed", type=int, default=0)

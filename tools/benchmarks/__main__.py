@@ -22,8 +22,8 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-
 from inference.engines import OPENERS
+
 from inference.graphs import NEEDED, export_graphs
 from tools.benchmarks.data import write_dataset
 from tools.benchmarks.inference import SIZE, installed, trained_networks

@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from inference.engines import check_installed, open_networks
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from inference.engines import check_installed, open_networks
 from inference.graphs import NEEDED, export_graphs
 from modules.build import build_generator, build_kp_detector, read_config
 from modules.fast import fast_form

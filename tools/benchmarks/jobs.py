@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from inference.engines import open_networks
 
 from augmentation import AllAugmentationTransform
 from frames_dataset import FramesDataset
 from inference.animation import FittedClip, Settings, write_animation
 from inference.animator import Animator
-from inference.engines import open_networks
 from inference.networks import load_networks, painting
 from inference.samples import SAMPLE
 from media.clips import open_clip

@@ -15,7 +15,6 @@ Shapes: `H, W` the model's size, `N, M` the large one.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from modules.build import build_generator, build_kp_detector, frame_shape, read_
 from modules.generator import OcclusionAwareGenerator, SourceEncoding
 from modules.keypoint_detector import KPDetector
 from modules.util import resize
+from utils.options import OptionParser
 from utils.program import command_line
 from utils.progress import Progress
 
@@ -121,7 +121,7 @@ def moments(frames: int) -> list[int]:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Compare ways to paint larger than the model was trained.")
+    parser = OptionParser("Compare ways to paint larger than the model was trained.")
     parser.add_argument("--config", default=ROOT / "config" / "puppets-128.yaml", type=Path)
     parser.add_argument("--checkpoint", default=ROOT / "sup-mat" / "puppets-128.pth.tar", type=Path)
     parser.add_argument("--factor", type=int, default=2)

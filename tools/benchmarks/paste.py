@@ -7,7 +7,6 @@ The file is kept as docs/performance.json. Its table goes between the markers in
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from tools.benchmarks.table import Row, as_markdown
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.options import OptionParser
 from utils.program import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,9 +36,7 @@ def pasted(text: str, content: dict) -> str:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="the .json that was measured")
     file = parser.parse_args(argv).file
     try:

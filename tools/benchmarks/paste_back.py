@@ -9,7 +9,6 @@ fits exactly. L1 is the mean absolute difference in [0, 1] to the true frames, w
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from data.puppets.render import render
 from media.clips import open_clip
 from media.pictures import write_image
 from media.writer import VideoWriter
+from utils.options import OptionParser
 from utils.program import command_line
 
 SEED = 7117  # no dataset of this project is made with it
@@ -59,7 +59,7 @@ def distance(a: list[np.ndarray], b: list[np.ndarray]) -> float:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Compare a rough box with one that fits exactly.")
+    parser = OptionParser("Compare a rough box with one that fits exactly.")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--show", type=Path, help="write the last clip's frames: true, exact, rough")
