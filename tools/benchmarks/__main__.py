@@ -22,11 +22,8 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from inference.engines import OPENERS
 
-from inference.graphs import NEEDED, export_graphs
 from tools.benchmarks.data import write_dataset
-from tools.benchmarks.inference import SIZE, installed, trained_networks
 from tools.benchmarks.table import Row, as_text
 from tools.benchmarks.turns import Measured, beside_a_busy_core, take_turns
 from utils.device import best_precision, cpu_has
@@ -75,18 +72,9 @@ def frame_part(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
         "fast form (default)": job("vox-fast"),
         "fast form, --batch_size 2": job("vox-batch2"),
         **in_bf16("fast form, --precision bf16", "vox-bf16"),
-        **engine_commands(folder),
     }
     measured = take_turns(with_peer(peer, "frames", commands), ROOT, rounds)
     return rows("frame of vox-256", "ms", measured)
-
-
-def engine_commands(folder: Path) -> dict[str, Command]:
-    """A command for each engine that is installed, with the graphs of export.py."""
-    engines = [engine for engine in OPENERS if installed(engine, *NEEDED)]
-    if engines:
-        export_graphs(*trained_networks(), (SIZE, SIZE), folder)
-    return {f"plain networks, --engine {engine}": job(f"vox-{engine}", folder) for engine in engines}
 
 
 def load_part(peer: Path | None, rounds: int, folder: Path) -> list[Row]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,16 +25,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from inference.engines import check_installed, open_networks
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from inference.graphs import NEEDED, export_graphs
 from modules.build import build_generator, build_kp_detector, read_config
 from modules.fast import fast_form
-from modules.generator import OcclusionAwareGenerator, SourceEncoding
+from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from utils.errors import UserError
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "vox-256.yaml"
 SIZE = 256
@@ -107,22 +103,6 @@ def torch_variants(
     return [Variant(name, frame, gflop(frame, source)) for name, frame in loops.items()]
 
 
-def engine_variants(
-    name: str, engine: str, folder: Path, source: Tensor, threads: int, counts: tuple[float, float]
-) -> list[Variant]:
-    """The two loops of an engine, from the graphs in `folder`."""
-    generator, kp_detector = open_networks(engine, folder, threads, workers=1)
-    encoding, kp_source = generator.encode(source), kp_detector(source)
-
-    def frame(encoding: SourceEncoding, driving: Tensor) -> Tensor:
-        return generator.generate(encoding, kp_detector(driving), kp_source)["prediction"]
-
-    return [
-        Variant(f"{name}, plain loop", lambda driving: frame(generator.encode(source), driving), counts[0]),
-        Variant(f"{name}, source cached", lambda driving: frame(encoding, driving), counts[1]),
-    ]
-
-
 # ---- Counting and timing -----------------------------------------------------
 
 
@@ -185,15 +165,6 @@ def print_table(
 # ---- The run -----------------------------------------------------------------
 
 
-def installed(*packages: str) -> bool:
-    try:
-        check_installed(packages[0], *packages)
-    except UserError as error:
-        print(f"left out: {error}")
-        return False
-    return True
-
-
 @torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -205,17 +176,6 @@ def main(argv: list[str] | None = None) -> None:
     generator, kp_detector = trained_networks()
     source, *driving = frames(1 + options.rounds)
     variants = torch_variants(generator, kp_detector, source)
-    engines = {
-        engine: name
-        for engine, name in {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}.items()
-        if installed(engine, *NEEDED)
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        if engines:
-            export_graphs(generator, kp_detector, (SIZE, SIZE), Path(folder))
-        counts = (variants[0].gflop, variants[1].gflop)
-        for engine, name in engines.items():
-            variants += engine_variants(name, engine, Path(folder), source, options.threads, counts)
     expected = [variants[0].animate(frame) for frame in driving[:3]]
     print(f"contrast of the pictures: standard deviation {255 * torch.cat(expected).std():.0f} grey levels")
     differences = {

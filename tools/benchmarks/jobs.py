@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from inference.engines import open_networks
 
 from augmentation import AllAugmentationTransform
 from frames_dataset import FramesDataset
-from inference.animation import FittedClip, Settings, write_animation
+from inference.animation import FittedClip, SourcePictures, make_animators, write_animation
 from inference.animator import Animator
 from inference.networks import load_networks, painting
+from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.pictures import read_image
@@ -62,13 +62,6 @@ def vox_frames(form: str, batch_size: int = 1) -> Turn:
     return functools.partial(timed_frames, animator, [frame[0] for frame in driving])
 
 
-def engine_frames(engine: str, folder: Path) -> Turn:
-    """Frames of vox-256 by an engine, from the graphs in a folder."""
-    source, *driving = frames(9)
-    animator = Animator(*open_networks(engine, folder), source)
-    return functools.partial(timed_frames, animator, [frame[0] for frame in driving])
-
-
 def bundled_frames() -> Turn:
     """Frames of the model in sup-mat/, in its fast form."""
     config = read_config(SAMPLE["config"])
@@ -84,11 +77,13 @@ def demo_frames(clip: Path) -> Turn:
     networks = load_networks(config, SAMPLE["config"], SAMPLE["checkpoint"], CPU, plain=False)
     source = read_image(SAMPLE["source_image"])
     driving = FittedClip(open_clip(clip), source.shape[:2], "stretch")
+    options, pictures = DemoOptions(relative=True), SourcePictures([source])
+    animators = make_animators(networks, pictures, options)
 
     def turn() -> float:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "out.mp4", 25) as writer:
-            write_animation(networks, source, driving, writer, Settings(relative=True))
+            write_animation(animators, pictures, driving, writer, options)
         return 1000 * (time.perf_counter() - start) / len(driving)
 
     return turn
@@ -146,8 +141,6 @@ JOBS: dict[str, Callable[..., Turn]] = {
     "vox-fast": functools.partial(vox_frames, "fast"),
     "vox-batch2": functools.partial(vox_frames, "fast", 2),
     "vox-bf16": functools.partial(vox_frames, "bf16"),
-    "vox-onnxruntime": functools.partial(engine_frames, "onnxruntime"),
-    "vox-openvino": functools.partial(engine_frames, "openvino"),
     "bundled": bundled_frames,
     "demo": demo_frames,
     "step-fp32": functools.partial(training_step, "fp32"),
