@@ -35,13 +35,12 @@ from media.clips import Clip, FolderClip, StripClip, VideoClip, open_clip
 from media.rates import fps_option, steady
 from utils.errors import UserError
 from utils.files import portable_name, same_name
+from utils.options import OptionParser
 from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--inp",
         type=Path,

@@ -15,7 +15,6 @@ A run that is stopped leaves nothing behind. `data/puppets/__init__.py` tells ho
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -27,15 +26,14 @@ if __name__ == "__main__" and not __package__ and not PATHS.startswith(ROOT):
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
 from data.puppets.dataset import make_dataset
+from utils.options import OptionParser
 from utils.program import command_line
 from utils.signals import exit_on_signals
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Draw a dataset of cartoon heads that move, with their true landmarks."
-    )
+    parser = OptionParser("Draw a dataset of cartoon heads that move, with their true landmarks.")
     parser.add_argument(
         "--videos", type=int, default=400, help="number of clips, four for each identity (default 400)"
     )

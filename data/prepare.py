@@ -11,7 +11,6 @@ half-written stays.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import sys
@@ -40,7 +39,7 @@ from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
 from media.pictures import IMAGE_SUFFIXES, Size
 from utils.errors import DatasetError
 from utils.files import portable_name, same_name
-from utils.options import seed_number
+from utils.options import OptionParser, seed_number
 from utils.program import command_line
 
 
@@ -61,9 +60,7 @@ class Options:
 
 
 def parse(argv: list[str] | None) -> Options:
-    parser = argparse.ArgumentParser(
-        description="Turn a folder of videos into a dataset, or check a dataset."
-    )
+    parser = OptionParser("Turn a folder of videos into a dataset, or check a dataset.")
     parser.add_argument(
         "inp", metavar="IN", type=Path, nargs="?", help="folder with videos or folders of frames"
     )

@@ -16,7 +16,6 @@ folder.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import re
@@ -47,6 +46,7 @@ from media.clips import VIDEO_SUFFIXES, open_clip
 from media.pictures import Box, Size
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import atomic_write, regular_file
+from utils.options import OptionParser
 from utils.program import command_line
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
@@ -68,7 +68,7 @@ class Options:
 
 
 def parse(argv: list[str] | None) -> Options:
-    parser = argparse.ArgumentParser(description="Download, cut, crop and resize the clips of a list.")
+    parser = OptionParser("Download, cut, crop and resize the clips of a list.")
     parser.add_argument("--metadata", type=Path, required=True, help="the list, a CSV file")
     parser.add_argument("--out_folder", type=Path, required=True, help="folder to write, or to go on with")
     parser.add_argument("--video_folder", type=Path, help="where whole videos are and go (OUT_FOLDER/videos)")

@@ -9,7 +9,6 @@ https://github.com/AliaksandrSiarohin/first-order-model. The table of docs/perfo
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -26,6 +25,7 @@ from tools.benchmarks.drawn_clips import write_camera_clip, write_dataset
 from tools.benchmarks.turns import Command, take_turns
 from utils.device import best_precision, cpu_has
 from utils.files import atomic_write
+from utils.options import OptionParser
 from utils.program import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,9 +154,7 @@ def machine() -> dict[str, str]:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 7")
     parser.add_argument("--peer", type=Path, help="a checkout of the published code")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was measured to a file")
