@@ -110,7 +110,9 @@ def test_what_lies_outside_becomes_black_or_white():
 
 
 def test_media_and_the_tools_around_it_need_no_pytorch():
-    script = "import sys, crop_video, utils.progress, data.prepare, media.writer; sys.exit('torch' in sys.modules)"
+    script = (
+        "import sys, crop_video, utils.progress, data.prepare, media.writer; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
