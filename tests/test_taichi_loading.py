@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data import cutting
 from frames_dataset import identity
 from media.clips import open_clip
 from tests.media_files import encode_lossless
@@ -138,11 +139,9 @@ def test_a_rate_that_is_rounded_in_the_list_moves_no_frame(tmp_path):
 
 
 def test_frames_are_the_same_however_many_are_read_at_once(tmp_path, monkeypatch):
-    from data import clips
-
     clip = open_clip(write_video(tmp_path / "v.mp4"))
-    monkeypatch.setattr(clips, "MAX_READ", 3 * 64 * 32 * 3)
-    found = np.stack(list(clips.frames_of(clip, range(7, 30))))
+    monkeypatch.setattr(cutting, "MAX_READ", 3 * 64 * 32 * 3)
+    found = np.stack(list(cutting.read_frames(clip, range(7, 30))))
     assert (found == clip.read(range(7, 30))).all()
 
 
