@@ -26,7 +26,7 @@ from faces.choose import long_tracks, lost_frames, whole_track
 from faces.crops import ffmpeg_command, ffmpeg_program, write_crops
 from faces.detectors import load_detector
 from faces.tracks import find_tracks
-from media.clips import Clip, FolderClip, StripClip, VideoClip, open_clip
+from media.clips import Clip, StripClip, VideoClip, open_clip
 from media.rates import fps_option, steady
 from utils.errors import UserError
 from utils.files import portable_name, same_name
@@ -88,9 +88,9 @@ def parse(argv: list[str] | None) -> CropVideoOptions:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    original = open_clip(options.inp)
+    original = open_clip(options.inp, fps=options.fps)
     check_output(options.out, original)
-    clip = at_rate(original, options.fps)
+    clip = steady(original)
     ffmpeg = ffmpeg_program() if options.out is None else ""
 
     # Follow the faces.
@@ -147,15 +147,6 @@ def crop_prefix(clip: Clip) -> str:
 def crop_name(clip: Clip, number: int) -> str:
     suffix = ".png" if isinstance(clip, StripClip) else ".mp4"
     return f"{crop_prefix(clip)}{number:03d}{suffix}"
-
-
-def at_rate(clip: Clip, fps: float | None) -> Clip:
-    """Bring a clip to a constant frame rate, which is `fps` for a folder of frames. Raises `UserError`."""
-    if fps is not None:
-        if not isinstance(clip, FolderClip):
-            raise UserError(f"--fps {fps:g}: is for a folder of frames; a video has a rate of its own")
-        clip.fps = fps
-    return steady(clip)
 
 
 if __name__ == "__main__":

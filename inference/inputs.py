@@ -14,7 +14,7 @@ from checkpoints import hub
 from checkpoints.files import find_checkpoint
 from inference.options import DemoOptions
 from inference.samples import ROOT, SAMPLE
-from media.clips import Clip, FolderClip, clip_stem, has_suffix, natural_key, open_clip
+from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip
 from media.pictures import PHOTO_SUFFIXES, Size
 from media.rates import steady
 from media.writer import WRITTEN_SUFFIXES
@@ -203,17 +203,12 @@ def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> tuple[dict[Pa
     `--fps` is the rate of folders of frames, and there must be one then.
     """
     drivings = [] if options.driving_motion is not None else [pair.driving for pair in pairs]
-    clips = {path: open_clip(path) for path in dict.fromkeys(drivings)}
-    background = None if options.background is None else open_clip(options.background)
-    folders = [clip for clip in (*clips.values(), background) if isinstance(clip, FolderClip)]
-    if options.fps is not None and not folders:
+    background = options.background
+    paths = dict.fromkeys([*drivings, *([] if background is None else [background])])
+    if options.fps is not None and not any(path.is_dir() for path in paths):
         raise UserError(f"--fps {options.fps:g}: is for folders of frames; a video has a rate of its own")
-    for clip in folders:
-        clip.fps = clip.fps if options.fps is None else options.fps
-    return (
-        {path: steady(clip) for path, clip in clips.items()},
-        None if background is None else steady(background),
-    )
+    opened = {path: steady(open_clip(path, fps=options.fps if path.is_dir() else None)) for path in paths}
+    return {path: opened[path] for path in drivings}, None if background is None else opened[background]
 
 
 # ---- Hints -------------------------------------------------------------------
