@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import subprocess
 import sys
@@ -17,11 +16,9 @@ from hypothesis import strategies as st
 import crop_video
 import demo
 import evaluate
+import export
 import run
-import strip_checkpoint
 from data import make_puppets, prepare
-from inference import exports
-from inference.exports import engine_networks
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
 from tests.fuzzing import (
@@ -34,7 +31,7 @@ from tests.fuzzing import (
     needs_unix,
     outcome,
 )
-from tools import make_pictures, plot
+from tools import make_pictures
 from tools.benchmarks import puppet_quality
 
 ROOT = Path(__file__).parents[1]
@@ -82,14 +79,15 @@ PROGRAMS = {
         fixed=("--out",),
     ),
     "crop_video": Program(crop_video.main, {"--inp": ["talk.mp4"], "--out": ["OUT"]}),
-    "strip_checkpoint": Program(
-        strip_checkpoint.main, {"checkpoint": ["good.pth.tar"], "output": ["OUT/a.safetensors"]}
+    "export": Program(
+        export.main,
+        {"--checkpoint": ["good.pth.tar"], "--out": ["OUT/a.safetensors"]},
+        fixed=("--checkpoint", "--out"),
     ),
     "prepare": Program(
         prepare.main, {"--check": ["data"], "--config": ["data.yaml"], "--workers": ["1"]}, fixed=("--check",)
     ),
     "make_puppets": Program(make_puppets.main, {"--out": ["good.yaml"]}, fixed=("--out",)),
-    "plot": Program(plot.main, {"runs": ["run"], "--out": ["OUT/a.png"]}),
     "make_pictures": Program(
         make_pictures.main,
         MODEL | {"--contact_sheets": ["OUT/sheets"], "--data": ["data"], "--out": ["OUT"]},
@@ -229,9 +227,6 @@ def test_any_command_line_ends_with_a_result_or_one_line(
     name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setattr(
-        exports, "engine_networks", functools.partial(engine_networks, cache=tmp_path / "cache")
-    )
     program, actions = PROGRAMS[name], actions_of(PROGRAMS[name].main)
     before, running = files_of(place), children()
 
@@ -241,7 +236,6 @@ def test_any_command_line_ends_with_a_result_or_one_line(
         standing = files_of(out)
         done = outcome(program.main, arguments)
         (place / "result.mp4").unlink(missing_ok=True)  # the default of the demo
-        (place / "curves.png").unlink(missing_ok=True)  # the default of plot
         if name == "prepare" and done.status == 1:  # the check has found something
             return
         assert_one_line(done)

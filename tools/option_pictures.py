@@ -16,13 +16,14 @@ from PIL import Image
 
 from data.puppets.dataset import FPS
 from data.puppets.motion import Pose
-from faces.choose import Corners
+from faces.options import Corners
 from faces.paste import Paster
 from faces.preview import preview
-from inference.animation import Settings, Source, cut_source, make_animators, result_frame, transfer
+from inference.animation import SourcePictures, cut_source, make_animators, result_frame, transfer
 from inference.animator import Animator
 from inference.motion import smooth
-from inference.networks import Networks
+from inference.networks import InferenceNetworks
+from inference.options import DemoOptions
 from media.pictures import fit
 from media.tensors import to_tensor
 from tools.drawing import grid, label, scaled
@@ -37,7 +38,7 @@ NOISE = 4 / 255  # standard deviation of a pixel's noise, for the jitter
 
 
 def write_options(
-    out: Path, networks: Networks, size: int, portrait: Portrait, poses: list[Pose]
+    out: Path, networks: InferenceNetworks, size: int, portrait: Portrait, poses: list[Pose]
 ) -> list[Path]:
     """All pictures, for a model of `size` x `size`. `poses` are those of the driving puppet."""
     driving = [portrait(DRIVING, size, pose) for pose in poses]
@@ -75,7 +76,7 @@ def scene(portrait: Portrait) -> np.ndarray:
 
 
 def pasted(
-    networks: Networks, size: int, wall: np.ndarray, boxes: list[Corners], driving: list[np.ndarray]
+    networks: InferenceNetworks, size: int, wall: np.ndarray, boxes: list[Corners], driving: list[np.ndarray]
 ) -> np.ndarray:
     """The wall as it is and with its `boxes` moved, beside the driving frame that moves them."""
     paste = Paster(wall.shape[:2], boxes).paste
@@ -83,7 +84,7 @@ def pasted(
         cut_source(wall, boxes, ((size, size), (2 * size, 2 * size)), "stretch"),
         paste=lambda pieces: paste(wall, pieces),
     )
-    settings = Settings(relative=True)
+    settings = DemoOptions(relative=True)
     animators = make_animators(networks, source, settings)
     moved = [animator.animate(map(to_tensor, [driving[0], driving[-1]])) for animator in animators]
     _, outs = zip(*moved, strict=True)
@@ -96,7 +97,7 @@ def beside(wall: np.ndarray, frame: np.ndarray, result: np.ndarray) -> np.ndarra
     return grid([[label(text) for text in ("source", "driving", "result")], cells])
 
 
-def jitter(networks: Networks, still: np.ndarray, frames: int = 50) -> np.ndarray:
+def jitter(networks: InferenceNetworks, still: np.ndarray, frames: int = 50) -> np.ndarray:
     """A keypoint of a still picture with new noise in each frame, as it is found and as it is smoothed."""
     random = np.random.default_rng(0)
     noisy = [
@@ -120,7 +121,7 @@ def jitter(networks: Networks, still: np.ndarray, frames: int = 50) -> np.ndarra
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def larger(networks: Networks, size: int, portrait: Portrait, poses: list[Pose]) -> np.ndarray:
+def larger(networks: InferenceNetworks, size: int, portrait: Portrait, poses: list[Pose]) -> np.ndarray:
     """The model's result enlarged, the result of twice the size, and the true drawing."""
     large = 2 * size
     frames = [portrait(LARGE, size, pose) for pose in (poses[0], poses[-1])]
@@ -131,9 +132,9 @@ def larger(networks: Networks, size: int, portrait: Portrait, poses: list[Pose])
 
 
 def last_result(
-    networks: Networks, source: np.ndarray, frames: list[np.ndarray], large: np.ndarray | None
+    networks: InferenceNetworks, source: np.ndarray, frames: list[np.ndarray], large: np.ndarray | None
 ) -> np.ndarray:
-    sources = Source([source], None if large is None else [large])
-    (animator,) = make_animators(networks, sources, Settings())
+    sources = SourcePictures([source], None if large is None else [large])
+    (animator,) = make_animators(networks, sources, DemoOptions())
     *_, out = animator.animate(map(to_tensor, frames))
     return result_frame([out], sources, False)
