@@ -38,7 +38,9 @@ class Region(NamedTuple):
         """The corners (4, 2), xy, clockwise from the upper left one."""
         along = np.array([math.cos(self.angle), math.sin(self.angle)]) * self.width / 2
         down = np.array([-math.sin(self.angle), math.cos(self.angle)]) * self.height / 2
-        return np.array([self.x, self.y]) + np.array([-along - down, along - down, along + down, down - along])
+        return np.array([self.x, self.y]) + np.array(
+            [-along - down, along - down, along + down, down - along]
+        )
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
