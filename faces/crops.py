@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import imageio_ffmpeg
-import numpy as np
 
 from faces.boxes import CropBox
 from faces.tracks import Track
@@ -18,19 +17,6 @@ from media.pictures import Size, fit, write_image
 from media.writer import VideoWriter
 from utils.errors import UserError
 from utils.progress import Progress
-
-
-def cut_out(frame: np.ndarray, box: Sequence[int], size: Size) -> np.ndarray:
-    """Cut the part `box` out of a frame (H, W, 3) uint8 and resize it to `size` (height, width).
-
-    The box is left, top, right, bottom and holds some of the frame. Where it reaches over the edge, the edge
-    is repeated.
-    """
-    left, top, right, bottom = box
-    height, width = frame.shape[:2]
-    inside = frame[max(0, top) : bottom, max(0, left) : right]
-    beyond = (max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0)
-    return fit(np.pad(inside, beyond, mode="edge"), size, "stretch")
 
 
 def write_crops(

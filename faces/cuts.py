@@ -12,21 +12,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from faces.align import lies_sideways
 from faces.choose import (
-    GROWTH,
-    GROWTH_OF_STILL,
+    NoFaceError,
     centred_window,
     check_box,
     choose_faces,
     find_faces,
-    find_steady_box,
+    find_main_face,
     prominence,
+    region_around,
     shaped,
+    steady_region,
 )
-from faces.crops import cut_out
-from faces.detectors import FaceDetector
-from faces.options import Corners, CropOptions
+from faces.options import CropOptions
 from faces.preview import preview
+from faces.regions import Region, cut_out
+from faces.tracks import frames_with
+from faces.yunet import FaceDetector
 from media.clips import Clip
 from media.pictures import Size
 from utils.progress import ShowProgress
@@ -35,10 +38,14 @@ FITTING_LOOKS = 5  # frames of a driving video in which --fit crop looks for a f
 
 
 class Cuts(NamedTuple):
-    """The boxes to cut, of a model's shape, and the faces (F, 4) found; none where nothing is cut."""
+    """What to cut: regions of a model's shape, around the `faces` (F, 4) that were found; none to cut nothing.
 
-    boxes: list[Corners]
+    `present` (T,): which frames of a video show the face, if that is known.
+    """
+
+    regions: list[Region]
     faces: np.ndarray
+    present: np.ndarray | None = None
 
 
 def cuts_of_source(
@@ -56,7 +63,9 @@ def cuts_of_source(
         return window_around_face([picture], path, size, options, detect)
     faces = find_faces(picture, detect, path)
     chosen = choose_faces(faces, options.face, path)
-    return Cuts([shaped(face, aspect, GROWTH_OF_STILL) for face in chosen], faces)
+    if lies_sideways(picture, chosen[0], detect):
+        print(f"hint: {path}: the face lies on its side; turn the picture first", file=sys.stderr)
+    return Cuts([region_around(picture, face, detect, aspect) for face in chosen], faces)
 
 
 def cuts_of_driving(
@@ -71,8 +80,11 @@ def cuts_of_driving(
         looks = np.linspace(0, len(clip) - 1, min(len(clip), FITTING_LOOKS)).astype(int)
         frames = (clip.read([number])[0] for number in looks.tolist())
         return window_around_face(frames, clip.path, size, options, detect)
-    face = find_steady_box(clip, detect, show)
-    return Cuts([shaped(face, aspect, GROWTH)], face[None])
+    track = find_main_face(clip, detect, show)
+    if track is None:
+        raise NoFaceError(f"{clip.path}: no face was found; say where it is with --crop_driving L,T,R,B")
+    region = steady_region(clip, track, detect, aspect)
+    return Cuts([region], track.surrounding_box[None], frames_with(track, clip, detect))
 
 
 def window_around_face(
@@ -91,7 +103,7 @@ def window_around_face(
         height, width = picture.shape[:2]
         if abs(width - height * aspect) < 1:
             return nothing
-        boxes = detect(picture)
+        boxes = detect(picture).boxes
         if len(boxes):
             found.append(boxes[prominence(boxes, (height, width)).argmax()])
     if not found:
@@ -104,7 +116,7 @@ def window_around_face(
 def preview_of(pictures: Sequence[np.ndarray], cuts: Sequence[Cuts], size: Size) -> np.ndarray:
     """Draw the `pictures` with what is cut out of each, one below the other: (., ., 3) uint8."""
     drawn = [
-        preview(picture, cut.faces, cut.boxes, [cut_out(picture, box, size) for box in cut.boxes])
+        preview(picture, cut.faces, cut.regions, [cut_out(picture, region, size) for region in cut.regions])
         for picture, cut in zip(pictures, cuts, strict=True)
     ]
     width = max(picture.shape[1] for picture in drawn)

@@ -7,24 +7,28 @@ from dataclasses import dataclass
 
 from utils.options import option
 
-Corners = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+Box = tuple[int, ...]  # left, top, right, bottom in pixels and, where it is turned, degrees clockwise
 
 MIN_SIDE = 8  # pixels of a box by hand
 
 
-def box_option(text: str) -> Corners:
-    """Parse L,T,R,B for argparse."""
+def box_option(text: str) -> Box:
+    """Parse L,T,R,B or L,T,R,B,DEGREES for argparse."""
     try:
-        left, top, right, bottom = (int(part) for part in text.split(","))
+        box = tuple(int(part) for part in text.split(","))
     except ValueError:
+        box = ()
+    if len(box) not in (4, 5):
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not four whole numbers: left, top, right, bottom, like 40,0,296,256"
-        ) from None
+            f"'{text}' is not four whole numbers: left, top, right, bottom, like 40,0,296,256; a fifth turns it "
+            "by degrees"
+        )
+    left, top, right, bottom = box[:4]
     if right - left < MIN_SIDE or bottom - top < MIN_SIDE:
         raise argparse.ArgumentTypeError(
             f"'{text}' is left, top, right, bottom, so right and bottom must be at least {MIN_SIDE} higher"
         )
-    return left, top, right, bottom
+    return box
 
 
 def face_option(text: str) -> str:
@@ -39,13 +43,13 @@ class CropOptions:
     """What to cut. `crop` looks for faces wherever there is no box by hand."""
 
     crop: bool = option(False, "find the face in source and driving video, and cut around it")
-    crop_source: Corners | None = option(
+    crop_source: Box | None = option(
         None,
-        "cut this box out of the source: left, top, right, bottom in pixels",
+        "cut this box out of the source: left, top, right, bottom in pixels; a fifth number turns it by degrees",
         type=box_option,
         metavar="L,T,R,B",
     )
-    crop_driving: Corners | None = option(
+    crop_driving: Box | None = option(
         None,
         "cut this box out of each driving frame: left, top, right, bottom in pixels",
         type=box_option,

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from faces.regions import Region
+
 FACE, CROP = (255, 208, 0), (0, 224, 128)
 CROP_HEIGHT = 256  # pixels of the crops beside the picture
 MAX_SIDE = 1280  # pixels of the picture in a preview
 
 
 def preview(
-    picture: np.ndarray, faces: np.ndarray, boxes: Sequence[Sequence[int]], crops: Sequence[np.ndarray]
+    picture: np.ndarray, faces: np.ndarray, regions: Sequence[Region], crops: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """A picture (H, W, 3) uint8 with the `faces` (F, 4) found, numbered from 1, and the `boxes` to cut.
+    """A picture (H, W, 3) uint8 with the `faces` (F, 4) found, numbered from 1, and the `regions` to cut.
 
     On its right stand the `crops`, each (h, w, 3), one below the other. Returns (., ., 3) uint8.
     """
@@ -23,8 +25,9 @@ def preview(
     size = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
     drawn = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
     pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(max(12, max(size) // 40))
-    for box in boxes:
-        rectangle(pen, np.array(box) * scale, CROP, width=max(2, max(size) // 300))
+    for region in regions:
+        corners = [tuple(corner) for corner in region.corners * scale]
+        pen.line([*corners, *corners[:2]], CROP, width=max(2, max(size) // 300), joint="curve")
     for number, face in enumerate(np.asarray(faces) * scale, start=1):
         rectangle(pen, face, FACE, width=max(1, max(size) // 600))
         pen.text((face[0] + 3, face[1] + 1), str(number), FACE, font, stroke_width=2, stroke_fill=(0, 0, 0))

@@ -127,9 +127,9 @@ class Clip:
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (frame for _, frame in self._pick(range(len(self))))
+        return (frame for _, frame in self.chosen(range(len(self))))
 
-    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield `(number, frame)` for each of `numbers`, which are sorted and differ."""
         raise NotImplementedError
 
@@ -144,7 +144,7 @@ class Clip:
                 raise IndexError(f"{self.path}: has {len(self)} frames, so no frame {index}")
             slots[index].append(slot)
         frames = np.empty((sum(map(len, slots.values())), *self.size, 3), np.uint8)
-        for number, frame in self._pick(sorted(slots)):
+        for number, frame in self.chosen(sorted(slots)):
             frames[slots[number]] = frame
         return frames  # (N, H, W, 3)
 
@@ -163,7 +163,7 @@ class FolderClip(Clip):
     def __len__(self) -> int:
         return len(self._names)
 
-    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         for number in numbers:
             file = self.path / self._names[number]
             frame = read_image(file)
@@ -207,7 +207,7 @@ class StripClip(Clip):
     def __len__(self) -> int:
         return self._strip.shape[1] // self.size[1]
 
-    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         width = self.size[1]
         for number in numbers:
             yield number, self._strip[:, number * width : (number + 1) * width].copy()
@@ -240,7 +240,7 @@ class VideoClip(Clip):
         if count != len(self):
             raise self._damaged(f"only {count} of its {len(self)} frames can be decoded")
 
-    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Seek where the index allows it, and decode from the start whatever seeking did not find."""
         convert, missing = self._converter(), set(numbers)
         if self._index.pts is not None:

@@ -64,11 +64,11 @@ class SteadyClip(Clip):
     def __iter__(self) -> Iterator[np.ndarray]:
         return shown(self._clip, self._shown)
 
-    def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         wanted: dict[int, list[int]] = {}
         for number in numbers:
             wanted.setdefault(int(self._shown[number]), []).append(number)
-        for original, frame in self._clip._pick(sorted(wanted)):
+        for original, frame in self._clip.chosen(sorted(wanted)):
             for number in wanted[original]:
                 yield number, frame
 
