@@ -20,6 +20,7 @@ from media.clips import open_clip
 from media.pictures import fit
 from media.writer import VideoWriter
 from tests.clips import write_clip, write_dataset
+from tests.media_files import encode_lossless
 from tests.small import error_of
 
 SCRIPT = Path(prepare.__file__)
@@ -29,9 +30,12 @@ def write_video(path: Path, frames: int = 5, width: int = 48, height: int = 32, 
     """Frames of noise that move down, lossless."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = np.random.default_rng(len(path.name)).integers(0, 256, (height, width, 3), np.uint8)
-    with VideoWriter(path, fps, lossless=path.suffix == ".mp4") as writer:
-        for number in range(frames):
-            writer.write(np.roll(picture, number, axis=0))
+    moved = [np.roll(picture, number, axis=0) for number in range(frames)]
+    if path.suffix == ".mp4":
+        return encode_lossless(path, moved, fps)
+    with VideoWriter(path, fps) as writer:
+        for frame in moved:
+            writer.write(frame)
     return path
 
 

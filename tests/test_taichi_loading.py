@@ -17,7 +17,7 @@ import pytest
 from data import cutting
 from frames_dataset import identity
 from media.clips import open_clip
-from media.writer import VideoWriter
+from tests.media_files import encode_lossless
 from tests.small import error_of
 
 FOLDER = Path(__file__).parents[1] / "data" / "taichi-loading"
@@ -50,10 +50,7 @@ def coded(number: int, width: int = 64, height: int = 32) -> np.ndarray:
 
 def write_video(path: Path, frames: int = 50, fps: float = 25, scale: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(path, fps, lossless=True) as writer:
-        for number in range(frames):
-            writer.write(coded(number, 64 * scale, 32 * scale))
-    return path
+    return encode_lossless(path, (coded(number, 64 * scale, 32 * scale) for number in range(frames)), fps)
 
 
 def write_list(folder: Path, *lines: str, header: str = HEADER) -> Path:
