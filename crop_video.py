@@ -9,9 +9,7 @@
 Crops keep the sound. The commands are for a POSIX shell, and name the ffmpeg of the package imageio-ffmpeg
 where none is on the PATH. A video of variable frame rate gets a constant one.
 
-Faces are found by the package face-alignment where it is installed (as in the published script), else by the
-trained cascade that comes with scikit-image, which sees frontal faces from an eighth of the frame's shorter
-side on.
+Faces are found by YuNet, a small network whose weights lie in faces/.
 """
 
 from __future__ import annotations
@@ -21,11 +19,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from faces.boxes import crop_box
-from faces.choose import long_tracks, lost_frames, whole_track
-from faces.crops import ffmpeg_command, ffmpeg_program, write_crops
-from faces.detectors import load_detector
-from faces.tracks import find_tracks
 from media.clips import Clip, StripClip, VideoClip, open_clip
 from media.rates import fps_option, steady
 from utils.errors import UserError
@@ -68,12 +61,7 @@ class CropVideoOptions:
         type=float,
     )
     min_frames: int = option(150, "shorter crops are dropped (default: 150)", type=int)
-    detector: str | None = option(
-        None,
-        "default: face-alignment if that package is installed, else scikit-image's cascade",
-        choices=["face-alignment", "cascade"],
-    )
-    cpu: bool = option(False, "run face-alignment on the CPU even if there is a GPU")
+    cpu: bool = option(False, "as in the published script; faces are always found on the CPU")
 
 
 def parse(argv: list[str] | None) -> CropVideoOptions:
@@ -88,13 +76,20 @@ def parse(argv: list[str] | None) -> CropVideoOptions:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
+    # Here, so that --help and a mistyped option answer at once, without PyTorch.
+    from faces.boxes import crop_box
+    from faces.choose import long_tracks, lost_frames, whole_track
+    from faces.crops import ffmpeg_command, ffmpeg_program, write_crops
+    from faces.tracks import find_tracks
+    from faces.yunet import FaceDetector
+
     original = open_clip(options.inp, fps=options.fps)
     check_output(options.out, original)
     clip = steady(original)
     ffmpeg = ffmpeg_program() if options.out is None else ""
 
     # Follow the faces.
-    detect = load_detector(options.detector, "cpu" if options.cpu else None)
+    detect = FaceDetector()
     if options.whole:
         tracks = [whole_track(clip, detect)]
     else:

@@ -44,7 +44,9 @@ def parse(argv: list[str] | None) -> DemoOptions:
     for problem, is_so in contradictions(options).items():
         if is_so:
             parser.error(problem)
-    return replace(options, device="cpu") if parsed.cpu else options
+    if parsed.cpu:
+        options = replace(options, device="cpu")
+    return options.resolved()
 
 
 def contradictions(options: DemoOptions) -> dict[str, bool]:
@@ -79,6 +81,11 @@ def contradictions(options: DemoOptions) -> dict[str, bool]:
         "--preview shows what is cut: it needs --crop, --crop_source or --crop_driving": (
             options.preview is not None and not cuts_source and options.crop_driving is None
         ),
+        "--absolute and --relative exclude each other": options.absolute and options.relative,
+        "--strength needs --relative, or --paste_back without --absolute": (
+            options.strength != 1 and not options.resolved().relative
+        ),
+        "--max_side must be 0 or at least 16": options.max_side != 0 and options.max_side < 16,
         "--batch_size must be at least 1": options.batch_size < 1,
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faces.align import Face, look_closely, lies_sideways
+from faces.align import Face, look_closely
 from faces.boxes import iou
 from faces.options import Box
 from faces.regions import Region
@@ -84,12 +84,11 @@ def steady_region(clip: Clip, track: Track, detect: FaceDetector, aspect: float)
     looks = [
         look_closely(frame, by_number[number], detect) for number, frame in clip.chosen(sorted(by_number))
     ]
-    regions = [
-        region_of(face, box, aspect) for face, box in zip(looks, by_number.values(), strict=True)
-    ]
+    regions = [region_of(face, box, aspect) for face, box in zip(looks, by_number.values(), strict=True)]
     # One scale and one angle, and the way that its middle makes along both sides.
     width, height, angle = (
-        float(np.median([getattr(region, name) for region in regions])) for name in ("width", "height", "angle")
+        float(np.median([getattr(region, name) for region in regions]))
+        for name in ("width", "height", "angle")
     )
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     offset = np.mean([[region.x, region.y] for region in regions], axis=0)
@@ -154,8 +153,8 @@ def whole_track(clip: Clip, detect: FaceDetector) -> Track:
 def no_face(clip: Clip) -> UserError:
     where = "it" if isinstance(clip, StripClip) else f"its {len(clip)} frames"
     return UserError(
-        f"{clip.path}: no face was found in {where}; faces must look at the camera and be at least a sixtieth of "
-        "the frame's longer side"
+        f"{clip.path}: no face was found in {where}; it must be at least a sixtieth "
+        "of the frame's longer side"
     )
 
 
@@ -225,7 +224,7 @@ def shaped(box: Sequence[float] | np.ndarray, aspect: float, growth: float = 0) 
 
 
 def centred_window(face: np.ndarray, size: Size, aspect: float) -> Region:
-    """Return the largest region of a model's shape in a picture of `size`, as near to a face (4,) as it gets."""
+    """Return the largest region of a model's shape in a picture of `size`, near to a face (4,)."""
     height = min(size[0], size[1] / aspect)
     width, height = round(height * aspect), round(height)
     left = min(max(0, round((face[0] + face[2] - width) / 2)), size[1] - width)

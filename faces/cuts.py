@@ -38,7 +38,7 @@ FITTING_LOOKS = 5  # frames of a driving video in which --fit crop looks for a f
 
 
 class Cuts(NamedTuple):
-    """What to cut: regions of a model's shape, around the `faces` (F, 4) that were found; none to cut nothing.
+    """What to cut: regions of a model's shape around the `faces` (F, 4) that were found, or none.
 
     `present` (T,): which frames of a video show the face, if that is known.
     """

@@ -20,8 +20,8 @@ def box_option(text: str) -> Box:
         box = ()
     if len(box) not in (4, 5):
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not four whole numbers: left, top, right, bottom, like 40,0,296,256; a fifth turns it "
-            "by degrees"
+            f"'{text}' is not four whole numbers: left, top, right, bottom, like 40,0,296,256; a fifth may "
+            "turn it by degrees"
         )
     left, top, right, bottom = box[:4]
     if right - left < MIN_SIDE or bottom - top < MIN_SIDE:
@@ -45,7 +45,7 @@ class CropOptions:
     crop: bool = option(False, "find the face in source and driving video, and cut around it")
     crop_source: Box | None = option(
         None,
-        "cut this box out of the source: left, top, right, bottom in pixels; a fifth number turns it by degrees",
+        "cut this box out of the source: left, top, right, bottom in pixels; a fifth number turns it",
         type=box_option,
         metavar="L,T,R,B",
     )

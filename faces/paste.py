@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faces.regions import Region, put_back
+from faces.regions import Region, cut_out, put_back
 from media.pictures import Size
 
 FEATHER = 0.1  # width of the soft border, as a share of the region's side
+CALM = 0.2  # width of the border in which movement fades, likewise
 SHARPNESS = 8  # of the border between two regions that overlap
 
 
@@ -25,33 +26,52 @@ class Place(NamedTuple):
     rows: slice
     columns: slice
     share: np.ndarray  # (rows, columns, 1) in [0, 1]
+    still: np.ndarray  # (rows, columns, 1) in [0, 1], how much of its movement the border takes
 
 
 class Paster:
     """Puts pieces into pictures of one size, each at its region, with soft borders.
 
     `size`: (H, W). Where a region ends at the picture's edge or beyond, its border there is not soft. Where
-    regions overlap, each pixel belongs to the one in which it lies deeper.
+    regions overlap, each pixel belongs to the one in which it lies deeper. `picture` (H, W, 3) is the one
+    that pieces of (N, M) were cut from: what cutting and putting back lost of it comes back where nothing
+    moves.
     """
 
-    def __init__(self, size: Size, regions: Sequence[Region]):
+    def __init__(
+        self, size: Size, regions: Sequence[Region], picture: np.ndarray | None = None, piece: Size = (0, 0)
+    ):
         self.size, self.regions = size, list(regions)
         self.places = [self._place(number) for number in range(len(self.regions))]
+        self.lost: list[np.ndarray | float] = [0.0] * len(self.regions)
+        if picture is not None:
+            self.lost = [
+                place.still
+                * (
+                    picture[place.rows, place.columns].astype(np.float32)
+                    - self._seen(cut_out(picture, region, piece), region, place)
+                )
+                for region, place in zip(self.regions, self.places, strict=True)
+            ]
 
     def paste(self, picture: np.ndarray, pieces: Sequence[np.ndarray]) -> np.ndarray:
-        """Copy `picture` (H, W, 3) and lay `pieces` (N, M, 3) into it; outside the regions nothing changes."""
+        """Lay `pieces` (N, M, 3) into a copy of `picture` (H, W, 3); outside the regions nothing changes."""
         result = picture.copy()
-        for region, place, piece in zip(self.regions, self.places, pieces, strict=True):
-            left, top = place.box[:2]
-            whole = put_back(piece, region, place.box)  # (h, w, 3)
-            seen = whole[
-                place.rows.start - top : place.rows.stop - top,
-                place.columns.start - left : place.columns.stop - left,
-            ]
+        for region, place, piece, lost in zip(self.regions, self.places, pieces, self.lost, strict=True):
             under = result[place.rows, place.columns].astype(np.float32)
-            mixed = np.rint(under + place.share * (seen - under))
+            seen = self._seen(piece, region, place) + lost
+            mixed = np.rint(under + place.share * (seen - under)).clip(0, 255)
             result[place.rows, place.columns] = mixed.astype(np.uint8)
         return result
+
+    @staticmethod
+    def _seen(piece: np.ndarray, region: Region, place: Place) -> np.ndarray:
+        """Return the pixels of a piece at its place, as far as they lie in the picture."""
+        left, top = place.box[:2]
+        return put_back(piece, region, place.box)[
+            place.rows.start - top : place.rows.stop - top,
+            place.columns.start - left : place.columns.stop - left,
+        ]
 
     def _place(self, number: int) -> Place:
         """The place of a piece, where the earlier ones lie below it.
@@ -69,21 +89,42 @@ class Paster:
         weights *= covered / np.maximum(weights.sum(axis=0), 1e-300)
         left_over = 1 - weights[number + 1 :].sum(axis=0)
         share = (weights[number] / np.maximum(left_over, 1e-6)).clip(0, 1).astype(np.float32)
-        return Place(box, rows, columns, share[..., None])
+        distances, _ = sides(self.regions[number], self.size, rows, columns)
+        still = 1 - smoothstep(distances / CALM).astype(np.float32)
+        return Place(box, rows, columns, share[..., None], still[..., None])
 
 
 def border(region: Region, size: Size, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-    """How solid a region is at pixels of a picture of `size`, and how deep in it they lie: (rows, columns) each.
+    """Return how solid a region is at pixels of a picture of `size`, and how deep in it they lie.
 
-    Both are 0 at its sides and outside. The depth is 1 in the middle; what is solid is 1 except near sides that
-    lie within the picture.
+    Both are (rows, columns), and 0 at its sides and outside. The depth is 1 in the middle. What is solid is 1
+    except near sides that lie within the picture.
     """
+    inner, nearest = sides(region, size, rows, columns)
+    return (nearest > 0) * smoothstep(inner / FEATHER), (2 * nearest).clip(0)
+
+
+def sides(region: Region, size: Size, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far pixels are from the nearest side within the picture, and from any, as shares."""
     across, down = region.places(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop))
     u, v = across / region.width, down / region.height  # in [0, 1] inside
-    # Distances from left, top, right and bottom, as shares.
-    distances = np.stack([u, v, 1 - u, 1 - v])  # (4, rows, columns)
-    middles = (region.corners[[3, 0, 1, 2]] + region.corners) / 2  # of the four sides
-    outside = ((middles < 1) | (middles > np.array(size[::-1]) - 1)).any(axis=1)
-    t = (np.where(outside[:, None, None], 1, distances / FEATHER)).min(axis=0).clip(0, 1)
-    inside = (distances > 0).all(axis=0)
-    return inside * t * t * (3 - 2 * t), (2 * distances.min(axis=0)).clip(0)
+    distances = np.stack([u, v, 1 - u, 1 - v])  # (4, rows, columns), from left, top, right and bottom
+    inner = np.where(region.inner_sides(size)[:, None, None], distances, 1)
+    return inner.min(axis=0), distances.min(axis=0)
+
+
+def smoothstep(values: np.ndarray) -> np.ndarray:
+    """Rise from 0 at 0 to 1 at 1, level at both ends."""
+    t = values.clip(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def calm_border(sides: np.ndarray, size: Size) -> np.ndarray:
+    """Return how much movement is left at each pixel of a piece of `size`: 1, but less near the `sides` (4,).
+
+    float32 (height, width). `sides`: whether it is near left, top, right and bottom, as of `inner_sides`.
+    """
+    v, u = ((np.arange(length) + 0.5) / length for length in size)
+    left, top, right, bottom = (np.where(side, 1.0, np.inf) for side in sides)
+    across, down = np.minimum(u * left, (1 - u) * right), np.minimum(v * top, (1 - v) * bottom)
+    return smoothstep(np.minimum(down[:, None], across[None]) / CALM).astype(np.float32)

@@ -59,6 +59,17 @@ class Region(NamedTuple):
         )
         return Region(x, y, self.width * shrink, self.height * shrink, self.angle)
 
+    def inner_sides(self, size: Size) -> np.ndarray:
+        """Return which of the sides left, top, right and bottom lie within a picture: (4,)."""
+        corners = self.corners
+        middles = (corners[[3, 0, 1, 2]] + corners) / 2  # (4, 2)
+        return ((middles >= 1) & (middles <= np.array(size[::-1]) - 1)).all(axis=1)
+
+    def scaled(self, factor: float) -> Region:
+        """Return the same region of a picture that is `factor` times as large."""
+        x, y, width, height = (factor * value for value in self[:4])
+        return Region(x, y, width, height, self.angle)
+
     def point(self, offset: np.ndarray) -> np.ndarray:
         """The point (2,) of the picture at an offset from the middle, across and down the region."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
@@ -94,7 +105,7 @@ def turned(picture: np.ndarray, region: Region, size: Size) -> np.ndarray:
 
 
 def put_back(piece: np.ndarray, region: Region, box: tuple[int, int, int, int]) -> np.ndarray:
-    """What a piece, which fills the region, looks like in the upright box around it: the pixels of that box."""
+    """Return the pixels of the upright box around a region that a piece fills."""
     left, top, right, bottom = box
     piece = fit(piece, (round(region.height), round(region.width)), "stretch")
     if not region.angle:

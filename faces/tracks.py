@@ -1,7 +1,7 @@
 """Follow faces through a video: which boxes belong to one face, and where it is in between.
 
-Faces are looked for a few times a second. Shapes: `F` faces in a frame, `N` frames in which a face was found. A
-box is left, top, right, bottom in pixels of the upright frame.
+Faces are looked for a few times a second. Shapes: `F` faces in a frame, `N` frames in which a face was found.
+A box is left, top, right, bottom in pixels of the upright frame.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def start_track(number: int, box: np.ndarray, near: list[Track], min_iou: float)
 def frames_with(track: Track, clip: Clip, detect: FaceDetector) -> np.ndarray:
     """Return which frames of a video show the face of a track, (T,), though it may be unseen for a look.
 
-    A face that one look missed, between two that saw it, has turned or blinked. Where it is gone for longer, or at
-    an end of the video, the frames next to those that show it are looked at one by one.
+    A face that one look missed, between two that saw it, has turned or blinked. Where it is gone for longer,
+    or at an end of the video, the frames next to those that show it are looked at one by one.
     """
     looks = np.array(looks_at(clip))
     seen = np.isin(looks, track.numbers)

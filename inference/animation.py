@@ -10,13 +10,13 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from faces.crops import cut_out
-from faces.options import Corners
+from faces.regions import Region, cut_out
 from inference.animator import Animator, pick
 from inference.motion import Record, load_motion, smooth
 from inference.networks import InferenceNetworks
@@ -24,6 +24,7 @@ from inference.options import DemoOptions
 from media.clips import Clip
 from media.decoding import DEFAULT_FPS
 from media.pictures import Size, fit
+from media.rates import shown
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.util import Keypoints
@@ -42,36 +43,39 @@ FRAMES_BEHIND = 4  # that wait for the encoder
 class SourcePictures:
     """The pictures to animate, one for each face of a source.
 
-    `pictures`: (H, W, 3) uint8. `large`: the same as (N, M, 3), for results of that size. `paste` makes a
-    frame of the result of the animated pictures; without it there is one picture, which is the frame.
+    `pictures`: (H, W, 3) uint8. `large`: the same as (N, M, 3), for results of that size. `movements`:
+    float32 (H, W) in [0, 1] each, how much of the motion is kept. `paste` makes a frame of the result of the
+    animated pictures; without it there is one picture, which is the frame.
     """
 
     pictures: Sequence[np.ndarray]
     large: Sequence[np.ndarray] | None = None
+    movements: Sequence[np.ndarray] | None = None
     paste: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
 
 
 def cut_source(
-    picture: np.ndarray, boxes: Sequence[Corners], sizes: tuple[Size, Size | None], how: str
+    picture: np.ndarray, regions: Sequence[Region], sizes: tuple[Size, Size | None], how: str
 ) -> SourcePictures:
-    """Cut the `boxes` out of a picture or, where there are none, take all of it.
+    """Cut the `regions` out of a picture or, where there are none, take all of it.
 
     `sizes`: the model's, and a larger one for the result. `how`: as of `fit`, for a whole picture.
     """
 
     def cut(size: Size) -> list[np.ndarray]:
-        return [cut_out(picture, box, size) for box in boxes] or [fit(picture, size, how)]
+        return [cut_out(picture, region, size) for region in regions] or [fit(picture, size, how)]
 
     size, large = sizes
     return SourcePictures(cut(size), None if large is None else cut(large))
 
 
-def transfer(relative: bool, adapt_scale: bool) -> dict[str, bool]:
+def transfer(relative: bool, adapt_scale: bool, strength: float = 1.0) -> dict[str, Any]:
     """Return the arguments of `normalize_kp`, as in the published demo."""
     return {
         "use_relative_movement": relative,
         "use_relative_jacobian": relative,
         "adapt_movement_scale": adapt_scale,
+        "strength": strength,
     }
 
 
@@ -80,45 +84,90 @@ def make_animators(
 ) -> list[Animator]:
     """Encode each picture once."""
     device = next(networks[0].parameters()).device
-    large = source.large or itertools.repeat(None)
+    nothing = [None] * len(source.pictures)
+    rows = zip(source.pictures, source.large or nothing, source.movements or nothing, strict=True)
     return [
         Animator(
             *networks,
             to_tensor(picture).unsqueeze(0).to(device),
-            transfer(options.relative, options.adapt_scale),
+            transfer(options.relative, options.adapt_scale, options.strength),
             batch_size=options.batch_size,
             precision=options.precision,
             large=None if larger is None else to_tensor(larger).unsqueeze(0).to(device),
+            movement=None if movement is None else torch.from_numpy(movement)[None, None].to(device),
         )
-        for picture, larger in zip(source.pictures, large)  # noqa: B905 - without large ones there is no end
+        for picture, larger, movement in rows
     ]
 
 
 # ---- What moves it -------------------------------------------------------------
 
 
-class FittedClip:
-    """The frames of a clip in the model's size, (3, H, W) in [0, 1]; each loop reads them anew.
+class Timeline(NamedTuple):
+    """Which frames of a driving video move something, and which of these is shown when.
 
-    `box` is cut out of each frame; without one, `how` says how all of it gets that size.
+    `numbers` (P,): their sorted numbers in the video. `shown` (T,): for each frame of the result a place in
+    `numbers`, in order. `start`: the number of the frame with which the result begins.
     """
 
-    def __init__(self, clip: Clip, size: Size, how: str, box: Corners | None = None):
-        self.clip, self.size, self.how, self.box = clip, size, how, box
+    numbers: np.ndarray
+    shown: np.ndarray
+    start: int = 0
+
+    @classmethod
+    def whole(cls, length: int) -> Timeline:
+        return cls(np.arange(length), np.arange(length))
+
+    @classmethod
+    def of_face(cls, present: np.ndarray, cut: bool) -> Timeline:
+        """Hold the last pose where the face is not `present` (T,), and the first one before it.
+
+        `cut` leaves out what comes before the first and after the last frame with the face.
+        """
+        numbers = np.flatnonzero(present)
+        shown = (np.cumsum(present) - 1).clip(0)
+        if not cut:
+            return cls(numbers, shown)
+        return cls(numbers, shown[numbers[0] : numbers[-1] + 1], int(numbers[0]))
+
+    def place_of(self, number: int) -> int:
+        """Return the place of the frame that stands for frame `number` of the video."""
+        return int(np.abs(self.numbers - number).argmin())
+
+
+class FittedClip:
+    """The frames of a clip that move something, (3, H, W) in [0, 1]; each loop reads them anew.
+
+    `region` is cut out of each frame; without one, `how` says how all of it gets `size`. `timeline` tells
+    which frames these are.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        size: Size,
+        how: str,
+        region: Region | None = None,
+        timeline: Timeline | None = None,
+    ):
+        self.clip, self.size, self.how, self.region = clip, size, how, region
+        self.timeline = timeline or Timeline.whole(len(clip))
         self.fps = clip.fps
 
     def __len__(self) -> int:
-        return len(self.clip)
+        return len(self.timeline.numbers)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return map(self._fitted, self.clip)
+        if len(self) == len(self.clip):
+            return map(self._fitted, self.clip)
+        return (self._fitted(frame) for _, frame in self.clip.chosen(self.timeline.numbers.tolist()))
 
-    def __getitem__(self, number: int) -> Tensor:
-        return self._fitted(self.clip.read([number])[0])
+    def __getitem__(self, place: int) -> Tensor:
+        return self._fitted(self.clip.read([self.timeline.numbers[place]])[0])
 
     def _fitted(self, frame: np.ndarray) -> Tensor:
-        if self.box is not None:
-            return to_tensor(cut_out(frame, self.box, self.size))
+        if self.region is not None:
+            return to_tensor(cut_out(frame, self.region, self.size))
         return to_tensor(fit(frame, self.size, self.how))
 
 
@@ -131,6 +180,7 @@ class KnownMotion:
 
     keypoints: Sequence[Keypoints]
     fps: float
+    timeline: Timeline
     frames: Iterable[Tensor] | None = None
 
     @classmethod
@@ -138,7 +188,7 @@ class KnownMotion:
         """Read a motion file of the model with a fingerprint. Raises `MediaError`."""
         motion = load_motion(path, fingerprint)
         frames = range(len(motion.keypoints["value"]))
-        return cls([pick(motion.keypoints, i) for i in frames], motion.rate)
+        return cls([pick(motion.keypoints, i) for i in frames], motion.rate, Timeline.whole(len(frames)))
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -182,8 +232,10 @@ def analyse(
     if cancelled():
         raise Cancelled
     frames = driving if options.side_by_side else None
-    rate = driving.fps if isinstance(driving, FittedClip) else DEFAULT_FPS
-    return KnownMotion(keypoints.first(keypoints.length), rate, frames)
+    found_poses = keypoints.first(keypoints.length)
+    if isinstance(driving, FittedClip):
+        return KnownMotion(found_poses, driving.fps, driving.timeline, frames)
+    return KnownMotion(found_poses, DEFAULT_FPS, Timeline.whole(len(found_poses)), frames)
 
 
 # ---- The loop ------------------------------------------------------------------
@@ -213,18 +265,19 @@ def choose_reference(
     forward and backward from there. As each frame depends on the source and the reference alone, going
     through them in their order gives the same pictures and needs none in memory.
     """
-    number = options.best_frame
     if not options.measured_elsewhere:
         return Reference(), driving
+    timeline = driving.timeline
+    place = None if options.best_frame is None else timeline.place_of(options.best_frame)
     if isinstance(driving, FittedClip):
-        if number is not None and options.smooth is None:
-            return Reference(number, animator.find(driving[number])), driving
+        if place is not None and options.smooth is None:
+            return Reference(options.best_frame, animator.find(driving[place])), driving
         driving = analyse(animator, driving, options, show, cancelled)
     known = ({"kp_driving": kp} for kp in driving.keypoints)
-    poses = [item["kp_driving"] for item in smoothed(known, driving.fps, options.smooth)]
-    if number is None:
-        number = min(range(len(poses)), key=lambda i: animator.pose_distance(poses[i]))
-    return Reference(number, poses[number]), driving
+    poses = [item["kp_driving"] for item in smoothed(known, driving.fps, options.smooth, timeline.numbers)]
+    if place is None:
+        place = min(range(len(poses)), key=lambda i: animator.pose_distance(poses[i]))
+    return Reference(int(timeline.numbers[place]), poses[place]), driving
 
 
 def animate(
@@ -234,15 +287,17 @@ def animate(
     rate: float = DEFAULT_FPS,
     strength: float | None = None,
     record: Record | None = None,
+    numbers: Iterable[int] | None = None,
 ) -> Generator[tuple[dict, ...]]:
     """Yield the results of all animators for each driving frame, whose keypoints are found once.
 
-    `rate`: frames a second, and `strength` of smoothing. `record` gets the keypoints as they are found.
+    `rate`: frames a second, and `strength` of smoothing, over the `numbers` of the frames. `record` gets the
+    keypoints as they are found.
     """
     with detect(animators[0], driving) as found:
         if record is not None:
             found = recorded(found, record)
-        streams = itertools.tee(smoothed(found, rate, strength), len(animators))
+        streams = itertools.tee(smoothed(found, rate, strength, numbers), len(animators))
         moved = zip(animators, streams, strict=True)
         yield from zip(*(animator.generate(stream, reference) for animator, stream in moved), strict=True)
 
@@ -254,13 +309,16 @@ def recorded(detected: Iterable[dict], record: Record) -> Iterator[dict]:
         yield item
 
 
-def smoothed(detected: Iterator[dict], rate: float, strength: float | None) -> Iterator[dict]:
+def smoothed(
+    detected: Iterator[dict], rate: float, strength: float | None, numbers: Iterable[int] | None = None
+) -> Iterator[dict]:
     """Pass items through with smooth keypoints, holding a few; without a strength as they are."""
     if strength is None:
         yield from detected
         return
     items, coming = itertools.tee(detected)
-    for item, kp in zip(items, smooth((item["kp_driving"] for item in coming), rate, strength), strict=True):
+    keypoints = (item["kp_driving"] for item in coming)
+    for item, kp in zip(items, smooth(keypoints, rate, strength, numbers), strict=True):
         yield item | {"kp_driving": kp}
 
 
@@ -302,21 +360,24 @@ def write_animation(
     `Cancelled` if no frame was written.
     """
     reference, driving = choose_reference(animators[0], driving, options, show, cancelled)
-    record, done = Record(), 0
-    results = animate(animators, driving, reference.keypoints, driving.fps, options.smooth, record)
+    record, done, timeline = Record(), 0, driving.timeline
+    results = animate(
+        animators, driving, reference.keypoints, driving.fps, options.smooth, record, timeline.numbers
+    )
     with (
-        show(what, len(driving)) as progress,
+        show(what, len(timeline.shown)) as progress,
         behind(writer.write, FRAMES_BEHIND) as write,
         contextlib.closing(results),  # which ends the thread that reads
     ):
-        for outs in until(cancelled, results):
+        for outs in until(cancelled, shown(results, timeline.shown)):
             write(result_frame(outs, source, options.side_by_side))
             progress.advance(1)
             done += 1
     if done == 0:
         raise Cancelled
     writer.finish()
-    return Written(done, reference.number, record.first(done))
+    keypoints = record.first(record.length)
+    return Written(done, reference.number, [keypoints[place] for place in timeline.shown[:done]])
 
 
 def result_frame(outs: Sequence[dict], source: SourcePictures, side_by_side: bool) -> np.ndarray:

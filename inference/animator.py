@@ -35,6 +35,7 @@ def normalize_kp(
     adapt_movement_scale: bool = False,
     use_relative_movement: bool = False,
     use_relative_jacobian: bool = False,
+    strength: float = 1.0,
 ) -> Keypoints:
     """Return the keypoints that the source takes on for a driving frame (paper Sec. 3.4).
 
@@ -44,6 +45,10 @@ def normalize_kp(
     objects' sizes, the square roots of the areas of their keypoints' convex hulls (1 where keypoints lie on a
     line and have no area).
 
+    `strength` multiplies the movement. Of Jacobians it multiplies the difference of their change to the
+    identity: 1 + strength (J_driving J_initial⁻¹ - 1), which is exact at 0 and 1 and, unlike a power, always
+    real.
+
     Batch sizes are B or 1; the result has batch size B.
     """
     if not use_relative_movement:
@@ -51,10 +56,12 @@ def normalize_kp(
     movement = kp_driving["value"] - kp_driving_initial["value"]  # (B, K, 2)
     if adapt_movement_scale:
         movement = movement * size_ratio(kp_source["value"], kp_driving_initial["value"])
-    kp_new = dict(kp_driving) | {"value": kp_source["value"] + movement}
+    kp_new = dict(kp_driving) | {"value": kp_source["value"] + strength * movement}
     if use_relative_jacobian and "jacobian" in kp_driving:
         with full_precision(like=movement):
             change = kp_driving["jacobian"] @ inverse_2x2(kp_driving_initial["jacobian"]).to(movement.dtype)
+            if strength != 1:
+                change = torch.lerp(torch.eye(2).to(change), change, strength)
             kp_new["jacobian"] = change @ kp_source["jacobian"]  # (B, K, 2, 2)
     return kp_new
 
@@ -96,7 +103,8 @@ class Animator:
     `normalization_params`: arguments of `normalize_kp`; None drives with the frames' own keypoints, as
     reconstruction does. `batch_size`: driving frames that go through the networks together. `precision`:
     "fp32", "bf16" or "fp16"; networks in fast form have their own. `large`: the source as (1, 3, N, M), for
-    predictions of that size.
+    predictions of that size. `movement`: (1, 1, H, W) in [0, 1], how much of the motion is kept at each
+    place.
     """
 
     def __init__(
@@ -108,10 +116,11 @@ class Animator:
         batch_size: int = 1,
         precision: str = "fp32",
         large: Tensor | None = None,
+        movement: Tensor | None = None,
     ):
         self.generator, self.kp_detector = generator.eval(), kp_detector.eval()
         self.source, self.normalization_params = source, normalization_params
-        self.batch_size = batch_size
+        self.batch_size, self.movement = batch_size, movement
         self.precision = "fp32" if in_fast_form(generator) else precision
         with torch.inference_mode(), autocast(source.device, self.precision):
             if large is None:
@@ -180,7 +189,9 @@ class Animator:
             if self.normalization_params is not None and initial is not None:
                 kp = normalize_kp(self.kp_source, kp_driving, initial, **self.normalization_params)
                 out["kp_norm"] = kp
-            out |= self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
+            out |= self.generator.generate(
+                self.encoding, kp, self.kp_source, deformed=deformed, movement=self.movement
+            )
         check_finite(*kp.values(), out["prediction"])
         return [item | pick(out, i) for i, item in enumerate(batch)]
 

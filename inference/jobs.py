@@ -20,15 +20,16 @@ from typing import NamedTuple
 import numpy as np
 
 from faces.cuts import Cuts, cuts_of_driving, cuts_of_source, preview_of
-from faces.detectors import FaceDetector, load_detector
-from faces.options import Corners
-from faces.paste import Paster
+from faces.paste import Paster, calm_border
+from faces.regions import Region
+from faces.yunet import FaceDetector
 from inference.animation import (
     Cancelled,
     Driving,
     FittedClip,
     KnownMotion,
     SourcePictures,
+    Timeline,
     Written,
     analyse,
     cut_source,
@@ -40,7 +41,7 @@ from inference.motion import save_motion
 from inference.networks import InferenceNetworks, larger_size
 from inference.options import DemoOptions
 from media.clips import Clip
-from media.pictures import Size, read_image, write_image
+from media.pictures import Size, fit, read_image, write_image
 from media.rates import repeated
 from media.writer import VideoWriter, check_target
 from utils.errors import UserError
@@ -66,8 +67,7 @@ class Job:
 
 def make_job(options: DemoOptions, size: Size, background: Clip | None = None) -> Job:
     """Prepare what the options need beside networks of `size` (H, W). Raises `UserError`."""
-    needs_faces = options.crop or options.fit == "crop"
-    detect = load_detector(None, options.device) if needs_faces else None
+    detect = FaceDetector() if options.crop or options.fit == "crop" else None
     return Job(options, (size, larger_size(size, options.size)), detect, background)
 
 
@@ -77,15 +77,15 @@ def check_best_frame(number: int | None, driving: Clip | Driving, path: Path) ->
         raise UserError(f"--best_frame {number}: {path} has the frames 0 to {len(driving) - 1}")
 
 
-# ---- Boxes -------------------------------------------------------------------
+# ---- Regions -----------------------------------------------------------------
 
 
-class Boxes(NamedTuple):
+class Places(NamedTuple):
     """What will be cut out of each picture and each driving video, and where that goes in the background."""
 
-    sources: Mapping[Path, list[Corners]]
-    drivings: Mapping[Path, Corners | None]
-    background: list[Corners]
+    sources: Mapping[Path, list[Region]]
+    drivings: Mapping[Path, Cuts]
+    background: list[Region]
 
 
 def source_cuts(path: Path, picture: np.ndarray, job: Job) -> Cuts:
@@ -98,21 +98,20 @@ def driving_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
     return cuts_of_driving(clip, job.sizes[0], job.options, job.detect, show)
 
 
-def find_boxes(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress) -> Boxes:
+def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress) -> Places:
     """Find all that will be cut, before anything is computed. Raises `UserError`."""
-    boxes = {path: source_cuts(path, read_image(path), job).boxes for path in sources}
-    background: list[Corners] = []
+    found = {path: source_cuts(path, read_image(path), job).regions for path in sources}
+    background: list[Region] = []
     if job.background is not None:
         clip = job.background
-        background = source_cuts(clip.path, next(iter(clip)), job).boxes
-        most = max(boxes, key=lambda path: len(boxes[path]))
-        if len(background) < len(boxes[most]):
+        background = source_cuts(clip.path, next(iter(clip)), job).regions
+        most = max(found, key=lambda path: len(found[path]))
+        if len(background) < len(found[most]):
             raise UserError(
-                f"--background {clip.path}: has a place for {len(background)} of the {len(boxes[most])} "
+                f"--background {clip.path}: has a place for {len(background)} of the {len(found[most])} "
                 f"faces of {most}; choose one with --face"
             )
-    drivings = {clip.path: next(iter(driving_cuts(clip, job, show).boxes), None) for clip in clips}
-    return Boxes(boxes, drivings, background)
+    return Places(found, {clip.path: driving_cuts(clip, job, show) for clip in clips}, background)
 
 
 def write_preview(
@@ -158,7 +157,7 @@ def write_results(
     pairs: Sequence[DemoPair],
     drivings: Drivings,
     job: Job,
-    boxes: Boxes,
+    places: Places,
     show: ShowProgress,
     cancelled: Callable[[], bool],
 ) -> Iterator[Done]:
@@ -172,15 +171,15 @@ def write_results(
     motions: dict[Path, KnownMotion] = {}
     for path, group in itertools.groupby(pairs, key=lambda pair: pair.source):
         picture = read_image(path)
-        source = source_of(path, picture, job, boxes)
+        source = source_of(path, picture, job, places)
         animators = make_animators(networks, source, job.options)
         for pair in group:
-            driving = motions.get(pair.driving) or driving_of(pair.driving, drivings, job, boxes)
+            driving = motions.get(pair.driving) or driving_of(pair.driving, drivings, job, places)
             if several and isinstance(driving, FittedClip):
                 what = f"motion of {pair.driving.name}"
                 driving = analyse(animators[0], driving, job.options, show, cancelled, what)
                 motions[pair.driving] = driving
-            paste = paster(path, picture, job, boxes, driving.fps)
+            paste = paster(path, picture, job, places, driving.fps)
             with VideoWriter(pair.result, driving.fps, pair.driving if job.options.audio else None) as writer:
                 started = time.monotonic()
                 written = write_animation(
@@ -196,32 +195,51 @@ def write_results(
             yield Done(pair, written, driving.fps, time.monotonic() - started, writer.audio_note)
 
 
-def source_of(path: Path, picture: np.ndarray, job: Job, boxes: Boxes) -> SourcePictures:
+def source_of(path: Path, picture: np.ndarray, job: Job, places: Places) -> SourcePictures:
     """Cut what is animated out of the picture (h, w, 3) that lies at `path`."""
-    return cut_source(picture, boxes.sources[path], job.sizes, job.options.fit)
+    regions = places.sources[path]
+    source = cut_source(picture, regions, job.sizes, job.options.fit)
+    if not job.options.paste_back:
+        return source
+    # What is pasted back must fit what lies around it.
+    inner = [region.inner_sides(picture.shape[:2]) for region in regions]
+    return replace(source, movements=[calm_border(sides, job.sizes[0]) for sides in inner])
 
 
-def driving_of(path: Path, drivings: Drivings, job: Job, boxes: Boxes) -> Driving:
+def driving_of(path: Path, drivings: Drivings, job: Job, places: Places) -> Driving:
     """Return a driving video in the size of the model, or the motion that stands for one."""
     driving = drivings[path]
     if isinstance(driving, KnownMotion):
         return driving
-    return FittedClip(driving, job.sizes[0], job.options.fit, boxes.drivings[driving.path])
+    cuts = places.drivings[driving.path]
+    timeline = None if cuts.present is None else Timeline.of_face(cuts.present, job.options.lost == "cut")
+    return FittedClip(driving, job.sizes[0], job.options.fit, next(iter(cuts.regions), None), timeline)
 
 
-def paster(path: Path, picture: np.ndarray, job: Job, boxes: Boxes, fps: float) -> Paste | None:
+def paster(path: Path, picture: np.ndarray, job: Job, places: Places, fps: float) -> Paste | None:
     """Return what makes frames of a result, at `fps`, of the animated pieces of a picture.
 
     None where a piece is the frame.
     """
     if not job.options.paste_back:
         return None
-    own = boxes.sources[path]
+    own = places.sources[path]
     if job.background is None:
-        return functools.partial(Paster(picture.shape[:2], own).paste, picture)
-    paste = Paster(job.background.size, boxes.background[: len(own)]).paste
+        size, factor = limited(picture.shape[:2], job.options.max_side)
+        picture = fit(picture, size, "stretch")
+        own = [region.scaled(factor) for region in own]
+        return functools.partial(Paster(size, own, picture, job.sizes[1] or job.sizes[0]).paste, picture)
+    size, factor = limited(job.background.size, job.options.max_side)
+    paste = Paster(size, [region.scaled(factor) for region in places.background[: len(own)]]).paste
     frames = repeated(job.background, fps)
-    return lambda pieces: paste(next(frames), pieces)
+    return lambda pieces: paste(fit(next(frames), size, "stretch"), pieces)
+
+
+def limited(size: Size, longest: int) -> tuple[Size, float]:
+    """Return the size of a picture whose longer side is at most `longest` (0: any), and the factor to it."""
+    factor = min(1.0, longest / max(size)) if longest else 1.0
+    height, width = (max(2, round(side * factor / 2) * 2) if factor < 1 else side for side in size)
+    return (height, width), factor
 
 
 # ---- The whole of a command ----------------------------------------------------
@@ -254,7 +272,7 @@ def write_all(
 
         # Whoever gave a picture without a face should not wait for networks.
         clips = [driving for driving in drivings.values() if isinstance(driving, Clip)]
-        boxes = find_boxes(dict.fromkeys(pair.source for pair in pairs), clips, job, show)
+        places = find_places(dict.fromkeys(pair.source for pair in pairs), clips, job, show)
         networks = load()
         if several:
             folder.mkdir(exist_ok=True)
@@ -268,7 +286,7 @@ def write_all(
             return bool(caught)
 
         try:
-            for done in write_results(networks, pairs, drivings, job, boxes, show, cancelled):
+            for done in write_results(networks, pairs, drivings, job, places, show, cancelled):
                 finished += 1
                 path = motion_path(job.options, done.pair.driving)
                 if path is not None and path not in saved:

@@ -28,44 +28,73 @@ from utils.files import atomic_write, regular_file
 
 SIGMA = 0.06  # seconds, of the Gaussian at strength 1
 REACH = 4  # sigmas, beyond which a frame has no weight
+OUTLIER = 0.1  # of half a picture by which keypoints jump, on average, in a frame that is left out
 MIN_CUTOFF = 0.7  # Hz, at rest and at strength 1
 # Hz for each unit of speed: half of the picture, or a Jacobian's own size, in a second.
 BETA = 10.0
 SPEED_CUTOFF = 1.0  # Hz, as in the paper
 
 
-def smooth(keypoints: Iterable[Keypoints], rate: float, strength: float = 1.0) -> Iterator[Keypoints]:
-    """Keypoints of the frames of a video, smoothed without lag: as many as come in.
+def smooth(
+    keypoints: Iterable[Keypoints], rate: float, strength: float = 1.0, numbers: Iterable[int] | None = None
+) -> Iterator[Keypoints]:
+    """Smooth the keypoints of the frames of a video without lag: as many come out as come in.
 
     A straight line is fitted around each frame, with the weights of a Gaussian of `strength` times `SIGMA`
     (local linear regression; Cleveland, *Robust Locally Weighted Regression*, JASA 1979). Away from the ends
     that is a plain Gaussian filter, whose phase is zero; at the ends it follows a steady movement, where a
     filter that repeats or mirrors the first frame would hold it back.
 
-    `rate`: frames a second. A frame comes out when those up to `REACH` sigmas later have come in; no more
-    than these are held.
+    `rate`: frames a second. `numbers` of the frames, where some are left out. A frame comes out when those up
+    to `REACH` sigmas later have come in; no more than these are held.
     """
     sigma = strength * SIGMA * rate  # frames
     reach = math.ceil(REACH * sigma)
-    coming = enumerate(keypoints)
     held: deque[tuple[int, Keypoints]] = deque()
-    for number in itertools.count():
-        held.extend(itertools.islice(coming, number + reach + 1 - (held[-1][0] + 1 if held else 0)))
-        while held and held[0][0] < number - reach:
-            held.popleft()
-        if not held or held[-1][0] < number:
-            return
-        offsets = torch.tensor([float(other - number) for other, _ in held])
-        yield weighted_sum([kp for _, kp in held], line_weights(offsets, sigma))
+    waiting: deque[int] = deque()  # numbers of the frames that still have to come out
+
+    def fitted() -> Keypoints:
+        number = waiting.popleft()
+        near = [frame for frame in held if abs(frame[0] - number) <= reach]
+        near = without_outliers(near)
+        offsets = torch.tensor([float(other - number) for other, _ in near])
+        return weighted_sum([kp for _, kp in near], line_weights(offsets, sigma))
+
+    for number, kp in zip(itertools.count() if numbers is None else numbers, keypoints, strict=False):
+        held.append((number, kp))
+        waiting.append(number)
+        while waiting[0] + reach <= number:
+            while held[0][0] < waiting[0] - reach:
+                held.popleft()
+            yield fitted()
+            if not waiting:
+                break
+    while waiting:
+        yield fitted()
+
+
+def without_outliers(frames: list[tuple[int, Keypoints]]) -> list[tuple[int, Keypoints]]:
+    """Leave out single frames whose keypoints jump away and back, as those of a black frame do."""
+
+    def apart(a: int, b: int) -> float:
+        return (frames[a][1]["value"] - frames[b][1]["value"]).abs().mean().item()
+
+    jumps = {
+        i
+        for i in range(1, len(frames) - 1)
+        if min(apart(i - 1, i), apart(i, i + 1)) > OUTLIER + 4 * apart(i - 1, i + 1)
+    }
+    return [frame for i, frame in enumerate(frames) if i not in jumps]
 
 
 def line_weights(offsets: Tensor, sigma: float) -> Tensor:
-    """What each of the values at `offsets` (N,) adds to the height at 0 of the line fitted to them: (N,)."""
-    if len(offsets) == 1:
-        return torch.ones(1)
-    weights = torch.exp(-0.5 * (offsets / sigma).square())
+    """Return what the values at `offsets` (N,) add to the height at 0 of the line fitted to them: (N,)."""
+    weights = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)).square())
     total, first, second = (float((weights * offsets**power).sum()) for power in range(3))
-    return weights * (second - first * offsets) / (total * second - first**2)
+    determinant = total * second - first**2
+    if determinant < 1e-6 * total**2:  # one frame alone has weight
+        return weights / total
+    return weights * (second - first * offsets) / determinant
 
 
 def weighted_sum(keypoints: Sequence[Keypoints], weights: Tensor) -> Keypoints:

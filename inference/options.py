@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from checkpoints.table import DEFAULT_MODEL, read_table
@@ -12,7 +12,7 @@ from faces.options import CropOptions
 from media.rates import fps_option
 from utils.options import PRECISIONS, option
 
-MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
+MAX_FACTOR = 10  # of movement, and of smoothing, which at 1 holds frames within a quarter of a second
 
 
 def model_help() -> str:
@@ -25,14 +25,15 @@ def png_option(text: str) -> Path:
     return Path(text)
 
 
-def strength_option(text: str) -> float:
+def factor_option(text: str) -> float:
+    """Parse a factor or a strength for argparse."""
     try:
-        strength = float(text)
+        factor = float(text)
     except ValueError:
-        strength = math.nan
-    if not 0 < strength <= MAX_STRENGTH:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0, up to {MAX_STRENGTH}")
-    return strength
+        factor = math.nan
+    if not 0 < factor <= MAX_FACTOR:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0, up to {MAX_FACTOR}")
+    return factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,12 @@ class DemoOptions(CropOptions):
     preview: Path | None = option(
         None, "draw what will be cut into a picture, and stop", type=png_option, metavar="FILE.png"
     )
+    max_side: int = option(
+        1920,
+        "the longer side of a pasted result in pixels, at most; 0: that of the picture (default: 1920)",
+        type=int,
+        metavar="N",
+    )
     size: int | None = option(
         None,
         "the height of the result, which is larger than the model's; the motion is found at the model's",
@@ -110,7 +117,19 @@ class DemoOptions(CropOptions):
     audio: bool = option(False, "carry over the driving video's sound")
 
     # The motion
-    relative: bool = option(False, "move the source as the driving keypoints have moved")
+    relative: bool = option(
+        False, "move the source as the driving keypoints have moved; the default with --paste_back"
+    )
+    absolute: bool = option(False, "with --paste_back: take on the driving keypoints themselves")
+    strength: float = option(
+        1.0, "multiply relative movement (default: 1)", type=factor_option, metavar="FACTOR"
+    )
+    lost: str = option(
+        "hold",
+        "where a driving video does not show the face that --crop found: hold its last pose, or cut such "
+        "frames off at both ends (default: hold)",
+        choices=["hold", "cut"],
+    )
     adapt_scale: bool = option(False, "scale that movement by the ratio of the objects' sizes")
     find_best_frame: bool = option(
         False,
@@ -122,7 +141,7 @@ class DemoOptions(CropOptions):
     smooth: float | None = option(
         None,
         "smooth the motion over time, without lag (1 where no strength is given)",
-        type=strength_option,
+        type=factor_option,
         nargs="?",
         const=1.0,
         metavar="STRENGTH",
@@ -137,6 +156,13 @@ class DemoOptions(CropOptions):
     )
     batch_size: int = option(1, "frames computed together (default: 1)", type=int)
     plain: bool = option(False, "on the CPU, don't turn the networks into their fast form")
+
+    def resolved(self) -> DemoOptions:
+        """Return the options with what --paste_back brings along: only relative movement fits a picture."""
+        if not self.paste_back or self.absolute:
+            return self
+        searched = self.find_best_frame or self.best_frame is None
+        return replace(self, relative=True, adapt_scale=True, find_best_frame=searched)
 
     @property
     def measured_elsewhere(self) -> bool:

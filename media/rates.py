@@ -6,14 +6,18 @@ Shapes: `N` frames of a clip, `M` at the other rate.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from media.clips import Clip
 from media.writer import MAX_FPS, MIN_FPS
 from utils.errors import MediaError
+
+Item = TypeVar("Item")
 
 MAX_RATE = 60.0  # frames per second; a screen recording may have bursts of more
 MAX_REPEATS = 100  # frames made of one, on average; a longer video has wrong times
@@ -79,14 +83,10 @@ def nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
     return np.where(moments - times[after - 1] <= times[after] - moments, after - 1, after)
 
 
-def shown(clip: Clip, numbers: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the frames of a clip by their sorted `numbers`, with repeats, reading it once."""
-    frames, place = enumerate(clip), -1
-    frame = np.empty(0)
-    for number in numbers:
-        while place < number:
-            place, frame = next(frames)
-        yield frame
+def shown(items: Iterable[Item], numbers: np.ndarray) -> Iterator[Item]:
+    """Yield items by their sorted `numbers`, with repeats, going through them once; they may end early."""
+    for times, item in zip(np.bincount(numbers).tolist(), items, strict=False):
+        yield from itertools.repeat(item, times)
 
 
 def repeated(clip: Clip, fps: float) -> Iterator[np.ndarray]:

@@ -23,6 +23,7 @@ from modules.util import (
     UpBlock2d,
     check_size,
     features_at,
+    make_coordinate_grid,
     resize,
     warp,
 )
@@ -119,17 +120,27 @@ class OcclusionAwareGenerator(nn.Module):
         return SourceEncoding(source_image, small, features)
 
     def generate(
-        self, source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints, deformed: bool = True
+        self,
+        source: SourceEncoding,
+        kp_driving: Keypoints,
+        kp_source: Keypoints,
+        deformed: bool = True,
+        movement: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The half that is done for each driving frame; returns what `forward` returns.
 
         A source of batch size 1 serves a batch of driving frames. `deformed=False` leaves out "deformed"
-        where the prediction does not need it, which saves warping an image that nobody looks at.
+        where the prediction does not need it, which saves warping an image that nobody looks at. `movement`
+        (1, 1, ., .) in [0, 1] is how much of the motion is kept at each place: it can be less near a border.
         """
         features, out = source.features, {}
         if self.dense_motion_network is not None:
             out = self.dense_motion_network.motion(source.small, kp_driving, kp_source)
             flow = out.pop("deformation")  # (B, ., ., 2)
+            if movement is not None:
+                flow = settle(flow, movement)
+                if "occlusion_map" in out:
+                    out["occlusion_map"] = reveal(out["occlusion_map"], movement)
             features = occlude(self.deform(features, flow), out.get("occlusion_map"))  # (B, F, h, w)
             if deformed or self.image_skip:
                 out["deformed"] = self.deform_image(source.image, flow)  # (B, C, H, W)
@@ -156,6 +167,19 @@ class OcclusionAwareGenerator(nn.Module):
         for up_block in self.up_blocks:
             features = up_block(features)  # in the end (B, block_expansion, H, W)
         return torch.sigmoid(self.final(features))
+
+
+def settle(flow: Tensor, movement: Tensor) -> Tensor:
+    """Fade a flow (B, h, w, 2) to the identity where `movement` (1, 1, ., .) falls from 1 to 0."""
+    identity = make_coordinate_grid(flow.shape[1:3], like=flow)  # (h, w, 2)
+    weight = resize(movement.to(flow), flow.shape[1:3]).permute(0, 2, 3, 1)  # (1, h, w, 1)
+    return identity + weight * (flow - identity)
+
+
+def reveal(occlusion_map: Tensor, movement: Tensor) -> Tensor:
+    """Fade an occlusion map (B, 1, h, w) to 1, nothing hidden, where `movement` (1, 1, ., .) falls to 0."""
+    weight = resize(movement.to(occlusion_map), occlusion_map.shape[2:])
+    return 1 - weight * (1 - occlusion_map)
 
 
 def occlude(features: Tensor, occlusion_map: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faces.detectors import CascadeDetector, FaceDetector
 from PIL import Image
 from skimage import data
 
@@ -23,7 +24,6 @@ from faces.choose import (
     shaped,
 )
 from faces.crops import cut_out
-from faces.detectors import CascadeDetector, FaceDetector
 from faces.options import box_option, face_option
 from faces.preview import CROP, FACE, preview
 from faces.tracks import Track, link

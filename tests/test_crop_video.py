@@ -13,12 +13,12 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from faces.detectors import CascadeDetector, load_detector
 from PIL import Image
 from skimage import data
 
 from crop_video import main
 from faces.boxes import crop_box, iou
-from faces.detectors import CascadeDetector, load_detector
 from faces.tracks import Track, find_tracks, link
 from media.clips import open_clip
 from media.writer import VideoWriter

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faces.detectors import CascadeDetector
 from PIL import Image
 from skimage import data
 
 import demo
 from faces.choose import GROWTH_OF_STILL, find_faces, shaped
 from faces.crops import cut_out
-from faces.detectors import CascadeDetector
 from media.clips import open_clip
 from media.pictures import fit, read_image, write_image
 from media.writer import VideoWriter

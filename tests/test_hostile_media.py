@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faces.detectors import CascadeDetector
 from PIL import Image
 
-from faces.detectors import CascadeDetector
 from media.clips import open_clip
 from media.pictures import MAX_FILE_BYTES, MAX_STRIP_PIXELS, lay_on_white, read_image, read_image_size
 from tests.media_files import encode, halves, moving

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from faces.detectors import CascadeDetector
 from PIL import Image
 from skimage import data
 
@@ -22,7 +23,6 @@ from data.puppets.identity import Puppet
 from data.puppets.motion import Pose
 from data.puppets.render import render
 from faces.choose import GROWTH_OF_STILL, find_faces, shaped
-from faces.detectors import CascadeDetector
 from media.clips import open_clip
 from media.pictures import read_image
 from tests.demo_files import trained, write_sound
