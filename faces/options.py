@@ -36,8 +36,13 @@ def face_option(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CropOptions:
-    """What to cut. `crop` looks for faces wherever there is no box by hand."""
+    """What to cut; `crop` looks for faces wherever there is no box by hand."""
 
+    fit: str = option(
+        "stretch",
+        "how pictures of another shape get the model's (default: stretch)",
+        choices=["stretch", "crop", "pad"],
+    )
     crop: bool = option(False, "find the face in source and driving video, and cut around it")
     crop_source: Corners | None = option(
         None,
@@ -57,8 +62,4 @@ class CropOptions:
         type=face_option,
         metavar="largest|N|all",
     )
-    fit: str = option(
-        "stretch",
-        "how pictures of another shape get the model's (default: stretch)",
-        choices=["stretch", "crop", "pad"],
-    )
+    paste_back: bool = option(False, "put what was cut out of the source back into it, animated")
