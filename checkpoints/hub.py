@@ -3,8 +3,8 @@
     config, checkpoint = find_model("vox")
 
 `config/checkpoints.yaml` is the table of names. A download goes to a hidden file beside its place, is
-verified and then renamed; a transfer that breaks off is resumed, from another mirror too. `FILE.sha256` beside a
-verified file spares hashing it in every run.
+verified and then renamed; a transfer that breaks off is resumed, from another mirror too. `FILE.sha256`
+beside a verified file spares hashing it in every run.
 """
 
 from __future__ import annotations
