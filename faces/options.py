@@ -40,8 +40,13 @@ def face_option(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CropOptions:
-    """What to cut. `crop` looks for faces wherever there is no box by hand."""
+    """What to cut; `crop` looks for faces wherever there is no box by hand."""
 
+    fit: str = option(
+        "stretch",
+        "how pictures of another shape get the model's (default: stretch)",
+        choices=["stretch", "crop", "pad"],
+    )
     crop: bool = option(False, "find the face in source and driving video, and cut around it")
     crop_source: Box | None = option(
         None,
@@ -61,8 +66,4 @@ class CropOptions:
         type=face_option,
         metavar="largest|N|all",
     )
-    fit: str = option(
-        "stretch",
-        "how pictures of another shape get the model's (default: stretch)",
-        choices=["stretch", "crop", "pad"],
-    )
+    paste_back: bool = option(False, "put what was cut out of the source back into it, animated")

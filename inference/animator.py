@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from modules.fast import in_fast_form
-from modules.generator import OcclusionAwareGenerator
+from modules.generator import OcclusionAwareGenerator, encode_larger
 from modules.keypoint_detector import KPDetector
-from modules.larger import encode_larger
 from modules.util import Keypoints, full_precision, inverse_2x2
 from utils.device import autocast
 from utils.errors import CheckpointError

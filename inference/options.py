@@ -76,46 +76,6 @@ class DemoOptions(CropOptions):
         metavar="FILE.npz",
     )
 
-    # What is written
-    save_motion: Path | None = option(
-        None,
-        "write the motion of the driving video, too; of several, into a folder of that name",
-        type=Path,
-        metavar="FILE.npz",
-    )
-    result_video: Path | None = option(
-        None,
-        ".mp4, .mov, .mkv, .webm, .gif, or a folder of pngs (default: result.mp4); with several sources or "
-        "driving videos a folder of videos (default: results)",
-        type=Path,
-        metavar="RESULT",
-    )
-    skip_existing: bool = option(False, "leave results alone that are there already")
-    paste_back: bool = option(False, "put what was cut out of the source back into it, animated")
-    background: Path | None = option(
-        None,
-        "with --paste_back: put it into this picture, video or folder of frames instead",
-        type=Path,
-        metavar="PATH",
-    )
-    preview: Path | None = option(
-        None, "draw what will be cut into a picture, and stop", type=png_option, metavar="FILE.png"
-    )
-    max_side: int = option(
-        1920,
-        "the longer side of a pasted result in pixels, at most; 0: that of the picture (default: 1920)",
-        type=int,
-        metavar="N",
-    )
-    size: int | None = option(
-        None,
-        "the height of the result, which is larger than the model's; the motion is found at the model's",
-        type=int,
-        metavar="N",
-    )
-    side_by_side: bool = option(False, "write source, driving frame and result in a row")
-    audio: bool = option(False, "carry over the driving video's sound")
-
     # The motion
     relative: bool = option(
         False, "move the source as the driving keypoints have moved; the default with --paste_back"
@@ -146,6 +106,45 @@ class DemoOptions(CropOptions):
         const=1.0,
         metavar="STRENGTH",
     )
+
+    # What is written
+    save_motion: Path | None = option(
+        None,
+        "write the motion of the driving video, too; of several, into a folder of that name",
+        type=Path,
+        metavar="FILE.npz",
+    )
+    result_video: Path | None = option(
+        None,
+        ".mp4, .mov, .mkv, .webm, .gif, or a folder of pngs (default: result.mp4); with several sources or "
+        "driving videos a folder of videos (default: results)",
+        type=Path,
+        metavar="RESULT",
+    )
+    skip_existing: bool = option(False, "leave results alone that are there already")
+    background: Path | None = option(
+        None,
+        "with --paste_back: put it into this picture, video or folder of frames instead",
+        type=Path,
+        metavar="PATH",
+    )
+    preview: Path | None = option(
+        None, "draw what will be cut into a picture, and stop", type=png_option, metavar="FILE.png"
+    )
+    max_side: int = option(
+        1920,
+        "the longer side of a pasted result in pixels, at most; 0: that of the picture (default: 1920)",
+        type=int,
+        metavar="N",
+    )
+    size: int | None = option(
+        None,
+        "the height of the result, which is larger than the model's; the motion is found at the model's",
+        type=int,
+        metavar="N",
+    )
+    side_by_side: bool = option(False, "write source, driving frame and result in a row")
+    audio: bool = option(False, "carry over the driving video's sound")
 
     # How it is computed
     device: str | None = option(None, "default: the best there is", choices=["cuda", "mps", "cpu"])
