@@ -101,9 +101,11 @@ def steady_region(clip: Clip, track: Track, detect: FaceDetector, aspect: float)
     return Region(float(x), float(y), width * grown, height * grown, angle).within(clip.size)
 
 
-def find_main_face(clip: Clip, detect: FaceDetector, show: ShowProgress = frames_bar) -> Track | None:
+def find_main_face(
+    clip: Clip, detect: FaceDetector, show: ShowProgress = frames_bar, span: range | None = None
+) -> Track | None:
     """Find the main face of a video, wherever it goes, also if it is seen rarely; None if there is none."""
-    tracks = find_tracks(clip, detect, 0, show, or_rarely=True)
+    tracks = find_tracks(clip, detect, 0, show, or_rarely=True, span=span)
     return main_face(tracks, clip.size) if tracks else None
 
 

@@ -32,7 +32,7 @@ from faces.tracks import frames_with
 from faces.yunet import FaceDetector
 from media.clips import Clip
 from media.pictures import Size
-from utils.progress import ShowProgress
+from utils.progress import ShowProgress, no_bar
 
 FITTING_LOOKS = 5  # frames of a driving video in which --fit crop looks for a face
 
@@ -83,8 +83,17 @@ def cuts_of_driving(
     track = find_main_face(clip, detect, show)
     if track is None:
         raise NoFaceError(f"{clip.path}: no face was found; say where it is with --crop_driving L,T,R,B")
-    region = steady_region(clip, track, detect, aspect)
-    return Cuts([region], track.surrounding_box[None], frames_with(track, clip, detect))
+    present = frames_with(track, clip, detect)
+    if not present.all():
+        print(
+            f"hint: {clip.path}: {(~present).sum()} of {len(present)} frames don't show the face; "
+            "--lost says what becomes of them",
+            file=sys.stderr,
+        )
+        # The same looks as in a clip that begins and ends with the face.
+        first, last = np.flatnonzero(present)[[0, -1]]
+        track = find_main_face(clip, detect, no_bar, range(first, last + 1)) or track
+    return Cuts([steady_region(clip, track, detect, aspect)], track.surrounding_box[None], present)
 
 
 def window_around_face(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faces.regions import Region, cut_out, put_back
+from faces.regions import Region, put_back
 from media.pictures import Size
 
 FEATHER = 0.1  # width of the soft border, as a share of the region's side
@@ -33,42 +33,40 @@ class Paster:
     """Puts pieces into pictures of one size, each at its region, with soft borders.
 
     `size`: (H, W). Where a region ends at the picture's edge or beyond, its border there is not soft. Where
-    regions overlap, each pixel belongs to the one in which it lies deeper. `picture` (H, W, 3) is the one
-    that pieces of (N, M) were cut from: what cutting and putting back lost of it comes back where nothing
-    moves.
+    regions overlap, each pixel belongs to the one in which it lies deeper.
     """
 
-    def __init__(
-        self, size: Size, regions: Sequence[Region], picture: np.ndarray | None = None, piece: Size = (0, 0)
-    ):
+    def __init__(self, size: Size, regions: Sequence[Region]):
         self.size, self.regions = size, list(regions)
         self.places = [self._place(number) for number in range(len(self.regions))]
-        self.lost: list[np.ndarray | float] = [0.0] * len(self.regions)
-        if picture is not None:
-            self.lost = [
-                place.still
-                * (
-                    picture[place.rows, place.columns].astype(np.float32)
-                    - self._seen(cut_out(picture, region, piece), region, place)
-                )
-                for region, place in zip(self.regions, self.places, strict=True)
-            ]
 
-    def paste(self, picture: np.ndarray, pieces: Sequence[np.ndarray]) -> np.ndarray:
+    def paste(
+        self, picture: np.ndarray, pieces: Sequence[np.ndarray], details: Sequence[np.ndarray] | None = None
+    ) -> np.ndarray:
         """Lay `pieces` (N, M, 3) into a copy of `picture` (H, W, 3); outside the regions nothing changes."""
         result = picture.copy()
-        for region, place, piece, lost in zip(self.regions, self.places, pieces, self.lost, strict=True):
+        for number, (place, piece) in enumerate(zip(self.places, pieces, strict=True)):
             under = result[place.rows, place.columns].astype(np.float32)
-            seen = self._seen(piece, region, place) + lost
+            seen = self._seen(piece, number) + (0 if details is None else details[number])
             mixed = np.rint(under + place.share * (seen - under)).clip(0, 255)
             result[place.rows, place.columns] = mixed.astype(np.uint8)
         return result
 
-    @staticmethod
-    def _seen(piece: np.ndarray, region: Region, place: Place) -> np.ndarray:
+    def details(self, picture: np.ndarray, cut: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return what cutting pieces out of `picture` and putting them back loses, where a border is calm.
+
+        `paste` adds it again, so that what does not move stays as sharp as it is.
+        """
+        return [
+            place.still * (picture[place.rows, place.columns].astype(np.float32) - self._seen(piece, number))
+            for number, (place, piece) in enumerate(zip(self.places, cut, strict=True))
+        ]
+
+    def _seen(self, piece: np.ndarray, number: int) -> np.ndarray:
         """Return the pixels of a piece at its place, as far as they lie in the picture."""
+        place = self.places[number]
         left, top = place.box[:2]
-        return put_back(piece, region, place.box)[
+        return put_back(piece, self.regions[number], place.box)[
             place.rows.start - top : place.rows.stop - top,
             place.columns.start - left : place.columns.stop - left,
         ]

@@ -68,10 +68,10 @@ class Track:
         return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
 
-def looks_at(clip: Clip) -> list[int]:
-    """Return the numbers of the frames in which faces are looked for, the last one among them."""
-    step = look_step(clip)
-    return sorted({*range(0, len(clip), step), len(clip) - 1})
+def looks_at(clip: Clip, span: range | None = None) -> list[int]:
+    """Return the numbers of the frames in which faces are looked for, the last one of a span among them."""
+    span = span or range(len(clip))
+    return sorted({*span[:: look_step(clip)], span[-1]})
 
 
 def look_step(clip: Clip) -> int:
@@ -84,17 +84,19 @@ def find_tracks(
     iou_with_initial: float,
     show: ShowProgress = frames_bar,
     or_rarely: bool = False,
+    span: range | None = None,
 ) -> list[Track]:
     """Find all faces that at least `MIN_FOUND` of the looks see, in the order of their first frame.
 
     `show` gives the progress bar. `or_rarely`: where there are none, those that were found twice at least.
+    Only the frames of a `span` are looked at, if one is given.
     """
     step = look_step(clip)
     with show("looking for faces", len(clip)) as progress:
 
         def seen() -> Iterator[tuple[int, np.ndarray]]:
             before = -1
-            for number, frame in clip.chosen(looks_at(clip)):
+            for number, frame in clip.chosen(looks_at(clip, span)):
                 yield number, detect(frame).boxes
                 progress.advance(number - before)
                 before = number

@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from faces.choose import NoFaceError
 from faces.cuts import Cuts, cuts_of_driving, cuts_of_source, preview_of
 from faces.paste import Paster, calm_border
-from faces.regions import Region
+from faces.regions import Region, cut_out
 from faces.yunet import FaceDetector
 from inference.animation import (
     Cancelled,
@@ -40,6 +41,7 @@ from inference.inputs import DemoPair, in_folder, motion_path
 from inference.motion import save_motion
 from inference.networks import InferenceNetworks, larger_size
 from inference.options import DemoOptions
+from inference.samples import SAMPLE
 from media.clips import Clip
 from media.pictures import Size, fit, read_image, write_image
 from media.rates import repeated
@@ -47,6 +49,8 @@ from media.writer import VideoWriter, check_target
 from utils.errors import UserError
 from utils.progress import PartialProgress, Progress, ShowProgress, frames_bar
 from utils.signals import caught_signals
+
+MAX_ENLARGED = 2  # times that a face is enlarged without a hint
 
 Drivings = Mapping[Path, Clip | KnownMotion]  # by the paths of pairs
 Paste = Callable[[Sequence[np.ndarray]], np.ndarray]  # animated pieces -> a frame of the result
@@ -99,8 +103,20 @@ def driving_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
 
 
 def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress) -> Places:
-    """Find all that will be cut, before anything is computed. Raises `UserError`."""
-    found = {path: source_cuts(path, read_image(path), job).regions for path in sources}
+    """Find all that will be cut, before anything is computed. Raises `UserError`.
+
+    Of several sources, those without a face are left out with a warning.
+    """
+    found, faceless = {}, []
+    for path in sources:
+        try:
+            found[path] = regions_of(path, job)
+        except NoFaceError as error:
+            faceless.append(error)
+    if not found or (faceless and not in_folder(job.options)):
+        raise faceless[0]
+    for reason in faceless:
+        print(f"warning: {reason}", file=sys.stderr)
     background: list[Region] = []
     if job.background is not None:
         clip = job.background
@@ -114,20 +130,43 @@ def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: 
     return Places(found, {clip.path: driving_cuts(clip, job, show) for clip in clips}, background)
 
 
+def regions_of(path: Path, job: Job) -> list[Region]:
+    """Find what to cut out of a source, and say where that will not look well."""
+    picture = read_image(path)
+    cuts = source_cuts(path, picture, job)
+    if job.options.crop and len(cuts.faces) and job.options.checkpoint == SAMPLE["checkpoint"]:
+        print(
+            f"hint: {path} shows a real face, and this model was trained on cartoon heads; --model vox was "
+            "trained on faces",
+            file=sys.stderr,
+        )
+    _, factor = limited(picture.shape[:2], job.options.max_side)
+    largest = max((factor * region.height for region in cuts.regions), default=0)
+    painted = (job.sizes[1] or job.sizes[0])[0]
+    if job.options.paste_back and largest > MAX_ENLARGED * painted:
+        print(
+            f"hint: {path}: a face of {painted} pixels is enlarged to {largest:.0f} and looks soft; "
+            f"--size {2 * painted} paints it larger",
+            file=sys.stderr,
+        )
+    return cuts.regions
+
+
 def write_preview(
     path: Path, sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress
 ) -> None:
-    """Draw what will be cut out of each source and, from its first frame, of each driving video.
+    """Draw what will be cut out of each source and each driving video, and where it goes in the background.
 
-    And where it goes in the background.
+    Of a video it is the first frame that shows the face.
     """
     pictures, cuts = [], []
     for source in sources:
         pictures.append(read_image(source))
         cuts.append(source_cuts(source, pictures[-1], job))
     for clip in clips:
-        pictures.append(next(iter(clip)))
         cuts.append(driving_cuts(clip, job, show))
+        present = cuts[-1].present
+        pictures.append(clip.read([0 if present is None else int(present.argmax())])[0])
     if job.background is not None:
         pictures.append(next(iter(job.background)))
         cuts.append(source_cuts(job.background.path, pictures[-1], job))
@@ -138,10 +177,11 @@ def write_preview(
 
 
 class Done(NamedTuple):
-    """What was written where, in how many seconds, and why there is no sound, or None."""
+    """What was written where, of how many expected frames, in how many seconds, and why there is no sound."""
 
     pair: DemoPair
     written: Written
+    expected: int
     fps: float
     seconds: float
     audio_note: str | None
@@ -179,8 +219,9 @@ def write_results(
                 what = f"motion of {pair.driving.name}"
                 driving = analyse(animators[0], driving, job.options, show, cancelled, what)
                 motions[pair.driving] = driving
-            paste = paster(path, picture, job, places, driving.fps)
-            with VideoWriter(pair.result, driving.fps, pair.driving if job.options.audio else None) as writer:
+            paste = paste_of(path, picture, job, places, driving.fps)
+            sound, start = pair.driving if job.options.audio else None, driving.timeline.start / driving.fps
+            with VideoWriter(pair.result, driving.fps, sound, audio_start=start) as writer:
                 started = time.monotonic()
                 written = write_animation(
                     animators,
@@ -192,7 +233,8 @@ def write_results(
                     cancelled,
                     pair.result.name if several else "animation",
                 )
-            yield Done(pair, written, driving.fps, time.monotonic() - started, writer.audio_note)
+            seconds, expected = time.monotonic() - started, len(driving.timeline.shown)
+            yield Done(pair, written, expected, driving.fps, seconds, writer.audio_note)
 
 
 def source_of(path: Path, picture: np.ndarray, job: Job, places: Places) -> SourcePictures:
@@ -216,7 +258,7 @@ def driving_of(path: Path, drivings: Drivings, job: Job, places: Places) -> Driv
     return FittedClip(driving, job.sizes[0], job.options.fit, next(iter(cuts.regions), None), timeline)
 
 
-def paster(path: Path, picture: np.ndarray, job: Job, places: Places, fps: float) -> Paste | None:
+def paste_of(path: Path, picture: np.ndarray, job: Job, places: Places, fps: float) -> Paste | None:
     """Return what makes frames of a result, at `fps`, of the animated pieces of a picture.
 
     None where a piece is the frame.
@@ -228,7 +270,9 @@ def paster(path: Path, picture: np.ndarray, job: Job, places: Places, fps: float
         size, factor = limited(picture.shape[:2], job.options.max_side)
         picture = fit(picture, size, "stretch")
         own = [region.scaled(factor) for region in own]
-        return functools.partial(Paster(size, own, picture, job.sizes[1] or job.sizes[0]).paste, picture)
+        paster = Paster(size, own)
+        cut = [cut_out(picture, region, job.sizes[1] or job.sizes[0]) for region in own]
+        return functools.partial(paster.paste, picture, details=paster.details(picture, cut))
     size, factor = limited(job.background.size, job.options.max_side)
     paste = Paster(size, [region.scaled(factor) for region in places.background[: len(own)]]).paste
     frames = repeated(job.background, fps)
@@ -273,6 +317,7 @@ def write_all(
         # Whoever gave a picture without a face should not wait for networks.
         clips = [driving for driving in drivings.values() if isinstance(driving, Clip)]
         places = find_places(dict.fromkeys(pair.source for pair in pairs), clips, job, show)
+        wanted, pairs = pairs, [pair for pair in pairs if pair.source in places.sources]
         networks = load()
         if several:
             folder.mkdir(exist_ok=True)
@@ -297,9 +342,11 @@ def write_all(
             if several:
                 print(f"stopped: {folder} has {finished} of {len(pairs)} results", file=sys.stderr)
             sys.exit(128 + caught[0])
-        if (frames := done.written.frames) < (wanted := len(drivings[done.pair.driving])):
-            print(f"stopped: {done.pair.result} holds {frames} of {wanted} frames", file=sys.stderr)
+        if (frames := done.written.frames) < (expected := done.expected):
+            print(f"stopped: {done.pair.result} holds {frames} of {expected} frames", file=sys.stderr)
             sys.exit(128 + caught[0])
+    if len(pairs) < len(wanted):
+        sys.exit(1)
 
 
 def report(done: Done, tell: Callable[[str], None]) -> None:
