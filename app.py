@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         folder = Path(name)
         prepare_environment(folder)
         try:
-            from page.build import build_page, serve  # slow, and needs requirements-app.txt
+            from page.server import build_page, serve  # slow, and needs requirements-app.txt
             from page.sweep import Sweeper
         except ModuleNotFoundError as error:
             raise UserError(

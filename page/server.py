@@ -14,24 +14,24 @@ from page.limits import MAX_UPLOAD
 from page.live_tab import ROUTES, build_live_tab
 
 TITLE = "First Order Motion Model"
-CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+HERE = Path(__file__).parent
 
 
 def build_page(offline: bool, results: Path) -> gr.Blocks:
-    """The page. `results`: a folder for results on their way to the browser; `offline`: download no model."""
+    """Build the tabs. `results`: a folder for results on their way to the browser."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\nMake a picture move as a video does, or as you do in front of a camera.")
         with gr.Tab("Animate"):
-            widgets = build_animate_tab(offline, results)
+            form = build_animate_tab(offline, results)
         with gr.Tab("Live"):
             build_live_tab(offline)
         with gr.Tab("Inside"):
-            build_inside_tab(widgets, offline)
+            build_inside_tab(form, offline)
     return page
 
 
 def theme() -> gr.themes.Base:
-    """Fonts of the reader's own system: none is loaded from elsewhere. Contrast is that of WCAG AA."""
+    """Take fonts of the reader's system, so that none is loaded, and colours with the contrast of WCAG AA."""
     plain = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
@@ -48,32 +48,25 @@ def theme() -> gr.themes.Base:
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[str, str | None]:
-    """Serve the page in threads of its own; returns its address, and that of `share`.
-
-    None in its place where it is not wanted, or can't be had. Gradio prints pages of advice then.
-    """
+    """Serve the page in threads of its own; return its address, and that of `share` or None."""
     page.queue(default_concurrency_limit=4, max_size=64)
-    with contextlib.redirect_stdout(io.StringIO()):
-        return launch(page, host, port, share)
-
-
-def launch(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[str, str | None]:
-    _, local, public = page.launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        quiet=True,
-        prevent_thread_lock=True,
-        show_error=False,
-        footer_links=["api"],
-        run_history=False,
-        max_file_size=MAX_UPLOAD,
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        app_kwargs={"routes": ROUTES},
-        theme=theme(),
-        css=CSS,
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints pages of advice where sharing fails
+        _, local, public = page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            quiet=True,
+            prevent_thread_lock=True,
+            show_error=False,
+            footer_links=["api"],
+            run_history=False,
+            max_file_size=MAX_UPLOAD,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            app_kwargs={"routes": ROUTES},
+            theme=theme(),
+            css=(HERE / "page.css").read_text(encoding="utf-8"),
+        )
     return local, public
