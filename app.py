@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.options import OptionParser
 from utils.program import command_line
 from utils.signals import caught_signals
 
@@ -23,9 +24,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--host", default=LOCAL[0], help="address to listen on; 0.0.0.0 opens the page to the network"
     )

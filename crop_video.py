@@ -31,17 +31,16 @@ from faces.choose import find_main_face
 from faces.crops import write_crops
 from faces.detectors import Detector, load_detector
 from faces.tracks import Track, find_tracks
-from media.clips import Clip, FolderClip, StripClip, VideoClip, open_clip
+from media.clips import Clip, StripClip, VideoClip, open_clip
 from media.rates import fps_option, steady
 from utils.errors import UserError
 from utils.files import portable_name, same_name
+from utils.options import OptionParser
 from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--inp",
         type=Path,
@@ -106,9 +105,9 @@ def shape_option(text: str) -> tuple[int, int]:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    original = open_clip(options.inp)
+    original = open_clip(options.inp, fps=options.fps)
     check_output(options.out, original)
-    clip = at_rate(original, options.fps)
+    clip = steady(original)
     ffmpeg = ffmpeg_program() if options.out is None else None
     detect = load_detector(options.detector, options.cpu)
     if options.whole:
@@ -159,15 +158,6 @@ def crop_prefix(clip: Clip) -> str:
 def crop_name(clip: Clip, number: int) -> str:
     suffix = ".png" if isinstance(clip, StripClip) else ".mp4"
     return f"{crop_prefix(clip)}{number:03d}{suffix}"
-
-
-def at_rate(clip: Clip, fps: float | None) -> Clip:
-    """The clip at a constant frame rate, which is `fps` for a folder of frames. Raises `UserError`."""
-    if fps is not None:
-        if not isinstance(clip, FolderClip):
-            raise UserError(f"--fps {fps:g}: is for a folder of frames; a video has a rate of its own")
-        clip.fps = fps
-    return steady(clip)
 
 
 def whole_track(clip: Clip, detect: Detector) -> Track:

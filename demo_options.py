@@ -9,16 +9,14 @@ from pathlib import Path
 from checkpoints.table import DEFAULT_MODEL, read_table
 from faces.choose import box_option, face_option
 from media.rates import fps_option
-from utils.options import ENGINES, PRECISIONS
+from utils.options import ENGINES, PRECISIONS, OptionParser
 
 MAX_STRENGTH = 10  # of smoothing; at 1, frames within a quarter of a second are held
 
 
 def read_options(argv: list[str] | None, description: str | None) -> argparse.Namespace:
     """The options; a wrong value, or two that don't go together, end the program with one line."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(description)
     add_files(parser)
     add_crops(parser)
     add_settings(parser)
@@ -92,7 +90,7 @@ def contradictions(options: argparse.Namespace) -> list[tuple[bool, str]]:
     ]
 
 
-def add_files(parser: argparse.ArgumentParser) -> None:
+def add_files(parser: OptionParser) -> None:
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -149,7 +147,7 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_crops(parser: argparse.ArgumentParser) -> None:
+def add_crops(parser: OptionParser) -> None:
     """The options that become `CropSettings`, and what is done with the crops."""
     parser.add_argument(
         "--crop", action="store_true", help="find the face in source and driving video, and cut around it"
@@ -191,7 +189,7 @@ def png_option(text: str) -> Path:
     return Path(text)
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: OptionParser) -> None:
     """The options that become `Settings`."""
     parser.add_argument(
         "--relative", action="store_true", help="move the source as the driving keypoints have moved"

@@ -35,13 +35,12 @@ from evaluation.report import (
     write_report,
 )
 from utils.errors import UserError
+from utils.options import OptionParser
 from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--generated", type=Path, required=True, metavar="DIR", help="what a model made: reconstruction/png"
     )

@@ -17,13 +17,12 @@ import argparse
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.options import OptionParser
 from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument("--model", metavar="NAME", help="a model by name, as of demo.py")
     parser.add_argument("--offline", action="store_true", help="never download a model")
     parser.add_argument("--config", type=Path, help="the YAML config that the model was trained with")

@@ -18,14 +18,12 @@ from pathlib import Path
 
 from trackers import TRACKERS
 from utils.errors import UserError
-from utils.options import PRECISIONS, seed_number
+from utils.options import PRECISIONS, OptionParser, seed_number
 from utils.program import command_line
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument("config_file", nargs="?", metavar="CONFIG", help="a YAML config, see config/")
     parser.add_argument("--config", help="the config, by the published option")
     parser.add_argument(

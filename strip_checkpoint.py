@@ -9,11 +9,11 @@ knows the format reads it.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.options import OptionParser
 from utils.program import command_line
 
 SUFFIXES = (".pth.tar", ".pth", ".pt", ".safetensors")
@@ -21,9 +21,7 @@ SUFFIXES = (".pth.tar", ".pth", ".pt", ".safetensors")
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "checkpoint",
         help="a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken",

@@ -1,7 +1,4 @@
-"""Reads a dataset as training would, before a GPU is booked: `python data/prepare.py --check`.
-
-Workers import this file, so what imports PyTorch, which takes seconds, is imported where it is used.
-"""
+"""Read a dataset as training would, before a GPU is booked: `python data/prepare.py --check`."""
 
 from __future__ import annotations
 
@@ -13,66 +10,44 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import torch
 
-from data.clips import MIN_FRAMES, SPLITS
-from media.clips import VIDEO_SUFFIXES, clip_stem, has_suffix, identity, open_clip
-from media.pictures import IMAGE_SUFFIXES, Size, read_image_size
-from utils.errors import DatasetError, MediaError
+from augmentation import AllAugmentationTransform
+from data.cutting import SPLITS
+from data.inspecting import Inspected, inspect_clip
+from frames_dataset import find_clips, listed_pairs
+from media.clips import VIDEO_SUFFIXES, clip_stem, has_suffix, identity
+from media.pictures import Size
+from modules.build import build_generator, build_kp_detector, frame_shape, read_config
+from utils.errors import DatasetError
 from utils.progress import Progress
 from utils.workers import in_parallel
 
 MAX_LINES = 20  # of one kind that the check prints
 PUBLISHED_MULTIPLE = 128  # what the sides of frames must be multiples of in the 256-pixel configs
-# In grey levels of 255.
-FLAT, BLACK, STILL = 8, 16, 0.5
 
 Config = dict[str, Any]  # what `modules.build.read_config` returns
 
 
 class Finding(NamedTuple):
-    """A line for the user: which file, what about it, what to do.
-
-    What is `wrong` makes the check fail, the rest is a note.
-    """
+    """A line for the user: the file, the fault, the remedy. What is not `wrong` is a note."""
 
     kind: str
     text: str
     wrong: bool = True
 
 
-class Inspected(NamedTuple):
-    """What reading a whole clip showed; `fault` is empty, or a line with what is wrong and the remedy."""
-
-    path: Path
-    size: Size | None = None
-    frames: int = 0
-    fault: str = ""
-
-
 def check(root: Path, config_path: Path | None, workers: int) -> bool:
-    """Read a dataset as training would and print what is wrong or noteworthy.
+    """Read a dataset as training would, print what is wrong or noteworthy, and return whether it is fine.
 
-    Returns whether nothing is wrong. Raises `DatasetError` without a folder, `ConfigError` for the config.
+    Raises `DatasetError` without a folder, `ConfigError` for the config.
     """
-    from modules.build import read_config  # imports PyTorch
-
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; --check takes the folder that holds train/ and test/")
     config = read_config(config_path) if config_path else None
     findings, clips = list_clips(root, config)
     findings += check_names(root, clips, config)
-    shape = config["dataset_params"].get("frame_shape") if config else None
-    jobs = [(path, shape) for paths in clips.values() for path in paths]
-    inspected: list[Inspected] = []
-    with (
-        Progress(len(jobs), "clips", "clip") as progress,
-        closing(in_parallel(inspect_clip, jobs, workers)) as results,
-    ):
-        for clip in results:
-            inspected.append(clip)
-            progress.advance(1)
-    inspected.sort(key=lambda clip: clip.path)
+    inspected = inspect_clips(clips, config, workers)
     findings += [Finding("clips", clip.fault) for clip in inspected if clip.fault]
     findings += check_sizes(inspected, config, config_path)
     if config and config_path:
@@ -82,9 +57,7 @@ def check(root: Path, config_path: Path | None, workers: int) -> bool:
 
 
 def list_clips(root: Path, config: Config | None) -> tuple[list[Finding], dict[str, list[Path]]]:
-    """The clips of each split, as training finds them, and what is wrong with the folders."""
-    from frames_dataset import find_clips  # imports PyTorch
-
+    """Find the clips of each split as training does; faults of the folders come first."""
     params = config["dataset_params"] if config else {}
     draw = params.get("id_sampling", False), params.get("random_seed", 0)
     findings: list[Finding] = []
@@ -101,8 +74,26 @@ def list_clips(root: Path, config: Config | None) -> tuple[list[Finding], dict[s
     return list(dict.fromkeys(findings)), clips
 
 
+def inspect_clips(clips: dict[str, list[Path]], config: Config | None, workers: int) -> list[Inspected]:
+    """Read all frames of all clips; the results are sorted by path."""
+    shape = config["dataset_params"].get("frame_shape") if config else None
+    jobs = [(path, shape) for paths in clips.values() for path in paths]
+    inspected: list[Inspected] = []
+    with (
+        Progress(len(jobs), "clips", "clip") as progress,
+        closing(in_parallel(inspect_clip, jobs, workers)) as results,
+    ):
+        for clip in results:
+            inspected.append(clip)
+            progress.advance(1)
+    return sorted(inspected, key=lambda clip: clip.path)
+
+
+# ---- Names ------------------------------------------------------------------
+
+
 def check_names(root: Path, clips: dict[str, list[Path]], config: Config | None) -> list[Finding]:
-    """Whether names tell clips and identities apart, and whether all that lies in the folders is a clip."""
+    """Check that names tell clips and identities apart, and that all in the folders are clips."""
     known = {path for paths in clips.values() for path in paths}
     findings = [
         finding
@@ -118,7 +109,7 @@ def check_names(root: Path, clips: dict[str, list[Path]], config: Config | None)
 
 
 def check_other_files(folder: Path, known: set[Path]) -> Iterator[Finding]:
-    """What lies beside the clips and isn't one."""
+    """Name what lies beside the clips and isn't one."""
     ignored: Counter[str] = Counter()
     for entry in sorted(folder.iterdir()):
         if entry in known:
@@ -129,8 +120,8 @@ def check_other_files(folder: Path, known: set[Path]) -> Iterator[Finding]:
             ignored[entry.suffix or "without suffix"] += 1
         else:
             has_videos = any(has_suffix(path.name, VIDEO_SUFFIXES) for path in entry.iterdir())
-            what = "videos" if has_videos else "no frames"
-            text = f"{entry}: holds {what}, and sub-folders are not searched; "
+            holds = "videos" if has_videos else "no frames"
+            text = f"{entry}: holds {holds}, and sub-folders are not searched; "
             yield Finding("names", text + f"move its clips up as {entry.name}#number, or remove it")
     if ignored:
         kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.items())
@@ -139,7 +130,7 @@ def check_other_files(folder: Path, known: set[Path]) -> Iterator[Finding]:
 
 
 def check_same_names(paths: list[Path]) -> Iterator[Finding]:
-    """Clips of one split whose results would share a name: evaluation matches names up to the first dot."""
+    """Name clips of one split whose results would share a name: evaluation reads up to the first dot."""
     earlier: dict[str, Path] = {}
     for path in paths:
         twin = earlier.setdefault(path.name.split(".")[0], path)
@@ -149,7 +140,7 @@ def check_same_names(paths: list[Path]) -> Iterator[Finding]:
 
 
 def check_identities(clips: dict[str, list[Path]]) -> Iterator[Finding]:
-    """Identities that are in both splits."""
+    """Name identities that are in both splits."""
     train, test = ({identity(path.name) for path in clips.get(split, [])} for split in SPLITS)
     for name in sorted(train & test):
         yield Finding(
@@ -160,50 +151,17 @@ def check_identities(clips: dict[str, list[Path]]) -> Iterator[Finding]:
 
 
 def check_identity_marks(paths: list[Path]) -> Iterator[Finding]:
-    """Clips whose names have no # and so tell no identity."""
+    """Count the clips whose names have no # and so tell no identity."""
     unmarked = [path for path in paths if "#" not in clip_stem(path.name)]
     if unmarked:
         text = (
             f"{unmarked[0]}: has no # in its name ({len(unmarked)} of {len(paths)} clips have none), so that "
+            "id_sampling takes it for an identity of its own; name it identity#number"
         )
-        text += "id_sampling takes it for an identity of its own; name it identity#number"
         yield Finding("identities", text, wrong=False)
 
 
-def inspect_clip(job: tuple[Path, tuple[int, int, int] | None]) -> Inspected:
-    """Read every frame of a clip; strips are cut into frames of the shape given, or into squares."""
-    path, shape = job
-    frames, brightest, contrast, movement = 0, 0, 0, 0.0
-    first: np.ndarray | None = None
-    try:
-        clip = open_clip(path, shape or square(path))
-        for frame in clip:
-            small = frame[::4, ::4].astype(np.int16)  # (H/4, W/4, 3)
-            first = small if first is None else first
-            frames += 1
-            brightest, contrast = (
-                max(brightest, int(small.max())),
-                max(contrast, int(np.ptp(small, axis=(0, 1)).max())),
-            )
-            movement = max(movement, float(np.abs(small - first).mean()))
-    except MediaError as error:
-        return Inspected(path, fault=str(error))
-    what = ""
-    if frames < MIN_FRAMES:
-        what = f"has {frames} frame, training needs {MIN_FRAMES}"
-    elif contrast <= FLAT:
-        what = "is black" if brightest <= BLACK else "is of one flat colour in each frame"
-    elif movement < STILL:
-        what = "is a still picture: nothing moves"
-    return Inspected(path, clip.size, frames, f"{path}: {what}; remove it" if what else "")
-
-
-def square(path: Path) -> tuple[int, int, int] | None:
-    """The shape of the frames of a strip that is a row of squares; None for clips of other kinds."""
-    if path.is_dir() or not has_suffix(path.name, IMAGE_SUFFIXES):
-        return None
-    height, _ = read_image_size(path)
-    return height, height, 3
+# ---- Sizes and the config ----------------------------------------------------
 
 
 def check_sizes(
@@ -237,22 +195,13 @@ def by(size: Size) -> str:
 
 
 def wanted_size(config: Config) -> Size | None:
-    """The size that training with a config needs, or None where its augmentation crops or resizes."""
-    from augmentation import AllAugmentationTransform  # imports PyTorch
-    from modules.build import frame_shape
-
-    changes = AllAugmentationTransform.from_config(
-        config["dataset_params"].get("augmentation_params")
-    ).changes_size
-    return None if changes else frame_shape(config)[:2]
+    """Return the size that a config needs, or None where its augmentation crops or resizes."""
+    augmentation = AllAugmentationTransform.from_config(config["dataset_params"].get("augmentation_params"))
+    return None if augmentation.changes_size else frame_shape(config)[:2]
 
 
 def check_config(config: Config, config_path: Path) -> Iterator[Finding]:
-    """Whether the networks of a config take its frame_shape."""
-    import torch  # takes seconds
-
-    from modules.build import build_generator, build_kp_detector, frame_shape
-
+    """Check that the networks of a config take its frame_shape."""
     with torch.device("meta"):  # without memory for weights
         multiple = math.lcm(*(build(config).size_multiple for build in (build_generator, build_kp_detector)))
     size = frame_shape(config)[:2]
@@ -262,9 +211,7 @@ def check_config(config: Config, config_path: Path) -> Iterator[Finding]:
 
 
 def check_pairs(config: Config, config_path: Path, clips: list[Path]) -> Iterator[Finding]:
-    """Whether the pairs list of a config names these test clips; it is easily copied along with a config."""
-    from frames_dataset import listed_pairs  # imports PyTorch
-
+    """Check that a config's pairs list names these test clips; it is easily copied along with a config."""
     pairs_list = config["dataset_params"].get("pairs_list")
     if pairs_list is None:
         return
@@ -279,14 +226,16 @@ def check_pairs(config: Config, config_path: Path, clips: list[Path]) -> Iterato
         yield Finding("pairs", f"{warning.message}{remedy}")
 
 
+# ---- The report --------------------------------------------------------------
+
+
 def report(root: Path, inspected: list[Inspected], findings: list[Finding]) -> bool:
-    """Print at most `MAX_LINES` findings of a kind and a last line; returns whether nothing is wrong."""
-    for wrong in (True, False):
+    """Print at most `MAX_LINES` findings of a kind and a last line; return whether nothing is wrong."""
+    for wrong, label in ((True, "wrong"), (False, "note")):
         kinds: defaultdict[str, list[str]] = defaultdict(list)
         for finding in findings:
             if finding.wrong == wrong:
                 kinds[finding.kind].append(finding.text)
-        label = "wrong" if wrong else "note"
         for kind, texts in kinds.items():
             print("".join(f"{label}: {text}\n" for text in texts[:MAX_LINES]), end="")
             if len(texts) > MAX_LINES:

@@ -1,6 +1,6 @@
-"""Puppets: an endless, licence-free dataset of cartoon heads that move, drawn from a seed.
+"""Draw puppets from a seed: an endless, licence-free dataset of cartoon heads that move.
 
-    python data/make_puppets.py --videos 400 --frames 32 --size 128 --format mp4 --out data/puppets
+    python data/make_puppets.py --videos 400 --frames 32 --size 128 --format mp4 --out data/made-puppets
 
 writes `train/` and `test/`, ready for `FramesDataset`. No identity is in both; of every ten identities the
 last is for testing. A clip is `id00012#00003.mp4`, or a folder of png files `id00012#00003/`: clip 3 of
@@ -10,30 +10,30 @@ Beside each clip lies `id00012#00003.npz` with its landmarks: `xy`, float32 (fra
 the frame, and `names`, the ten `LANDMARKS`, where left is the left of the picture when the puppet faces us.
 What the head or the hair hides keeps its true place. A place can lie outside the frame.
 
-A run that is stopped leaves nothing behind. `puppets/__init__.py` tells how puppets are built.
+A run that is stopped leaves nothing behind. `data/puppets/__init__.py` tells how puppets are built.
 """
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":
+ROOT, PATHS = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")
+if __name__ == "__main__" and not __package__ and not PATHS.startswith(ROOT):
     # Python looks for imports beside the script that it is given; ours lie in the repository root.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
 from data.puppets.dataset import make_dataset
+from utils.options import OptionParser
 from utils.program import command_line
 from utils.signals import exit_on_signals
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Draw a dataset of cartoon heads that move, with their true landmarks."
-    )
+    parser = OptionParser("Draw a dataset of cartoon heads that move, with their true landmarks.")
     parser.add_argument(
         "--videos", type=int, default=400, help="number of clips, four for each identity (default 400)"
     )
@@ -45,7 +45,10 @@ def main(argv: list[str] | None = None) -> None:
         "--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("data/puppets"), help="new folder to write (default data/puppets)"
+        "--out",
+        type=Path,
+        default=Path("data/made-puppets"),
+        help="new folder to write (default data/made-puppets)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="the same seed gives the same dataset (default 0)"

@@ -1,4 +1,4 @@
-"""A folder of any videos becomes a dataset to train on, and a dataset is checked before a GPU is booked.
+"""Turn a folder of any videos into a dataset, and check a dataset before a GPU is booked.
 
     python data/prepare.py my-videos data/mine --size 256
     python data/prepare.py --check data/mine --config config/mine-256.yaml
@@ -11,43 +11,56 @@ half-written stays.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-if __name__ == "__main__":
+ROOT, PATHS = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")
+if __name__ == "__main__" and not __package__ and not PATHS.startswith(ROOT):
     # Python looks for imports beside the script that it is given; ours lie in the repository root.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
-from data.checking import check
-from data.clips import (
+from data.cutting import (
     SPLITS,
     Cut,
-    Ledger,
     Outcome,
+    add_workers_option,
     check_even,
     make_clips,
-    print_summary,
     size_option,
-    workers_option,
     write_clip,
 )
 from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
-from media.pictures import IMAGE_SUFFIXES
+from media.pictures import IMAGE_SUFFIXES, Size
 from utils.errors import DatasetError
 from utils.files import portable_name, same_name
-from utils.options import seed_number
+from utils.options import OptionParser, seed_number
 from utils.program import command_line
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Turn a folder of videos into a dataset, or check a dataset."
-    )
+@dataclass(frozen=True)
+class Options:
+    """The command line: a dataset to make of `inp`, or one to `check`."""
+
+    inp: Path
+    out: Path
+    size: Size
+    fit: str  # crop or pad
+    format: str  # png or mp4
+    workers: int
+    test_share: float
+    seed: int
+    check: Path | None
+    config: Path | None  # that will train on what is checked
+
+
+def parse(argv: list[str] | None) -> Options:
+    parser = OptionParser("Turn a folder of videos into a dataset, or check a dataset.")
     parser.add_argument(
         "inp", metavar="IN", type=Path, nargs="?", help="folder with videos or folders of frames"
     )
@@ -64,9 +77,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="png",
         help="folders of png are the fastest to train from, mp4 is smaller (default png)",
     )
-    parser.add_argument(
-        "--workers", type=workers_option, default=os.cpu_count() or 1, help="processes (default: one a core)"
-    )
+    add_workers_option(parser)
     parser.add_argument(
         "--test_share",
         type=float,
@@ -78,7 +89,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--check", metavar="DIR", type=Path, help="write nothing, tell what is wrong with a dataset"
     )
     parser.add_argument("--config", type=Path, help="with --check: the config that will train on it")
-    options = parser.parse_args(argv)
+    options = Options(**vars(parser.parse_args(argv)))
     if (options.check is None) == (options.out is None) or (options.check and options.inp):
         parser.error("give IN and OUT, or --check DIR")
     if options.config and not options.check:
@@ -93,14 +104,18 @@ def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     if options.check is None:
         prepare(options)
-    elif not check(options.check, options.config, options.workers):
+        return
+
+    from data.checking import check  # imports PyTorch, which takes seconds, and workers import this file
+
+    if not check(options.check, options.config, options.workers):
         sys.exit(1)
 
 
 # ---- Preparing --------------------------------------------------------------
 
 
-def prepare(options: argparse.Namespace) -> None:
+def prepare(options: Options) -> None:
     """Write the dataset.
 
     Raises `UserError` before anything is written if the options or the names can't be right.
@@ -108,21 +123,13 @@ def prepare(options: argparse.Namespace) -> None:
     check_even(options.size, f".{options.format}")
     sources = find_sources(options.inp, options.out)
     splits = choose_splits(sources, options)
-    settings = {"size": list(options.size)} | {
-        key: getattr(options, key) for key in ("fit", "format", "test_share", "seed")
-    }
-    ledger = Ledger(options.out, settings)
-
     suffix = ".mp4" if options.format == "mp4" else ""
     cuts = [
-        Cut(path, options.out / splits[name] / f"{name}{suffix}", options.size, options.fit)
-        for name, (path, _) in sources.items()
+        Cut(source.path, options.out / splits[name] / f"{name}{suffix}", options.size, options.fit)
+        for name, source in sources.items()
     ]
-    todo = [cut for cut in cuts if not ledger.holds(ledger.name(cut.target))]
-    if len(todo) < len(cuts):
-        print(f"{len(cuts) - len(todo)} of {len(cuts)} clips are finished already", file=sys.stderr)
-    failures = make_clips(write_one, todo, len(todo), ledger, options.workers)
-    print_summary(ledger)
+    targets = [cut.target for cut in cuts]
+    failures = make_clips(options.out, options.size, write_one, cuts, targets, options.workers)
     for failure in failures:
         print(f"failed: {failure.error}")
     if len(failures) == len(cuts):
@@ -135,24 +142,21 @@ def write_one(cut: Cut) -> list[Outcome]:
     return [write_clip(cut)]
 
 
-class Source(NamedTuple):
-    """Where a clip comes from; `split` is train or test if it was in one already, else None."""
+class Found(NamedTuple):
+    """A video or a folder of frames; `split` is train or test if it was in one already, else None."""
 
     path: Path
     split: str | None
 
 
-def find_sources(root: Path, out: Path) -> dict[str, Source]:
-    """The clips under `root` by the names they will have.
-
-    Where it has train/ and test/, clips stay in them.
-    """
+def find_sources(root: Path, out: Path) -> dict[str, Found]:
+    """Return the clips under `root` by the names they will have. Those in train/ and test/ stay there."""
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; IN is the folder that holds the videos")
     if out.resolve().is_relative_to(root.resolve()):
         raise DatasetError(f"{out}: lies in {root}, whose videos it would join; name a folder elsewhere")
     is_dataset = all((root / split).is_dir() for split in SPLITS)
-    sources: dict[str, Source] = {}
+    sources: dict[str, Found] = {}
     taken: dict[str, Path] = {}
     for path in walk(root):
         parts = path.relative_to(root).parts
@@ -161,7 +165,7 @@ def find_sources(root: Path, out: Path) -> dict[str, Source]:
         earlier = taken.setdefault(same_name(name), path)
         if earlier != path:
             raise DatasetError(f"{path}: would be called {name} like {earlier}; rename one of them")
-        sources[name] = Source(path, split)
+        sources[name] = Found(path, split)
     if not sources:
         raise DatasetError(
             f"{root}: holds no videos ({' '.join(sorted(VIDEO_SUFFIXES))}) and no sub-folders of pictures"
@@ -170,7 +174,7 @@ def find_sources(root: Path, out: Path) -> dict[str, Source]:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """The videos under `root`, and the folders that hold pictures, a frame each, but no videos or folders."""
+    """Yield the videos under `root`, and the folders that hold pictures, but no videos or folders."""
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
         visible = sorted((name for name in files if not name.startswith(".")), key=natural_key)
@@ -186,7 +190,7 @@ def walk(root: Path) -> Iterator[Path]:
 
 
 def clip_name(parts: tuple[str, ...]) -> str:
-    """The name of the clip at `parts` below the folder: identity#folders#file.
+    """Name the clip at `parts` below the folder: identity#folders#file.
 
     Dots, which would pass for suffixes, become _, and so does what some system forbids in names.
     """
@@ -197,8 +201,8 @@ def clip_name(parts: tuple[str, ...]) -> str:
     return portable_name("#".join([*folders, stem]).replace(".", "_"))
 
 
-def choose_splits(sources: dict[str, Source], options: argparse.Namespace) -> dict[str, str]:
-    """Each clip's split.
+def choose_splits(sources: dict[str, Found], options: Options) -> dict[str, str]:
+    """Return each clip's split.
 
     An identity that OUT holds already stays where it is; of the others the seed draws those of test/.
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 from faces.cuts import CropSettings
 from inference.animation import Settings
 from inference.jobs import Pair
-from media.clips import Clip, FolderClip, clip_stem, has_suffix, natural_key, open_clip
+from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip
 from media.pictures import PHOTO_SUFFIXES, Size
 from media.rates import steady
 from media.writer import WRITTEN_SUFFIXES
@@ -147,14 +147,14 @@ def open_clips(
 
     `fps` is the rate of folders of frames, and there must be one then.
     """
-    clips = {path: open_clip(path) for path in dict.fromkeys(drivings)}
-    behind = None if background is None else open_clip(background)
-    folders = [clip for clip in (*clips.values(), behind) if isinstance(clip, FolderClip)]
-    if fps is not None and not folders:
+    paths = [*drivings, *([] if background is None else [background])]
+    if fps is not None and not any(path.is_dir() for path in paths):
         raise UserError(f"--fps {fps:g}: is for folders of frames; a video has a rate of its own")
-    for clip in folders:
-        clip.fps = clip.fps if fps is None else fps
-    return {path: steady(clip) for path, clip in clips.items()}, None if behind is None else steady(behind)
+    clips = {
+        path: steady(open_clip(path, fps=fps if fps and path.is_dir() else None))
+        for path in dict.fromkeys(paths)
+    }
+    return {path: clips[path] for path in drivings}, None if background is None else clips[background]
 
 
 # ---- Checks and hints --------------------------------------------------------

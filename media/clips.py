@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import av
 import numpy as np
@@ -41,22 +42,19 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key under which frame 2 comes before frame 10."""
+    """Return a sort key under which frame 2 comes before frame 10."""
     parts: list[str | int] = list(_DIGITS.split(name))
     parts[1::2] = map(int, parts[1::2])
     return parts, name
 
 
 def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
-    """Whether `name` ends in one of `suffixes`, in either case. Hidden files never do."""
+    """Say whether `name` ends in one of `suffixes`, in either case, and is not hidden."""
     return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
 
 
 def is_clip(entry: Path | os.DirEntry[str]) -> bool:
-    """Whether a file or folder is a clip by its name: a video, a strip, or a folder of frames.
-
-    Hidden ones are not.
-    """
+    """Say whether a file or folder is a clip by its name: a video, a strip, or a folder of frames."""
     if entry.name.startswith("."):
         return False
     if entry.is_dir():
@@ -66,24 +64,26 @@ def is_clip(entry: Path | os.DirEntry[str]) -> bool:
 
 
 def clip_stem(name: str) -> str:
-    """The name of a clip without the suffix of a clip format; other dots stay."""
+    """Remove the suffix of a clip format from a name; other dots stay."""
     return Path(name).stem if has_suffix(name, CLIP_SUFFIXES) else name
 
 
 def identity(name: str) -> str:
-    """Who a clip shows: its name up to the first `#`, or else its whole name without suffix."""
+    """Return who a clip shows: its name up to the first `#`, or else its whole name without suffix."""
     return clip_stem(name).split("#")[0]
 
 
 # ---- Clips ------------------------------------------------------------------
 
 
-def open_clip(path: str | Path, frame_shape: tuple[int, int, int] | None = None) -> Clip:
+def open_clip(
+    path: str | Path, frame_shape: tuple[int, int, int] | None = None, fps: float | None = None
+) -> Clip:
     """Open a folder of frames, a strip image or a video.
 
     `frame_shape` (H, W, C) matters for images only: they are cut into frames of that size, which lie side by
-    side. Without it an image is a clip of one frame. Files are open only while frames are read, so a clip
-    needs no closing. Raises `MediaError` where nothing can be read.
+    side. Without it an image is a clip of one frame. `fps` is the rate of a folder of frames. Files are open
+    only while frames are read, so a clip needs no closing. Raises `MediaError`.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -91,7 +91,9 @@ def open_clip(path: str | Path, frame_shape: tuple[int, int, int] | None = None)
         if not path.exists():
             raise MediaError(f"{path}: does not exist; check the path")
         if path.is_dir():
-            return FolderClip(path)
+            return FolderClip(path, fps or DEFAULT_FPS)
+    if fps is not None:
+        raise MediaError(f"--fps {fps:g}: is for a folder of frames; a video has a rate of its own")
     if suffix in PHOTO_SUFFIXES:
         return StripClip(path, frame_shape)
     if suffix in VIDEO_SUFFIXES:
@@ -103,18 +105,23 @@ def open_clip(path: str | Path, frame_shape: tuple[int, int, int] | None = None)
 class Clip:
     """Frames of one size; `iter(clip)` yields them one at a time as (H, W, 3) uint8 RGB.
 
-    Attributes: `path`; `size` (height, width), upright; `fps`, the mean for a variable frame rate and 25 for
-    folders and strips; `has_audio`; `times` (N,), the seconds at which frames are shown, if the file tells.
+    Attributes: `path`; `size` (height, width), upright; `fps`, the mean for a variable frame rate;
+    `has_audio`; `times` (N,), the seconds at which frames are shown, if the file tells.
     """
 
-    path: Path
-    size: Size
-    fps: float = DEFAULT_FPS
-    has_audio: bool = False
-
-    @property
-    def times(self) -> np.ndarray | None:
-        return None
+    def __init__(
+        self,
+        path: Path,
+        size: Size,
+        fps: float = DEFAULT_FPS,
+        has_audio: bool = False,
+        times: np.ndarray | None = None,
+    ):
+        self.path: Final = path
+        self.size: Final = size
+        self.fps: Final = fps
+        self.has_audio: Final = has_audio
+        self.times: Final = times
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -127,7 +134,7 @@ class Clip:
         raise NotImplementedError
 
     def read(self, indices: Iterable[int]) -> np.ndarray:
-        """The frames numbered `indices`, in any order and with repeats: (N, H, W, 3) uint8, as in iteration.
+        """Return the frames `indices`, in any order and with repeats: (N, H, W, 3) uint8, as in iteration.
 
         Raises `IndexError` for a number outside [0, len(clip)) and `MediaError` where decoding fails.
         """
@@ -145,14 +152,13 @@ class Clip:
 class FolderClip(Clip):
     """A folder of pictures, one a frame, in natural order; hidden files and other files are ignored."""
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        with media_errors(self.path, "check its permissions"):
-            names = _frame_names(self.path.absolute(), self.path.stat().st_mtime_ns)
+    def __init__(self, path: Path, fps: float = DEFAULT_FPS):
+        with media_errors(path, "check its permissions"):
+            names = _frame_names(path.absolute(), path.stat().st_mtime_ns)
         if not names:
-            raise MediaError(f"{self.path}: holds no frames; looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
+            raise MediaError(f"{path}: holds no frames; looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
         self._names = names.split("/")
-        self.size = read_image_size(self.path / self._names[0])
+        super().__init__(path, read_image_size(path / self._names[0]), fps)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -174,10 +180,9 @@ class FolderClip(Clip):
 # names.
 @functools.lru_cache(maxsize=4096)
 def _frame_names(folder: Path, mtime_ns: int) -> str:
-    """The names of the frames in `folder`, in natural order, joined by slashes.
+    """Join the names of the frames in `folder`, in natural order, by slashes.
 
-    `mtime_ns` makes a folder to which files were added, or whose files were renamed or removed, a new entry
-    of the cache.
+    `mtime_ns` makes a folder whose files were added, renamed or removed a new entry of the cache.
     """
     with os.scandir(folder) as entries:
         images = [entry.name for entry in entries if has_suffix(entry.name, IMAGE_SUFFIXES)]
@@ -187,17 +192,17 @@ def _frame_names(folder: Path, mtime_ns: int) -> str:
 class StripClip(Clip):
     """An image of frames of `frame_shape` (H, W, C) side by side; one frame if that is None."""
 
-    def __init__(self, path: str | Path, frame_shape: tuple[int, int, int] | None = None):
-        self.path = Path(path)
-        # (H, N*W, 3); a strip is as large as its clip is long
-        self._strip = read_image(self.path, any_size=frame_shape is not None)
+    def __init__(self, path: Path, frame_shape: tuple[int, int, int] | None = None):
+        # A strip is as large as its clip is long.
+        self._strip = read_image(path, any_size=frame_shape is not None)  # (H, N*W, 3)
         height, width = self._strip.shape[:2]
-        self.size = (height, width) if frame_shape is None else (frame_shape[0], frame_shape[1])
-        if height != self.size[0] or width % self.size[1]:
+        size = (height, width) if frame_shape is None else (frame_shape[0], frame_shape[1])
+        if height != size[0] or width % size[1]:
             raise MediaError(
-                f"{self.path}: is {width}x{height}, which is not a row of {self.size[1]}x{self.size[0]} "
+                f"{path}: is {width}x{height}, which is not a row of {size[1]}x{size[0]} "
                 "frames; set frame_shape to the size of one frame, or resize the strip"
             )
+        super().__init__(path, size)
 
     def __len__(self) -> int:
         return self._strip.shape[1] // self.size[1]
@@ -214,21 +219,16 @@ class VideoClip(Clip):
     Opening it reads its packets and decodes only the first frame, where the format allows it.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        with media_errors(self.path, "check its permissions"):
-            status = self.path.stat()
-        self._index = video_index(self.path.absolute(), status.st_mtime_ns, status.st_size)
-        self.fps, self.has_audio = self._index.fps, self._index.has_audio
-        height, width = self._index.coded_size
-        self.size = (width, height) if self._index.orientation.transposed else (height, width)
+    def __init__(self, path: Path):
+        with media_errors(path, "check its permissions"):
+            status = path.stat()
+        index = self._index = video_index(path.absolute(), status.st_mtime_ns, status.st_size)
+        height, width = index.coded_size
+        size = (width, height) if index.orientation.transposed else (height, width)
+        super().__init__(path, size, index.fps, index.has_audio, index.times)
 
     def __len__(self) -> int:
         return self._index.length
-
-    @property
-    def times(self) -> np.ndarray | None:
-        return self._index.times
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Decode from the first frame to the last, holding one at a time."""
@@ -252,10 +252,7 @@ class VideoClip(Clip):
                 yield number, convert(frame)
 
     def _decode_from_start(self, missing: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Find the frames `missing`, by their time or, where the index has none, by counting.
-
-        Empties `missing`.
-        """
+        """Find the frames `missing` by their time, or by counting where the index has none, and empty it."""
         pts = self._index.pts
         targets = {number if pts is None else int(pts[number]): number for number in missing}
         with opened_video(self.path) as (container, stream):
@@ -269,10 +266,7 @@ class VideoClip(Clip):
         raise self._damaged(f"its frame {min(missing)} can't be decoded")
 
     def _seek(self, numbers: Sequence[int], pts: np.ndarray) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode each of `numbers` from the keyframe before it.
-
-        Frames that do not come out right are left out.
-        """
+        """Decode each of `numbers` from the keyframe before it, leaving out what does not come out right."""
         keyframes = self._index.keyframes
         with opened_video(self.path) as (container, stream):
             for start, group in itertools.groupby(
@@ -283,10 +277,7 @@ class VideoClip(Clip):
                 yield from decode_chosen(container, stream, int(keyframes[start]), targets)
 
     def _converter(self) -> Callable[[av.VideoFrame], np.ndarray]:
-        """A function from a decoded frame to (H, W, 3) uint8, upright.
-
-        It is for one thread and one pass over the file.
-        """
+        """Make a function from a decoded frame to (H, W, 3) uint8, upright, for one thread and one pass."""
         reformatter = VideoReformatter()
         height, width = self._index.coded_size
 

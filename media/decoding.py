@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 # PyAV, because it seeks inside one process: two frames of a clip cost a fraction of decoding it.
-# imageio-ffmpeg pays for a new process at each seek (benchmarks/video.py).
+# imageio-ffmpeg pays for a new process at each seek.
 import av
 import numpy as np
 from av.buffer import Buffer
 
-from media.completeness import ends_early
 from media.pictures import MAX_PIXELS, Size, media_errors
 from utils.errors import MediaError
 from utils.files import regular_file
@@ -28,20 +27,17 @@ DEFAULT_FPS = 25.0  # frames per second of clips that do not store it
 # Codecs whose every packet is one shown frame, so that counting packets counts frames.
 _FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg"})
 # FFmpeg's names of the containers that store when a frame is shown; in others (.avi) that time is a guess.
-_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
-_TIMED_CONTAINERS = frozenset({_MP4, "matroska,webm"})
+_MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+_TIMED_CONTAINERS = frozenset({_MP4, _MATROSKA})
 # FFmpeg may read these kinds of file only, and nothing but the file itself. Others are lists of files, of any
 # name and on any server.
-_CONTAINERS = f"{_MP4},matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
-_DAMAGED = "ends early or is damaged; convert or download it again"
-_ONE_FILE = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+_READ_CONTAINERS = f"{_MP4},{_MATROSKA},avi,gif,mpegts,mpeg,flv,asf,ogg"
+_MAX_HEAD = 32  # bytes
+_ONE_FILE = {"format_whitelist": _READ_CONTAINERS, "protocol_whitelist": "file"}
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """The video file at `path`, whatever its name, opened for reading.
-
-    Raises `MediaError` and PyAV's errors.
-    """
+    """Open the video file at `path`, whatever its name. Raises `MediaError` and PyAV's errors."""
     regular_file(path, MediaError)
     # An absolute path can't be taken for a protocol, as "id1:2.mp4" would be.
     return av.open(str(path.absolute()), metadata_errors="ignore", options=_ONE_FILE)
@@ -49,27 +45,19 @@ def open_container(path: Path) -> av.container.InputContainer:
 
 @contextlib.contextmanager
 def opened_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container at `path` and its main video stream.
-
-    One thread decodes it, since data loaders run many workers.
-    """
+    """Yield the container at `path` and its main video stream."""
     with (
         media_errors(path, "the file is damaged or is not a video, convert or download it again"),
         open_container(path) as container,
     ):
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None:
-            check_whole(path, container)
-            raise MediaError(f"{path}: holds no video that can be decoded; convert it to H.264 .mp4")
-        stream.codec_context.thread_count = 1
+            raise MediaError(
+                f"{path}: holds no video that can be decoded; convert it to H.264 .mp4, or download it again"
+            )
+        stream.codec_context.thread_count = 1  # data loaders run many workers
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # checked before memory is asked for
         yield container, stream
-
-
-def check_whole(path: Path, container: av.container.InputContainer) -> None:
-    """Raise `MediaError` if the file was cut off, as far as its format tells."""
-    if ends_early(path, container.format.name):
-        raise MediaError(f"{path}: {_DAMAGED}")
 
 
 # ---- The index of a video ---------------------------------------------------
@@ -106,7 +94,7 @@ class Orientation:
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What opening a video finds out.
+    """All that opening a video finds out.
 
     `pts` (N,): the sorted times of the frames, or None where frames can't be told by their time and are
     counted instead. `times` (N,): the same in seconds, also of frames that were counted; None where the file
@@ -134,13 +122,11 @@ def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
     """
     with opened_video(path) as (container, stream):
         first, packets = _demux(container, stream)
-        # An .mp4 cut between two packets has no damaged one, but a table that lists more packets than there
-        # are.
-        if packets is None or (container.format.name == _MP4 and len(stream.index_entries) > len(packets)):
-            raise MediaError(f"{path}: {_DAMAGED}")
-        check_whole(path, container)
+        if packets is None or _ends_early(path, container, stream, packets):
+            raise MediaError(f"{path}: ends early or is damaged; convert or download it again")
         if first is None:
             raise MediaError(f"{path}: holds no frames; convert or download it again")
+        packets = [packet for packet in packets if packet.stream == stream.index]
         pts, keyframes = _frame_times(container, stream, packets)
         if pts is None:
             length, times = _count_frames(path)
@@ -159,7 +145,10 @@ def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
 
 
 class _Packet(NamedTuple):
+    stream: int
     pts: int | None
+    end: float  # seconds, 0 if the file does not tell
+    place: int  # in the file, where it ends
     is_keyframe: bool
     is_shown: bool
 
@@ -167,23 +156,56 @@ class _Packet(NamedTuple):
 def _demux(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[av.VideoFrame | None, list[_Packet] | None]:
-    """The first frame, if any, and all packets of the video; None for the packets if one is damaged."""
+    """Return the first frame, if any, and the packets of all streams, or None if one is damaged."""
     first: av.VideoFrame | None = None
     packets = []
-    for packet in container.demux(stream):
+    for packet in container.demux():
         if packet.is_corrupt:
             return first, None
         if packet.dts is not None or packet.size:  # else the mark of the end
-            packets.append(_Packet(packet.pts, packet.is_keyframe, packet.size > 0 and not packet.is_discard))
-        if first is None:
-            first = next(iter(packet.decode()), None)
+            time = packet.dts if packet.pts is None else packet.pts
+            packets.append(
+                _Packet(
+                    stream=packet.stream_index,
+                    pts=packet.pts,
+                    end=0 if time is None else float((time + (packet.duration or 0)) * packet.time_base),
+                    place=(packet.pos or 0) + packet.size,
+                    is_keyframe=packet.is_keyframe,
+                    is_shown=packet.size > 0 and not packet.is_discard,
+                )
+            )
+        if first is None and packet.stream_index == stream.index:
+            first = next(iter(stream.codec_context.decode(packet)), None)
     return first, packets
+
+
+def _ends_early(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream, packets: list[_Packet]
+) -> bool:
+    """Say whether a file was cut off, as far as its format tells.
+
+    FFmpeg plays what there is, so half a download looks like a short clip.
+    """
+    kind, own = container.format.name, [packet for packet in packets if packet.stream == stream.index]
+    if kind == "gif":  # a mark stands at the end
+        with path.open("rb") as file:
+            file.seek(max(0, container.size - 1024))
+            return not file.read().rstrip(b"\0").endswith(b";")
+    if kind == _MP4:  # a cut between two packets damages none, but the table lists all of them
+        return len(stream.index_entries) > len(own)
+    if kind == _MATROSKA and packets:
+        if container.duration is None:  # a recording: there may be the head of a block that was never filled
+            return container.size - max(packet.place for packet in packets) > _MAX_HEAD
+        # Something is missing if the header tells a time in which the longest frame would have ended.
+        longest = max(np.diff(sorted(packet.end for packet in own)), default=0)
+        return container.duration / av.time_base > max(packet.end for packet in packets) + 1.5 * longest
+    return False
 
 
 def _frame_times(
     container: av.container.InputContainer, stream: av.VideoStream, packets: list[_Packet]
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """`pts` and `keyframes` of the index.
+    """Return `pts` and `keyframes` of the index.
 
     Packets tell the times of frames where each is a frame with its own time, and the first is a keyframe that
     none precedes.
@@ -203,7 +225,7 @@ def _frame_times(
 
 
 def _count_frames(path: Path) -> tuple[int, np.ndarray | None]:
-    """Decode the whole video: its number of frames and, if they have them, their times in seconds."""
+    """Decode the whole video; return its number of frames and, if they have them, their times in seconds."""
     with opened_video(path) as (container, stream):
         times = [frame.time for frame in container.decode(stream)]
     known = [time for time in times if time is not None]
@@ -211,7 +233,7 @@ def _count_frames(path: Path) -> tuple[int, np.ndarray | None]:
 
 
 def _mean_fps(times: np.ndarray | None, stream: av.VideoStream) -> float:
-    """Frames per second such that the frames last as long as the video does."""
+    """Return the frames per second at which the frames last as long as the video does."""
     stated = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
     if times is None or len(times) < 2 or times[-1] <= times[0]:
         return stated
@@ -226,10 +248,10 @@ def _mean_fps(times: np.ndarray | None, stream: av.VideoStream) -> float:
 def decode_chosen(
     container: av.container.InputContainer, stream: av.VideoStream, start: int, targets: Mapping[int, int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decode the frames at the times `targets`, which map to their numbers: yields (number, frame).
+    """Decode the frames at the times `targets`, which map to their numbers, and yield (number, frame).
 
-    `container` was sought to the keyframe at time `start` before. The decoder is drained after the last
-    packet that is wanted. A frame that it knows to be incomplete is left out.
+    `container` was sought to the keyframe at time `start` before. A frame that the decoder knows to be
+    incomplete is left out.
     """
     context = stream.codec_context
     waiting = set(targets)
@@ -242,7 +264,7 @@ def decode_chosen(
         waiting.discard(packet.pts)
         if not waiting:
             break
-    yield from _intact(context.decode(None), targets)
+    yield from _intact(context.decode(None), targets)  # drained: the last ones may still be inside
 
 
 def _intact(frames: list[av.VideoFrame], targets: Mapping[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
-from media.png import decode_plain_png, plain_png_size, read_plain_png
+from media.png import decode_plain_png, read_plain_png
 from utils.errors import MediaError
 from utils.files import atomic_write, regular_file
 
@@ -132,7 +132,7 @@ def read_image_size(path: str | Path) -> Size:
         regular_file(path, MediaError, MAX_FILE_BYTES)
         plain = read_plain_png(path)
         if plain is not None:
-            return plain_png_size(plain)
+            return plain.size
         with _open_with_pillow(path, any_size=False) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return image.height, image.width

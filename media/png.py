@@ -1,14 +1,14 @@
-"""Plain pngs, as in folders of frames: 8-bit RGB, not interlaced, with pixels and nothing else that matters.
+"""Read plain pngs in half of Pillow's time: isal inflates them, FFmpeg undoes the filters.
 
-Pillow reads all others. FFmpeg takes two thirds of Pillow's time, and less than half of it where the package
-isal inflates the pixels.
+Plain are 8-bit RGB, not interlaced, with pixels and nothing else that matters. Pillow reads all others.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -21,88 +21,56 @@ except ImportError:  # not every machine has it
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB = bytes([8, 2, 0, 0, 0])  # bits, colour type, compression, filters, interlacing
-_PIXELS_AT = 33  # signature and header end here
 # Chunks that only Pillow is left to read: transparency, an animation, and where a rotation may be written.
 _ODDITIES = frozenset({b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
-
-_MAX_INFLATED = 2**24  # bytes of a picture; a copy more of a larger one would be too much memory
-_MAX_BLOCK = 2**16 - 1  # bytes that a block of a zlib stream can hold as they are
+_MAX_INFLATED = 2**24  # bytes; a copy more of a larger picture would be too much memory
 
 
-def read_plain_png(path: Path) -> bytes | None:
-    """The file at `path` if it is a plain png of a size that Pillow takes, else None. Raises `OSError`."""
-    if path.suffix.lower() != ".png":
+class PlainPng(NamedTuple):
+    size: tuple[int, int]  # (height, width)
+    compressed: bytes
+
+
+def read_plain_png(path: Path) -> PlainPng | None:
+    """Read the file at `path` if it is a plain png, else return None. Raises `OSError`."""
+    if path.suffix.lower() != ".png" or isal_zlib is None:
         return None
     data = path.read_bytes()
     if data[:8] != _SIGNATURE or data[24:29] != _RGB:
         return None
-    height, width = plain_png_size(data)
-    if not 0 < height * width <= (Image.MAX_IMAGE_PIXELS or 0):
-        return None  # Pillow says why
-    return None if any(kind in _ODDITIES for kind, _, _ in _chunks(data)) else data
-
-
-def plain_png_size(data: bytes) -> tuple[int, int]:
-    """(height, width) of what `read_plain_png` returned."""
     width, height = struct.unpack_from(">II", data, 16)
-    return height, width
+    if not 0 < height * width <= (Image.MAX_IMAGE_PIXELS or 0) or height * (1 + 3 * width) > _MAX_INFLATED:
+        return None
+    place, pixels = len(_SIGNATURE), []
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind in _ODDITIES:
+            return None
+        if kind == b"IDAT":
+            pixels.append(data[place + 8 : place + 8 + length])
+        place += length + 12  # with length, kind and checksum
+    return PlainPng((height, width), b"".join(pixels))
 
 
-def decode_plain_png(data: bytes) -> np.ndarray | None:
-    """(H, W, 3) uint8 of what `read_plain_png` returned; None if it is damaged or Pillow would refuse it."""
+def decode_plain_png(png: PlainPng) -> np.ndarray | None:
+    """Return the pixels (H, W, 3) uint8 of a plain png, or None if it is damaged."""
+    height, width = png.size
+    length = height * (1 + 3 * width)  # each row begins with its filter
+    inflater = isal_zlib.decompressobj()
+    try:
+        filtered = inflater.decompress(png.compressed, length + 1)
+    except isal_zlib.error:  # type: ignore[misc]  # the stub calls it an instance
+        return None
+    if len(filtered) != length or not inflater.eof:  # the end holds a checksum of the pixels
+        return None
+    # The same picture as a png whose pixels are not compressed. FFmpeg looks at no checksum of a chunk.
+    header = struct.pack(">II", width, height) + _RGB
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(filtered, 0)), (b"IEND", b"")]
+    stored = b"".join(struct.pack(">I4s", len(data), kind) + data + bytes(4) for kind, data in chunks)
     codec = av.CodecContext.create("png", "r")  # a new one each time: its second picture came out wrong
     codec.thread_count = 1
-    codec.options = {"err_detect": "crccheck+explode", "max_pixels": str(Image.MAX_IMAGE_PIXELS)}
     try:
-        frames = codec.decode(av.Packet(_with_stored_pixels(data) or data))
+        frames = codec.decode(av.Packet(_SIGNATURE + stored))
     except av.error.FFmpegError:
         return None
     return frames[0].to_ndarray() if frames else None
-
-
-def _with_stored_pixels(data: bytes) -> bytes | None:
-    """The same picture as a png whose pixels are not compressed, so that FFmpeg only undoes the filters.
-
-    None without isal, for a large picture, and for a damaged file, of which FFmpeg is left to judge.
-    """
-    height, width = plain_png_size(data)
-    length = height * (1 + 3 * width)  # each row begins with its filter
-    if isal_zlib is None or length > _MAX_INFLATED:
-        return None
-    compressed = []
-    for kind, start, end in _chunks(data):
-        if data[end : end + 4] != _checksum(data[start - 4 : end]):
-            return None
-        if kind == b"IDAT":
-            compressed.append(data[start:end])
-    inflater = isal_zlib.decompressobj()
-    try:
-        pixels = inflater.decompress(b"".join(compressed), length + 1)
-    except isal_zlib.error:  # type: ignore[misc]  # the stub calls it an instance
-        return None
-    if len(pixels) != length or not inflater.eof:
-        return None
-    blocks = [b"IDAT\x78\x01"]
-    for place in range(0, length, _MAX_BLOCK):
-        block = pixels[place : place + _MAX_BLOCK]
-        is_last = place + _MAX_BLOCK >= length
-        blocks += [struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF), block]
-    stored = b"".join([*blocks, struct.pack(">I", isal_zlib.adler32(pixels))])
-    return b"".join([data[:_PIXELS_AT], _chunk(stored), _chunk(b"IEND")])
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The chunks of a png: their kinds, and from where to where their contents are."""
-    place = len(_SIGNATURE)
-    while place + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        yield kind, place + 8, place + 8 + length
-        place += length + 12  # with length, kind and checksum
-
-
-def _chunk(kind_and_contents: bytes) -> bytes:
-    return struct.pack(">I", len(kind_and_contents) - 4) + kind_and_contents + _checksum(kind_and_contents)
-
-
-def _checksum(kind_and_contents: bytes) -> bytes:
-    return struct.pack(">I", isal_zlib.crc32(kind_and_contents))

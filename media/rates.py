@@ -20,7 +20,7 @@ MAX_REPEATS = 100  # frames made of one, on average; a longer video has wrong ti
 
 
 def fps_option(text: str) -> float:
-    """The value of an option for a frame rate, for argparse."""
+    """Parse the value of an option for a frame rate."""
     try:
         fps = float(text)
     except ValueError:
@@ -31,7 +31,7 @@ def fps_option(text: str) -> float:
 
 
 def steady(clip: Clip) -> Clip:
-    """`clip` itself if its frames come at a constant rate; else the same at one. Raises `MediaError`."""
+    """Return `clip` itself if its frames come at a constant rate, else a `SteadyClip` of it."""
     times = clip.times
     if times is None or len(times) < 3 or (np.diff(times) <= 0).any():  # some formats make them up
         return clip
@@ -46,40 +46,41 @@ class SteadyClip(Clip):
     """
 
     def __init__(self, clip: Clip, times: np.ndarray):
-        self.clip, self.path, self.size, self.has_audio = clip, clip.path, clip.size, clip.has_audio
-        self.fps = min(MAX_RATE, 1 / max(1e-6, float(np.median(np.diff(times)))))
-        length = 1 + round((times[-1] - times[0]) * self.fps)
+        fps = min(MAX_RATE, 1 / max(1e-6, float(np.median(np.diff(times)))))
+        length = 1 + round((times[-1] - times[0]) * fps)
         if length > MAX_REPEATS * len(times):
             raise MediaError(
-                f"{self.path}: its {len(times)} frames are spread over {times[-1] - times[0]:.0f} seconds; "
+                f"{clip.path}: its {len(times)} frames are spread over {times[-1] - times[0]:.0f} seconds; "
                 "convert it to a constant frame rate"
             )
-        moments = times[0] + np.arange(length) / self.fps
+        super().__init__(clip.path, clip.size, fps, clip.has_audio)
+        self._clip = clip
+        moments = times[0] + np.arange(length) / fps
         self._shown = nearest(times, moments)  # (M,), the number of the frame that is shown
 
     def __len__(self) -> int:
         return len(self._shown)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return shown(self.clip, self._shown)
+        return shown(self._clip, self._shown)
 
     def _pick(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         wanted: dict[int, list[int]] = {}
         for number in numbers:
             wanted.setdefault(int(self._shown[number]), []).append(number)
-        for original, frame in self.clip._pick(sorted(wanted)):
+        for original, frame in self._clip._pick(sorted(wanted)):
             for number in wanted[original]:
                 yield number, frame
 
 
 def nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """For each of `moments` (M,) the number of the closest of the sorted `times` (N,): (M,)."""
+    """Return for each of `moments` (M,) the number of the closest of the sorted `times` (N,): (M,)."""
     after = np.searchsorted(times, moments).clip(1, len(times) - 1)
     return np.where(moments - times[after - 1] <= times[after] - moments, after - 1, after)
 
 
 def shown(clip: Clip, numbers: np.ndarray) -> Iterator[np.ndarray]:
-    """The frames of a clip by their sorted `numbers`, with repeats; it is read once."""
+    """Yield the frames of a clip by their sorted `numbers`, with repeats, reading it once."""
     frames, place = enumerate(clip), -1
     frame = np.empty(0)
     for number in numbers:
@@ -89,7 +90,7 @@ def shown(clip: Clip, numbers: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def repeated(clip: Clip, fps: float) -> Iterator[np.ndarray]:
-    """The frames of a clip at `fps`, without end: it starts anew where it ends."""
+    """Yield the frames of a clip at `fps`, without end: it starts anew where it ends."""
     if len(clip) == 1:
         frame = next(iter(clip))
         while True:

@@ -29,15 +29,12 @@ MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames pe
 _SMPTE170M = 6  # FFmpeg's number for the BT.601 colour matrix
 
 
-def check_target(path: Path, fps: float, lossless: bool = False) -> None:
+def check_target(path: Path, fps: float) -> None:
     """Raise `MediaError` if a video of that name and rate can't be written."""
     suffix = path.suffix.lower()
     if suffix not in {*WRITTEN_SUFFIXES, ""}:
         known = ", ".join(_CONTAINERS)
         raise MediaError(f"{path}: {suffix} can't be written; use {known}, or no suffix for a folder of pngs")
-    if suffix in {".gif", ".webm"} and lossless:
-        reason = "a gif holds 256 colours" if suffix == ".gif" else "a webm halves the colours' resolution"
-        raise MediaError(f"{path}: {reason} and can't be lossless; use .mp4 or a folder of pngs")
     if not MIN_FPS <= fps <= MAX_FPS:
         raise MediaError(
             f"{path}: can't be written at {fps} frames per second; use a number from {MIN_FPS} to {MAX_FPS}"
@@ -64,13 +61,12 @@ class VideoWriter:
     `finish()` was called, which keeps the frames written so far.
 
     .mp4, .mov and .mkv are H.264 yuv420p, which plays in browsers; .webm is VP9. These need even sides, so an
-    odd one is padded by repeating its last row or column. With `lossless` it is H.264 RGB of the exact pixels
-    and size, which browsers do not play. A .gif has a palette a frame and at most 50 frames per second.
+    odd one is padded by repeating its last row or column. A .gif has a palette a frame and at most 50 frames
+    per second. A folder of pngs keeps every pixel.
 
     `audio_from`: a video whose first sound track goes into a video, from `audio_start` seconds after the
-    beginning of its picture on, as long as the picture: copied if browsers play it there, else turned into
-    AAC, or Opus in a .webm. `audio_note` is None or, at the latest after the block, a line for the user that
-    says why there is no sound; the picture is written all the same.
+    beginning of its picture on, as long as the picture. `audio_note` is None or, at the latest after the
+    block, a line for the user that says why there is no sound; the picture is written all the same.
 
     Raises `MediaError` when constructed if the name can't be written, and later if the disk fails.
     """
@@ -80,22 +76,20 @@ class VideoWriter:
         path: str | Path,
         fps: float,
         audio_from: str | Path | None = None,
-        lossless: bool = False,
         audio_start: float = 0,
     ):
         self.path = Path(path)
         self.audio_note: str | None = None
-        check_target(self.path, fps, lossless)
+        check_target(self.path, fps)
         self._fps = Fraction(float(fps)).limit_denominator(1001)
         self._audio_from, self._audio_start = self._checked_audio(audio_from), audio_start
-        self._lossless = lossless
         self._temporary = temporary_name(self.path)
         # Opened with the first frame, which tells the size.
-        self._output: _EncodedOutput | _FolderOutput | None = None
+        self._output: _VideoOutput | _FolderOutput | None = None
         self._finished = False
 
     def _checked_audio(self, source: str | Path | None) -> Path | None:
-        """`source` if its sound can be carried over, else None and a note."""
+        """Return `source` if its sound can be carried over, else None, with a note."""
         if source is None:
             return None
         if self.path.suffix.lower() in {".gif", ""}:
@@ -122,10 +116,7 @@ class VideoWriter:
             self._discard()
 
     def write(self, frame: np.ndarray) -> None:
-        """Append `frame` (H, W, 3) uint8.
-
-        Raises `ValueError` if it is of another kind or size than the ones before.
-        """
+        """Append `frame` (H, W, 3) uint8. Raises `ValueError` for another kind or size than before."""
         frame = checked_frame(frame)
         with media_errors(self.path, "check the space left on its disk"):
             if self._output is None:
@@ -136,24 +127,15 @@ class VideoWriter:
                 )
             self._output.write(frame)
 
-    def _open_output(self, size: Size) -> _EncodedOutput | _FolderOutput:
-        suffix = self.path.suffix.lower()
-        match suffix:
-            case "":
-                return _FolderOutput(self._temporary, size)
-            case ".gif":
-                return _GifOutput(self._temporary, size, min(self._fps, Fraction(MAX_GIF_FPS)))
-            case ".webm":
-                return _WebmOutput(self._temporary, size, self._fps)
-            case _:
-                kind = _LosslessOutput if self._lossless else _H264Output
-                return kind(self._temporary, size, self._fps, _CONTAINERS[suffix])
+    def _open_output(self, size: Size) -> _VideoOutput | _FolderOutput:
+        container = _CONTAINERS.get(self.path.suffix.lower())
+        if container is None:
+            return _FolderOutput(self._temporary, size)
+        kind = _GifOutput if container == "gif" else _Yuv420Output
+        return kind(self._temporary, size, self._fps, container)
 
     def finish(self) -> None:
-        """Complete the file with the frames written so far and give it its name.
-
-        A second call does nothing.
-        """
+        """Complete the file with the frames written so far and give it its name, unless done before."""
         if self._finished:
             return
         if self._output is None:
@@ -187,13 +169,11 @@ def _only_numbered_pngs(folder: Path) -> bool:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`.
-
-    A folder there, known to hold only frames of an earlier run, is replaced.
-    """
+    """Rename `temporary` to `path`."""
     if not path.is_dir():
         temporary.replace(path)
         return
+    # A folder can't be replaced. This one is known to hold only frames of an earlier run.
     earlier = temporary_name(path)
     path.rename(earlier)
     try:
@@ -232,18 +212,29 @@ class _FolderOutput:
         """No file is open."""
 
 
-class _EncodedOutput:
+class _VideoOutput:
     """A file with one video stream, encoded as the frames come."""
 
-    def __init__(self, path: Path, size: Size, fps: Fraction, file_format: str):
+    def __init__(
+        self,
+        path: Path,
+        size: Size,
+        fps: Fraction,
+        container: str,
+        codec: str,
+        pix_fmt: str,
+        options: dict[str, str],
+    ):
         self.size, self._fps, self._count = size, fps, 0
         self._container = av.open(
-            str(path.absolute()), "w", format=file_format, options=muxer_options(file_format)
+            str(path.absolute()), "w", format=container, options=muxer_options(container)
         )
-        self._stream: av.VideoStream
+        self._stream = cast(av.VideoStream, self._container.add_stream(codec, rate=fps, options=options))
+        self._stream.height, self._stream.width = size
+        self._stream.pix_fmt = pix_fmt
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
-        """`frame` as the encoder takes it."""
+        """Return `frame` as the encoder takes it."""
         raise NotImplementedError
 
     def write(self, frame: np.ndarray) -> None:
@@ -262,21 +253,23 @@ class _EncodedOutput:
             self._container.close()
 
 
-class _Yuv420Output(_EncodedOutput):
+class _Yuv420Output(_VideoOutput):
     """A video in the range and colour matrix of video, with colours at half the resolution."""
 
-    def __init__(
-        self, path: Path, size: Size, fps: Fraction, file_format: str, codec: str, options: dict[str, str]
-    ):
-        super().__init__(path, size, fps, file_format)
-        self._reformatter = VideoReformatter()
+    def __init__(self, path: Path, size: Size, fps: Fraction, container: str):
+        codec, options = "libx264", {"crf": "18"}
+        if container == "matroska":  # it keeps no decoding times, which sound is interleaved by
+            options["bf"] = "0"
+        if container == "webm":  # constant quality, at a speed that keeps up with the networks
+            codec = "libvpx-vp9"
+            options = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6"}
+        super().__init__(path, size, fps, container, codec, "yuv420p", options)
         height, width = size
-        self._stream = cast(av.VideoStream, self._container.add_stream(codec, rate=fps, options=options))
-        self._stream.pix_fmt = "yuv420p"
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         # BT.601, which readers also assume of a small video whose tags they do not look at.
         self._stream.codec_context.colorspace = _SMPTE170M
         self._stream.codec_context.color_range = ColorRange.MPEG
+        self._reformatter = VideoReformatter()
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
         height, width = self.size
@@ -290,47 +283,12 @@ class _Yuv420Output(_EncodedOutput):
         )
 
 
-class _H264Output(_Yuv420Output):
-    """H.264."""
-
-    def __init__(self, path: Path, size: Size, fps: Fraction, file_format: str):
-        options = {"crf": "18"}
-        if file_format == "matroska":  # it keeps no decoding times, which sound is interleaved by
-            options["bf"] = "0"
-        super().__init__(path, size, fps, file_format, "libx264", options)
-
-
-class _WebmOutput(_Yuv420Output):
-    """VP9 of constant quality, at a speed that keeps up with the networks."""
-
-    def __init__(self, path: Path, size: Size, fps: Fraction):
-        options = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6"}
-        super().__init__(path, size, fps, "webm", "libvpx-vp9", options)
-
-
-class _LosslessOutput(_EncodedOutput):
-    """H.264 in RGB."""
-
-    def __init__(self, path: Path, size: Size, fps: Fraction, file_format: str):
-        super().__init__(path, size, fps, file_format)
-        self._stream = self._container.add_stream("libx264rgb", rate=fps, options={"qp": "0"})
-        self._stream.pix_fmt = "rgb24"
-        self._stream.height, self._stream.width = size
-
-    def _picture(self, frame: np.ndarray) -> av.VideoFrame:
-        return av.VideoFrame.from_ndarray(frame, format="rgb24")
-
-
-class _GifOutput(_EncodedOutput):
+class _GifOutput(_VideoOutput):
     """A gif with a palette a frame."""
 
-    def __init__(self, path: Path, size: Size, fps: Fraction):
-        super().__init__(path, size, fps, "gif")
-        self._stream = self._container.add_stream("gif", rate=fps)
-        self._stream.pix_fmt = "pal8"
-        height, width = size
-        self._stream.width, self._stream.height = width, height
-        self._palette = _palette_graph(width, height, fps)
+    def __init__(self, path: Path, size: Size, fps: Fraction, container: str):
+        super().__init__(path, size, min(fps, Fraction(MAX_GIF_FPS)), container, "gif", "pal8", {})
+        self._palette = _palette_graph(size, self._fps)
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
@@ -339,8 +297,9 @@ class _GifOutput(_EncodedOutput):
         return self._palette.vpull()
 
 
-def _palette_graph(width: int, height: int, fps: Fraction) -> av.filter.Graph:
-    """A filter from RGB frames to frames of 256 colours, chosen frame by frame so that none is kept."""
+def _palette_graph(size: Size, fps: Fraction) -> av.filter.Graph:
+    """Build a filter from RGB frames to frames of 256 colours, chosen frame by frame so that none is kept."""
+    height, width = size
     graph = av.filter.Graph()
     source = graph.add(
         "buffer", video_size=f"{width}x{height}", pix_fmt="rgb24", time_base=str(1 / fps), pixel_aspect="1/1"

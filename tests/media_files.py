@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -40,12 +41,15 @@ def encode(
     pts: list[int] | None = None,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
+    fps: float = 25,
 ) -> Path:
-    """Write `frames` at 25 frames per second, or at the times `pts` (in 1/25 s)."""
+    """Write `frames` at `fps` frames per second, or at the times `pts` (in 1/fps s)."""
     height, width = frames[0].shape[:2] if frames else (48, 64)
     with av.open(str(path), "w", options=container_options or {}) as container:
         steady = {"sc_threshold": "0"} if codec == "libx264" else {}  # no keyframes but those asked for
-        stream = container.add_stream(codec, rate=25, options=steady | (options or {}))
+        stream = container.add_stream(
+            codec, rate=Fraction(fps).limit_denominator(1001), options=steady | (options or {})
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
@@ -56,6 +60,11 @@ def encode(
         else:
             container.start_encoding()
     return path
+
+
+def encode_lossless(path: Path, frames: Iterable[np.ndarray], fps: float = 25) -> Path:
+    """Write a video that holds exactly the pixels of `frames`."""
+    return encode(path, list(frames), "libx264rgb", "rgb24", options={"qp": "0"}, fps=fps)
 
 
 def remux(source: Path, target: Path, shift: int = 0, first_packet: int = 0) -> Path:

@@ -1,4 +1,4 @@
-"""benchmarks/ablations.py: its table, and its command on a handful of puppets."""
+"""tools/benchmarks/ablations.py: its table, and its command on a handful of puppets."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.__main__ import in_bf16
+from tools.benchmarks.__main__ import in_bf16
 
 import demo
 from inference import exports

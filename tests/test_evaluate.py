@@ -17,8 +17,8 @@ import evaluate
 from evaluation.comparisons import Lpips
 from evaluation.detectors import IDENTITIES, LANDMARKS
 from media.pictures import write_image
-from media.writer import VideoWriter
 from tests.clips import plain_frames
+from tests.media_files import encode_lossless
 from utils.errors import CheckpointError
 
 NAN = float("nan")
@@ -111,9 +111,7 @@ def test_reconstruction_strips_against_clips_of_any_format(
     still = [dotted((5, 6), (10, 20))]
     write_folder(tmp_path / "test" / "id1#a.v2.mp4", still)  # names match up to the first dot
     write_strip(tmp_path / "png" / "id1#a.v2.png", still)
-    with VideoWriter(tmp_path / "test" / "id2.mp4", 25, lossless=True) as writer:
-        for _ in range(3):
-            writer.write(dotted((5, 6), (10, 20)))
+    encode_lossless(tmp_path / "test" / "id2.mp4", [dotted((5, 6), (10, 20))] * 3)
     # Moved by 3 pixels to the right; red missing and another blue; both missing, nobody there.
     write_strip(
         tmp_path / "png" / "id2.png",

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from frames_dataset import DatasetRepeater, FramesDataset, PairedDataset, identity, read_video
-from media.writer import VideoWriter
+from tests.media_files import encode_lossless
 from tests.numbered_clips import SHAPE, dataset, numbered_frame, write_clip
 from utils.errors import ConfigError, DatasetError, MediaError
 
@@ -105,9 +105,7 @@ def test_a_lazy_clip_holds_one_frame_however_long_it_is(tmp_path):
 def test_videos_are_clips_too(tmp_path):
     for part in ("train", "test"):
         (tmp_path / part).mkdir()
-        with VideoWriter(tmp_path / part / "a.mp4", fps=30, lossless=True) as writer:
-            for number in range(6):
-                writer.write(numbered_frame(number, (16, 16)))
+        encode_lossless(tmp_path / part / "a.mp4", (numbered_frame(n, (16, 16)) for n in range(6)), 30)
     train = FramesDataset(tmp_path, frame_shape=(16, 16, 3))
     assert len({times(train.draw(0, repeat)) for repeat in range(40)}) > 8
     clip = FramesDataset(tmp_path, frame_shape=(16, 16, 3), is_train=False).clip(0)

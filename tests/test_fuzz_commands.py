@@ -34,7 +34,7 @@ from tests.fuzzing import (
     needs_unix,
     outcome,
 )
-from tools import make_pictures, plot
+from tools import make_pictures
 from tools.benchmarks import puppet_quality
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +89,6 @@ PROGRAMS = {
         prepare.main, {"--check": ["data"], "--config": ["data.yaml"], "--workers": ["1"]}, fixed=("--check",)
     ),
     "make_puppets": Program(make_puppets.main, {"--out": ["good.yaml"]}, fixed=("--out",)),
-    "plot": Program(plot.main, {"runs": ["run"], "--out": ["OUT/a.png"]}),
     "make_pictures": Program(
         make_pictures.main,
         MODEL | {"--contact_sheets": ["OUT/sheets"], "--data": ["data"], "--out": ["OUT"]},
@@ -241,7 +240,6 @@ def test_any_command_line_ends_with_a_result_or_one_line(
         standing = files_of(out)
         done = outcome(program.main, arguments)
         (place / "result.mp4").unlink(missing_ok=True)  # the default of the demo
-        (place / "curves.png").unlink(missing_ok=True)  # the default of plot
         if name == "prepare" and done.status == 1:  # the check has found something
             return
         assert_one_line(done)

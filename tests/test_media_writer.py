@@ -29,13 +29,10 @@ def smooth(count: int, height: int, width: int) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "lossless", "tolerance"),
-    [("a.mp4", False, 4), ("a.mp4", True, 0), ("a.gif", False, 8), ("frames", False, 0), ("frames", True, 0)],
-)
-def test_what_is_written_is_read_back(name, lossless, tolerance, tmp_path):
+@pytest.mark.parametrize(("name", "tolerance"), [("a.mp4", 4), ("a.webm", 4), ("a.gif", 8), ("frames", 0)])
+def test_what_is_written_is_read_back(name, tolerance, tmp_path):
     frames = smooth(12, 48, 64)
-    write(tmp_path / name, frames, fps=12.5, lossless=lossless)
+    write(tmp_path / name, frames, fps=12.5)
     clip = open_clip(tmp_path / name)
     assert clip.fps == (25.0 if name == "frames" else 12.5)
     assert np.abs(np.stack(list(clip)).astype(int) - np.stack(frames)).mean() <= tolerance
@@ -60,9 +57,8 @@ def test_odd_sizes_are_padded_by_their_last_row_and_column(size, tmp_path):
     clip = open_clip(tmp_path / "a.mp4")
     assert clip.size == (height + height % 2, width + width % 2)
     assert np.abs(clip.read([2]).astype(int) - 90).max() <= 3
-    write(tmp_path / "b.mp4", frames, lossless=True)
     write(tmp_path / "c.gif", frames)
-    assert open_clip(tmp_path / "b.mp4").size == open_clip(tmp_path / "c.gif").size == size
+    assert open_clip(tmp_path / "c.gif").size == size
 
 
 def test_colours_survive_the_mp4(tmp_path):
@@ -103,27 +99,26 @@ def test_the_earlier_file_stays_until_the_new_one_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "fps", "lossless", "words"),
+    ("name", "fps", "words"),
     [
-        ("none/a.mp4", 25, False, "folder exists"),
-        ("file/a.mp4", 25, False, "folder exists"),
-        ("a.avi", 25, False, "use .mp4"),
-        ("a.png", 25, False, "use .mp4"),
-        ("a.gif", 25, True, "lossless"),
-        ("a.mp4", 0, False, "frames per second"),
-        ("a.mp4", float("nan"), False, "frames per second"),
-        ("full", 25, False, "another name"),
-        ("file", 25, False, "another name"),
-        ("dir.mp4", 25, False, "is a folder"),
+        ("none/a.mp4", 25, "folder exists"),
+        ("file/a.mp4", 25, "folder exists"),
+        ("a.avi", 25, "use .mp4"),
+        ("a.png", 25, "use .mp4"),
+        ("a.mp4", 0, "frames per second"),
+        ("a.mp4", float("nan"), "frames per second"),
+        ("full", 25, "another name"),
+        ("file", 25, "another name"),
+        ("dir.mp4", 25, "is a folder"),
     ],
 )
-def test_a_name_that_can_not_be_written_is_refused_at_once(name, fps, lossless, words, tmp_path):
+def test_a_name_that_can_not_be_written_is_refused_at_once(name, fps, words, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "dir.mp4").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(MediaError, match=words) as caught:
-        VideoWriter(tmp_path / name, fps, lossless=lossless)
+        VideoWriter(tmp_path / name, fps)
     assert str(tmp_path / name) in str(caught.value)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["dir.mp4", "file", "full"]
 
@@ -146,13 +141,11 @@ def test_frames_of_another_kind_or_size_are_refused(tmp_path):
     ("name", "codec", "carried"),
     [
         ("a.mp4", "aac", "aac"),
-        ("a.mkv", "libmp3lame", "mp3"),
-        ("a.webm", "libopus", "opus"),
-        ("a.mkv", "flac", "flac"),
+        ("a.mkv", "libmp3lame", "aac"),
+        ("a.webm", "libopus", "aac"),
+        ("a.mkv", "flac", "aac"),
         ("a.mov", "pcm_s16le", "aac"),
         ("a.avi", "pcm_s16le", "aac"),
-        ("a.avi", "libmp3lame", "mp3"),
-        ("a.mkv", "ac3", "aac"),
     ],
 )
 def test_sound_is_carried_over_and_cut_to_the_picture(name, codec, carried, tmp_path):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from media.clips import open_clip
 from media.pictures import fit
 from media.writer import VideoWriter
 from tests.clips import write_clip, write_dataset
+from tests.media_files import encode_lossless
 from tests.small import error_of
 
 SCRIPT = Path(prepare.__file__)
@@ -30,9 +30,12 @@ def write_video(path: Path, frames: int = 5, width: int = 48, height: int = 32, 
     """Frames of noise that move down, lossless."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = np.random.default_rng(len(path.name)).integers(0, 256, (height, width, 3), np.uint8)
-    with VideoWriter(path, fps, lossless=path.suffix == ".mp4") as writer:
-        for number in range(frames):
-            writer.write(np.roll(picture, number, axis=0))
+    moved = [np.roll(picture, number, axis=0) for number in range(frames)]
+    if path.suffix == ".mp4":
+        return encode_lossless(path, moved, fps)
+    with VideoWriter(path, fps) as writer:
+        for frame in moved:
+            writer.write(frame)
     return path
 
 
@@ -122,9 +125,8 @@ def test_a_dataset_keeps_its_split(tmp_path):
 
 
 def split_of(names: list[str], out: Path, **options) -> dict[str, str]:
-    sources = {name: prepare.Source(Path(name), None) for name in names}
-    given = {"inp": Path("in"), "out": out, "test_share": 0.1, "seed": 0} | options
-    return prepare.choose_splits(sources, argparse.Namespace(**given))
+    found = {name: prepare.Found(Path(name), None) for name in names}
+    return prepare.choose_splits(found, replace(prepare.parse(["in", str(out)]), **options))
 
 
 def test_the_split_is_by_identity_and_follows_from_the_seed(tmp_path):
@@ -178,16 +180,10 @@ def test_a_killed_run_goes_on(tmp_path):
     assert all(len(open_clip(path)) == 20 for path in finished)
     times = {frame: frame.stat().st_mtime_ns for path in finished for frame in path.iterdir()}
 
-    with (out / "clips.jsonl").open("a") as file:
-        file.write('{"clip": "train/id')  # a line cut short by a crash of the machine
     prepare.main(command[2:])
     assert {frame: frame.stat().st_mtime_ns for frame in times} == times
     assert len(whole(out)) == 60 and not half_written(out)
     assert all(len(open_clip(path)) == 20 for path in whole(out))
-    lines = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
-    assert sorted(line["clip"] for line in lines[1:]) == sorted(
-        path.relative_to(out).as_posix() for path in whole(out)
-    )
 
 
 def many_copies(inp: Path, count: int) -> Path:
@@ -260,18 +256,16 @@ def test_input_that_makes_no_dataset(tmp_path, capsys, make, told):
     assert told in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "out"))
 
 
-def test_folders_that_are_not_ours_are_left_alone(tmp_path, capsys):
+def test_clips_of_another_size_or_format_are_not_mixed(tmp_path, capsys):
     for name in ("a", "b"):
         write_video(tmp_path / "in" / f"{name}.mp4")
     assert "lies in" in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "in" / "out"))
-    (tmp_path / "mine" / "train").mkdir(parents=True)
-    assert "from elsewhere" in error_of(capsys, lambda: run(tmp_path / "in", tmp_path / "mine"))
-    run(tmp_path / "in", tmp_path / "out")
-    before = content(tmp_path / "out")
-    assert "made with fit crop, not pad" in error_of(
-        capsys, lambda: run(tmp_path / "in", tmp_path / "out", "--fit", "pad")
-    )
-    assert content(tmp_path / "out") == before and not (tmp_path / "in" / "out").exists()
+    out = run(tmp_path / "in", tmp_path / "out")
+    before = content(out)
+    larger = error_of(capsys, lambda: run(tmp_path / "in", out, "--size", "24"))
+    assert "was made in 16x16, not 24x24; use that size" in larger
+    assert "use that format" in error_of(capsys, lambda: run(tmp_path / "in", out, "--format", "mp4"))
+    assert content(out) == before and not (tmp_path / "in" / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,12 @@ import torch
 
 import run
 from checkpoints.files import find_checkpoint, read_checkpoint, write_checkpoint
-from data.clips import Ledger
 from evaluation.cache import FOLDER, Cache
 from reconstruction import read_scores
 from tests.clips import write_clip
 from tests.small import error_of
 from tests.training import assert_same_run, config_file, losses_logged, start
 from training.batches import TimedBatches, WorkerDied, start_worker
-from utils.errors import DatasetError
 from utils.program import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -316,20 +314,6 @@ def test_scores_that_can_not_be_read_are_made_anew(root: Path, text: bytes) -> N
     assert read_scores(path) == expected
 
 
-def test_a_damaged_ledger_keeps_what_can_be_read(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "out", {"size": [8, 8]})
-    header = ledger.path.read_text()
-    good = '{"clip": "train/a", "source": "a.mp4", "frames": 3, "fps": 25.0}\n'
-    bad = ['{"clip": "train/b"}', "[]", "nonsense", '{"clip": 3, "source": "", "frames": 1, "fps": 1}']
-    bad += ['{"clip": "train/c", "source": "c", "frames": 3, "fps": 0}', "[" * 100_000]
-    ledger.path.write_bytes((header + good + "\n".join(bad)).encode() + b"\n\xff\xfe")
-    assert Ledger(tmp_path / "out", {"size": [8, 8]}).clips.keys() == {"train/a"}
-    for first in ("[]\n", "nonsense\n", "\xff\n"):
-        ledger.path.write_text(first + good, encoding="latin-1")
-        with pytest.raises(DatasetError, match=r"clips\.jsonl: its first line holds no settings"):
-            Ledger(tmp_path / "out", {"size": [8, 8]})
-
-
 def test_a_cache_that_can_not_be_read_counts_as_absent(tmp_path: Path) -> None:
     cache, clip = Cache(), tmp_path / "a.mp4"
     cache.store("shape", clip, "key", np.array([3, 8, 8]))
@@ -348,18 +332,3 @@ def test_a_cache_that_can_not_be_read_counts_as_absent(tmp_path: Path) -> None:
         for name, member in (members | {"values.npy": claims}).items():
             archive.writestr(name, member)
     assert cache.load("shape", clip, "key") is None
-
-
-# ---- Torture -----------------------------------------------------------------
-
-
-@linux
-def test_a_struck_run_ends_as_one_that_nobody_touched() -> None:
-    process = subprocess.run(
-        [sys.executable, "-m", "tools.torture", "--rounds", "5", "--seed", "1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    print(process.stdout)  # with the seed
-    assert process.returncode == 0, process.stdout + process.stderr

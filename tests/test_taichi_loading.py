@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data import cutting
 from frames_dataset import identity
 from media.clips import open_clip
-from media.writer import VideoWriter
+from tests.media_files import encode_lossless
 from tests.small import error_of
 
 FOLDER = Path(__file__).parents[1] / "data" / "taichi-loading"
@@ -49,10 +50,7 @@ def coded(number: int, width: int = 64, height: int = 32) -> np.ndarray:
 
 def write_video(path: Path, frames: int = 50, fps: float = 25, scale: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(path, fps, lossless=True) as writer:
-        for number in range(frames):
-            writer.write(coded(number, 64 * scale, 32 * scale))
-    return path
+    return encode_lossless(path, (coded(number, 64 * scale, 32 * scale) for number in range(frames)), fps)
 
 
 def write_list(folder: Path, *lines: str, header: str = HEADER) -> Path:
@@ -141,11 +139,9 @@ def test_a_rate_that_is_rounded_in_the_list_moves_no_frame(tmp_path):
 
 
 def test_frames_are_the_same_however_many_are_read_at_once(tmp_path, monkeypatch):
-    from data import clips
-
     clip = open_clip(write_video(tmp_path / "v.mp4"))
-    monkeypatch.setattr(clips, "MAX_READ", 3 * 64 * 32 * 3)
-    found = np.stack(list(clips.frames_of(clip, range(7, 30))))
+    monkeypatch.setattr(cutting, "MAX_READ", 3 * 64 * 32 * 3)
+    found = np.stack(list(cutting.read_frames(clip, range(7, 30))))
     assert (found == clip.read(range(7, 30))).all()
 
 

@@ -18,7 +18,6 @@ from checkpoints.files import find_checkpoint, load_for_inference, read_checkpoi
 from modules.build import build_generator, build_kp_detector, build_networks, read_config
 from tests.small import images, small_config
 from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
-from tools import plot
 from train import full_models, picture_is_due, train_step
 from training.batches import EpochBatches, draw_transform
 from training.state import TrainingState
@@ -310,18 +309,3 @@ def test_a_tracker_that_is_not_installed_is_one_line(
         start(root, config_file(root), "--tracker", "wandb")
     assert "--tracker wandb: is not installed here; pip install wandb" in capsys.readouterr().err
     assert not (root.parent / "log").exists()
-
-
-def test_curves_of_two_runs_are_drawn(root: Path) -> None:
-    runs = [str(start(root, config_file(root, train_params__eval_freq=1), log=name)) for name in ("a", "b")]
-    picture = root.parent / "curves.png"
-    plot.main([*runs, "--out", str(picture)])
-    assert picture.stat().st_size > 10_000
-
-
-def test_curves_of_what_is_no_run_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as stop:
-        plot.main([str(tmp_path), "--out", str(tmp_path / "x.png")])
-    assert stop.value.code == 2
-    assert f"{tmp_path}: no log.jsonl" in capsys.readouterr().err
-    assert not (tmp_path / "x.png").exists()

@@ -14,7 +14,6 @@ Pictures are uint8 (H, W, 3).
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +45,7 @@ from modules.keypoint_detector import KPDetector
 from tools.drawing import LAYER, NETWORK, PANEL, Chart, grid, label, outlined, scaled, write_gif
 from tools.option_pictures import DRIVING, write_options
 from utils.errors import UserError
+from utils.options import OptionParser
 from utils.program import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -322,9 +322,7 @@ def picture_size(config: dict, path: Path) -> int:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--config", type=Path, default=SAMPLE["config"], help="default: that of the model that ships"
     )

@@ -9,7 +9,6 @@ the sample's driving video. Chromium must be installed.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from playwright.sync_api import Page, sync_playwright
 from inference.samples import ROOT, SAMPLE
 from tools.browser import browser_arguments, find_chromium, served, write_camera
 from utils.errors import UserError
+from utils.options import OptionParser
 from utils.program import command_line
 
 SECONDS_OF_RESULT = 1.2  # where the sample's result is stopped: the head is turned
@@ -66,9 +66,7 @@ def take(page: Page, path: Path) -> None:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--out", type=Path, default=ROOT / "sup-mat", help="an existing folder (default: sup-mat)"
     )

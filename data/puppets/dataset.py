@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.files import new_folder
-from media.writer import VideoWriter
-from utils.errors import UserError
-from utils.options import MAX_SEED
-from utils.progress import Progress
 from data.puppets.identity import Background, Puppet
 from data.puppets.landmarks import LANDMARKS, landmarks
 from data.puppets.motion import Pose, random_motion
 from data.puppets.render import render
+from media.writer import VideoWriter
+from utils.errors import UserError
+from utils.files import new_folder
+from utils.options import MAX_SEED
+from utils.progress import Progress
 from utils.workers import in_parallel
 
 CLIPS_PER_IDENTITY = 4

@@ -1,7 +1,7 @@
-"""Listed pieces of YouTube videos become a dataset: downloaded, cut, cropped, resized, in train/ and test/.
+"""Turn listed pieces of YouTube videos into a dataset: download, cut, crop and resize them.
 
     python data/taichi-loading/load_videos.py --metadata data/taichi-loading/taichi-metadata.csv --out_folder
-        data/taichi-png \\ --format .png --workers 8 --image_shape 256,256
+        data/taichi-png --format .png --workers 8 --image_shape 256,256
 
 A list is a CSV file with the columns of `COLUMNS` and a line for each clip. `start` and `end` (exclusive) are
 frame numbers at `fps`, `bbox` is left-top-right-bottom in pixels of a video of `width` x `height`; a download
@@ -16,7 +16,6 @@ folder.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import re
@@ -27,26 +26,27 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-if __name__ == "__main__":
+ROOT, PATHS = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")
+if __name__ == "__main__" and not __package__ and not PATHS.startswith(ROOT):
     # Python looks for imports beside the script that it is given; ours lie in the repository root.
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
-from data.clips import (
+from data.cutting import (
     SPLITS,
     Cut,
-    Ledger,
     Outcome,
+    add_workers_option,
     check_even,
     make_clips,
-    print_summary,
     size_option,
-    workers_option,
     write_clip,
 )
 from media.clips import VIDEO_SUFFIXES, open_clip
 from media.pictures import Box, Size
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import atomic_write, regular_file
+from utils.options import OptionParser
 from utils.program import command_line
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
@@ -54,8 +54,21 @@ VIDEO_NAME = re.compile(r"[\w-]+")  # no dots or slashes: it becomes a file name
 MISSING_SECONDS = 1.0  # that a video may be shorter than listed
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Download, cut, crop and resize the clips of a list.")
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    metadata: Path  # the list
+    out_folder: Path
+    video_folder: Path  # of whole videos
+    format: str  # .mp4 or .png
+    image_shape: Size
+    workers: int
+    youtube: str  # the program that downloads
+
+
+def parse(argv: list[str] | None) -> Options:
+    parser = OptionParser("Download, cut, crop and resize the clips of a list.")
     parser.add_argument("--metadata", type=Path, required=True, help="the list, a CSV file")
     parser.add_argument("--out_folder", type=Path, required=True, help="folder to write, or to go on with")
     parser.add_argument("--video_folder", type=Path, help="where whole videos are and go (OUT_FOLDER/videos)")
@@ -65,44 +78,37 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--image_shape", type=size_option, default=(256, 256), help="height,width of the frames (256,256)"
     )
-    parser.add_argument(
-        "--workers", type=workers_option, default=os.cpu_count() or 1, help="processes (default: one a core)"
-    )
+    add_workers_option(parser)
     parser.add_argument("--youtube", default="yt-dlp", help="the program that downloads (default yt-dlp)")
-    return parser.parse_args(argv)
+    given = vars(parser.parse_args(argv))
+    return Options(**given | {"video_folder": given["video_folder"] or given["out_folder"] / "videos"})
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
+    out, folder = options.out_folder, options.video_folder
     check_even(options.image_shape, options.format)
     clips = read_list(options.metadata)
-    folder = options.video_folder or options.out_folder / "videos"
-    check_downloads({clip.video: clip for clip in clips}, folder, options.youtube)
-
-    ledger = Ledger(options.out_folder, {"size": list(options.image_shape), "format": options.format})
+    wanted = defaultdict(list)
+    for clip in clips:
+        wanted[clip.video].append((clip, clip.target(out, options.format)))
+    videos = [
+        Video(name, tuple(parts), folder, options.image_shape, options.youtube)
+        for name, parts in wanted.items()
+    ]
+    targets = [target for video in videos for _, target in video.wanted]
+    check_downloads(videos, folder, options.youtube)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--video_folder {folder}: can't be made: {error.strerror or error}") from error
-    todo = defaultdict(list)
-    for clip in clips:
-        target = clip.target(options.out_folder, options.format)
-        if not ledger.holds(ledger.name(target)):
-            todo[clip.video].append((clip, target))
-    jobs = [
-        Video(name, tuple(wanted), folder, options.image_shape, options.youtube)
-        for name, wanted in todo.items()
-    ]
-    count = sum(len(job.wanted) for job in jobs)
-    if count < len(clips):
-        print(f"{len(clips) - count} of {len(clips)} clips are finished already", file=sys.stderr)
-    failures = make_clips(load, jobs, count, ledger, options.workers)
-    print_summary(ledger)
-    report = options.out_folder / "report.csv"
-    write_report(report, failures)
+    failures = make_clips(out, options.image_shape, load, videos, targets, options.workers)
+    write_report(out / "report.csv", failures)
     if len(failures) == len(clips):
-        raise DatasetError(f"{options.metadata}: none of its {len(clips)} clips can be had; see {report}")
+        raise DatasetError(
+            f"{options.metadata}: none of its {len(clips)} clips can be had; see {out / 'report.csv'}"
+        )
 
 
 # ---- The list ---------------------------------------------------------------
@@ -122,13 +128,14 @@ class Listed:
     partition: str
 
     def target(self, out: Path, suffix: str) -> Path:
-        """The published name: person, if known, video, and first and last frame in six digits."""
+        """Return its place by the published name: person if known, video, first and last frame."""
         name = "#".join([*filter(None, [self.person]), self.video, f"{self.start:06d}", f"{self.end:06d}"])
         return out / self.partition / (name + suffix.removesuffix(".png"))
 
 
 def read_list(path: Path) -> list[Listed]:
-    """The lines of a list. Raises `DatasetError` naming the first line that is wrong."""
+    """Read a list. Raises `DatasetError` naming the first line that is wrong."""
+    clips: dict[Path, Listed] = {}
     try:
         with regular_file(path, DatasetError).open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, restval="")
@@ -137,25 +144,24 @@ def read_list(path: Path) -> list[Listed]:
                 raise DatasetError(
                     f"{path}: has no column {', '.join(sorted(missing))}; it needs {','.join(COLUMNS)}"
                 )
-            clips = [read_line(line, f"{path}, line {table.line_num}") for line in table]
+            for line in table:
+                clip = read_line(line, f"{path}, line {table.line_num}")
+                if clips.setdefault(clip.target(Path(), ""), clip) != clip:
+                    which = f"{clip.video} from frame {clip.start} to {clip.end}"
+                    raise DatasetError(
+                        f"{path}: lists two clips of {which}; give each another person_id, or remove one"
+                    )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
             f"{path}: can't be read as a list ({error}); --metadata names a CSV file"
         ) from error
     if not clips:
         raise DatasetError(f"{path}: lists no clips")
-    by_name = {clip.target(Path(), ""): clip for clip in clips}
-    for clip in clips:
-        if by_name[clip.target(Path(), "")] != clip:
-            which = f"{clip.video} from frame {clip.start} to {clip.end}"
-            raise DatasetError(
-                f"{path}: lists two clips of {which}; give each another person_id, or remove one"
-            )
-    return list(by_name.values())
+    return list(clips.values())
 
 
 def read_line(line: dict[str, str], place: str) -> Listed:
-    """A checked line of the list. Raises `DatasetError` that names `place`."""
+    """Check a line of the list. Raises `DatasetError` that names `place`."""
     video, _, person = line["video_id"].partition("#")
     try:
         box = tuple(float(side) for side in line["bbox"].split("-"))
@@ -200,19 +206,27 @@ class Video:
     size: Size  # of the clips
     youtube: str
 
+    @property
+    def is_finished(self) -> bool:
+        return all(target.exists() for _, target in self.wanted)
+
 
 def load(video: Video) -> list[Outcome]:
-    """Download a video unless it is there, and cut all its clips."""
-    try:
-        path = find_video(video.folder, video.name) or download(video)
-        open_clip(path)
-    except MediaError as error:
-        return [Outcome(target, video.name, error=str(error)) for _, target in video.wanted]
-    return [cut_clip(path, clip, target, video.size) for clip, target in video.wanted]
+    """Cut the clips of a video that are not there, and before download it unless it is there."""
+    finished = [(clip, target) for clip, target in video.wanted if target.exists()]
+    missing = [(clip, target) for clip, target in video.wanted if not target.exists()]
+    outcomes = [Outcome(target, clip.video, len(open_clip(target)), clip.fps) for clip, target in finished]
+    if missing:
+        try:
+            path = find_video(video.folder, video.name) or download(video)
+            outcomes += [cut_clip(path, clip, target, video.size) for clip, target in missing]
+        except MediaError as error:
+            outcomes += [Outcome(target, video.name, error=str(error)) for _, target in missing]
+    return outcomes
 
 
 def find_video(folder: Path, name: str) -> Path | None:
-    """The whole video `name` in `folder`, with any suffix of a video."""
+    """Return the whole video `name` in `folder`, with any suffix of a video."""
     return next(
         (path for suffix in sorted(VIDEO_SUFFIXES) if (path := folder / f"{name}{suffix}").exists()), None
     )
@@ -236,12 +250,12 @@ def cut_clip(path: Path, clip: Listed, target: Path, size: Size) -> Outcome:
 # ---- Downloading ------------------------------------------------------------
 
 
-def check_downloads(videos: dict[str, Listed], folder: Path, youtube: str) -> None:
+def check_downloads(videos: list[Video], folder: Path, youtube: str) -> None:
     """Say once what can't be downloaded because the program is missing.
 
     Raises `UserError` if that is every video.
     """
-    absent = [name for name in videos if find_video(folder, name) is None]
+    absent = [video for video in videos if not video.is_finished and find_video(folder, video.name) is None]
     if not absent or shutil.which(youtube):
         return
     remedy = (
@@ -256,9 +270,9 @@ def check_downloads(videos: dict[str, Listed], folder: Path, youtube: str) -> No
 
 
 def download(video: Video) -> Path:
-    """Have the program put the video into the folder, where it appears when it is whole. Raises `MediaError`.
+    """Download a video in the listed resolution, or the next best; it appears when it is whole.
 
-    It asks for the listed resolution, or the next best.
+    Raises `MediaError`.
     """
     program = shutil.which(video.youtube)
     if program is None:

@@ -1,3 +1,3 @@
-"""Scripts that print measured ratios. Run them from the repository root as `python -m benchmarks.NAME`."""
+"""Measurements of speed (`python -m tools.benchmarks`) and of quality (`puppet_quality`, `ablations`)."""
 
-import utils.openmp  # noqa: F401 - as the programs that are measured
+import utils.openmp  # noqa: F401 - as in the programs that are measured

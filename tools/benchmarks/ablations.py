@@ -11,7 +11,6 @@ where it stopped, and a finished one is only measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ import run
 from tools.benchmarks.puppet_quality import measure
 from utils.device import best_precision
 from utils.files import atomic_write
+from utils.options import OptionParser
 from utils.program import command_line
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "puppets-64.yaml"
@@ -70,9 +70,7 @@ def row(name: str, figures: list[dict[str, Any]]) -> str:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=Path("log/ablations"))

@@ -1,7 +1,7 @@
-"""The published code's way to do what jobs.py measures: `python benchmarks/peer.py CHECKOUT NAME [FOLDER]`.
+"""The published code's way to do what jobs.py measures: `python peer.py CHECKOUT NAME [FOLDER]`.
 
-CHECKOUT is one of https://github.com/AliaksandrSiarohin/first-order-model. Its own modules are imported, so
-this file imports none of this project's.
+CHECKOUT is one of https://github.com/AliaksandrSiarohin/first-order-model. PYTHONPATH names it, so
+"modules" and "frames_dataset" are the checkout's. Of this project only `turns.py`, beside it, is imported.
 """
 
 from __future__ import annotations
@@ -14,29 +14,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision  # it looks for scikit-learn, and must not find what stands in for it below
 import yaml
 
-CHECKOUT = Path(sys.argv[1])
-sys.path.insert(0, str(CHECKOUT))
+CHECKOUT, NAME, *FOLDERS = sys.argv[1:]
 JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
 AUGMENTATION = {"flip_param": {"horizontal_flip": True, "time_flip": True}, "jitter_param": JITTER}
+
+# VGG-19 with random weights: there is nothing to download, and a step takes as long. A function for random
+# splits is imported, and not called where train/ and test/ are.
+vgg19 = torchvision.models.vgg19
+torchvision.models.vgg19 = lambda pretrained: vgg19()
+split: Any = types.ModuleType("sklearn.model_selection")
+split.train_test_split = None
+sys.modules |= {"sklearn": types.ModuleType("sklearn"), "sklearn.model_selection": split}
+
+from turns import serve  # type: ignore[import-not-found]
+
+from frames_dataset import FramesDataset
+from modules.discriminator import MultiScaleDiscriminator
+from modules.generator import OcclusionAwareGenerator
+from modules.keypoint_detector import KPDetector
+from modules.model import GeneratorFullModel
 
 Turn = Callable[[], float]
 
 
 def networks() -> tuple[dict, Any, Any]:
-    """The config, and generator and keypoint detector, of vox-256."""
-    from modules.generator import OcclusionAwareGenerator  # the checkout's
-    from modules.keypoint_detector import KPDetector
-
-    config = yaml.safe_load((CHECKOUT / "config" / "vox-256.yaml").read_text())
+    """Build generator and keypoint detector of vox-256; the config comes with them."""
+    config = yaml.safe_load((Path(CHECKOUT) / "config" / "vox-256.yaml").read_text())
     model, common = config["model_params"], config["model_params"]["common_params"]
     generator = OcclusionAwareGenerator(**model["generator_params"], **common)
     return config, generator, KPDetector(**model["kp_detector_params"], **common)
 
 
 def frames() -> Turn:
-    """Frames as its `make_animation` makes them, without the transfer of keypoints."""
+    """Animate as its `make_animation` does, without the transfer of keypoints."""
     _, generator, kp_detector = networks()
     generator.eval()
     kp_detector.eval()
@@ -55,17 +68,10 @@ def frames() -> Turn:
 
 
 def training_step() -> Turn:
-    """A step as its train.py makes it, with a random VGG-19."""
-    import torchvision
-
-    vgg19 = torchvision.models.vgg19
-    torchvision.models.vgg19 = lambda pretrained: vgg19()
-    from modules.discriminator import MultiScaleDiscriminator
-    from modules.model import GeneratorFullModel
-
+    """Train as its train.py does."""
     config, generator, kp_detector = networks()
     model = config["model_params"]
-    discriminator = MultiScaleDiscriminator(**model["discriminator_params"], **model["common_params"])
+    discriminator: Any = MultiScaleDiscriminator(**model["discriminator_params"], **model["common_params"])
     full = GeneratorFullModel(kp_detector, generator, discriminator, config["train_params"])
     optimizers = [
         torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
@@ -86,17 +92,9 @@ def training_step() -> Turn:
 
 
 def samples() -> Turn:
-    """Samples of a dataset with the augmentation of vox-256."""
-    import torchvision  # noqa: F401 - looks for scikit-learn, and must not find what follows
-
-    # A function for random splits is imported, and not called where train/ and test/ are.
-    split = types.ModuleType("sklearn.model_selection")
-    split.train_test_split = None  # type: ignore[attr-defined]
-    sys.modules |= {"sklearn": types.ModuleType("sklearn"), "sklearn.model_selection": split}
-    from frames_dataset import FramesDataset
-
+    """Draw samples of a dataset with the augmentation of vox-256."""
     torch.set_num_threads(1)
-    dataset: Any = FramesDataset(sys.argv[3], augmentation_params=AUGMENTATION)
+    dataset: Any = FramesDataset(FOLDERS[0], augmentation_params=AUGMENTATION)
 
     def turn() -> float:
         start = time.perf_counter()
@@ -108,6 +106,4 @@ def samples() -> Turn:
 
 
 if __name__ == "__main__":
-    from turns import serve  # type: ignore[import-not-found]  # beside this file; `benchmarks` would be imported with all of this project
-
-    serve({"frames": frames, "step": training_step, "samples": samples}[sys.argv[2]]())
+    serve({"frames": frames, "step": training_step, "samples": samples}[NAME]())

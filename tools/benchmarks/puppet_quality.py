@@ -56,6 +56,7 @@ from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from utils.errors import DatasetError, UserError
 from utils.files import atomic_write
+from utils.options import OptionParser
 from utils.program import command_line
 from utils.progress import Progress
 
@@ -270,9 +271,7 @@ def transfer_scores(
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "puppets-128.yaml")
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "sup-mat" / "puppets-128.pth.tar")
     parser.add_argument("--data", type=Path, help="folder of the puppets (default: the config's root_dir)")

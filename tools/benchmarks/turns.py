@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -18,8 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Measured(NamedTuple):
-    """The median of the turns, their range, and the most memory that the process took, in MiB."""
+class Command(NamedTuple):
+    """How a worker is started."""
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = {}  # beside that of this process
+
+
+class Timing(NamedTuple):
+    """Median and range of the turns, and the peak memory of the process in MiB."""
 
     median: float
     least: float
@@ -28,7 +34,7 @@ class Measured(NamedTuple):
 
 
 def serve(turn: Callable[[], float]) -> None:
-    """Be a worker: a turn for each line of stdin. Its first turn, which warms up, is not counted."""
+    """Be a worker: make a turn for each line of stdin. The first, which warms up, is not counted."""
     turn()
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -37,7 +43,7 @@ def serve(turn: Callable[[], float]) -> None:
 
 
 def peak_memory() -> float:
-    """This process's largest resident set so far in MiB; 0 where Linux doesn't tell.
+    """Return this process's largest resident set so far in MiB, or 0 where Linux doesn't tell.
 
     getrusage would also count what the process that started this one had at that time.
     """
@@ -51,26 +57,34 @@ def peak_memory() -> float:
 class Worker:
     """A process that serves turns."""
 
-    def __init__(self, command: Sequence[str], folder: Path):
-        self.process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, command: Command, folder: Path):
         self.values: list[float] = []
         self.peak = 0.0
+        self.process = subprocess.Popen(
+            command.arguments,
+            cwd=folder,
+            env={**os.environ, **command.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def wait_until_ready(self) -> None:
-        """Raises `RuntimeError` if the process ends before."""
+        """Wait for the end of the first turn. Raises `RuntimeError` if the process ends before."""
         for line in self.process.stdout or ():
             if line == "ready\n":
                 return
         raise RuntimeError(f"{self.process.args!r} ended before it was ready")
 
-    def turn(self) -> float:
+    def take_turn(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         value, self.peak = json.loads(self.process.stdout.readline())
-        return value
+        self.values.append(value)
+
+    def timing(self) -> Timing:
+        return Timing(statistics.median(self.values), min(self.values), max(self.values), self.peak)
 
     def end(self) -> None:
         self.process.kill()
@@ -78,8 +92,8 @@ class Worker:
 
 
 @contextlib.contextmanager
-def workers(commands: Mapping[str, Sequence[str]], folder: Path) -> Iterator[dict[str, Worker]]:
-    """A worker for each command, ready, for the time of the block."""
+def workers(commands: Mapping[str, Command], folder: Path) -> Iterator[dict[str, Worker]]:
+    """Start a worker for each command, and end them after the block. They are ready when it begins."""
     started: dict[str, Worker] = {}
     try:
         for name, command in commands.items():
@@ -91,39 +105,10 @@ def workers(commands: Mapping[str, Sequence[str]], folder: Path) -> Iterator[dic
             worker.end()
 
 
-def take_turns(commands: Mapping[str, Sequence[str]], folder: Path, rounds: int) -> dict[str, Measured]:
-    """What each of the commands measured in so many rounds, in which each has one turn."""
+def take_turns(commands: Mapping[str, Command], folder: Path, rounds: int) -> dict[str, Timing]:
+    """Time the commands in so many rounds, in which each has one turn."""
     with workers(commands, folder) as started:
         for _ in range(rounds):
             for worker in started.values():
-                worker.values.append(worker.turn())
-        return {name: summary(worker.values, worker.peak) for name, worker in started.items()}
-
-
-def beside_a_busy_core(
-    commands: Mapping[str, Sequence[str]], folder: Path, rounds: int
-) -> dict[str, tuple[Measured, Measured]]:
-    """What each measured on a quiet machine, and beside a process that keeps one core busy."""
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    os.kill(busy.pid, signal.SIGSTOP)
-    quiet_and_busy: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in commands}
-    try:
-        with workers(commands, folder) as started:
-            for _ in range(rounds):
-                for load in (0, 1):
-                    os.kill(busy.pid, signal.SIGCONT if load else signal.SIGSTOP)
-                    for name, worker in started.items():
-                        quiet_and_busy[name][load].append(worker.turn())
-            os.kill(busy.pid, signal.SIGSTOP)
-            peaks = {name: worker.peak for name, worker in started.items()}
-    finally:
-        busy.kill()
-        busy.wait()
-    return {
-        name: (summary(quiet, peaks[name]), summary(loaded, peaks[name]))
-        for name, (quiet, loaded) in quiet_and_busy.items()
-    }
-
-
-def summary(values: Sequence[float], peak: float) -> Measured:
-    return Measured(statistics.median(values), min(values), max(values), peak)
+                worker.take_turn()
+        return {name: worker.timing() for name, worker in started.items()}

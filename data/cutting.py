@@ -1,0 +1,199 @@
+"""Cut, resize, write and read many clips in parallel; `prepare.py` and `load_videos.py` are built from this.
+
+A clip has its name only when it is whole, as `VideoWriter` writes under a temporary one. So the names in a
+folder say what is finished, and a run that was killed goes on. Workers import this file, so it imports no
+PyTorch, which takes seconds.
+
+Sizes are (height, width) in pixels, boxes (left, top, right, bottom).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from media.clips import Clip, identity, open_clip
+from media.pictures import Box, Size, fit
+from media.writer import VideoWriter
+from utils.errors import DatasetError, MediaError, UserError
+from utils.files import TEMPORARY_NAME
+from utils.progress import Progress
+from utils.workers import in_parallel
+
+SPLITS = ("train", "test")
+MIN_FRAMES = 2  # a training sample is two frames of a clip
+MIN_SIDE = 8  # pixels
+MAX_READ = 2**28  # bytes of frames decoded between two seeks
+
+Job = TypeVar("Job")
+
+
+# ---- One clip ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A clip to write: `frames` of `source` (None: all), of each `box` (None: all), fitted to `size`."""
+
+    source: Path
+    target: Path  # .mp4, or without suffix a folder of png
+    size: Size
+    fit: str  # stretch, crop or pad
+    box: Box | None = None
+    frames: range | None = None
+
+
+class Outcome(NamedTuple):
+    """A clip's length and its source's frames per second, or what went wrong."""
+
+    target: Path
+    source: str
+    frames: int = 0
+    fps: float = 0.0
+    error: str = ""
+
+
+def write_clip(cut: Cut) -> Outcome:
+    """Write a clip unless it is there. It holds `MAX_READ` bytes of frames at most, or one frame."""
+    try:
+        clip = open_clip(cut.source)
+        if not cut.target.exists():
+            wanted = range(len(clip)) if cut.frames is None else cut.frames
+            if len(wanted) < MIN_FRAMES:
+                raise MediaError(f"{cut.source}: too short, training needs {MIN_FRAMES} frames; leave it out")
+            with VideoWriter(cut.target, clip.fps) as writer:
+                for frame in read_frames(clip, wanted):
+                    writer.write(fit(frame, cut.size, cut.fit, cut.box))
+        return Outcome(cut.target, str(cut.source), len(open_clip(cut.target)), clip.fps)
+    except MediaError as error:
+        return Outcome(cut.target, str(cut.source), error=str(error))
+
+
+def read_frames(clip: Clip, wanted: range) -> Iterator[np.ndarray]:
+    """Yield the frames numbered `wanted`, (H, W, 3) uint8; to a part of the clip it seeks."""
+    if wanted == range(len(clip)):
+        yield from clip
+        return
+    height, width = clip.size
+    count = max(1, MAX_READ // (3 * height * width))
+    for start in range(wanted.start, wanted.stop, count):
+        yield from clip.read(range(start, min(start + count, wanted.stop)))
+
+
+# ---- Many clips -------------------------------------------------------------
+
+
+def make_clips(
+    out: Path,
+    size: Size,
+    function: Callable[[Job], list[Outcome]],
+    jobs: Sequence[Job],
+    targets: Sequence[Path],
+    workers: int,
+) -> list[Outcome]:
+    """Run `function` on the jobs, which make the clips `targets` of a size in the split folders of `out`.
+
+    Prints a table of what is there and returns the outcomes that failed. Raises `DatasetError` before
+    anything is written if `out` can't be, or holds the clips in another size or format.
+    """
+    finished = check_finished(targets, size)
+    if finished:
+        print(f"{finished} of {len(targets)} clips are finished already", file=sys.stderr)
+    try:
+        for split in SPLITS:
+            (out / split).mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
+    except OSError as error:
+        raise DatasetError(
+            f"{out}: can't be written ({error.strerror or error}); name a folder that can"
+        ) from error
+    outcomes: list[Outcome] = []
+    try:
+        with (
+            Progress(len(targets), "clips", "clip") as progress,
+            contextlib.closing(in_parallel(function, jobs, workers)) as results,
+        ):
+            for made in results:
+                outcomes += made
+                progress.advance(len(made))
+    finally:
+        remove_leftovers(out)
+    print_summary(out, [outcome for outcome in outcomes if not outcome.error])
+    return [outcome for outcome in outcomes if outcome.error]
+
+
+def check_finished(targets: Sequence[Path], size: Size) -> int:
+    """Count the clips that are there. Raises `DatasetError` if they are of another size or format."""
+    for target in targets:
+        twin = target.with_suffix("" if target.suffix else ".mp4")
+        if twin.exists():
+            raise DatasetError(f"{twin}: is there in another format; use that format, or a new folder")
+    finished = [target for target in targets if target.exists()]
+    for target in finished[:1]:  # all are of one run
+        found = open_clip(target).size
+        if found != size:
+            was, wanted = ("x".join(map(str, sides)) for sides in (found, size))
+            raise DatasetError(f"{target}: was made in {was}, not {wanted}; use that size, or a new folder")
+    return len(finished)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what killed workers left half-written."""
+    for split in SPLITS:
+        for path in (out / split).iterdir():
+            if TEMPORARY_NAME.fullmatch(path.name):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def print_summary(out: Path, clips: list[Outcome]) -> None:
+    print(f"{out}:\n{'':7}{'clips':>9}{'frames':>11}{'identities':>12}{'seconds':>11}")
+    for split in SPLITS:
+        members = [clip for clip in clips if clip.target.parent.name == split]
+        frames = sum(clip.frames for clip in members)
+        seconds = sum(clip.frames / clip.fps for clip in members)
+        identities = {identity(clip.target.name) for clip in members}
+        print(f"{split:7}{len(members):9}{frames:11}{len(identities):12}{seconds:11.1f}")
+
+
+# ---- Options ----------------------------------------------------------------
+
+
+def size_option(text: str) -> Size:
+    """Read "256" or "256,384" (height, width) for argparse."""
+    sides = [int(side) for side in text.split(",")]
+    if len(sides) not in (1, 2) or min(sides) < MIN_SIDE:
+        raise argparse.ArgumentTypeError(
+            f"{text}: give one side, or height,width, of {MIN_SIDE} pixels or more"
+        )
+    return sides[0], sides[-1]
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--workers`, a number of processes."""
+
+    def workers(text: str) -> int:
+        if int(text) < 1:
+            raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+        return int(text)
+
+    parser.add_argument(
+        "--workers", type=workers, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
+
+
+def check_even(size: Size, suffix: str) -> None:
+    """Refuse what an .mp4 would pad."""
+    if suffix == ".mp4" and (size[0] % 2 or size[1] % 2):
+        raise UserError(f"{size[0]}x{size[1]}: an .mp4 needs even sides; choose another size, or png")
