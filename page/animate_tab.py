@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -80,24 +79,20 @@ def cancel(request: gr.Request) -> None:
 # ---- Reference frame -----------------------------------------------------------
 
 
-def on_new_video(video: Any) -> tuple[Any, Any]:
-    """Set the slider of the reference frame to the first one of a new video."""
+def on_new_video(video: Any) -> tuple[Any, np.ndarray | None]:
+    """Set the slider of the reference frame to the first one of a new video, and show that."""
     with shown_errors():
         path = upload_path(video)
-        if path is None:
-            return gr.update(maximum=MAX_FRAMES - 1, value=0), None
-        clip = open_video(path)
-        return gr.update(maximum=max(1, len(clip) - 1), value=0), clip.read([0])[0]
+        last = MAX_FRAMES - 1 if path is None else max(1, len(open_video(path)) - 1)
+        return gr.update(maximum=last, value=0), frame_of(video, 0)
 
 
 def frame_of(video: Any, number: float) -> np.ndarray | None:
     """Read a frame of the driving video."""
     with shown_errors():
         path = upload_path(video)
-        if path is None:
-            return None
-        clip = open_video(path)
-        return clip.read([min(int(number), len(clip) - 1)])[0]
+        clip = None if path is None else open_video(path)
+        return None if clip is None else clip.read([min(int(number), len(clip) - 1)])[0]
 
 
 # ---- Widgets -------------------------------------------------------------------
@@ -123,22 +118,16 @@ def build_animate_tab(offline: bool, results: Path) -> Form:
 def place_inputs(form: Form) -> None:
     source = form.add(
         "source_image",
-        gr.Image,
-        label="Picture",
+        "Picture",
+        widget=gr.Image,
         sources=["upload", "webcam", "clipboard"],
         image_mode=None,
         type="filepath",
         height=280,
         elem_id="source",
     )
-    driving = form.add(
-        "driving_video",
-        gr.Video,
-        label="Driving video",
-        sources=["upload", "webcam"],
-        height=320,
-        elem_id="driving",
-    )
+    look: Any = {"sources": ["upload", "webcam"], "height": 320, "elem_id": "driving"}
+    driving = form.add("driving_video", "Driving video", widget=gr.Video, **look)
     sample = [[str(SAMPLE["source_image"]), str(SAMPLE["driving_video"])]]
     gr.Examples(sample, [source, driving], label="Sample: click it, then Animate")
 
@@ -168,24 +157,17 @@ def place_outputs() -> tuple[gr.Button, list[Any]]:
 def place_motion(form: Form) -> None:
     with gr.Accordion("Motion", open=False):
         told = "relative: as the video moves; absolute: where the video is"
-        form.add("movement", gr.Radio, choices=[RELATIVE, ABSOLUTE], label="Movement", info=told)
-        form.add("adapt_scale", gr.Checkbox, label="Adapt the scale of relative movement")
-        reference = form.add(
-            "reference",
-            gr.Radio,
-            choices=[FIRST, BEST, CHOSEN],
-            label="Relative movement is measured from",
-            info="choose a frame that is posed like the picture; the best one is found by the model",
-        )
-        slider = functools.partial(gr.Slider, minimum=0)
+        form.add("movement", "Movement", told, choices=[RELATIVE, ABSOLUTE])
+        form.add("adapt_scale", "Adapt the scale of relative movement")
+        told = "choose a frame that is posed like the picture; the best one is found by the model"
+        label = "Relative movement is measured from"
+        reference = form.add("reference", label, told, choices=[FIRST, BEST, CHOSEN])
+        look: Any = {"minimum": 0, "maximum": MAX_FRAMES - 1, "step": 1}
         with gr.Row():
-            last, told = MAX_FRAMES - 1, "of the driving video"
-            frame = form.add("best_frame", slider, maximum=last, step=1, label="Frame", info=told)
-            shown = gr.Image(
-                label="That frame", interactive=False, height=160, buttons=[], elem_id="reference-frame"
-            )
-        told = "against jitter; 0 is none"
-        form.add("smooth", slider, maximum=5, step=0.1, label="Smoothing", info=told)
+            frame = form.add("best_frame", "Frame", "of the driving video", **look)
+            look = {"interactive": False, "height": 160, "buttons": [], "elem_id": "reference-frame"}
+            shown = gr.Image(label="That frame", **look)
+        form.add("smooth", "Smoothing", "against jitter; 0 is none", minimum=0, maximum=5, step=0.1)
     driving = form["driving_video"]
     driving.change(on_new_video, driving, [frame, shown], **QUIET)
     frame.input(frame_of, [driving, frame], shown, trigger_mode="always_last", **QUIET)
@@ -195,12 +177,12 @@ def place_motion(form: Form) -> None:
 def place_formats(form: Form) -> None:
     with gr.Accordion("Result", open=False):
         label = "Pictures and videos of another shape than the model's"
-        form.add("fit", gr.Radio, choices=["crop", "pad", "stretch"], label=label)
-        number = functools.partial(gr.Number, precision=0, minimum=0, maximum=MAX_HEIGHT)
-        form.add("size", number, label="Height", info="larger than the model's; 0 is the model's")
-        form.add("side_by_side", gr.Checkbox, label="Picture, video and result side by side")
-        form.add("audio", gr.Checkbox, label="Sound of the video")
-        form.add("format", gr.Radio, choices=list(FORMATS), label="Format")
+        form.add("fit", label, choices=["crop", "pad", "stretch"])
+        told = "larger than the model's; 0 is the model's"
+        form.add("size", "Height", told, gr.Number, precision=0, minimum=0, maximum=MAX_HEIGHT)
+        form.add("side_by_side", "Picture, video and result side by side")
+        form.add("audio", "Sound of the video")
+        form.add("format", "Format", choices=list(FORMATS))
 
 
 # ---- What the widgets do -------------------------------------------------------

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from faces.options import Corners, box_option
+from inference.options import DemoOptions
 
 from checkpoints.table import DEFAULT_MODEL, read_table
-from faces.choose import Corners, box_option
-from faces.cuts import CropSettings
-from inference.animation import Settings
+from media.clips import Clip
 from page.limits import upload_path
 from utils.errors import UserError
 
@@ -24,7 +23,6 @@ FIRST, BEST, CHOSEN = "first frame", "best frame", "frame of the slider"
 NOTHING, FACES, BOXES = "nothing", "faces", "boxes"
 EVERY_FACE = "all"
 FORMATS = {"mp4": ".mp4", "mov": ".mov", "mkv": ".mkv", "webm": ".webm", "gif": ".gif", "png (zip)": ""}
-CHECKPOINTS = [".tar", ".safetensors"]
 
 
 @dataclass(frozen=True)
@@ -52,28 +50,27 @@ class Choices:
     audio: bool = True
     format: str = "mp4"
 
-    @property
-    def settings(self) -> Settings:
-        relative = self.movement == RELATIVE
-        return Settings(
+    def options(self, clip: Clip) -> DemoOptions:
+        """Return the options of `demo.py` that do the same with a driving video. Raises `UserError`."""
+        relative, boxes = self.movement == RELATIVE, self.cut == BOXES
+        return DemoOptions(
+            model=self.model if self.config is None and self.model != Choices.model else None,
+            config=self.config,
+            checkpoint=self.checkpoint,
             relative=relative,
             adapt_scale=relative and self.adapt_scale,
             find_best_frame=relative and self.reference == BEST,
             best_frame=self.best_frame if relative and self.reference == CHOSEN else None,
             smooth=self.smooth or None,
-            fit=self.fit,
-            side_by_side=self.side_by_side,
-        )
-
-    @property
-    def crops(self) -> CropSettings:
-        boxes = self.cut == BOXES
-        return CropSettings(
             crop=self.cut == FACES,
             face=self.face if self.cut == FACES else "largest",
             crop_source=box(self.crop_source, "crop source") if boxes else None,
             crop_driving=box(self.crop_driving, "crop driving") if boxes else None,
+            paste_back=self.paste_back,
             fit=self.fit,
+            size=self.size or None,
+            side_by_side=self.side_by_side,
+            audio=self.audio and clip.has_audio,
         )
 
     def check(self) -> None:
@@ -103,45 +100,45 @@ def box(text: str, name: str) -> Corners | None:
 class Form(dict[str, Any]):
     """The widgets of a tab, by the names of their choices."""
 
-    def add(self, name: str, widget: Callable[..., Any], **look: object) -> Any:
-        """Put a widget here on the page, with the default of its choice."""
-        self[name] = widget(value=getattr(Choices, name), **look)
+    def add(self, name: str, label: str, info: str | None = None, widget: Any = None, **look: Any) -> Any:
+        """Put a widget here on the page, by default one of the type of the choice."""
+        default = getattr(Choices, name)
+        if info is not None:
+            look["info"] = info
+        if widget is None:
+            of_text = gr.Radio if "choices" in look else gr.Textbox
+            widget = {bool: gr.Checkbox, str: of_text}.get(type(default), gr.Slider)
+        self[name] = widget(value=default, label=label, **look)
         return self[name]
 
     def add_model(self, prefix: str = "") -> None:
         """Put a model here: by name, or a config and a checkpoint. `prefix`: of their ids on the page."""
+        told = "puppets comes with the program and knows cartoon heads; others are downloaded on first use"
         with gr.Accordion("Model", open=False):
-            told = (
-                "puppets comes with the program and knows cartoon heads; others are downloaded on first use"
-            )
-            self.add("model", gr.Dropdown, choices=list(read_table()), label="Model", info=told)
+            self.add("model", "Model", told, gr.Dropdown, choices=list(read_table()))
             with gr.Row():
-                file = functools.partial(gr.File, height=140)
-                label = "Config of a model of your own (.yaml)"
-                self.add("config", file, label=label, file_types=[".yaml", ".yml"], elem_id=f"{prefix}config")
-                label = "Its checkpoint"
-                self.add(
-                    "checkpoint", file, label=label, file_types=CHECKPOINTS, elem_id=f"{prefix}checkpoint"
-                )
+                for name, label, file_types in (
+                    ("config", "Config of a model of your own (.yaml)", [".yaml", ".yml"]),
+                    ("checkpoint", "Its checkpoint", [".tar", ".safetensors"]),
+                ):
+                    elem_id = prefix + name
+                    self.add(name, label, None, gr.File, file_types=file_types, height=140, elem_id=elem_id)
 
     def read(self, values: Iterable[object]) -> dict[str, Any]:
         """Check the values of the widgets, as they came from a browser or program. Raises `UserError`."""
-        return {
-            name: checked(name, widget, value)
-            for (name, widget), value in zip(self.items(), values, strict=True)
-        }
+        pairs = zip(self.items(), values, strict=True)
+        return {name: checked(name, widget, value) for (name, widget), value in pairs}
 
     def signature(self) -> inspect.Signature:
-        """Tell Gradio the names and defaults of the HTTP interface: those of a request, and the choices."""
+        """Give the names and defaults of a function of a request and the choices, for Gradio."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         request = inspect.Parameter("request", kind, annotation=gr.Request)
-        return inspect.Signature(
-            [request, *(inspect.Parameter(name, kind, default=getattr(Choices, name)) for name in self)]
-        )
+        choices = (inspect.Parameter(name, kind, default=getattr(Choices, name)) for name in self)
+        return inspect.Signature([request, *choices])
 
 
 def checked(name: str, widget: Any, value: Any) -> Any:
-    """A value that the widget could have given. Raises `UserError` for any other."""
+    """Return a value as the choice holds it. Raises `UserError` where the widget could not have given it."""
     if isinstance(widget, gr.Image | gr.Video | gr.File):
         return upload_path(value)
     if isinstance(widget, gr.Checkbox):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 import numpy as np
+from faces.options import Corners
 
-from faces.choose import Corners, shaped
+from faces.choose import shaped
 from faces.cuts import Cuts
 from inference.jobs import driving_cuts, source_cuts
 from media.pictures import Size, fit
@@ -13,7 +14,6 @@ from page.choices import BOXES, EVERY_FACE, FACES, NOTHING, Choices, Form
 from page.html import data_url, html_widget
 from page.limits import read_picture, shown_errors
 from page.making import make_plan
-from page.worker import quiet_progress
 
 MAX_SIDE = 640  # pixels of the picture that is sent to the browser
 
@@ -21,14 +21,12 @@ MAX_SIDE = 640  # pixels of the picture that is sent to the browser
 def show_boxes(choices: Choices, offline: bool) -> tuple[dict, dict]:
     """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
     plan = make_plan(choices, offline)
-    picture, clip, size = read_picture(plan.picture), plan.driving.clip, plan.model.size
-    source, driving = (
-        source_cuts(plan.picture, picture, plan.job),
-        driving_cuts(clip, plan.job, quiet_progress),
-    )
+    picture, size = read_picture(plan.picture), plan.job.sizes[0]
+    source = source_cuts(plan.picture, picture, plan.job)
+    driving = driving_cuts(plan.clip, plan.job, no_bar)
     return (
         box_view(picture, source, size, "Box in the picture"),
-        box_view(clip.read([0])[0], driving, size, "Box in the video"),
+        box_view(plan.clip.read([0])[0], driving, size, "Box in the video"),
     )
 
 
@@ -60,22 +58,19 @@ def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
     """The button that shows boxes, and where they are shown."""
     with gr.Accordion("Crop", open=False):
         told = "faces are found in photos; elsewhere show the boxes and drag them"
-        form.add("cut", gr.Radio, choices=[NOTHING, FACES, BOXES], label="Cut out", info=told)
+        form.add("cut", "Cut out", told, choices=[NOTHING, FACES, BOXES])
         button = gr.Button("Show boxes")
         with gr.Row(elem_id="boxes"):
-            source_box, driving_box = (
-                html_widget("crop_box", name) for name in ("source-box", "driving-box")
-            )
+            source_box = html_widget("crop_box", "source-box")
+            driving_box = html_widget("crop_box", "driving-box")
         with gr.Row():
-            told = "left,top,right,bottom; empty is all"
-            form.add("crop_source", gr.Textbox, label="Box in the picture", info=told)
-            form.add("crop_driving", gr.Textbox, label="Box in the video", info=told)
+            form.add("crop_source", "Box in the picture", "left,top,right,bottom; empty is all")
+            form.add("crop_driving", "Box in the video", "left,top,right,bottom; empty is all")
         with gr.Row():
             faces = ["largest", ("every face", EVERY_FACE), "1", "2", "3", "4", "5"]
             told = "which one of the picture; every face needs paste back"
-            form.add("face", gr.Dropdown, choices=faces, label="Face", info=told)
-            told = "into the picture it was cut from"
-            form.add("paste_back", gr.Checkbox, label="Paste back", info=told)
+            form.add("face", "Face", told, gr.Dropdown, choices=faces)
+            form.add("paste_back", "Paste back", "into the picture it was cut from")
     return button, source_box, driving_box
 
 

@@ -9,16 +9,17 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from inference.animation import FittedClip, Source, make_animators, set_initial_frame
+from inference.animation import FittedClip, SourcePictures, choose_reference, make_animators
 from inference.animator import Animator
 from inference.inside import inside_pictures
 from inference.jobs import find_boxes, source_of
-from media.tensors import to_tensor
+from modules.util import Keypoints
 from page.choices import Choices, Form
 from page.limits import MAX_FRAMES, open_video, read_picture, shown_errors, upload_path
 from page.making import make_plan
-from page.worker import VIDEO_WORKER, quiet_progress
+from page.worker import VIDEO_WORKER
 from utils.errors import UserError
+from utils.progress import no_bar
 
 KEPT = 4  # pictures that are encoded, so that the slider need not wait
 
@@ -27,24 +28,26 @@ Gallery = list[tuple[np.ndarray, str]]
 
 def look(choices: Choices, number: int, offline: bool) -> Gallery:
     """Show what the networks see in frame `number` of the driving video: pictures and titles."""
-    animator, driving = first_animator(choices, offline)
-    frame = to_tensor(driving[min(number, len(driving) - 1)])
-    return [(image, title) for title, image in inside_pictures(animator, frame).items()]
+    animator, driving, initial = prepare(choices, offline)
+    frame = driving[min(number, len(driving) - 1)]
+    return [(image, title) for title, image in inside_pictures(animator, frame, initial).items()]
 
 
 @functools.lru_cache(maxsize=KEPT)
-def first_animator(choices: Choices, offline: bool) -> tuple[Animator, FittedClip]:
-    """The first thing that the tab Animate would animate, and its driving video. Raises `UserError`."""
+def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip, Keypoints]:
+    """Prepare the first thing that the tab Animate would animate. Raises `UserError`.
+
+    Return its animator, its driving video, and the keypoints (1, K, ...) that movement is measured from.
+    """
     plan = make_plan(choices, offline)
-    job, driving = plan.job, plan.driving
-    boxes = find_boxes([plan.picture], [driving], job, quiet_progress)
-    source = source_of(plan.picture, read_picture(plan.picture), job, boxes)
-    source = Source(source.pictures[:1])  # what is inside has the model's size
-    animators = make_animators(plan.model.networks, source, job.settings)
-    set_initial_frame(animators, driving, job.settings, quiet_progress, lambda: False)
-    if animators[0].kp_initial is None:
-        animators[0].start_from(to_tensor(driving[0]))
-    return animators[0], driving
+    clip, job = plan.clip, plan.job
+    boxes = find_boxes([plan.picture], [clip], job, no_bar)
+    driving = FittedClip(clip, job.sizes[0], job.options.fit, boxes.drivings[clip.path])
+    pictures = source_of(plan.picture, read_picture(plan.picture), job, boxes).pictures
+    source = SourcePictures(pictures[:1])  # what is inside has the model's size
+    (animator,) = make_animators(plan.networks, source, job.options)
+    reference, _ = choose_reference(animator, driving, job.options)
+    return animator, driving, reference.keypoints or animator.find(driving[0])
 
 
 def on_new_video(video: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import traceback
 from collections.abc import Iterator
@@ -18,24 +19,14 @@ from media.pictures import read_image, read_image_size
 from media.rates import steady
 from utils.errors import MediaError, UserError, told
 
-MEBIBYTE = 2**20
-MAX_UPLOAD = 1024 * MEBIBYTE  # of any file; the published checkpoints take 700 MiB
-MAX_PICTURE_BYTES = 32 * MEBIBYTE
-MAX_VIDEO_BYTES = 256 * MEBIBYTE
-MAX_PICTURE_PIXELS = 40_000_000
-MAX_FRAME_PIXELS = 3840 * 2160
+MAX_UPLOAD = 1024  # MiB of any file; the published checkpoints take 700
+MAX_PICTURE, MAX_VIDEO = 32, 256  # MiB
+MAX_PICTURE_PIXELS, MAX_FRAME_PIXELS = 40, 8.3  # million
 MAX_FRAMES = 5400  # three minutes at 30 frames a second
 MAX_HEIGHT = 2160  # of a result
 
 # An absolute path up to its last slash, or backslash; what follows a colon or a slash is an address.
 FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/:;,'\"]+/)+|\b[A-Za-z]:\\(?:[^\s\\:;,'\"]+\\)+")
-
-
-class PageError(gr.Error):
-    """One line that the page shows. The terminal does not show it."""
-
-    def __init__(self, message: str):
-        super().__init__(message, print_exception=False)
 
 
 @contextlib.contextmanager
@@ -50,7 +41,7 @@ def shown_errors() -> Iterator[None]:
         if message is None:
             traceback.print_exc()
             message = "something went wrong in the program; the terminal that it runs in says what"
-        raise PageError(without_folders(message)) from error
+        raise gr.Error(without_folders(message), print_exception=False) from error
 
 
 def without_folders(message: str) -> str:
@@ -78,9 +69,9 @@ def upload_path(file: Any) -> Path | None:
 
 def check_picture(path: Path | None) -> Path:
     """Check an uploaded picture. Raises `UserError` where it is missing or too large."""
-    file = check_bytes(path, "picture", MAX_PICTURE_BYTES)
+    file = check_file(path, "picture", MAX_PICTURE)
     height, width = read_image_size(file)
-    check_pixels(file, height * width, MAX_PICTURE_PIXELS)
+    check_size(file, height * width / 1e6, MAX_PICTURE_PIXELS, "million pixels")
     return file
 
 
@@ -91,28 +82,20 @@ def read_picture(path: Path | None) -> np.ndarray:
 
 def open_video(path: Path | None) -> Clip:
     """Open an uploaded video, at a constant rate. Raises `UserError` where it is missing or too large."""
-    file = check_bytes(path, "driving video", MAX_VIDEO_BYTES)
+    file = check_file(path, "driving video", MAX_VIDEO)
     clip = steady(open_clip(file))
-    check_pixels(file, clip.size[0] * clip.size[1], MAX_FRAME_PIXELS)
-    if len(clip) > MAX_FRAMES:
-        raise MediaError(f"{file.name}: has {len(clip)} frames, more than {MAX_FRAMES}; cut it shorter")
+    check_size(file, clip.size[0] * clip.size[1] / 1e6, MAX_FRAME_PIXELS, "million pixels")
+    check_size(file, len(clip), MAX_FRAMES, "frames", "cut it shorter")
     return clip
 
 
-def check_bytes(path: Path | None, what: str, most: int) -> Path:
+def check_file(path: Path | None, what: str, mebibytes: int) -> Path:
     if path is None:
         raise UserError(f"there is no {what}; choose one in the tab Animate, or click the sample there")
-    size = path.stat().st_size
-    if size > most:
-        raise MediaError(
-            f"{path.name}: has {size // MEBIBYTE} MiB, more than {most // MEBIBYTE}; make it smaller"
-        )
+    check_size(path, path.stat().st_size / 2**20, mebibytes, "MiB")
     return path
 
 
-def check_pixels(file: Path, pixels: int, max_pixels: int) -> None:
-    if pixels > max_pixels:
-        raise MediaError(
-            f"{file.name}: has {pixels / 1e6:.0f} million pixels, more than {max_pixels / 1e6:.0f}; "
-            "make it smaller"
-        )
+def check_size(file: Path, size: float, most: float, unit: str, remedy: str = "make it smaller") -> None:
+    if size > most:
+        raise MediaError(f"{file.name}: has {math.ceil(size)} {unit}, more than {most:g}; {remedy}")

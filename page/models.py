@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoints.hub import find_model
-from inference.networks import Networks, load_networks, model_size
+from inference.networks import InferenceNetworks, load_networks, model_size
 from media.pictures import Size
 from modules.build import read_config
 from utils.device import pick_device
@@ -20,7 +20,7 @@ KEPT = 2  # models in memory; one of 256x256 takes about 250 MiB
 class Loaded:
     """Networks, and the (H, W) that they take."""
 
-    networks: Networks
+    networks: InferenceNetworks
     size: Size
 
 

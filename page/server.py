@@ -60,7 +60,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[st
             show_error=False,
             footer_links=["api"],
             run_history=False,
-            max_file_size=MAX_UPLOAD,
+            max_file_size=MAX_UPLOAD * 2**20,
             enable_monitoring=False,
             ssr_mode=False,
             pwa=False,

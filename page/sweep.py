@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -16,7 +15,7 @@ class Sweeper:
 
     def __init__(self, folder: Path, seconds: float):
         self.folder, self.seconds = folder, seconds
-        self.kept = set(files_below(folder))  # the sample
+        self.kept = set(folder.rglob("*"))  # the sample
         self.next_time = 0.0
 
     def sweep_when_due(self) -> None:
@@ -27,12 +26,8 @@ class Sweeper:
 
     def sweep(self) -> None:
         oldest = time.time() - self.seconds
-        for path in files_below(self.folder):
+        for path in set(self.folder.rglob("*")) - self.kept:
             with contextlib.suppress(OSError):  # somebody else may be quicker
-                if path not in self.kept and path.stat().st_ctime < oldest:
+                if path.is_file() and path.stat().st_ctime < oldest:
                     path.unlink()
                     path.parent.rmdir()  # refuses while there is more in it
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    return (path for path in list(folder.rglob("*")) if path.is_file())

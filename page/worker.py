@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from inference.animation import Cancelled
 from utils.errors import UserError
-from utils.progress import Progress
+from utils.progress import Progress, no_bar
 
 Outcome = TypeVar("Outcome")
 
@@ -21,11 +21,6 @@ MAX_WAITING = 64  # videos
 # worker of their own, so that they need not wait for a video.
 VIDEO_WORKER = ThreadPoolExecutor(1, "video")
 LIVE_WORKER = ThreadPoolExecutor(1, "live")
-
-
-def quiet_progress(what: str, total: int) -> Progress:
-    """The progress bar of a pass over a video that nobody watches."""
-    return Progress(total, what, "frames", quiet=True)
 
 
 class Stoppable(Progress):
@@ -58,7 +53,7 @@ class Ticket(Generic[Outcome]):
 
     def show(self, what: str, total: int) -> Progress:
         """Follow a pass over a video, of which anything is kept that is done."""
-        self.progress = quiet_progress(what, total)
+        self.progress = no_bar(what, total)
         return self.progress
 
     def show_or_stop(self, what: str, total: int) -> Progress:
