@@ -58,8 +58,7 @@ def serve_from(folder: Path, options: PageOptions) -> None:
     for name in ("files", "results"):
         (folder / name).mkdir()
     try:
-        from page.server import build_page, serve
-        from page.sweep import Sweeper
+        from page.server import build_page, delete_old_files, serve
     except ModuleNotFoundError as error:
         raise UserError(
             f"the page needs {error.name}: pip install -r requirements-app.txt, or make app"
@@ -81,12 +80,14 @@ def serve_from(folder: Path, options: PageOptions) -> None:
             "the page goes on without"
         )
 
-    # Serve, and delete old files, until somebody ends it.
-    sweeper = Sweeper(folder, options.keep)
+    # Serve, and delete old files but for the sample, until somebody ends it.
+    kept, due = set(folder.rglob("*")), 0.0
     with caught_signals() as caught:
         print(f"The page is at {shared or address} (Ctrl-C ends it)", flush=True)
         while not caught:
-            sweeper.sweep_when_due()
+            if time.monotonic() >= due:
+                delete_old_files(folder, options.keep, kept)
+                due = time.monotonic() + min(300, options.keep / 2)
             time.sleep(0.5)
     page.close(verbose=False)
 

@@ -13,16 +13,7 @@ import numpy as np
 
 from inference.animation import Cancelled
 from inference.samples import SAMPLE
-from page.choices import (
-    ABSOLUTE,
-    BEST,
-    CHOSEN,
-    FIRST,
-    FORMATS,
-    RELATIVE,
-    Choices,
-    Form,
-)
+from page.choices import ABSOLUTE, BEST, CHOSEN, FIRST, FORMATS, RELATIVE, Choices, Form
 from page.crop_box import connect_boxes, place_crops
 from page.limits import MAX_FRAMES, MAX_HEIGHT, open_video, shown_errors, upload_path
 from page.making import Made, animate_files, command_of
@@ -116,17 +107,9 @@ def build_animate_tab(offline: bool, results: Path) -> Form:
 
 
 def place_inputs(form: Form) -> None:
-    source = form.add(
-        "source_image",
-        "Picture",
-        widget=gr.Image,
-        sources=["upload", "webcam", "clipboard"],
-        image_mode=None,
-        type="filepath",
-        height=280,
-        elem_id="source",
-    )
-    look: Any = {"sources": ["upload", "webcam"], "height": 320, "elem_id": "driving"}
+    look: Any = {"sources": ["upload", "webcam", "clipboard"], "height": 280, "elem_id": "source"}
+    source = form.add("source_image", "Picture", widget=gr.Image, **look)
+    look = {"sources": ["upload", "webcam"], "height": 320, "elem_id": "driving"}
     driving = form.add("driving_video", "Driving video", widget=gr.Video, **look)
     sample = [[str(SAMPLE["source_image"]), str(SAMPLE["driving_video"])]]
     gr.Examples(sample, [source, driving], label="Sample: click it, then Animate")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from faces.options import Corners, box_option
-from inference.options import DemoOptions
 
 from checkpoints.table import DEFAULT_MODEL, read_table
+from faces.options import Corners, box_option
+from inference.options import DemoOptions
 from media.clips import Clip
 from page.limits import upload_path
 from utils.errors import UserError

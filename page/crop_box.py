@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gradio as gr
 import numpy as np
-from faces.options import Corners
 
 from faces.choose import shaped
 from faces.cuts import Cuts
+from faces.options import Corners
 from inference.jobs import driving_cuts, source_cuts
 from media.pictures import Size, fit
 from page.choices import BOXES, EVERY_FACE, FACES, NOTHING, Choices, Form
 from page.html import data_url, html_widget
 from page.limits import read_picture, shown_errors
 from page.making import make_plan
+from utils.progress import no_bar
 
 MAX_SIDE = 640  # pixels of the picture that is sent to the browser
 

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from inference.live import LiveAnimation
+from inference.networks import InferenceNetworks
 from inference.samples import SAMPLE
 from media.encoded import decode_picture, encode_jpeg
 from media.pictures import fit
 from page.choices import Form
 from page.html import data_url, html_widget
 from page.limits import read_picture, shown_errors, upload_path, without_folders
-from page.models import Loaded, choose_model
+from page.making import choose_model
 from page.worker import LIVE_WORKER
 from utils.errors import UserError, told
 
@@ -36,16 +38,12 @@ MAX_FRAME_BYTES = 2**20
 MAX_STRENGTH = 5.0
 
 
+@dataclass
 class Session:
     """What a browser animates, and when its last frame came."""
 
-    def __init__(self, live: LiveAnimation):
-        self.live = live
-        self.touch()
-
-    def touch(self) -> None:
-        """Note that a frame came."""
-        self.last = time.monotonic()
+    live: LiveAnimation
+    last: float
 
 
 SESSIONS: dict[str, Session] = {}  # by the token that the browser was given
@@ -54,19 +52,20 @@ LOCK = threading.Lock()
 # ---- Opening and closing -------------------------------------------------------
 
 
-def open_live(paths: list[Path], model: Loaded, relative: bool) -> dict[str, Any]:
+def open_live(paths: list[Path], networks: InferenceNetworks, relative: bool) -> dict[str, Any]:
     """Open a session for a browser: its token, the pictures, and the size of the frames to send."""
     if len(paths) > MAX_PICTURES:
         raise UserError(f"{len(paths)} pictures: live mode takes at most {MAX_PICTURES}, one for each key")
-    pictures = [fit(read_picture(path), model.size, "crop") for path in paths or [SAMPLE["source_image"]]]
-    live = LIVE_WORKER.submit(LiveAnimation, model.networks, pictures, relative).result()
+    pictures = [read_picture(path) for path in paths or [SAMPLE["source_image"]]]
+    live = LIVE_WORKER.submit(LiveAnimation, networks, pictures, relative).result()
     token = secrets.token_urlsafe(16)
     with LOCK:
         drop_idle()
         if len(SESSIONS) >= MAX_SESSIONS:
             raise UserError(f"{MAX_SESSIONS} people are live already; try again in a minute")
-        SESSIONS[token] = Session(live)
-    return {"token": token, "pictures": list(map(data_url, pictures)), "size": [model.size[1], model.size[0]]}
+        SESSIONS[token] = Session(live, time.monotonic())
+    urls = [data_url(fit(picture, live.size, live.fit)) for picture in pictures]
+    return {"token": token, "pictures": urls, "size": [live.size[1], live.size[0]]}
 
 
 def drop_idle() -> None:
@@ -91,7 +90,7 @@ async def answer_frame(request: Request) -> Response:
     if int(request.headers.get("content-length") or MAX_FRAME_BYTES + 1) > MAX_FRAME_BYTES:
         return PlainTextResponse("a frame has at most 1 MiB", status_code=413)
     data = await request.body()
-    session.touch()
+    session.last = time.monotonic()
     loop = asyncio.get_running_loop()
     try:
         jpeg, distance = await loop.run_in_executor(
@@ -126,8 +125,8 @@ def build_live_tab(offline: bool) -> None:
     def start(files: list[Any] | None, relative: bool, *values: object) -> dict[str, Any]:
         with shown_errors():
             paths = [path for path in map(upload_path, files or []) if path is not None]
-            model = choose_model(**form.read(values), offline=offline)
-            return open_live(paths, model, relative)
+            networks = choose_model(**form.read(values), offline=offline)
+            return open_live(paths, networks, relative)
 
     gr.Markdown(
         "Your camera moves a picture. Its frames go to the machine that this page runs on, and are not kept."

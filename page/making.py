@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from checkpoints.hub import find_model
 from inference.inputs import DemoPair
 from inference.jobs import Job, check_best_frame, find_boxes, make_job, write_results
-from inference.networks import InferenceNetworks
+from inference.networks import InferenceNetworks, load_networks, size_for
 from media.clips import Clip
+from modules.build import read_config
 from page.choices import FORMATS, Choices
 from page.limits import check_picture, open_video, without_folders
-from page.models import choose_model
 from page.worker import Ticket
+from utils.device import pick_device
+from utils.errors import UserError
 from utils.options import as_words
+
+KEPT = 2  # models in memory; one of 256x256 takes about 250 MiB
+
+# ---- Models ------------------------------------------------------------------
+
+
+def choose_model(
+    model: str, config: Path | None, checkpoint: Path | None, offline: bool
+) -> InferenceNetworks:
+    """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
+    if (config is None) != (checkpoint is None):
+        raise UserError("a model of your own is a checkpoint and its config: give both, or neither")
+    if config is not None and checkpoint is not None:
+        return load_model(config, checkpoint)
+    return load_model(*find_model(model, offline))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def load_model(config_path: Path, checkpoint: Path) -> InferenceNetworks:
+    """Load a model, or take it from memory: Gradio names the folder of an upload after its content."""
+    config = read_config(config_path)
+    return load_networks(config, config_path, checkpoint, pick_device(), plain=False)
+
+
+# ---- Results -----------------------------------------------------------------
 
 
 class Made(NamedTuple):
@@ -39,10 +68,10 @@ class Plan:
 def make_plan(choices: Choices, offline: bool) -> Plan:
     """Open the files and load the model, which may be downloaded for this. Raises `UserError`."""
     picture, clip = check_picture(choices.source_image), open_video(choices.driving_video)
-    model = choose_model(choices.model, choices.config, choices.checkpoint, offline)
-    job = make_job(choices.options(clip), model.size)
+    networks = choose_model(choices.model, choices.config, choices.checkpoint, offline)
+    job = make_job(choices.options(clip), size_for(networks[0], picture))
     check_best_frame(job.options.best_frame, clip, clip.path)
-    return Plan(picture, clip, model.networks, job)
+    return Plan(picture, clip, networks, job)
 
 
 def animate_files(choices: Choices, folder: Path, ticket: Ticket, offline: bool) -> Made:
@@ -76,6 +105,6 @@ def command_of(choices: Choices) -> str:
         driving_video=(Path(clip.path.name),),
         config=choices.config and Path(choices.config.name),
         checkpoint=choices.checkpoint and Path(choices.checkpoint.name),
-        result_video=Path(f"result{FORMATS[choices.format]}"),
     )
-    return shlex.join(["python", "demo.py", *as_words(options)])
+    result = f"result{FORMATS[choices.format]}"
+    return shlex.join(["python", "demo.py", *as_words(options), "--result_video", result])

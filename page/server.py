@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 from pathlib import Path
 
 import gradio as gr
@@ -70,3 +71,16 @@ def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[st
             css=(HERE / "page.css").read_text(encoding="utf-8"),
         )
     return local, public
+
+
+def delete_old_files(folder: Path, seconds: float, kept: set[Path]) -> None:
+    """Delete files below `folder` that are older, but for those that are `kept`.
+
+    Gradio's own task for this dies when somebody uploads while it looks through its list of files.
+    """
+    oldest = time.time() - seconds
+    for path in set(folder.rglob("*")) - kept:
+        with contextlib.suppress(OSError):  # somebody else may be quicker
+            if path.is_file() and path.stat().st_ctime < oldest:
+                path.unlink()
+                path.parent.rmdir()  # refuses while there is more in it
