@@ -16,8 +16,7 @@ from torch import Tensor
 
 from inference.engines import AnyDetector, AnyGenerator
 from modules.fast import in_fast_form
-from modules.generator import OcclusionAwareGenerator
-from modules.larger import encode_larger
+from modules.generator import OcclusionAwareGenerator, encode_larger
 from modules.util import Keypoints, full_precision, inverse_2x2
 from utils.device import autocast
 from utils.errors import CheckpointError

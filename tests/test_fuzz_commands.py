@@ -34,7 +34,7 @@ from tests.fuzzing import (
     needs_unix,
     outcome,
 )
-from tools import make_pictures
+from tools import pictures
 from tools.benchmarks import puppet_quality
 
 ROOT = Path(__file__).parents[1]
@@ -89,10 +89,10 @@ PROGRAMS = {
         prepare.main, {"--check": ["data"], "--config": ["data.yaml"], "--workers": ["1"]}, fixed=("--check",)
     ),
     "make_puppets": Program(make_puppets.main, {"--out": ["good.yaml"]}, fixed=("--out",)),
-    "make_pictures": Program(
-        make_pictures.main,
-        MODEL | {"--contact_sheets": ["OUT/sheets"], "--data": ["data"], "--out": ["OUT"]},
-        fixed=("--out", "--contact_sheets"),
+    "pictures": Program(
+        pictures.main,
+        MODEL | {"--sheet": ["OUT/sheet.png"], "--data": ["data"], "--out": ["OUT"]},
+        fixed=("--out", "--sheet"),
     ),
     "puppet_quality": Program(puppet_quality.main, MODEL | {"--data": ["data"], "--json": ["OUT/a.json"]}),
 }
