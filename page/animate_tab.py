@@ -35,10 +35,12 @@ async def animate(
         with shown_errors():
             choices = Choices(**form.read(values))
             choices.check()
-            line = await asyncio.to_thread(command_of, choices)
+            line = await asyncio.to_thread(command_of, choices)  # reads the files' headers
             yield outputs("preparing", line)
             async for progress in ticket.run(lambda: animate_files(choices, folder, ticket, offline)):
                 yield [gr.skip(), gr.skip(), gr.skip(), progress, gr.skip()]
+
+            # What became of it?
             try:
                 made = ticket.result()
             except Cancelled:
@@ -107,6 +109,7 @@ def build_animate_tab(offline: bool, results: Path) -> Form:
 
 
 def place_inputs(form: Form) -> None:
+    # Uploads arrive as paths, unread: `media/` alone opens them.
     look: Any = {"sources": ["upload", "webcam", "clipboard"], "height": 280, "elem_id": "source"}
     source = form.add("source_image", "Picture", widget=gr.Image, **look)
     look = {"sources": ["upload", "webcam"], "height": 320, "elem_id": "driving"}
@@ -151,6 +154,8 @@ def place_motion(form: Form) -> None:
             look = {"interactive": False, "height": 160, "buttons": [], "elem_id": "reference-frame"}
             shown = gr.Image(label="That frame", **look)
         form.add("smooth", "Smoothing", "against jitter; 0 is none", minimum=0, maximum=5, step=0.1)
+
+    # A new video and a moved slider show their frame; who moves the slider means its frame.
     driving = form["driving_video"]
     driving.change(on_new_video, driving, [frame, shown], **QUIET)
     frame.input(frame_of, [driving, frame], shown, trigger_mode="always_last", **QUIET)

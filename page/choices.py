@@ -141,6 +141,8 @@ def checked(name: str, widget: Any, value: Any) -> Any:
     """Return a value as the choice holds it. Raises `UserError` where the widget could not have given it."""
     if isinstance(widget, gr.Image | gr.Video | gr.File):
         return upload_path(value)
+
+    # What does it offer?
     if isinstance(widget, gr.Checkbox):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(widget, gr.Textbox):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gradio as gr
 import numpy as np
 
-from faces.choose import shaped
+from faces.choose import centred_window
 from faces.cuts import Cuts
-from faces.options import Corners
 from inference.jobs import driving_cuts, source_cuts
 from media.pictures import Size, fit
 from page.choices import BOXES, EVERY_FACE, FACES, NOTHING, Choices, Form
@@ -32,27 +31,23 @@ def show_boxes(choices: Choices, offline: bool) -> tuple[dict, dict]:
 
 
 def box_view(picture: np.ndarray, cut: Cuts, size: Size, title: str) -> dict:
-    """What crop_box.js shows: a picture (h, w, 3) uint8, a box of the model's shape in its pixels, faces."""
+    """Return what crop_box.js shows: a picture (h, w, 3) uint8, a box of the model's shape in it, faces."""
+    # A small copy for the browser; boxes are in pixels of the whole picture.
     height, width = picture.shape[:2]
     scale = min(1, MAX_SIDE / max(height, width))
     small = fit(picture, (max(1, round(height * scale)), max(1, round(width * scale))), "stretch")
+
+    # Without a box the largest one that fits is the first guess.
     aspect = size[1] / size[0]
+    guess = centred_window(np.array([0, 0, width, height]), (height, width), aspect)
     return {
         "url": data_url(small),
         "size": [width, height],
-        "box": list(cut.boxes[0] if cut.boxes else largest_box((height, width), aspect)),
+        "box": list(cut.boxes[0] if cut.boxes else guess),
         "faces": cut.faces.round().astype(int).tolist(),
         "aspect": aspect,
         "title": title,
     }
-
-
-def largest_box(picture: Size, aspect: float) -> Corners:
-    """The largest box of this shape in the middle of a picture."""
-    height, width = picture
-    high = min(height, width / aspect)
-    left, top = (width - high * aspect) / 2, (height - high) / 2
-    return shaped((left, top, width - left, height - top), aspect)
 
 
 def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:

@@ -42,9 +42,11 @@ def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip, Keyp
     plan = make_plan(choices, offline)
     clip, job = plan.clip, plan.job
     boxes = find_boxes([plan.picture], [clip], job, no_bar)
+
+    # As the tab Animate begins; what is inside has the model's size, and shows one face.
     driving = FittedClip(clip, job.sizes[0], job.options.fit, boxes.drivings[clip.path])
     pictures = source_of(plan.picture, read_picture(plan.picture), job, boxes).pictures
-    source = SourcePictures(pictures[:1])  # what is inside has the model's size
+    source = SourcePictures(pictures[:1])
     (animator,) = make_animators(plan.networks, source, job.options)
     reference, _ = choose_reference(animator, driving, job.options)
     return animator, driving, reference.keypoints or animator.find(driving[0])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,24 +45,21 @@ class Session:
     last: float
 
 
-SESSIONS: dict[str, Session] = {}  # by the token that the browser was given
-LOCK = threading.Lock()
+SESSIONS: dict[str, Session] = {}  # by the tokens of browsers; only the live worker adds and deletes
 
 # ---- Opening and closing -------------------------------------------------------
 
 
 def open_live(paths: list[Path], networks: InferenceNetworks, relative: bool) -> dict[str, Any]:
     """Open a session for a browser: its token, the pictures, and the size of the frames to send."""
+    drop_idle()
+    if len(SESSIONS) >= MAX_SESSIONS:
+        raise UserError(f"{MAX_SESSIONS} people are live already; try again in a minute")
     if len(paths) > MAX_PICTURES:
         raise UserError(f"{len(paths)} pictures: live mode takes at most {MAX_PICTURES}, one for each key")
     pictures = [read_picture(path) for path in paths or [SAMPLE["source_image"]]]
-    live = LIVE_WORKER.submit(LiveAnimation, networks, pictures, relative).result()
-    token = secrets.token_urlsafe(16)
-    with LOCK:
-        drop_idle()
-        if len(SESSIONS) >= MAX_SESSIONS:
-            raise UserError(f"{MAX_SESSIONS} people are live already; try again in a minute")
-        SESSIONS[token] = Session(live, time.monotonic())
+    live, token = LiveAnimation(networks, pictures, relative), secrets.token_urlsafe(16)
+    SESSIONS[token] = Session(live, time.monotonic())
     urls = [data_url(fit(picture, live.size, live.fit)) for picture in pictures]
     return {"token": token, "pictures": urls, "size": [live.size[1], live.size[0]]}
 
@@ -84,11 +80,14 @@ async def answer_frame(request: Request) -> Response:
     The token comes in a header, which pages of other hosts can't send. The query says which picture, whether
     the reference is to be set, whether that is automatic, and how much to smooth.
     """
+    # Who asks, and how much?
     session = SESSIONS.get(request.headers.get("x-live-token", ""))
     if session is None:
         return PlainTextResponse("this session has ended; start the camera again", status_code=410)
     if int(request.headers.get("content-length") or MAX_FRAME_BYTES + 1) > MAX_FRAME_BYTES:
         return PlainTextResponse("a frame has at most 1 MiB", status_code=413)
+
+    # The worker animates; meanwhile the server answers others.
     data = await request.body()
     session.last = time.monotonic()
     loop = asyncio.get_running_loop()
@@ -104,7 +103,7 @@ async def answer_frame(request: Request) -> Response:
 
 
 def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> tuple[bytes, float]:
-    """The animated picture for a frame, and how far the frame's pose is from the picture's."""
+    """Animate a frame: the picture, and how far the frame's pose is from the picture's."""
     live.show(min(max(int(query.get("picture", 0)), 0), len(live.animators) - 1))
     strength = min(max(float(query.get("smooth", 0)), 0.0), MAX_STRENGTH)
     live.set_smoothing(strength or None)
@@ -126,7 +125,7 @@ def build_live_tab(offline: bool) -> None:
         with shown_errors():
             paths = [path for path in map(upload_path, files or []) if path is not None]
             networks = choose_model(**form.read(values), offline=offline)
-            return open_live(paths, networks, relative)
+            return LIVE_WORKER.submit(open_live, paths, networks, relative).result()
 
     gr.Markdown(
         "Your camera moves a picture. Its frames go to the machine that this page runs on, and are not kept."

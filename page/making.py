@@ -79,6 +79,8 @@ def animate_files(choices: Choices, folder: Path, ticket: Ticket, offline: bool)
     plan = make_plan(choices, offline)
     clip, job = plan.clip, plan.job
     pair = DemoPair(plan.picture, clip.path, folder / f"result{FORMATS[choices.format]}")
+
+    # Boxes are of use when all are found; of a video any part is.
     boxes = find_boxes([pair.source], [clip], job, ticket.show_or_stop)
     drivings, cancelled = {clip.path: clip}, ticket.stopped.is_set
     (done,) = write_results(plan.networks, [pair], drivings, job, boxes, ticket.show, cancelled)
@@ -87,6 +89,8 @@ def animate_files(choices: Choices, folder: Path, ticket: Ticket, offline: bool)
     path = pair.result
     if path.is_dir():
         path = Path(shutil.make_archive(str(path), "zip", path))
+
+    # A line about it: was it cancelled, how fast was it, where does movement begin, is there sound?
     frames, best = done.written.frames, done.written.best_frame
     parts = [
         "" if frames == len(clip) else f"stopped after {frames} of {len(clip)} frames",

@@ -99,7 +99,7 @@ class Ticket(Generic[Outcome]):
                 if told != (told := self.line()):
                     yield told
                 await asyncio.sleep(SECONDS_PER_UPDATE)
-        finally:
+        finally:  # also where the page was left
             self.stop()
             self.held.remove(self)
 
