@@ -56,8 +56,3 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     with launched(tmp_path_factory.mktemp("camera") / "clip.y4m") as browser:
         yield browser
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The engines come last: a process that has used OpenVINO crashes when a data loader forks it."""
-    items.sort(key=lambda item: item.path.name == "test_engines.py")

@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import nn
 
 import demo
+import export
 import run
-import strip_checkpoint
 from checkpoints.files import find_checkpoint, flattened, inference_weights, load_parts, read_checkpoint
 from tests.clips import write_dataset
 from tests.fuzzing import assert_one_line, assert_whole, emptied, fuzz, limited_time, needs_unix, outcome
@@ -168,7 +168,7 @@ def test_programs_with_a_field_changed_give_a_result_or_one_line(
         program = data.draw(st.sampled_from(["demo", "run", "strip"]), "program")
         if program == "strip":
             result = data.draw(st.sampled_from([work / "b.pth.tar", work / "b.safetensors"]), "result")
-            done = outcome(strip_checkpoint.main, [str(file), str(result)])
+            done = outcome(export.main, ["--checkpoint", str(file), "--out", str(result)])
         elif program == "run":
             result = work / "reconstruction" / "l1.json"
             model = [str(config), "--checkpoint", str(file), "--device", "cpu"]
