@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tools.benchmarks.__main__ import in_bf16
 
 import demo
 from inference import exports
@@ -21,6 +20,7 @@ from modules.build import read_config
 from modules.generator import SourceEncoding
 from tests.demo_files import INPUTS, MODEL
 from tests.small import error_of
+from tools.benchmarks.__main__ import in_bf16
 from utils.device import best_precision
 from utils.errors import UserError
 
