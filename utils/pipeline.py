@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -21,9 +20,6 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 MAX_WORKERS = 4  # each holds the maps of a frame
-POLL = 0.1  # seconds; how often a thread that waits looks whether it is still wanted
-
-_END = object()
 
 # ---- Frames side by side -------------------------------------------------------
 
@@ -82,35 +78,20 @@ def in_order(function: Callable[[In], Out], items: Iterable[In], device: torch.d
 @contextlib.contextmanager
 def ahead(items: Iterable[In], count: int) -> Iterator[Iterator[In]]:
     """Yield an iterator of the same items, of which a thread takes up to `count` in advance."""
-    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(count)
-    ended = threading.Event()
-
-    def read() -> None:
-        try:
-            for item in items:
-                _put(ready, (item, None), ended)
-                if ended.is_set():
-                    return
-            _put(ready, (_END, None), ended)
-        except BaseException as error:  # whatever it is, it belongs to who waits for the item
-            _put(ready, (_END, error), ended)
-
-    def taken() -> Iterator[In]:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
-
-    reader = threading.Thread(target=read, name="read ahead", daemon=True)
-    reader.start()
+    iterator, end = iter(items), object()
     try:
-        yield taken()
+        with _thread("read ahead") as (pool, waiting):
+            waiting.extend(pool.submit(next, iterator, end) for _ in range(count + 1))
+
+            def taken() -> Iterator[In]:
+                while (item := waiting.popleft().result()) is not end:
+                    waiting.append(pool.submit(next, iterator, end))
+                    yield item
+
+            yield taken()
     finally:
-        ended.set()
-        reader.join()
+        if isinstance(iterator, Generator):  # as a file may be open in it
+            iterator.close()
 
 
 @contextlib.contextmanager
@@ -118,49 +99,27 @@ def behind(write: Callable[[In], object], count: int) -> Iterator[Callable[[In],
     """Yield a function that hands items to a thread, which calls `write` with one after the other.
 
     Up to `count` wait. All are written when the block has ended, unless by an error. What `write` raises is
-    raised by the next call, or at the end.
+    raised by one of the next calls, or at the end.
     """
-    waiting: queue.Queue[Any] = queue.Queue(count)
-    ended = threading.Event()
-    errors: list[BaseException] = []
+    with _thread("write behind") as (pool, waiting):
 
-    def work() -> None:
-        while (item := _get(waiting, ended)) is not _END:
-            try:
-                write(item)
-            except BaseException as error:  # raised again in the thread of the caller
-                errors.append(error)
-                ended.set()
+        def hand_over(item: In) -> None:
+            waiting.append(pool.submit(write, item))
+            while waiting and (len(waiting) > count or waiting[0].done()):
+                waiting.popleft().result()
 
-    def hand_over(item: In) -> None:
-        _put(waiting, item, ended)
-        if errors:
-            raise errors[0]
-
-    writer = threading.Thread(target=work, name="write behind", daemon=True)
-    writer.start()
-    try:
         yield hand_over
-        _put(waiting, _END, ended)
-        writer.join()
-    finally:
-        ended.set()
-        writer.join()
-    if errors:
-        raise errors[0]
+        while waiting:
+            waiting.popleft().result()
 
 
-def _put(place: queue.Queue[Any], item: object, ended: threading.Event) -> None:
-    """Wait for room, unless it has `ended`: then nobody takes the item."""
-    while not ended.is_set():
-        with contextlib.suppress(queue.Full):
-            place.put(item, timeout=POLL)
-            return
-
-
-def _get(place: queue.Queue[Any], ended: threading.Event) -> Any:
-    """Wait for an item, or return `_END` when it has `ended`."""
-    while not ended.is_set():
-        with contextlib.suppress(queue.Empty):
-            return place.get(timeout=POLL)
-    return _END
+@contextlib.contextmanager
+def _thread(name: str) -> Iterator[tuple[ThreadPoolExecutor, deque[Future]]]:
+    """Yield a thread and the list of what it has to do, which is dropped when the block ends."""
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(1, name) as pool:
+        try:
+            yield pool, waiting
+        finally:
+            for future in waiting:
+                future.cancel()
