@@ -1,45 +1,43 @@
-"""The paper's metrics of generated clips against the real ones.
+"""Compute the paper's metrics of generated clips against the real ones.
 
     python evaluate.py --generated log/RUN/reconstruction/png --real data/puppets-128/test \\
-        --metrics l1 akd mkr aed psnr ssim --landmarks puppets --identity puppets
+        --metrics l1 akd mkr psnr ssim --landmarks puppets
 
 Both folders hold clips in any format that the datasets read. Clips belong together if their names are the
 same up to the first dot. Prints a table of means, and writes evaluation.csv (a row for each video) and
-evaluation.json (the means). The results for each clip are kept in the folder .evaluation beside it. So a run
-that was stopped goes on, and a second is quick.
+evaluation.json (the means). The results for each clip are kept in the folder .evaluation beside it, so that a
+run that was stopped goes on, and a second is quick.
 """
 
 from __future__ import annotations
 
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from evaluation.cache import Cache
-from evaluation.clips import Pair, find_pairs
-from evaluation.comparisons import COMPARISONS
-from evaluation.detectors import IDENTITIES, LANDMARKS, Inception
-from evaluation.instrument import Instrument
-from evaluation.measuring import Measured, measure
-from evaluation.report import (
-    METRICS,
-    format_table,
-    frame_scores,
-    frechet_inception_distance,
-    summarise,
-    video_row,
-    write_report,
-)
-from utils.errors import UserError
 from utils.options import OptionParser
 from utils.program import command_line
 
+METRICS = ("l1", "akd", "mkr", "aed", "psnr", "ssim", "lpips", "fid")
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    generated: Path
+    real: Path
+    metrics: list[str]
+    landmarks: str | None  # a detector's name
+    identity: str | None  # a detector's name
+    puppets: Path  # the dataset on whose train/ the detector of puppets is fitted
+    frame_size: tuple[int, int] | None  # (H, W) of real clips that are strips
+    out: Path
+    device: str | None
+
+
+def parse(argv: list[str] | None) -> Options:
     parser = OptionParser(__doc__)
     parser.add_argument(
         "--generated", type=Path, required=True, metavar="DIR", help="what a model made: reconstruction/png"
@@ -53,14 +51,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="METRIC",
         help=f"any of {' '.join(METRICS)} (default: l1)",
     )
-    parser.add_argument("--landmarks", choices=LANDMARKS, help="detector for akd and mkr")
-    parser.add_argument("--identity", choices=IDENTITIES, help="detector for aed")
+    parser.add_argument(
+        "--landmarks",
+        metavar="DETECTOR",
+        help="for akd and mkr: face-alignment, keypoint-rcnn or puppets",
+    )
+    parser.add_argument("--identity", metavar="DETECTOR", help="for aed: insightface")
     parser.add_argument(
         "--puppets",
         type=Path,
         metavar="DIR",
         help="dataset of data/make_puppets.py on whose train/ the "
-        "detector 'puppets' is fitted at its first use (default: the folder that holds --real)",
+        "detector 'puppets' is fitted (default: the folder that holds --real)",
     )
     parser.add_argument(
         "--frame_size",
@@ -73,64 +75,50 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--out", type=Path, metavar="DIR", help="where the results go (default: the folder --generated)"
     )
     parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    return Options(
+        given.generated,
+        given.real,
+        given.metrics,
+        given.landmarks,
+        given.identity,
+        given.puppets or given.real.absolute().parent,
+        given.frame_size and tuple(given.frame_size),
+        given.out or given.generated,
+        given.device,
+    )
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    cache = Cache()
-    pairs = find_pairs(
-        options.generated, options.real, cache, options.frame_size and tuple(options.frame_size)
+
+    from evaluation import cache, comparisons, detectors, matching, measuring, report  # seconds, with PyTorch
+
+    # What to look at, and with what?
+    kept = cache.Cache()
+    pairs = matching.find_matches(options.generated, options.real, kept, options.frame_size)
+    asked = options.metrics
+    used = detectors.make_detectors(asked, options.landmarks, options.identity, options.puppets)
+    compared = {metric: make() for metric, make in comparisons.COMPARISONS.items() if metric in asked}
+
+    # Look, and average.
+    measured = measuring.measure(pairs, used, compared, options.device, kept)
+    scores = {pair.name: report.frame_scores(measured[pair.name], asked) for pair in pairs}
+    summary = report.Summary(
+        str(options.generated),
+        str(options.real),
+        videos=len(pairs),
+        frames=sum(pair.real.length for pair in pairs),
+        detectors={role: f"{detector.name} {detector.version}" for role, detector in used.items()},
+        metrics=report.summarise(list(scores.values()), list(measured.values())),
     )
-    detectors = make_detectors(options)
-    comparisons = {metric: COMPARISONS[metric]() for metric in options.metrics if metric in COMPARISONS}
-    measured = measure(pairs, detectors, comparisons, options.device, cache)
 
-    scores = {pair.name: frame_scores(measured[pair.name], options.metrics) for pair in pairs}
-    summary: dict[str, Any] = {
-        "generated": str(options.generated),
-        "real": str(options.real),
-        "videos": len(pairs),
-        "frames": sum(pair.real.length for pair in pairs),
-        "detectors": {role: f"{detector.name} {detector.version}" for role, detector in detectors.items()},
-        "metrics": summarise(list(scores.values())),
-    }
-    if "fid" in options.metrics:
-        summary["metrics"]["fid"] = fid_of_all(pairs, measured)
-    out = options.out or options.generated
-    write_report(out, [video_row(pair, scores[pair.name]) for pair in pairs], summary)
-    print(format_table(summary))
-    print(f"results: {out / 'evaluation.csv'} {out / 'evaluation.json'}")
-
-
-def make_detectors(options: argparse.Namespace) -> dict[str, Instrument]:
-    """The detectors that the metrics need, by role.
-
-    Raises `UserError` if one is not chosen or its package is missing.
-    """
-    asked = set(options.metrics)
-    puppets = options.puppets or options.real.absolute().parent
-    detectors: dict[str, Instrument] = {}
-    for role, needing, choice, known in (
-        ("landmarks", asked & {"akd", "mkr"}, options.landmarks, LANDMARKS),
-        ("identity", asked & {"aed"}, options.identity, IDENTITIES),
-    ):
-        if needing and choice is None:
-            raise UserError(f"{' and '.join(sorted(needing))} need --{role}, one of {', '.join(known)}")
-        if needing:
-            detectors[role] = known[choice](puppets)
-    if "fid" in asked:
-        detectors["inception"] = Inception()
-    return detectors
-
-
-def fid_of_all(pairs: list[Pair], measured: dict[str, Measured]) -> float:
-    """FID between all frames of the generated and all frames of the real clips."""
-    generated, real = (
-        np.concatenate([measured[pair.name]["inception"][side] for pair in pairs]) for side in (0, 1)
-    )
-    return frechet_inception_distance(generated, real)
+    # Write and print.
+    rows = [report.video_row(pair, scores[pair.name]) for pair in pairs]
+    report.write_report(options.out, rows, summary)
+    print(report.format_table(summary))
+    print(f"results: {options.out / 'evaluation.csv'} {options.out / 'evaluation.json'}")
 
 
 if __name__ == "__main__":

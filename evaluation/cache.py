@@ -1,4 +1,4 @@
-"""Results beside the data they come from, so that they are computed once."""
+"""Keep results beside the data they come from, so that they are computed once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cache:
         self._writable = True
 
     def load(self, what: str, clip: Path, key: str) -> np.ndarray | None:
-        """The array that `store` wrote under this key, or None."""
+        """Return the array that `store` wrote under this key, or None."""
         try:
             path = regular_file(_path_of(what, clip), UserError, MAX_BYTES)
             with zipfile.ZipFile(path) as archive:

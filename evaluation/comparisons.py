@@ -1,8 +1,7 @@
-"""Measures that compare the pixels of a generated frame with those of the real one: L1, PSNR, SSIM, LPIPS.
+"""Compare the pixels of a generated frame with those of the real one: L1, PSNR, SSIM, LPIPS.
 
 A comparison is an `Instrument`. It is called with generated and real frames, both uint8 (B, H, W, 3) RGB, and
-returns a value for each pair of frames: float64 (B,). PyTorch and torchmetrics are imported where they
-compute, for they take seconds.
+returns a value for each pair of frames: float64 (B,).
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ import math
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from torchvision.models import AlexNet_Weights
 
-from evaluation.instrument import Instrument
-from evaluation.weights import missing_weights
+from evaluation.instrument import Instrument, hub_folder, weights_needed
+from media.tensors import to_tensor
 from utils.errors import DatasetError
-
-if TYPE_CHECKING:
-    import torch
 
 SSIM_WINDOW = 11  # pixels; pictures must be larger than half of it
 # In dB. Rounding to whole levels has a mean squared error of 1/12 of a level.
@@ -51,16 +51,14 @@ class Torchmetrics(abc.ABC):
     def load(self, device: torch.device) -> None:
         self._device = device
 
+    @torch.inference_mode()
     def __call__(self, generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-        import torch
-
-        with torch.inference_mode():
-            values = self._compare(on_device(generated, self._device), on_device(real, self._device))
+        values = self._compare(on_device(generated, self._device), on_device(real, self._device))
         return values.reshape(-1).double().cpu().numpy()  # (B,)
 
     @abc.abstractmethod
-    def _compare(self, generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) in [0, 1] → B values."""
+    def _compare(self, generated: Tensor, real: Tensor) -> Tensor:
+        """Return B values of pictures (B, 3, H, W) in [0, 1]."""
 
 
 class Psnr(Torchmetrics):
@@ -73,9 +71,7 @@ class Psnr(Torchmetrics):
     name = "psnr"
     version = f"{Torchmetrics.version}, at most {PSNR_OF_ROUNDING:.2f} dB"
 
-    def _compare(self, generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        from torchmetrics.functional.image import peak_signal_noise_ratio
-
+    def _compare(self, generated: Tensor, real: Tensor) -> Tensor:
         values = peak_signal_noise_ratio(generated, real, data_range=1.0, reduction="none", dim=(1, 2, 3))
         return values.clamp(max=PSNR_OF_ROUNDING)
 
@@ -85,10 +81,7 @@ class Ssim(Torchmetrics):
 
     name = "ssim"
 
-    def _compare(self, generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        import torch
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
+    def _compare(self, generated: Tensor, real: Tensor) -> Tensor:
         if min(real.shape[2:]) <= SSIM_WINDOW // 2:
             raise DatasetError(
                 f"frames of {real.shape[2]}x{real.shape[3]} are too small for ssim, which compares windows "
@@ -97,7 +90,7 @@ class Ssim(Torchmetrics):
         values = structural_similarity_index_measure(
             generated, real, data_range=1.0, kernel_size=SSIM_WINDOW, reduction="none"
         )
-        assert isinstance(values, torch.Tensor)  # a tuple only if more is asked for
+        assert isinstance(values, Tensor)  # a tuple only if more is asked for
         return values
 
 
@@ -107,16 +100,11 @@ class Lpips(Torchmetrics):
     name = "lpips"
 
     def load(self, device: torch.device) -> None:
-        import torch
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-        from torchvision.models import AlexNet_Weights
-
         super().load(device)
-        files = [Path(AlexNet_Weights.IMAGENET1K_V1.url).name]
-        with missing_weights("lpips", files, Path(torch.hub.get_dir()) / "checkpoints"):
+        with weights_needed("lpips", Path(AlexNet_Weights.IMAGENET1K_V1.url).name, hub_folder()):
             self._metric = LearnedPerceptualImagePatchSimilarity(reduction="none", normalize=True).to(device)
 
-    def _compare(self, generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    def _compare(self, generated: Tensor, real: Tensor) -> Tensor:
         if min(real.shape[2:]) < LPIPS_MIN_SIZE:
             raise DatasetError(
                 f"frames of {real.shape[2]}x{real.shape[3]} are too small for lpips, whose network needs "
@@ -130,10 +118,6 @@ class Lpips(Torchmetrics):
 COMPARISONS: dict[str, Callable[[], Instrument]] = {"l1": L1, "psnr": Psnr, "ssim": Ssim, "lpips": Lpips}
 
 
-def on_device(frames: np.ndarray, device: torch.device) -> torch.Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]."""
-    from media.tensors import (
-        to_tensor,  # imports PyTorch, which a run with all values in the cache does not need
-    )
-
+def on_device(frames: np.ndarray, device: torch.device) -> Tensor:
+    """Turn uint8 (B, H, W, 3) into float32 (B, 3, H, W) in [0, 1]."""
     return to_tensor(frames).contiguous().to(device)

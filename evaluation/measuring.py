@@ -1,4 +1,4 @@
-"""Every frame of every pair of clips through every instrument, once.
+"""Put every frame of every pair of clips through every instrument, once.
 
 An instrument is a detector (`detectors.py`), which looks at the generated and at the real clip, or a
 comparison (`comparisons.py`), which looks at both together. Shapes: `T` frames of a clip, `B` frames of a
@@ -14,92 +14,91 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.cache import Cache
-from evaluation.clips import EvaluatedClip, Pair
 from evaluation.instrument import Instrument
+from evaluation.matching import EvaluatedClip, Match
+from utils.device import pick_device
 from utils.progress import Progress
 
 BATCH = 16  # frames an instrument looks at together
 
 # By role: [(T, ...) of the generated, (T, ...) of the real clip] from a detector, [(T,)] from a comparison.
-Measured = dict[str, list[np.ndarray]]
+ByRole = dict[str, list[np.ndarray]]
 
 
-class Task(NamedTuple):
-    """An instrument and what it looks at: the generated clip (0,), the real one (1,), or both (0, 1)."""
+class Look(NamedTuple):
+    """An instrument and the clips it is for: the generated one (0,), the real one (1,), or both (0, 1)."""
 
     role: str
     instrument: Instrument
     sides: tuple[int, ...]
 
-    def place_and_key(self, pair: Pair) -> tuple[str, Path, str]:
-        """The arguments of `Cache.load`. A result for both clips is stored beside the generated one."""
+    def place_and_key(self, pair: Match) -> tuple[str, Path, str]:
+        """Return the arguments of `Cache.load`. A result for both clips lies beside the generated one."""
         clips: list[EvaluatedClip] = [(pair.generated, pair.real)[side] for side in self.sides]
         key = " | ".join([self.instrument.version, *(clip.fingerprint for clip in clips)])
         return self.instrument.name, clips[0].path, key
 
 
-Results = dict[Task, np.ndarray]
+Findings = dict[Look, np.ndarray]  # for a pair
 
 
 def measure(
-    pairs: list[Pair],
+    pairs: list[Match],
     detectors: dict[str, Instrument],
     comparisons: dict[str, Instrument],
     device: str | None,
     cache: Cache,
-) -> dict[str, Measured]:
-    """What the instruments, given by role, find in each pair, by the pair's name.
+) -> dict[str, ByRole]:
+    """Return what the instruments, given by role, find in each pair, by the pair's name.
 
     Only what isn't cached is computed. The results of a pair are cached as soon as it is done, so that a run
     that was stopped goes on there. `device` is as in `device.pick_device`. Raises `UserError` if an
     instrument that is needed can't be loaded.
     """
-    tasks = [Task(role, instrument, (side,)) for role, instrument in detectors.items() for side in (0, 1)]
-    tasks += [Task(role, instrument, (0, 1)) for role, instrument in comparisons.items()]
-    results = {pair.name: _cached_results(pair, tasks, cache) for pair in pairs}
-    unfinished = [pair for pair in pairs if len(results[pair.name]) < len(tasks)]
+    looks = [Look(role, instrument, (side,)) for role, instrument in detectors.items() for side in (0, 1)]
+    looks += [Look(role, instrument, (0, 1)) for role, instrument in comparisons.items()]
+    results = {pair.name: _cached_results(pair, looks, cache) for pair in pairs}
+    unfinished = [pair for pair in pairs if len(results[pair.name]) < len(looks)]
     if unfinished:
-        _compute(unfinished, tasks, results, device, cache)
-    return {name: _by_role(tasks, found) for name, found in results.items()}
+        _compute(unfinished, looks, results, device, cache)
+    return {name: _by_role(looks, found) for name, found in results.items()}
 
 
-def _cached_results(pair: Pair, tasks: list[Task], cache: Cache) -> Results:
-    found = {task: cache.load(*task.place_and_key(pair)) for task in tasks}
+def _cached_results(pair: Match, looks: list[Look], cache: Cache) -> Findings:
+    found = {look: cache.load(*look.place_and_key(pair)) for look in looks}
     length = pair.real.length
     return {
-        task: values for task, values in found.items() if values is not None and values.shape[:1] == (length,)
+        look: values for look, values in found.items() if values is not None and values.shape[:1] == (length,)
     }
 
 
-def _by_role(tasks: list[Task], results: Results) -> Measured:
-    measured: Measured = defaultdict(list)
-    for task in tasks:
-        measured[task.role].append(results[task])
+def _by_role(looks: list[Look], results: Findings) -> ByRole:
+    measured: ByRole = defaultdict(list)
+    for look in looks:
+        measured[look.role].append(results[look])
     return dict(measured)
 
 
 def _compute(
-    pairs: list[Pair], tasks: list[Task], results: dict[str, Results], device: str | None, cache: Cache
+    pairs: list[Match], looks: list[Look], results: dict[str, Findings], device: str | None, cache: Cache
 ) -> None:
     """Fill the gaps in `results` and the cache."""
-    from utils.device import pick_device  # both import torch, which takes seconds
-
     picked = pick_device(device)
-    missing = {pair.name: [task for task in tasks if task not in results[pair.name]] for pair in pairs}
-    for instrument in {task.instrument for absent in missing.values() for task in absent}:
+    missing = {pair.name: [look for look in looks if look not in results[pair.name]] for pair in pairs}
+    for instrument in {look.instrument for absent in missing.values() for look in absent}:
         instrument.load(picked)
     with Progress(sum(pair.real.length for pair in pairs), "evaluation", "frames") as progress:
         for pair in pairs:
-            for task, values in _look_at(pair, missing[pair.name], progress).items():
-                results[pair.name][task] = values
-                cache.store(*task.place_and_key(pair), values)
+            for look, values in _look_at(pair, missing[pair.name], progress).items():
+                results[pair.name][look] = values
+                cache.store(*look.place_and_key(pair), values)
 
 
-def _look_at(pair: Pair, tasks: list[Task], progress: Progress) -> Results:
-    """Decode both clips once, side by side, for all `tasks`."""
-    chunks: dict[Task, list[np.ndarray]] = defaultdict(list)
+def _look_at(pair: Match, looks: list[Look], progress: Progress) -> Findings:
+    """Decode both clips once, side by side, for all `looks`."""
+    chunks: dict[Look, list[np.ndarray]] = defaultdict(list)
     for frames in zip(pair.generated.batches(BATCH), pair.real.batches(BATCH), strict=True):
-        for task in tasks:
-            chunks[task].append(task.instrument(*(frames[side] for side in task.sides)))  # (B, ...)
+        for look in looks:
+            chunks[look].append(look.instrument(*(frames[side] for side in look.sides)))  # (B, ...)
         progress.advance(len(frames[0]), pair.name)
-    return {task: np.concatenate(parts) for task, parts in chunks.items()}
+    return {look: np.concatenate(parts) for look, parts in chunks.items()}

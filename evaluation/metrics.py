@@ -1,4 +1,4 @@
-"""The paper's measures of landmarks and identity, frame by frame.
+"""Compute the paper's measures of landmarks and identity, frame by frame.
 
 A landmark is (x, y) in pixels of the frame. One that was not found is NaN, and so is the embedding of a frame
 in which nobody was found. A frame that a measure does not count is NaN in its result.
@@ -12,8 +12,7 @@ import numpy as np
 
 
 def keypoint_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """AKD of each frame, in pixels: the mean absolute difference of the coordinates of landmarks found in
-    both.
+    """Return AKD of each frame in pixels: mean absolute difference of coordinates of landmarks found in both.
 
     generated, real (T, L, 2); returns (T,). Frames without a landmark found in both don't count.
     """
@@ -23,9 +22,9 @@ def keypoint_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def missing_rate(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """MKR of each frame: how many of the landmarks found in the real frame are missing in the generated one.
+    """Return MKR of each frame: the share of the real frame's landmarks that the generated one lacks.
 
-    generated, real (T, L, 2); returns shares (T,) in [0, 1]. Frames without a real landmark don't count.
+    generated, real (T, L, 2); returns (T,) in [0, 1]. Frames without a real landmark don't count.
     """
     in_real = found(real)  # (T, L)
     missing = in_real & ~found(generated)  # (T, L)
@@ -33,7 +32,7 @@ def missing_rate(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def squared_embedding_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """AED of each frame as published code computes it: the sum of squared differences, without a root.
+    """Return AED of each frame as published code computes it: squared differences without a root.
 
     generated, real (T, D); returns (T,).
     """
@@ -41,7 +40,7 @@ def squared_embedding_distance(generated: np.ndarray, real: np.ndarray) -> np.nd
 
 
 def euclidean_embedding_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """What the name AED says: the Euclidean distance of the embeddings of each frame.
+    """Return AED as its name says: the Euclidean distance of the embeddings of each frame.
 
     generated, real (T, D); returns (T,).
     """
@@ -49,16 +48,16 @@ def euclidean_embedding_distance(generated: np.ndarray, real: np.ndarray) -> np.
 
 
 def found(landmarks: np.ndarray) -> np.ndarray:
-    """Which landmarks (..., 2) were found: bool (...)."""
+    """Tell which landmarks (..., 2) were found: bool (...)."""
     return ~np.isnan(landmarks).any(-1)
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """`numerator / denominator`, NaN where the denominator is 0."""
+    """Divide; NaN where the denominator is 0."""
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
 
 
 def mean_of_counted(values: np.ndarray) -> float:
-    """The mean of the values that are not NaN; NaN if there is none."""
+    """Average the values that are not NaN; NaN if there is none."""
     counted = values[~np.isnan(values)]
     return float(counted.mean()) if counted.size else float("nan")

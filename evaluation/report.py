@@ -1,4 +1,4 @@
-"""From what was measured to scores: a row for each video, means over all, a table.
+"""Turn measurements into scores: a row for each video, means over all, a table.
 
 A mean over frames gives every frame that counts the same weight, as in the published code. A mean over videos
 is the mean of the videos' own means.
@@ -11,15 +11,18 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+import torch
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from evaluation import metrics
-from evaluation.clips import Pair
 from evaluation.comparisons import COMPARISONS
-from evaluation.measuring import Measured
+from evaluation.matching import Match
+from evaluation.measuring import ByRole
 from utils.errors import DatasetError, UserError
 from utils.files import atomic_write
 
@@ -41,17 +44,16 @@ SCORES: dict[str, dict[str, Score]] = {
     "ssim": {"ssim": ("ssim", np.asarray, "SSIM")},
     "lpips": {"lpips": ("lpips", np.asarray, "LPIPS (AlexNet)")},
 }
-METRICS = (*SCORES, "fid")
 
 
-def frame_scores(measured: Measured, asked: list[str]) -> dict[str, np.ndarray]:
-    """The scores (T,) of the frames of a video by column; NaN where a frame does not count."""
+def frame_scores(measured: ByRole, asked: list[str]) -> dict[str, np.ndarray]:
+    """Return the scores (T,) of a video's frames by column; NaN where a frame does not count."""
     columns = {column: score for metric in asked for column, score in SCORES.get(metric, {}).items()}
     return {column: function(*measured[role]) for column, (role, function, _) in columns.items()}
 
 
-def video_row(pair: Pair, scores: dict[str, np.ndarray]) -> dict[str, str | int | float]:
-    """A row of the CSV file: the means of a video.
+def video_row(pair: Match, scores: dict[str, np.ndarray]) -> dict[str, str | int | float]:
+    """Make a row of the CSV file: the means of a video.
 
     Scores that depend on detections come with the number of frames that count.
     """
@@ -63,9 +65,29 @@ def video_row(pair: Pair, scores: dict[str, np.ndarray]) -> dict[str, str | int 
     return row
 
 
-def summarise(scores: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float | int]]:
-    """By column: the means over frames and over videos, and the number of frames that count."""
-    summary = {}
+class Means(TypedDict):
+    """A line of the table; `frames` is the number of those that count."""
+
+    mean_over_frames: float
+    mean_over_videos: float
+    frames: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The content of evaluation.json."""
+
+    generated: str
+    real: str
+    videos: int
+    frames: int
+    detectors: dict[str, str]  # name and version by role
+    metrics: dict[str, Means | float]  # by column; FID is a number of all frames
+
+
+def summarise(scores: list[dict[str, np.ndarray]], measured: list[ByRole]) -> dict[str, Means | float]:
+    """Average the scores of all videos, by column; FID comes last, if its features were measured."""
+    summary: dict[str, Means | float] = {}
     for column in scores[0]:
         values = [video[column] for video in scores]
         pooled = np.concatenate(values)
@@ -76,17 +98,17 @@ def summarise(scores: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float 
             ),
             "frames": int((~np.isnan(pooled)).sum()),
         }
+    if "inception" in measured[0]:
+        features = zip(*(video["inception"] for video in measured), strict=True)
+        summary["fid"] = frechet_inception_distance(*map(np.concatenate, features))
     return summary
 
 
 def frechet_inception_distance(generated: np.ndarray, real: np.ndarray) -> float:
-    """FID between all generated and all real frames, from their Inception features (N, D), by torchmetrics.
+    """Compute FID of all generated and real frames from their Inception features (N, D), by torchmetrics.
 
     Raises `DatasetError` for a single frame.
     """
-    import torch  # both take seconds, and other metrics may not need them
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     if len(real) < 2:
         raise DatasetError(
             "fid compares distributions and needs two frames at least; leave it out of --metrics"
@@ -104,49 +126,40 @@ def frechet_inception_distance(generated: np.ndarray, real: np.ndarray) -> float
 # ---- Files and the table -----------------------------------------------------
 
 
-def write_report(folder: Path, rows: list[dict], summary: dict) -> None:
+def write_report(folder: Path, rows: list[dict], summary: Summary) -> None:
     """Write `evaluation.csv` and `evaluation.json` into `folder`. In JSON, what is not finite is null."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
+    contents = {"csv": text.getvalue(), "json": json.dumps(_finite(asdict(summary)), indent=2) + "\n"}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "evaluation.csv", text.getvalue())
-        _write(folder / "evaluation.json", json.dumps(_finite(summary), indent=2) + "\n")
+        for suffix, content in contents.items():
+            with atomic_write(folder / f"evaluation.{suffix}") as temporary:
+                temporary.write_text(content, encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{folder}: the results can't be written there ({error.strerror}); choose another --out"
         ) from error
 
 
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _finite(content: Any) -> Any:
-    """`content` with None in the place of every number that JSON can't write."""
+    """Put None in the place of every number that JSON can't write."""
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def format_table(summary: dict) -> str:
-    """The means as a table to print."""
+def format_table(summary: Summary) -> str:
+    """Format the means as a table to print."""
     titles = {column: title for scores in SCORES.values() for column, (_, _, title) in scores.items()}
     lines = [("metric", "mean over frames", "mean over videos", "frames")]
-    for column, means in summary["metrics"].items():
-        if column == "fid":
-            lines.append(("FID, all frames", f"{means:.4f}", "", str(summary["frames"])))
+    for column, means in summary.metrics.items():
+        if isinstance(means, float):
+            lines.append(("FID, all frames", f"{means:.4f}", "", str(summary.frames)))
         else:
-            lines.append(
-                (
-                    titles[column],
-                    f"{means['mean_over_frames']:.4f}",
-                    f"{means['mean_over_videos']:.4f}",
-                    str(means["frames"]),
-                )
-            )
+            frames, videos = means["mean_over_frames"], means["mean_over_videos"]
+            lines.append((titles[column], f"{frames:.4f}", f"{videos:.4f}", str(means["frames"])))
     return "\n".join(f"{title:<38} {a:>16} {b:>16} {frames:>8}" for title, a, b, frames in lines)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.clips import clips_by_name
+from evaluation.matching import clips_by_name
 from tests.clips import write_clip
 from utils.files import MAX_NAME, distinct_names, portable_name
 

@@ -48,6 +48,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from checkpoints.files import find_checkpoint
+from evaluation.puppets import LandmarkRegression
 from frames_dataset import FramesDataset, clip_stem, identity
 from inference.animator import Animator
 from inference.networks import load_networks
@@ -184,23 +185,6 @@ def reconstruction_figures(found: Reconstruction) -> dict[str, Any]:
 
 
 # ---- Landmarks and motion ----------------------------------------------------
-
-
-class LandmarkRegression:
-    """Landmarks (T, L, 2) as a linear function, with a constant, of values of keypoints (T, K, 2)."""
-
-    def __init__(self, values: np.ndarray, landmarks: np.ndarray) -> None:
-        self.shape = landmarks.shape[1:]
-        targets = landmarks.reshape(len(landmarks), -1)  # (T, 2L)
-        self.weights = np.linalg.lstsq(self._inputs(values), targets, rcond=None)[0]  # (2K + 1, 2L)
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        return (self._inputs(values) @ self.weights).reshape(len(values), *self.shape)
-
-    @staticmethod
-    def _inputs(values: np.ndarray) -> np.ndarray:
-        values = values.reshape(len(values), -1)
-        return np.concatenate([values, np.ones((len(values), 1))], axis=1)  # (T, 2K + 1)
 
 
 def landmark_errors(found: np.ndarray, true: np.ndarray, names: tuple[str, ...]) -> np.ndarray:

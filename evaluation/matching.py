@@ -1,4 +1,4 @@
-"""Which generated clip belongs to which real one, and whether they can be compared.
+"""Match generated clips with the real ones, and check that they can be compared.
 
 Shapes: `T` frames, `B` frames of a batch, `H, W` size. Frames are RGB uint8.
 """
@@ -38,14 +38,14 @@ class EvaluatedClip:
     fingerprint: str
 
     def batches(self, max_frames: int) -> Iterator[np.ndarray]:
-        """All frames in order, at most `max_frames` at a time: uint8 (B, H, W, 3)."""
+        """Yield all frames in order, at most `max_frames` at a time: uint8 (B, H, W, 3)."""
         frames = iter(open_clip(self.path, (*self.size, 3)))
         while batch := list(itertools.islice(frames, max_frames)):
             yield np.stack(batch)  # (B, H, W, 3)
 
 
 @dataclass(frozen=True)
-class Pair:
+class Match:
     """A generated clip and the real one of the same name, length and frame size."""
 
     name: str
@@ -53,10 +53,10 @@ class Pair:
     real: EvaluatedClip
 
 
-def find_pairs(
+def find_matches(
     generated: Path, real: Path, cache: Cache, frame_size: tuple[int, int] | None = None
-) -> list[Pair]:
-    """The clips of two folders, paired by their names up to the first dot, in the order of these names.
+) -> list[Match]:
+    """Match the clips of two folders by their names up to the first dot, in the order of these names.
 
     `frame_size` (H, W) is needed if the real clips are strips of frames that are not square. Raises
     `DatasetError` for a clip without its counterpart, for two clips of one name, and for clips that differ in
@@ -67,14 +67,14 @@ def find_pairs(
     pairs = []
     for name, path in names[generated].items():
         real_clip = _inspect(names[real][name], frame_size, cache)
-        pair = Pair(name, _inspect(path, real_clip.size, cache), real_clip)
+        pair = Match(name, _inspect(path, real_clip.size, cache), real_clip)
         _check_shapes(pair)
         pairs.append(pair)
     return pairs
 
 
 def clips_by_name(folder: Path) -> dict[str, Path]:
-    """The clips of a folder by their names up to the first dot, sorted. Raises `DatasetError`."""
+    """Return the clips of a folder by their names up to the first dot, sorted. Raises `DatasetError`."""
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; --generated and --real name folders of clips")
     clips: dict[str, Path] = {}
@@ -113,7 +113,7 @@ def _shorten(names: list[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _check_shapes(pair: Pair) -> None:
+def _check_shapes(pair: Match) -> None:
     generated, real = pair.generated, pair.real
     if generated.size != real.size:
         raise DatasetError(
@@ -147,7 +147,7 @@ def _clip_shape(path: Path) -> tuple[int, int, int]:
 
 
 def _strip_shape(path: Path, frame_size: tuple[int, int] | None) -> tuple[int, int, int]:
-    """(T, H, W) of a strip, from its header. Frames are square unless `frame_size` (H, W) says otherwise."""
+    """Read (T, H, W) from a strip's header. Frames are square unless `frame_size` (H, W) says otherwise."""
     strip_height, strip_width = read_image_size(path)
     height, width = frame_size or (strip_height, strip_height)
     if strip_height != height or strip_width % width:
@@ -160,7 +160,7 @@ def _strip_shape(path: Path, frame_size: tuple[int, int] | None) -> tuple[int, i
 
 
 def _fingerprint(path: Path) -> str:
-    """Size and modification time of a file, or a digest of those of every frame in a folder."""
+    """Return size and modification time of a file, or a digest of those of every frame in a folder."""
     if not path.is_dir():
         status = path.stat()
         return f"{status.st_size} {status.st_mtime_ns}"
