@@ -290,11 +290,6 @@ def test_files_that_are_no_safetensors(data: bytes, words: str, tmp_path: Path) 
     refused(tmp_path / "a.safetensors", words)
 
 
-def test_safetensors_under_another_name(content: dict, tmp_path: Path) -> None:
-    save_file(flat(content), tmp_path / "a.pth.tar")
-    refused(tmp_path / "a.pth.tar", "rename it so that it ends in .safetensors")
-
-
 # ---- Any field and any bytes -----------------------------------------------------
 
 
