@@ -1,5 +1,7 @@
 """Clips on disk → samples for training, clips for evaluation, pairs for animation.
 
+Another kind of dataset is a class with the methods of `ClipDataset` and a line in `build_dataset`.
+
 Layout. `root_dir` holds clips: folders of frames, strip images, or videos (`media/clips.py` lists the
 formats). They lie in `train/` and `test/`, or directly in `root_dir`, which is then split 80/20 by seed. The
 identity of a clip is its name up to the first `#`.
@@ -72,6 +74,38 @@ class LazyClip:
     def first_frame(self) -> torch.Tensor:
         """The first frame (3, H, W); no other is decoded."""
         return to_tensor(self._clip.read([0])[0])
+
+
+class ClipDataset(Protocol):
+    """The methods that training, validation, reconstruction and animation call on any dataset.
+
+    clips: the names of the clips that `clip` reads, by number.
+    pairs_list: CSV file of pairs to animate, or None for random ones.
+    """
+
+    clips: list[str]
+    pairs_list: str | Path | None
+
+    def __len__(self) -> int:
+        """Return the number of training samples in a pass."""
+
+    def draw(self, index: int, repeat: int = 0) -> dict[str, Any]:
+        """Return training sample `index` in pass number `repeat` of this epoch.
+
+        It holds "source" and "driving", float32 (3, H, W) in [0, 1], and is a function of these numbers and
+        of those of `set_epoch`.
+        """
+
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
+        """Choose the random numbers of the samples that follow, also in workers that run already."""
+
+    def clip(self, index: int) -> LazyClip:
+        """Return the clip `clips[index]`, to be decoded frame by frame."""
+
+
+def build_dataset(config: dict, is_train: bool) -> ClipDataset:
+    """Build the training or the test dataset of a config."""
+    return FramesDataset(is_train=is_train, **config["dataset_params"])
 
 
 class FramesDataset(Dataset):
@@ -207,33 +241,35 @@ class FramesDataset(Dataset):
             )
 
 
-class Samples(Protocol):
-    """What can be repeated: it has a length and samples by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Any: ...
-
-
 class DatasetRepeater(Dataset):
-    """`num_repeats` passes over a dataset as one epoch; a `FramesDataset` gives other frames in each pass."""
+    """`num_repeats` passes over a dataset as one epoch, with other random numbers in each pass and epoch.
 
-    def __init__(self, dataset: Samples, num_repeats: int = 100):
+    As published it also repeats a plain sequence, which can't be trained on. Raises `TypeError` for any other
+    dataset that would repeat the same samples.
+    """
+
+    def __init__(self, dataset: ClipDataset | Sequence, num_repeats: int = 100):
+        missing = [name for name in ("draw", "set_epoch") if not hasattr(dataset, name)]
+        if missing and not isinstance(dataset, Sequence):
+            raise TypeError(f"{type(dataset).__name__} has no {' and no '.join(missing)}: see ClipDataset")
         self.dataset, self.num_repeats = dataset, num_repeats
 
     def __len__(self) -> int:
         return self.num_repeats * len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        repeat, index = divmod(range(len(self))[index], len(self.dataset))
-        if isinstance(self.dataset, FramesDataset) and self.dataset.is_train:
-            return self.dataset.draw(index, repeat)
-        return self.dataset[index]
+        return self.draw(range(len(self))[index])
+
+    def draw(self, index: int, repeat: int = 0) -> Any:
+        own, index = divmod(index, len(self.dataset))
+        if isinstance(self.dataset, Sequence):
+            return self.dataset[index]
+        return self.dataset.draw(index, repeat * self.num_repeats + own)
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
-        """`FramesDataset.set_epoch` of the repeated dataset."""
-        if isinstance(self.dataset, FramesDataset):
-            self.dataset.set_epoch(epoch, seed)
+        if isinstance(self.dataset, Sequence):
+            raise TypeError("a plain sequence has no epochs: see ClipDataset")
+        self.dataset.set_epoch(epoch, seed)
 
 
 # ---- Pairs for animation ----------------------------------------------------

@@ -1,13 +1,15 @@
-"""Logs, checkpoints and pictures of a training run."""
+"""Logs, checkpoints, pictures and curves of a training run."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from skimage.draw import disk
@@ -15,10 +17,10 @@ from torch import Tensor, nn
 
 from checkpoints.files import load_parts, read_checkpoint, set_aside_later, write_checkpoint
 from media.pictures import to_uint8, write_image
-from trackers import NoTracker, Tracker
 from utils.errors import UserError
 from utils.files import atomic_write, regular_file
 
+SCORES_LOG, MACHINE_LOG = "log.txt", "log.jsonl"
 MAX_LOG_BYTES = 2**30
 
 # ---- Scores ------------------------------------------------------------------
@@ -31,9 +33,9 @@ class Logger:
     - `log.jsonl`: the same for programs, with speed, memory and validation; and the losses of every
       `STEPS_PER_LINE`-th step.
     - `train-vis/`: pictures.
-    - `%08d-checkpoint.pth.tar`: every `checkpoint_freq` epochs. Others are named in checkpoint.py.
+    - `%08d-checkpoint.pth.tar`: every `checkpoint_freq` epochs. `checkpoints/files.py` names the others.
 
-    Going on from `start`, an (epoch, step), drops the lines of later times and sets later checkpoints aside.
+    `curves` gets curves and pictures too: a writer of TensorBoard, or one like it (see `open_curves`).
     """
 
     STEPS_PER_LINE = 100
@@ -44,43 +46,33 @@ class Logger:
         checkpoint_freq: int = 100,
         visualizer_params: dict | None = None,
         zfill_num: int = 8,
-        log_file_name: str = "log.txt",
-        start: tuple[int, int] = (0, 0),
+        log_file_name: str = SCORES_LOG,
+        curves: Any = None,
     ):
-        self.folder = Path(log_dir)
+        self.folder, self.curves = Path(log_dir), curves
         self.checkpoint_freq, self.zfill_num = checkpoint_freq, zfill_num
         self.visualizer = Visualizer(**(visualizer_params or {}))
-        self.scores_path, self.machine_path = self.folder / log_file_name, self.folder / "log.jsonl"
-        self.tracker: Tracker = NoTracker()
-        pictures = self.folder / "train-vis"
-        pictures.mkdir(parents=True, exist_ok=True)
-        self._forget_after(start)
-        for leftover in (path for folder in (self.folder, pictures) for path in folder.glob("*.tmp")):
-            leftover.unlink()
-        set_aside_later(self.folder, start)
-
-    def _forget_after(self, start: tuple[int, int]) -> None:
-        """Drop the lines of what the run does again. Both files are read before one is written."""
-        moments = {self.scores_path: moment_of_scores, self.machine_path: moment_of_entry}
-        kept = {path: lines_before(start, path, moment) for path, moment in moments.items() if path.exists()}
-        for path, text in kept.items():
-            with atomic_write(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        self.scores_path, self.machine_path = self.folder / log_file_name, self.folder / MACHINE_LOG
+        (self.folder / "train-vis").mkdir(parents=True, exist_ok=True)
 
     def log_iter(self, epoch: int, step: int, losses: dict[str, float]) -> None:
-        """Note the losses of one step; `step` counts within the epoch."""
+        """Log the losses of a step; `step` counts within the epoch."""
         if step % self.STEPS_PER_LINE == 0:
             self._write_machine_line({"epoch": epoch, "step": step, "losses": losses})
 
     def log_epoch(self, epoch: int, losses: dict[str, float], measured: dict[str, Any]) -> None:
-        """Note the mean losses of a finished epoch, and what was measured of its speed and memory."""
+        """Log the mean losses of a finished epoch, its speed and memory, and the validation."""
         scores = "; ".join(f"{name} - {value:.5f}" for name, value in losses.items())
         with self.scores_path.open("a", encoding="utf-8") as file:
             file.write(f"{epoch:0{self.zfill_num}d}) {scores}\n")
         self._write_machine_line({"epoch": epoch, "losses": losses} | measured)
-        scalars = {f"loss/{name}": value for name, value in losses.items()}
-        scalars |= {f"validation/{name}": value for name, value in measured.get("validation", {}).items()}
-        self.tracker.scalars(scalars, epoch)
+        if self.curves is not None:
+            for kind, scores_of_kind in {
+                "loss": losses,
+                "validation": measured.get("validation", {}),
+            }.items():
+                for name, value in scores_of_kind.items():
+                    self.curves.add_scalar(f"{kind}/{name}", value, epoch)
 
     def _write_machine_line(self, entry: dict) -> None:
         with self.machine_path.open("a", encoding="utf-8") as file:
@@ -94,11 +86,17 @@ class Logger:
         step: int | None = None,
         name: str = "rec",
     ) -> None:
-        """Draw a batch and what was generated from it; `step` for a picture within the epoch."""
+        """Draw a batch and the results for it; `step` for a picture within the epoch."""
         image = self.visualizer.visualize(inp["driving"], inp["source"], out)
         moment = f"{epoch:0{self.zfill_num}d}" + ("" if step is None else f"-{step:06d}")
         write_image(self.folder / "train-vis" / f"{moment}-{name}.png", image)
-        self.tracker.image("reconstruction" if name == "rec" else name, image, epoch)
+        if self.curves is not None:
+            tag = "reconstruction" if name == "rec" else name
+            self.curves.add_image(tag, image, epoch, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.curves is not None:
+            self.curves.close()
 
     def checkpoint_is_due(self, epoch: int) -> bool:
         return (epoch + 1) % self.checkpoint_freq == 0
@@ -120,7 +118,7 @@ class Logger:
         optimizer_kp_detector: torch.optim.Optimizer | None = None,
         config_path: str | Path = "the config",
     ) -> int | None:
-        """Load what is given from a checkpoint; return its epoch (None in files with weights only).
+        """Load the given parts of a checkpoint; return its epoch (None in files with weights only).
 
         Raises `CheckpointError` if a part is missing or fits another config.
         """
@@ -142,50 +140,106 @@ class Logger:
         return content.get("epoch")
 
 
-Moment = tuple[int, float]  # epoch and step; a line of a whole epoch comes after all of its steps
+# ---- Resuming ----------------------------------------------------------------
+
+
+def rewind(folder: Path, start: tuple[int, int]) -> None:
+    """Bring a run's folder back to `start`, an (epoch, step), from where the run resumes.
+
+    Drops later lines of its logs and sets later checkpoints aside. Raises `UserError` for a log of another
+    kind, before anything is changed.
+    """
+    moments = {folder / SCORES_LOG: moment_of_scores, folder / MACHINE_LOG: moment_of_entry}
+    kept = {path: lines_before(start, path, moment) for path, moment in moments.items() if path.exists()}
+    for path, text in kept.items():
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    # What a killed process was writing.
+    for leftover in [*folder.glob("*.tmp"), *folder.glob("train-vis/*.tmp")]:
+        leftover.unlink()
+    set_aside_later(folder, start)
+
+
+Moment = tuple[int, float]  # epoch and step; the line of a whole epoch comes after all of its steps
 
 
 def moment_of_scores(line: str) -> Moment:
-    """The moment of a line of `log.txt`. Raises `ValueError` for a line of another kind."""
     return int(line.split(")")[0]), math.inf
 
 
 def moment_of_entry(line: str) -> Moment:
-    """The moment of a line of `log.jsonl`. Raises `ValueError` for a line of another kind."""
     entry = json.loads(line)
-    if not isinstance(entry, dict):
-        raise ValueError("no mapping")
-    epoch, step = entry.get("epoch"), entry.get("step", math.inf)
-    if not isinstance(epoch, int) or not isinstance(step, int | float):
-        raise ValueError("no epoch, or a step that is no number")
-    return epoch, step
+    return entry["epoch"], entry.get("step", math.inf)
 
 
 def lines_before(start: tuple[int, int], path: Path, moment: Callable[[str], Moment]) -> str:
-    """The lines of a log from before `start`, without a last one that was not written to its end.
-
-    Raises `UserError` for a line of which `moment` can't tell when it was written.
-    """
-    what = "is not what training wrote there; mend it, or move the file away and go on without it"
+    """Return the lines of a log from before `start`. Raises `UserError` for lines of another kind."""
     try:
+        # What follows the last line break was not written to its end.
         *lines, _ = regular_file(path, UserError, MAX_LOG_BYTES).read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: its text {what}") from error
-    kept = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if moment(line) < start:
-                kept.append(line + "\n")
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: line {number} {what}") from error
-    return "".join(kept)
+        return "".join(f"{line}\n" for line in lines if moment(line) < start)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: holds something else than training writes there; mend it, or move the file away and go "
+            "on without it"
+        ) from error
+
+
+# ---- Curves ------------------------------------------------------------------
+
+TRACKERS = ("tensorboard", "wandb")  # the names of their packages
+
+
+class WandbWriter:
+    """Weights & Biases with the methods of TensorBoard's `SummaryWriter`.
+
+    The folder's name is the run's id, so that a resumed run adds to its curves.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any]):
+        import wandb  # optional
+
+        name = folder.name
+        self.as_image = wandb.Image
+        self.run = wandb.init(
+            project="first-order-model", name=name, id=name, resume="allow", dir=folder, config=config
+        )
+        self.run.define_metric("*", step_metric="epoch")
+
+    def add_scalar(self, tag: str, value: float, epoch: int) -> None:
+        self.run.log({"epoch": epoch, tag: value})
+
+    def add_image(self, tag: str, image: np.ndarray, epoch: int, dataformats: str) -> None:
+        self.run.log({"epoch": epoch, tag: self.as_image(image)})
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def check_tracker(name: str | None) -> None:
+    """Raise `UserError` if the tracker that was asked for is not installed."""
+    if name is not None and importlib.util.find_spec(name) is None:
+        raise UserError(
+            f"--tracker {name}: is not installed here; pip install {name}, or leave --tracker out"
+        )
+
+
+def open_curves(tracker: str | None, folder: Path, config: dict[str, Any]) -> Any:
+    """Open the writer of a tracker; by default TensorBoard's, or None where it is not installed."""
+    if tracker == "wandb":
+        return WandbWriter(folder, config)
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # optional
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))
 
 
 # ---- Pictures ----------------------------------------------------------------
 
 
 class Visualizer:
-    """Draws what the networks saw and did, a row for each image of a batch.
+    """Draws inputs and results of the networks, a row for each image of a batch.
 
     `kp_size`: radius of a keypoint in pixels. `draw_border`: a white line around each picture. `colormap`:
     matplotlib's name of the colours of the keypoints. Raises `UserError` for one that it lacks.
@@ -194,8 +248,6 @@ class Visualizer:
     MAX_ROWS = 8
 
     def __init__(self, kp_size: int = 5, draw_border: bool = False, colormap: str = "gist_rainbow"):
-        import matplotlib  # slow, and only drawing needs it
-
         if colormap not in matplotlib.colormaps:
             raise UserError(
                 f"visualizer_params.colormap: matplotlib has no colormap '{colormap}'; try gist_rainbow"
@@ -206,8 +258,8 @@ class Visualizer:
         """Columns: source, transformed frame, driving, deformed, prediction, occlusion, motions and masks.
 
         `driving`, `source` (B, 3, H, W) in [0, 1]; `out` is the generator's result with "kp_source" and
-        "kp_driving". Columns of what `out` lacks are left out. Returns uint8 (rows·H, columns·W, 3) of the
-        first `MAX_ROWS` images.
+        "kp_driving"; columns for which it has nothing are left out. Returns uint8 (rows·H, columns·W, 3) of
+        the first `MAX_ROWS` images.
         """
         height, width = source.shape[2:]
         size = (height, width)
@@ -228,11 +280,11 @@ class Visualizer:
         return to_uint8(grid)
 
     def with_keypoints(self, image: Tensor, kp: dict[str, Tensor]) -> np.ndarray:
-        """An image (1, 3, H, W) in [0, 1] with keypoints (1, K, ...) drawn on it: (H, W, 3) uint8."""
+        """Draw keypoints (1, K, ...) on an image (1, 3, H, W) in [0, 1]: (H, W, 3) uint8."""
         return to_uint8(self._column(image, kp))
 
     def _motions(self, sparse_deformed: Tensor, mask: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """The source under each motion, followed by where that is used, in the colour of its keypoint."""
+        """Return the source under each motion, followed by its mask in the colour of its keypoint."""
         images = []
         for i, rgb in enumerate([np.ones(3), *self._colors(mask.shape[1] - 1)]):
             color = torch.as_tensor(rgb, dtype=mask.dtype, device=mask.device).view(1, 3, 1, 1)
@@ -244,7 +296,7 @@ class Visualizer:
         return [np.array(self.colormap(i / count)[:3]) for i in range(count)]
 
     def _column(self, images: Tensor, kp: dict[str, Tensor] | None) -> np.ndarray:
-        """Images (B, 1 or 3, H, W), drawn upon and stacked: float (rows·H, W, 3)."""
+        """Stack images (B, 1 or 3, H, W) with their keypoints: float (rows·H, W, 3)."""
         rows = images[: self.MAX_ROWS].detach().float().expand(-1, 3, -1, -1)
         pictures = rows.permute(0, 2, 3, 1).cpu().numpy().copy()  # (rows, H, W, 3)
         for i, image in enumerate(pictures):
@@ -255,7 +307,7 @@ class Visualizer:
         return np.concatenate(list(pictures), axis=0)
 
     def _draw_keypoints(self, image: np.ndarray, points: np.ndarray) -> None:
-        """Draw points (K, 2), xy in [-1, 1], as discs onto an image (H, W, 3)."""
+        """Draw points (K, 2), xy in [-1, 1], as discs on an image (H, W, 3)."""
         height, width = image.shape[:2]
         pixels = (points + 1) / 2 * (width - 1, height - 1)
         for (x, y), color in zip(pixels, self._colors(len(points)), strict=True):

@@ -14,57 +14,86 @@ from __future__ import annotations
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
 import argparse
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
-from trackers import TRACKERS
+import torch
+
+from animate import animate
+from checkpoints.files import find_checkpoint, load_for_finetuning, load_for_inference
+from frames_dataset import build_dataset
+from logger import TRACKERS, Visualizer, check_tracker
+from modules.build import Networks, build_networks, read_config
+from reconstruction import reconstruction
+from train import train
+from training.folder import RunFolder
+from utils.device import pick_device, precision_hints
+from utils.distributed import process_group, rank
 from utils.errors import UserError
 from utils.options import PRECISIONS, OptionParser, seed_number
-from utils.program import command_line
+from utils.program import command_line, outlive_output
+
+COPIES = 4  # of each weight that learns: itself, its gradient, and Adam's two moments
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class Options:
+    """The command line of `run.py`; the help of `parse` explains each option."""
+
+    config: Path
+    changes: list[str]  # of the config, `section.key=value` each
+    mode: str  # "train", "reconstruction" or "animate"
+    log_dir: Path | None
+    checkpoint: str | None  # a file or the folder of a run
+    device_ids: list[int] | None
+    device: str | None  # "cuda", "mps" or "cpu"
+    precision: str
+    seed: int | None
+    skip_existing: bool
+    tracker: str | None
+    verbose: bool
+
+
+def parse(argv: list[str] | None) -> Options:
     parser = OptionParser(__doc__)
-    parser.add_argument("config_file", nargs="?", metavar="CONFIG", help="a YAML config, see config/")
-    parser.add_argument("--config", help="the config, by the published option")
-    parser.add_argument(
+    add = parser.add_argument
+    add("config_file", nargs="?", metavar="CONFIG", help="a YAML config, see config/")
+    add("--config", help="the config, by the published option")
+    add(
         "--set",
+        dest="changes",
         nargs="+",
         action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="change values of the config: --set train_params.batch_size=8 dataset_params.root_dir=data/mine",
     )
-    parser.add_argument("--mode", default="train", choices=["train", "reconstruction", "animate"])
-    parser.add_argument(
+    add("--mode", default="train", choices=["train", "reconstruction", "animate"])
+    add(
         "--log_dir",
         type=Path,
         help="train: the folder for the folders of runs (default: log); reconstruction and animate: the "
         "folder to write to (default: that of the checkpoint)",
     )
-    parser.add_argument(
-        "--checkpoint", help="a .pth.tar file, or the folder of a run, whose newest one is taken"
-    )
-    parser.add_argument(
-        "--device_ids", type=gpu_numbers, help="GPUs to train on, by number: 0,1,2,3 (default: the first)"
-    )
-    parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
-    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
-    parser.add_argument(
-        "--seed", type=seed_number, help="of everything random (default: 0, or that of the run that goes on)"
-    )
-    parser.add_argument(
-        "--skip_existing", action="store_true", help="don't reconstruct or animate what is there already"
-    )
-    parser.add_argument(
-        "--tracker",
-        choices=TRACKERS,
-        help="where curves are shown (default: tensorboard, where it is installed)",
-    )
-    parser.add_argument("--verbose", action="store_true", help="print the networks")
-    options = parser.parse_args(argv)
-    if (options.config is None) == (options.config_file is None):
+    add("--checkpoint", help="a .pth.tar file, or the folder of a run, for its newest checkpoint")
+    add("--device_ids", type=gpu_numbers, help="GPUs to train on, by number: 0,1,2,3 (default: the first)")
+    add("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
+    add("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
+    add("--seed", type=seed_number, help="of everything random (default: 0, or that of the run that goes on)")
+    add("--skip_existing", action="store_true", help="don't reconstruct or animate what is there already")
+    add("--tracker", choices=TRACKERS, help="for curves (default: tensorboard, where it is installed)")
+    add("--verbose", action="store_true", help="print the networks")
+    values = vars(parser.parse_args(argv))
+    given = values.pop("config_file"), values.pop("config")
+    if (given[0] is None) == (given[1] is None):
         parser.error("give one config: run.py config/vox-256.yaml, or run.py --config config/vox-256.yaml")
-    options.config = Path(options.config or options.config_file)
+    options = Options(config=Path(given[0] or given[1]), **values)
+    if options.mode != "train" and options.checkpoint is None:
+        parser.error(
+            f"{options.mode} needs --checkpoint (a .pth.tar written by training, or the folder of a run)"
+        )
     return options
 
 
@@ -78,13 +107,106 @@ def gpu_numbers(text: str) -> list[int]:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    if options.mode != "train" and options.checkpoint is None:
-        raise UserError(
-            f"{options.mode} needs --checkpoint (a .pth.tar written by training, or the folder of a run)"
-        )
-    from modes import run_mode  # here, so that --help and a mistyped option answer at once, without PyTorch
+    config = read_config(options.config, options.changes)
+    # Mistakes that would else be told after an epoch.
+    Visualizer(**(config.get("visualizer_params") or {}))
+    check_tracker(options.tracker)
+    device = pick_device(options.device, options.device_ids)
+    try_memory(options, config, device)
 
-    run_mode(options)
+    with process_group(device):
+        for hint in precision_hints(device, options.precision):
+            tell(f"hint: {hint}", file=sys.stderr)
+        torch.manual_seed(options.seed or 0)  # of the initial weights; nothing else draws from this stream
+        networks = build_networks(config)
+        if options.verbose:
+            tell(*networks)
+
+        if options.mode == "train":
+            outlive_output()  # days of training are worth more than a pipe that was closed
+            found = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
+            parent = options.log_dir or Path("log")
+            with RunFolder.find(
+                found, parent, config, options.config, options.changes, options.tracker
+            ) as folder:
+                checkpoint = resume_or_load(options, networks, folder)
+                validated = "eval_freq" in config["train_params"]
+                stopped_by = train(
+                    config,
+                    *networks,
+                    checkpoint=checkpoint,
+                    log_dir=folder,
+                    dataset=build_dataset(config, is_train=True),
+                    device_ids=options.device_ids,
+                    device=device,
+                    seed=options.seed,
+                    precision=options.precision,
+                    test_dataset=build_dataset(config, is_train=False) if validated else None,
+                )
+            if stopped_by is not None:
+                sys.exit(128 + stopped_by)
+            tell(f"trained: {folder.path}")
+        elif options.mode == "reconstruction":
+            arguments = prepare(options, config, networks, device)
+            print(f"Reconstruction loss: {reconstruction(config, **arguments)}")
+        elif options.mode == "animate":
+            arguments = prepare(options, config, networks, device)
+            print(f"animations: {animate(config, **arguments, seed=options.seed or 0)}")
+
+
+def resume_or_load(options: Options, networks: Networks, folder: RunFolder) -> Path | None:
+    """Return the checkpoint that the run resumes, or None; a new run takes its weights."""
+    if options.checkpoint is None:
+        return None
+    # Found again under the folder's lock: until then another process may have trained in it.
+    checkpoint = find_checkpoint(options.checkpoint)
+    if folder.resumes:
+        tell(f"going on with {checkpoint}")
+        return checkpoint
+    notes = load_for_finetuning(networks._asdict(), checkpoint, options.config)
+    tell(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule", *notes)
+    return None
+
+
+def prepare(options: Options, config: dict, networks: Networks, device: torch.device) -> dict[str, Any]:
+    """Load trained weights and test clips: the arguments that reconstruction and animation share."""
+    assert options.checkpoint is not None  # `parse` asks for it
+    checkpoint = find_checkpoint(options.checkpoint)
+    dataset = build_dataset(config, is_train=False)
+    generator, kp_detector = networks.generator.to(device), networks.kp_detector.to(device)
+    load_for_inference(checkpoint, generator, kp_detector, options.config)
+    return {
+        "generator": generator,
+        "kp_detector": kp_detector,
+        "log_dir": options.log_dir or checkpoint.parent,
+        "dataset": dataset,
+        "device": device,
+        "precision": options.precision,
+        "skip_existing": options.skip_existing,
+    }
+
+
+def try_memory(options: Options, config: dict, device: torch.device) -> None:
+    """Raise `UserError` if there is too little memory for the weights.
+
+    It is asked for at once: where networks take it bit by bit, the system kills the process.
+    """
+    with torch.device("meta"):
+        weights = [weight for network in build_networks(config) for weight in network.parameters()]
+    needed = sum(weight.nbytes for weight in weights) * (COPIES if options.mode == "train" else 1)
+    try:
+        torch.empty(needed, dtype=torch.uint8, device=device)
+    except RuntimeError as error:
+        raise UserError(
+            f"{options.config}: {options.mode} needs at least {needed / 2**30:.1f} GiB of memory for the "
+            "networks; take smaller ones, or close other programs"
+        ) from error
+
+
+def tell(*lines: object, file: TextIO | None = None) -> None:
+    """Print once, and not once a process of `torchrun`."""
+    if rank() == 0:
+        print(*lines, sep="\n", file=file)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Training: the loop, one step, and the models over one or many devices.
+"""Training: the run, its loop, one step, and the models over one or many devices.
 
-state.py holds what a checkpoint holds; batches.py says where the data and all randomness come from.
+`training/state.py` holds the content of a checkpoint, `training/batches.py` the data and all randomness,
+`training/folder.py` the folder that a run writes to.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from checkpoints.files import BEST, INFERENCE_NETWORKS, LAST
-from frames_dataset import DatasetRepeater, FramesDataset
+from checkpoints.files import BEST, INFERENCE_NETWORKS, LAST, read_checkpoint
+from frames_dataset import ClipDataset, DatasetRepeater
 from logger import Logger
-from modules.build import Networks
+from modules.build import Networks, frame_shape
 from modules.discriminator import MultiScaleDiscriminator
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
@@ -38,15 +38,16 @@ from training.batches import (
     to_device,
     workers_ended,
 )
-from training.state import TrainingState, set_learning_rates
+from training.folder import RunFolder
+from training.state import TrainingState, seed_of_run, set_learning_rates
 from training.validation import Validation
 from utils.device import autocast, peak_memory_mib
 from utils.distributed import rank, world_size
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError, told
 from utils.progress import Progress
 from utils.signals import caught_signals
 
-SECONDS_PER_CHECKPOINT: float = 600  # what a power cut may cost
+SECONDS_PER_CHECKPOINT: float = 600  # of training that a power cut may cost
 FIRST_PICTURE = 100  # steps; further ones follow after twice, four times, … as many
 
 
@@ -56,92 +57,99 @@ def train(
     discriminator: MultiScaleDiscriminator,
     kp_detector: KPDetector,
     checkpoint: str | Path | None,
-    log_dir: str | Path,
-    dataset: FramesDataset | DatasetRepeater,
+    log_dir: str | Path | RunFolder,
+    dataset: ClipDataset,
     device_ids: list[int] | None = None,
     device: torch.device | str = "cpu",
-    seed: int = 0,
+    seed: int | None = None,
     precision: str = "fp32",
-    test_dataset: FramesDataset | None = None,
-    open_logger: Callable[[tuple[int, int]], Logger] | None = None,
+    test_dataset: ClipDataset | None = None,
 ) -> int | None:
-    """Train until `num_epochs`, or until a signal; return the number of the signal that ended it, if one did.
+    """Train until `num_epochs`, or until a signal; return the number of the signal that stopped it, if any.
 
-    `checkpoint`: one of the run in `log_dir`, to go on from. `device_ids`: with several, the batch is split
-    over these GPUs. `precision`: "fp32", "bf16" or "fp16". `test_dataset`: for the validation that
-    `train_params.eval_freq` asks for. `open_logger`: makes the logger of a run that starts at an (epoch,
-    step); by default a plain one in `log_dir`. It is called before the first step when a run goes on, and
-    after it in a new run, so that one that never trained leaves nothing. In a process group each rank takes
-    its share of the batch, and rank 0 writes.
-    Raises `DatasetError` if there isn't one batch of data and `UserError` when a loss is not finite any more.
+    checkpoint: one of the run in `log_dir`, to resume from.
+    log_dir: the run's folder; in a new run it is made after the first step, so that a run that never trained
+        leaves nothing.
+    device_ids: with several, the batch is split over these GPUs.
+    seed: of all random numbers; by default that of the run that is resumed, or 0.
+    precision: "fp32", "bf16" or "fp16".
+    test_dataset: for the validation that `train_params.eval_freq` asks for.
+
+    In a process group each rank takes its share of the batch, and rank 0 writes. Raises `DatasetError` if
+    there isn't one batch of data, and `UserError` when a loss is not finite any more.
     """
-    params = config["train_params"]
-    if "num_repeats" in params:
-        dataset = DatasetRepeater(dataset, params["num_repeats"])
+    folder = log_dir if isinstance(log_dir, RunFolder) else RunFolder(log_dir, config)
     networks = Networks(generator, discriminator, kp_detector)
-    run = Run(config, networks, checkpoint, dataset, torch.device(device), device_ids, seed, precision)
-    if rank() == 0:
-        start = run.state.epoch, run.state.step
-        plain = functools.partial(
-            Logger, log_dir, params["checkpoint_freq"], config.get("visualizer_params"), start=start
-        )
-        run.open_logger = plain if open_logger is None else functools.partial(open_logger, start)
-        if checkpoint is not None:
-            run.logger = run.open_logger()
-        if test_dataset is not None and "eval_freq" in params:
-            run.validation = Validation(test_dataset)
-    with caught_signals() as run.caught, workers_ended(), run.progress:
-        while not run.done:
-            run.train_epoch()
+    where = torch.device(device)
+    run = Run(config, networks, checkpoint, folder, dataset, test_dataset, where, device_ids, seed, precision)
+    stopped_by = None
+    with folder, caught_signals() as caught, workers_ended(), run.progress:
+        while not run.done and stopped_by is None:
+            stopped_by = run.train_epoch(caught)
     if run.logger is not None:
-        run.logger.tracker.close()
-    return run.stopped_by
+        run.logger.close()
+    return stopped_by
 
 
 # ---- The loop ------------------------------------------------------------------
 
 
 class Run:
-    """One training run: its state, its data, and what it writes. Rank 0 alone has a logger."""
+    """One training run: its state, its data, and its files, which rank 0 alone writes."""
 
     def __init__(
         self,
         config: dict,
         networks: Networks,
         checkpoint: str | Path | None,
-        dataset: FramesDataset | DatasetRepeater,
+        folder: RunFolder,
+        dataset: ClipDataset,
+        test_dataset: ClipDataset | None,
         device: torch.device,
         device_ids: list[int] | None,
-        seed: int,
+        seed: int | None,
         precision: str,
     ):
-        self.params, self.dataset = config["train_params"], dataset
-        self.device, self.precision = device, precision
+        self.config, self.params = config, config["train_params"]
+        self.device, self.precision, self.folder = device, precision, folder
+        content = {} if checkpoint is None else read_checkpoint(checkpoint)
+        seed = seed_of_run(content, checkpoint, seed)
+
+        # Data, in batches.
+        self.dataset = DatasetRepeater(dataset, self.params.get("num_repeats", 1))
         accumulate = self.params.get("accumulate", 1)
-        self.batches = EpochBatches(len(dataset), self.params["batch_size"], seed, accumulate)
-        self.state = TrainingState(config, networks, device, seed, precision)
-        self.state.samples = self.batches.num_samples
+        self.batches = EpochBatches(len(self.dataset), self.params["batch_size"], seed, accumulate)
+        self.loader = make_loader(self.dataset, self.batches, self.params, device)
+        self.validation: Validation | None = None
+        if test_dataset is not None and "eval_freq" in self.params and rank() == 0:
+            self.validation = Validation(test_dataset)
+
+        # Networks, fresh or from the checkpoint.
+        self.state = TrainingState(config, networks, device, seed, precision, self.batches.num_samples)
         if checkpoint is not None:
-            self.state.load(checkpoint, self.batches)
+            self.state.load(content, checkpoint, folder.config_path or "the config", self.batches)
         self.models = full_models(config, networks, device, device_ids)
-        self.loader = make_loader(dataset, self.batches, self.params, device)
+
+        # Progress and files.
+        self.start = self.state.epoch, self.state.step
         left = (self.params["num_epochs"] - self.state.epoch) * len(self.batches) - self.state.step
         samples = left * self.params["batch_size"]
         self.progress = Progress(samples, "training", "samples", quiet=rank() != 0)
-        self.logger: Logger | None = None
-        self.open_logger: Callable[[], Logger] | None = None
-        self.validation: Validation | None = None
-        self.caught: list[int] = []
-        self.stopped_by: int | None = None
         self.saved_at = time.monotonic()
+        resumes = checkpoint is not None and rank() == 0
+        self.logger: Logger | None = folder.open(self.start) if resumes else None
 
     @property
     def done(self) -> bool:
-        return self.stopped_by is not None or self.state.epoch >= self.params["num_epochs"]
+        return self.state.epoch >= self.params["num_epochs"]
 
-    def train_epoch(self) -> None:
-        """Train from the state's step to the end of its epoch, or until a signal."""
+    def train_epoch(self, caught: list[int]) -> int | None:
+        """Train to the end of the epoch; return the signal that stops the run there or before, if any.
+
+        `caught`: the signals so far, a list that grows.
+        """
         state, epoch = self.state, self.state.epoch
+        # The epoch, from where the state stands in it.
         set_learning_rates(state.optimizers, self.params, epoch)
         self.dataset.set_epoch(epoch, state.seed)
         self.batches.start_at(epoch, state.step)
@@ -151,22 +159,35 @@ class Run:
             for x in timed:
                 x = to_device(x, self.device)
                 transform = draw_transform(self.params, (state.seed, epoch, state.step), self.device)
-                values, shown = train_step(self.models, state, x, transform, self.precision)
+                with sizes_reported(self.config):
+                    values, shown = train_step(self.models, state, x, transform, self.precision)
                 self.after_step(values, *shown)
-                if state.step < len(self.batches) and any_rank(self.caught):
+                # Asked to stop? At the end of an epoch that waits for its checkpoint.
+                if state.step < len(self.batches) and (number := stop_signal(caught)) is not None:
                     self.stop()
-                    return
+                    return number
         except WorkerDied as error:
-            self.stop_without_worker(error)
-            return
-        self.after_epoch(timed, shown)
+            # A signal to all processes of the run ends its workers, too. Otherwise nobody asked to stop.
+            if (number := stop_signal(caught)) is not None:
+                self.stop()
+                return number
+            saved = "" if self.logger is None else f" Go on with --checkpoint {self.save_last(self.logger)}"
+            raise UserError(
+                "a worker that loads data was killed or ended, perhaps because memory or open files (ulimit "
+                f"-n) ran out: lower train_params.num_workers.{saved}"
+            ) from error
+        number = stop_signal(caught)
+        self.after_epoch(timed, shown, interrupted=number is not None)
+        return None if self.done else number
 
     def after_step(self, values: dict[str, float], x: dict[str, Tensor], generated: dict) -> None:
+        """Count the step; log it, and draw and save where that is due."""
         state = self.state
-        note = f"epoch {state.epoch}, step {state.step}: {as_text(values)}"
-        self.progress.advance(self.params["batch_size"], note)
-        if self.logger is None and self.open_logger is not None:
-            self.logger = self.open_logger()
+        losses = "; ".join(f"{name} - {value:.3f}" for name, value in values.items())
+        self.progress.advance(self.params["batch_size"], f"epoch {state.epoch}, step {state.step}: {losses}")
+        # The first step of a new run is done: now it gets its folder.
+        if self.logger is None and rank() == 0:
+            self.logger = self.folder.open(self.start)
         if self.logger is not None:
             self.logger.log_iter(state.epoch, state.step, values)
         state.count_step(values)
@@ -176,30 +197,30 @@ class Run:
             if time.monotonic() - self.saved_at >= SECONDS_PER_CHECKPOINT:
                 self.save_last(self.logger)
 
-    def after_epoch(self, timed: TimedBatches, shown: tuple[dict, dict] | None) -> None:
+    def after_epoch(self, timed: TimedBatches, shown: tuple[dict, dict] | None, interrupted: bool) -> None:
+        """Close the epoch; validate, log, draw, and save where that is due."""
         state, epoch = self.state, self.state.epoch
         losses = state.finish_epoch()
-        interrupted = any_rank(self.caught)
-        if self.logger is not None:
-            measured: dict[str, Any] = {"lr": state.learning_rates()}
-            measured |= timed.measured(self.params["batch_size"])
-            measured["peak_memory_mib"] = peak_memory_mib(self.device)
-            improved = False
-            if self.validation is not None and (epoch + 1) % self.params["eval_freq"] == 0:
-                measured["validation"], improved = self.validate(epoch, self.validation, self.logger)
-            self.logger.log_epoch(epoch, losses, measured)
-            if shown is not None:
-                self.logger.visualize_rec(epoch, *shown)
-            if improved:  # before the other, which says that this one is there
-                self.logger.save_cpk(epoch, state.content(epoch), BEST)
-            if self.logger.checkpoint_is_due(epoch) or self.done or interrupted:
-                self.logger.save_cpk(epoch, state.content(epoch))
-                self.saved_at = time.monotonic()
-        if interrupted and not self.done:
-            self.stopped_by = self.caught[0] if self.caught else signal.SIGTERM
+        if self.logger is None:
+            return
+        measured: dict[str, Any] = {"lr": state.learning_rates()}
+        measured |= timed.measured(self.params["batch_size"])
+        measured["peak_memory_mib"] = peak_memory_mib(self.device)
+        improved = False
+        if self.validation is not None and (epoch + 1) % self.params["eval_freq"] == 0:
+            measured["validation"], improved = self.validate(epoch, self.validation, self.logger)
+        self.logger.log_epoch(epoch, losses, measured)
+        if shown is not None:
+            self.logger.visualize_rec(epoch, *shown)
+        # The best checkpoint comes first: the other one says that it is there.
+        if improved:
+            self.logger.save_cpk(epoch, state.content(epoch), BEST)
+        if self.logger.checkpoint_is_due(epoch) or self.done or interrupted:
+            self.logger.save_cpk(epoch, state.content(epoch))
+            self.saved_at = time.monotonic()
 
     def validate(self, epoch: int, validation: Validation, logger: Logger) -> tuple[dict[str, float], bool]:
-        """Scores of the test clips, drawn and compared: are they the best so far?"""
+        """Score and draw the test clips; return the scores, and whether they are the best so far."""
         generator, kp_detector = (self.state.for_inference(name) for name in INFERENCE_NETWORKS)
         with autocast(self.device, self.precision):
             scores, frames, generated = validation(generator, kp_detector, self.device)
@@ -209,33 +230,44 @@ class Run:
         return scores, improved
 
     def stop(self) -> None:
-        """Stop within an epoch, because of a signal."""
-        self.stopped_by = self.caught[0] if self.caught else signal.SIGTERM
+        """Save within an epoch, and say how to resume."""
         if self.logger is not None:
             path = self.save_last(self.logger)
             where = f"epoch {self.state.epoch} after step {self.state.step}"
             print(f"stopped in {where}; go on with --checkpoint {path}")
-
-    def stop_without_worker(self, error: WorkerDied) -> None:
-        """A signal to all processes of the run ends its workers too. Otherwise nothing was asked to stop."""
-        if any_rank(self.caught):
-            self.stop()
-            return
-        saved = "" if self.logger is None else f" Go on with --checkpoint {self.save_last(self.logger)}"
-        raise UserError(
-            "a worker that loads data was killed or ended, perhaps because memory or open files (ulimit -n) "
-            f"ran out: lower train_params.num_workers.{saved}"
-        ) from error
 
     def save_last(self, logger: Logger) -> Path:
         self.saved_at = time.monotonic()
         return logger.save_cpk(self.state.epoch, self.state.content(self.state.epoch), LAST)
 
 
+@contextlib.contextmanager
+def sizes_reported(config: dict) -> Iterator[None]:
+    """Report what PyTorch says of maps that are too small for a layer as a mistake in the config."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if told(error) is not None or "size" not in str(error):
+            raise
+        height, width, _ = frame_shape(config)
+        raise ConfigError(
+            f"the config's networks can't be trained on pictures of {height}x{width}: {error}; change "
+            "dataset_params.frame_shape, scales or numbers of blocks"
+        ) from error
+
+
 def picture_is_due(steps: int) -> bool:
     """Whether a picture is drawn after so many steps of a run: 100, 200, 400, 800, …"""
     doublings, rest = divmod(steps, FIRST_PICTURE)
     return rest == 0 and doublings > 0 and doublings & (doublings - 1) == 0
+
+
+def stop_signal(caught: list[int]) -> int | None:
+    """Return the signal that asks to stop. All ranks hear of one, so that they stop at the same step."""
+    asked = bool(caught)
+    if world_size() > 1:
+        asked = mean_over_ranks(torch.tensor([float(asked)])).item() > 0
+    return (caught[0] if caught else signal.SIGTERM) if asked else None
 
 
 # ---- One step ------------------------------------------------------------------
@@ -248,11 +280,11 @@ def train_step(
     transform: dict[str, Tensor],
     precision: str,
 ) -> tuple[dict[str, float], tuple[dict, dict]]:
-    """Generator and keypoint detector first, then the discriminator on what they made with their old weights.
+    """Train generator and keypoint detector, then the discriminator on what they generated before.
 
     With `accumulate` the batch is computed in equal parts, whose gradients add up to those of the whole
     batch. Batch norm and spectral norm see the parts one by one, so with them the result is near, not equal.
-    Returns the losses, and the first part with what was generated from it. Changes no weights where a loss
+    Returns the losses, and the first part with the generator's result for it. Changes no weights where a loss
     is not finite.
     """
     params, scaler, optimizers = state.params, state.scaler, state.optimizers
@@ -262,8 +294,8 @@ def train_step(
     parts = list(zip(split(x, count), split(transform, count), strict=True))
     for optimizer in optimizers.values():
         optimizer.zero_grad()
-    # Below, `mean` joins the values of DataParallel's replicas.
 
+    # Generator and keypoint detector. `mean` joins the values of DataParallel's replicas.
     generated: list[dict[str, Any]] = []
     values: list[dict[str, float]] = []
     for i, (part, drawn) in enumerate(parts):
@@ -278,6 +310,7 @@ def train_step(
     if params["lr_kp_detector"] != 0:
         update("kp_detector", state)
 
+    # Discriminator.
     if params["loss_weights"]["generator_gan"] != 0:
         for i, ((part, _), out) in enumerate(zip(parts, generated, strict=True)):
             with unsynchronised(discriminator_full, unless=i + 1 == count):
@@ -287,6 +320,8 @@ def train_step(
                 values[i] |= checked_numbers(losses, state)
                 scaler.scale(loss).backward()
         update("discriminator", state)
+
+    # Loss scale, averages, mean losses.
     scaler.update()
     state.update_averages()
     means = {name: sum(part[name] for part in values) / count for name in values[0]}
@@ -294,12 +329,10 @@ def train_step(
 
 
 def update(name: str, state: TrainingState) -> None:
-    """Change the weights of a network by their gradients, which are first shortened to `max_grad_norm`.
-
-    Adam divides by a long average of squared gradients: a single one that is far too large moves every weight
-    by up to 16 times the learning rate.
-    """
+    """Change the weights of a network by their gradients, which are first shortened to `max_grad_norm`."""
     optimizer = state.optimizers[f"optimizer_{name}"]
+    # Adam divides by a long average of squared gradients: a single one that is far too large moves every
+    # weight by up to 16 times the learning rate.
     if "max_grad_norm" in state.params:
         state.scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(state.networks[name].parameters(), state.params["max_grad_norm"])
@@ -307,20 +340,20 @@ def update(name: str, state: TrainingState) -> None:
 
 
 def split(tensors: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:
-    """A batch of tensors in `count` equal parts."""
+    """Split a batch of tensors into `count` equal parts."""
     chunks = {name: tensor.chunk(count) for name, tensor in tensors.items()}
     return [{name: parts[i] for name, parts in chunks.items()} for i in range(count)]
 
 
 def unsynchronised(model: nn.Module, unless: bool) -> contextlib.AbstractContextManager:
-    """Within the block the ranks don't exchange gradients: once a step is enough."""
+    """Keep the ranks from exchanging gradients in the block: once a step is enough."""
     if isinstance(model, DistributedDataParallel) and not unless:
         return model.no_sync()
     return contextlib.nullcontext()
 
 
 def checked_numbers(losses: dict[str, Tensor], state: TrainingState) -> dict[str, float]:
-    """The losses as numbers, the same on every rank. Raises `UserError` if one is not finite."""
+    """Return the losses as numbers, alike on every rank. Raises `UserError` if one is not finite."""
     values = torch.stack([loss.detach().mean() for loss in losses.values()]).double().cpu()
     if world_size() > 1:
         values = mean_over_ranks(values)
@@ -336,17 +369,10 @@ def checked_numbers(losses: dict[str, Tensor], state: TrainingState) -> dict[str
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
-    """The mean over all ranks of a small tensor on the CPU, which NCCL can't send."""
+    """Return the mean over all ranks of a small tensor on the CPU, which NCCL can't send."""
     sent = values.cuda() if dist.get_backend() == "nccl" else values
     dist.all_reduce(sent)
     return sent.cpu() / world_size()
-
-
-def any_rank(caught: list[int]) -> bool:
-    """Whether any rank was asked to stop; all get the same answer, so that they stop at the same step."""
-    if world_size() == 1:
-        return bool(caught)
-    return mean_over_ranks(torch.tensor([float(bool(caught))])).item() > 0
 
 
 # ---- Models --------------------------------------------------------------------
@@ -355,7 +381,7 @@ def any_rank(caught: list[int]) -> bool:
 def full_models(
     config: dict, networks: Networks, device: torch.device, device_ids: list[int] | None
 ) -> tuple[nn.Module, nn.Module]:
-    """The models of the generator's and of the discriminator's step, as config and run ask for them."""
+    """Build the models of the generator's and of the discriminator's step on the run's devices."""
     params = config["train_params"]
     parts = (networks.kp_detector, networks.generator, networks.discriminator)
     generator_full = on_devices(GeneratorFullModel(*parts, params), params, device, device_ids)
@@ -369,7 +395,7 @@ def full_models(
 def on_devices(
     model: nn.Module, params: dict, device: torch.device, device_ids: list[int] | None
 ) -> nn.Module:
-    """`model` on its device, or split over several; `params`: the config's `train_params`."""
+    """Move `model` to its device, or split it over several; `params`: the config's `train_params`."""
     model.to(device)
     if params.get("channels_last", False):
         model.to(memory_format=torch.channels_last)
@@ -381,11 +407,7 @@ def on_devices(
 
 
 def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` with gradients shared by the processes of the run, if it has several."""
+    """Share the model's gradients among the processes of the run, if it has several."""
     if not dist.is_initialized():
         return model
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
-
-
-def as_text(losses: dict[str, float]) -> str:
-    return "; ".join(f"{name} - {value:.3f}" for name, value in losses.items())

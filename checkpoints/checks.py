@@ -1,7 +1,7 @@
-"""Whether what a checkpoint holds is what training writes, down to the shapes in its optimisers.
+"""Check that a checkpoint holds what training writes, down to the shapes in its optimisers.
 
-These checks come before anything is loaded. They keep a stranger's file from writing outside its tensors.
-Every failure is a `CheckpointError`.
+The checks come before anything is loaded, and keep a stranger's file from writing outside its tensors. Every
+failure is a `CheckpointError`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from utils.errors import CheckpointError
 from utils.weight_files import check_tensor, require
 
 MAX_COUNT = 10**9  # of epochs and of steps
-NETWORKS = ("generator", "discriminator", "kp_detector", "generator_ema", "kp_detector_ema")
+STATES = ("generator", "discriminator", "kp_detector", "generator_ema", "kp_detector_ema")
 OPTIMIZERS = ("optimizer_generator", "optimizer_discriminator", "optimizer_kp_detector")
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
 MAX_SCALE = 2.0**127  # float32 ends there
@@ -32,7 +32,7 @@ def check_content(content: Any, path: str | Path) -> None:
     if not isinstance(content, dict) or not {"generator", "kp_detector"} <= content.keys():
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: has no 'generator' and 'kp_detector'; it holds {found}")
-    for name in NETWORKS:
+    for name in STATES:
         if name in content:
             _check_network(content[name], f"{path}: its '{name}'")
     for name in OPTIMIZERS:
@@ -83,7 +83,7 @@ def _check_optimizer(state: Any, what: str) -> None:
 
 
 def _check_resume(resume: Any, what: str) -> None:
-    """The place in training. Of one in another format only that it says so: its reader refuses it."""
+    """Check the position in training, with what belongs to it."""
     require(isinstance(resume, dict), what, f"a dictionary but {type(resume).__name__}")
     checks: dict[str, tuple[Callable[[Any], bool], str]] = {
         "format": (_is_count, "a whole number"),
@@ -104,7 +104,7 @@ def _check_resume(resume: Any, what: str) -> None:
 
 
 def _is_scaler(value: Any) -> bool:
-    """Whether it is the state of a loss scaler; one that was not in use has an empty one."""
+    """Whether it is the state of a loss scaler, which is empty where none was in use."""
     if not isinstance(value, dict):
         return False
     scale, steps = (value.get(key) for key in SCALE)
@@ -130,11 +130,11 @@ def _has_batch_size(config: Any) -> bool:
 def fitting_optimizer_state(
     optimizer: torch.optim.Optimizer, state: dict, name: str, path: str | Path
 ) -> dict:
-    """The state `name` of a checkpoint as `optimizer.load_state_dict` takes it, from `check_content`'s hands.
+    """Return the checked state `name` of a checkpoint as `optimizer.load_state_dict` takes it.
 
-    PyTorch checks no shapes here, and its fused Adam writes as many numbers as the weight has. So each moment
-    becomes a tensor with the shape, the type and the order in memory of its weight. Learning rate, betas and
-    the like stay the optimizer's own. Raises `CheckpointError` if a shape differs.
+    PyTorch checks no shapes, and its fused Adam writes as many numbers as the weight has. So each moment
+    becomes a tensor with the shape, dtype and strides of its weight. Learning rate and betas stay the
+    optimiser's own. Raises `CheckpointError` if a shape differs.
     """
     own = optimizer.state_dict()["param_groups"]
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]

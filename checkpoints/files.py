@@ -1,10 +1,10 @@
-"""Everything about a checkpoint file: find it, read it, load its parts, start a new run from it, write it.
+"""Find, read, load and write checkpoint files, and start a new run from one.
 
 A `.pth.tar` is a file of `torch.save`, not an archive to unpack. Its published keys are "generator",
 "discriminator", "kp_detector", "optimizer_generator", "optimizer_discriminator", "optimizer_kp_detector" and
 "epoch": the last epoch that was finished or, where training stopped within one, that one. This project adds
 "generator_ema" and "kp_detector_ema", the averaged weights of a run that has them, and "resume", which holds
-what else an exact continuation needs (state.py).
+what else an exact continuation needs (`training/state.py`).
 
 A run folder holds `%08d-checkpoint.pth.tar` for epochs, `last-checkpoint.pth.tar`, written by time and at a
 stop, and `best-checkpoint.pth.tar`, the best by validation.
@@ -33,20 +33,11 @@ NETWORKS = ("generator", "discriminator", "kp_detector")
 INFERENCE_NETWORKS = ("generator", "kp_detector")
 LAST, BEST = "last-checkpoint.pth.tar", "best-checkpoint.pth.tar"
 
-# What starts anew where a generator paints by other layers: all that paints, and the heads of the motion
-# network. The occlusion map says what to paint, and masks that are 0 everywhere have no gradient left to come
-# back by.
-PAINTING = ("first.", "down_blocks.", "bottleneck.", "up_blocks.", "final.")
-MOTION_HEADS = ("dense_motion_network.mask.", "dense_motion_network.occlusion.")
-# With another hourglass the whole motion network starts anew: its layers mean nothing to each other.
-MOTION = ("dense_motion_network.",)
-HOURGLASS = ("dense_motion_network.hourglass.",)
-
 # ---- Finding -------------------------------------------------------------------
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file `path`, or the newest checkpoint of the run folder `path`. Raises `CheckpointError`."""
+    """Return the file `path`, or the newest checkpoint of the run folder `path`. Raises `CheckpointError`."""
     path = Path(path)
     if path.is_dir():
         candidates = sorted(path.glob("[0-9]*-checkpoint.pth.tar"))[-1:]
@@ -65,27 +56,24 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def position(content: dict) -> tuple[int, int]:
-    """How far training had come: `step` steps of `epoch` were done."""
+    """Return (epoch, steps done of it) of a checkpoint."""
     resume = content.get("resume")
     return (content.get("epoch", -1) + 1, 0) if resume is None else (resume["epoch"], resume["step"])
 
 
-def is_of_epoch_before(path: Path, epoch: int) -> bool:
-    """Whether a checkpoint is named by an earlier epoch, so that it can't be past the start of this one."""
-    number = path.name.partition("-")[0]
-    return number.isdecimal() and int(number) < epoch
-
-
 def set_aside_later(folder: Path, reached: tuple[int, int]) -> None:
-    """Move the checkpoints of `folder` that are further than `reached` into its sub-folder `abandoned`.
+    """Move the checkpoints of `folder` that are further than `reached`, an (epoch, step), into `abandoned`.
 
-    Whoever goes on from an earlier checkpoint leaves a branch behind, which must not be taken for the newest.
+    A run that resumes from an earlier checkpoint leaves a branch behind, which must not be taken for the
+    newest.
     """
-    # Checkpoints are large and many: only those are read whose names don't say that they are earlier.
-    candidates = [
-        path for path in folder.glob("*-checkpoint.pth.tar") if not is_of_epoch_before(path, reached[0])
-    ]
-    later = [path for path in candidates if position(read_checkpoint(path)) > reached]
+    # Checkpoints are large and many: those whose names say that they are earlier are not read.
+    later = []
+    for path in folder.glob("*-checkpoint.pth.tar"):
+        number = path.name.partition("-")[0]
+        earlier = number.isdecimal() and int(number) < reached[0]
+        if not earlier and position(read_checkpoint(path)) > reached:
+            later.append(path)
     for path in later:
         (folder / "abandoned").mkdir(exist_ok=True)
         path.replace(folder / "abandoned" / path.name)
@@ -97,10 +85,10 @@ def set_aside_later(folder: Path, reached: tuple[int, int]) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The content of a checkpoint, published ones too, mapped from the file or on the CPU.
+    """Return the content of a checkpoint, published ones too, mapped from the file or on the CPU.
 
-    Nothing but tensors and plain values is ever unpickled. Raises `CheckpointError` if the file is damaged or
-    is not a checkpoint of this project.
+    Only tensors and plain values are unpickled. Raises `CheckpointError` if the file is damaged or is not a
+    checkpoint of this project.
     """
     content = read_weights(path)
     if is_safetensors(path):
@@ -110,7 +98,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def write_checkpoint(content: dict, path: Path) -> None:
-    """Leaves the old file or the whole new one on the disk, whenever the process or the machine dies.
+    """Write a checkpoint; the old file or the whole new one is on the disk, whenever the machine dies.
 
     A `.safetensors` file takes the `inference_weights` alone.
     """
@@ -127,7 +115,7 @@ def write_checkpoint(content: dict, path: Path) -> None:
 
 
 def refusal_behind(error: BaseException) -> BaseException:
-    """What the system said, where PyTorch's writer raised something else because of it; or `error` itself."""
+    """Return the system's error where PyTorch's writer raised another because of it, else `error` itself."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__
@@ -135,7 +123,7 @@ def refusal_behind(error: BaseException) -> BaseException:
 
 
 def flattened(content: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The weights of networks under `network.name`."""
+    """Put the weights of networks under `network.name`."""
     return {
         f"{network}.{name}": tensor.contiguous()
         for network, state in content.items()
@@ -144,7 +132,7 @@ def flattened(content: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def by_network(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """What `flattened` was given."""
+    """Undo `flattened`."""
     content: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         network, _, name = key.partition(".")
@@ -153,7 +141,7 @@ def by_network(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def inference_weights(content: dict) -> dict[str, Any]:
-    """What inference, fine-tuning and stripped files take: the averaged weights where there are any."""
+    """Return generator and detector of a checkpoint, their averaged weights where there are any."""
     return {name: content.get(f"{name}_ema", content[name]) for name in INFERENCE_NETWORKS}
 
 
@@ -221,22 +209,25 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str, pat
 
 
 def load_for_finetuning(networks: Mapping[str, nn.Module], path: Path, config_path: Path) -> list[str]:
-    """Start from the weights of a checkpoint wherever they fit; returns lines that say what starts anew.
+    """Start from the weights of a checkpoint that fit by name and shape; return a line for what starts anew.
 
-    A discriminator of another layout starts anew. Raises `CheckpointError` for a checkpoint of another number
-    of keypoints: the motion network reads one map a keypoint, so what both have learned is lost.
+    Raises `CheckpointError` where no weight of generator or detector fits, and for another number of
+    keypoints: the motion network reads a map for each, so what both have learned is lost.
     """
     content = read_checkpoint(path)
-    weights, notes = inference_weights(content), []
-    if all(isinstance(state, dict) for state in weights.values()):  # else `load_parts` says what is wrong
-        check_keypoints(weights["kp_detector"], networks["kp_detector"], path, config_path)
-        notes += starts_anew(weights["generator"], networks["generator"])[1]
-        weights = {name: matching_weights(state, networks[name]) for name, state in weights.items()}
-    load_parts(weights, {name: networks[name] for name in INFERENCE_NETWORKS}, path, config_path)
-    try:
-        load_parts(content, {"discriminator": networks["discriminator"]}, path, config_path)
-    except CheckpointError as error:
-        notes.append(f"the discriminator starts anew: {error}")
+    content |= inference_weights(content)
+    check_keypoints(content["kp_detector"], networks["kp_detector"], path, config_path)
+    notes = []
+    for name, network in networks.items():
+        saved, own = content.get(name, {}), network.state_dict()
+        fitting = {key: saved[key] for key in own if key in saved and saved[key].shape == own[key].shape}
+        learned = [key for key, _ in network.named_parameters()]  # blur kernels follow from the config
+        fresh = [key for key in learned if key not in fitting]
+        if name in INFERENCE_NETWORKS and len(fresh) == len(learned):
+            load_weights(network, saved, name, path, config_path)  # says what doesn't fit
+        network.load_state_dict(fitting, strict=False)
+        if fresh:
+            notes.append(f"the {name} starts anew in {len(fresh)} of {len(learned)} weights ({fresh[0]}, …)")
     return notes
 
 
@@ -250,37 +241,3 @@ def check_keypoints(state: dict[str, Tensor], kp_detector: nn.Module, path: Path
                 f"{path}: its 'generator' does not fit {config_path}: it has {found} keypoints, the config "
                 f"{wanted}; set model_params.common_params.num_kp to {found}, or train without --checkpoint"
             )
-
-
-def starts_anew(state: dict[str, Tensor], generator: nn.Module) -> tuple[tuple[str, ...], list[str]]:
-    """What of a generator does not go on from a checkpoint: how its keys begin, and a line that says so."""
-    own = generator.state_dict()
-
-    def differ(layers: tuple[str, ...]) -> bool:
-        keys = {key for key in state.keys() | own.keys() if key.startswith(layers)}
-        return any(key not in state or key not in own or state[key].shape != own[key].shape for key in keys)
-
-    other = "the generator has other layers than the checkpoint's"
-    if differ(HOURGLASS):
-        if differ(PAINTING):  # nothing would go on: `load_parts` says that it does not fit
-            return (), []
-        return MOTION, [f"{other} in its motion network: that starts anew, what paints goes on"]
-    if differ(PAINTING + MOTION_HEADS):
-        return PAINTING + MOTION_HEADS, [f"{other}: they start anew, its motion network goes on"]
-    return (), []
-
-
-def matching_weights(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The checkpoint's weights wherever they fit `network`, its own fresh ones elsewhere.
-
-    - Blur kernels follow from the config's scales and are not learned.
-    - A Jacobian head that the checkpoint lacks starts as the identity everywhere, which is zero-order motion.
-    - What `starts_anew` of a generator.
-    """
-    own = network.state_dict()
-    fresh = {key for key in state.keys() | own.keys() if key.endswith("down.weight")}
-    fresh |= {key for key in own if key.startswith("jacobian.") and key not in state}
-    layers, _ = starts_anew(state, network)
-    fresh |= {key for key in state.keys() | own.keys() if key.startswith(layers)}
-    kept = {key: tensor for key, tensor in state.items() if key not in fresh}
-    return kept | {key: own[key] for key in fresh & own.keys()}

@@ -13,6 +13,7 @@ from modules.discriminator import MultiScaleDiscriminator
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.schema import DEFAULT_FRAME_SHAPE, SCHEMA, check_relations, without_empty
+from modules.util import check_size
 from utils.errors import ConfigError
 from utils.values import check_keys
 from utils.yaml_loader import parse_yaml, read_yaml
@@ -73,7 +74,11 @@ class Networks(NamedTuple):
 
 
 def build_networks(config: dict) -> Networks:
-    return Networks(build_generator(config), build_discriminator(config), build_kp_detector(config))
+    """Build all networks of a config. Raises `UserError` if its `frame_shape` doesn't fit them."""
+    networks = Networks(build_generator(config), build_discriminator(config), build_kp_detector(config))
+    for network in (networks.generator, networks.kp_detector):
+        check_size(frame_shape(config)[:2], network.size_multiple)
+    return networks
 
 
 def build_generator(config: dict) -> OcclusionAwareGenerator:

@@ -8,7 +8,7 @@ Shapes: `B` batch, `K` keypoints, `C` image channels, `h, w` the size at which m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from modules.util import (
     AntiAliasInterpolation2d,
     Hourglass,
     Keypoints,
+    Trunk,
     at_least_float32,
     downsampling_stride,
     full_precision,
@@ -40,6 +41,7 @@ class DenseMotionNetwork(nn.Module):
 
     `kp_variance`: variance of the Gaussians of Eq. 6.
     `scale_factor`: motion is estimated at this scale of the image.
+    `trunk`: builds the network that reads heatmaps and warped sources.
     """
 
     def __init__(
@@ -52,18 +54,18 @@ class DenseMotionNetwork(nn.Module):
         estimate_occlusion_map: bool = False,
         scale_factor: float = 1,
         kp_variance: float = 0.01,
+        trunk: Callable[[int, int, int, int], Trunk] = Hourglass,
     ):
         super().__init__()
-        self.hourglass = Hourglass(
-            block_expansion, (num_kp + 1) * (num_channels + 1), num_blocks, max_features
-        )
+        in_features = (num_kp + 1) * (num_channels + 1)
+        self.hourglass = trunk(block_expansion, in_features, num_blocks, max_features)
         self.mask = nn.Conv2d(self.hourglass.out_filters, num_kp + 1, kernel_size=7, padding=3)
         self.occlusion = None
         if estimate_occlusion_map:
             self.occlusion = nn.Conv2d(self.hourglass.out_filters, 1, kernel_size=7, padding=3)
         self.down = AntiAliasInterpolation2d(num_channels, scale_factor) if scale_factor != 1 else None
         self.kp_variance = kp_variance
-        self.size_multiple = 2**num_blocks * downsampling_stride(scale_factor)
+        self.size_multiple = self.hourglass.size_multiple * downsampling_stride(scale_factor)
 
     def forward(self, source_image: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
         return self.motion(self.downsample(source_image), kp_driving, kp_source)

@@ -3,8 +3,8 @@
 It encodes the source, warps its features with the dense motion, hides what is occluded and decodes the rest.
 
 Attribute names are the published checkpoint format: renaming one breaks every `.pth.tar`.
-Shapes: `B` batch, `C` image channels, `F` features at the bottleneck, `H, W` image size, `h, w` bottleneck
-size, `.` a size that some other network decides.
+Shapes: `B` batch, `C` image channels, `F` features at the bottleneck, `H, W` image size, `N, M` a larger one,
+`h, w` bottleneck size, `.` a size that some other network decides.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from modules.util import (
     resize,
     warp,
 )
+from utils.errors import UserError
 
 
 class SourceEncoding(NamedTuple):
     """Everything that depends on the source image alone, computed once for a whole driving video."""
 
     image: Tensor  # (B, C, H, W) in [0, 1]
-    small: Tensor  # (B, C, ., .) what the dense-motion network sees of it, if there is one
+    small: Tensor  # (B, C, ., .), downsampled for the dense-motion network, if there is one
     features: Tensor  # (B, F, h, w)
 
 
@@ -56,8 +57,7 @@ class OcclusionAwareGenerator(nn.Module):
     `estimate_jacobian` belongs to the parameters that all networks share; motion follows what the keypoints
     bring.
 
-    H and W must be multiples of 2**num_down_blocks and of what the dense-motion network needs, else a
-    `UserError`.
+    Raises `UserError` unless H and W are multiples of `size_multiple`.
     """
 
     frame_size: tuple[int, int] | None = None  # (H, W) of the config's frames, set where one is known
@@ -108,8 +108,8 @@ class OcclusionAwareGenerator(nn.Module):
         return self.generate(self.encode(source_image), kp_driving=kp_driving, kp_source=kp_source)
 
     def encode(self, source_image: Tensor) -> SourceEncoding:
-        """The half that needs no driving frame."""
-        check_size(source_image, self.size_multiple)
+        """Compute the half that needs no driving frame."""
+        check_size(source_image.shape[2:], self.size_multiple)
         features = self.first(source_image)  # (B, block_expansion, H, W)
         for down_block in self.down_blocks:
             features = down_block(features)  # in the end (B, F, h, w)
@@ -121,18 +121,20 @@ class OcclusionAwareGenerator(nn.Module):
     def generate(
         self, source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints, deformed: bool = True
     ) -> dict[str, Tensor]:
-        """The half that is done for each driving frame; returns what `forward` returns.
+        """Compute the half that is done for each driving frame; return what `forward` returns.
 
         A source of batch size 1 serves a batch of driving frames. `deformed=False` leaves out "deformed"
         where the prediction does not need it, which saves warping an image that nobody looks at.
         """
         features, out = source.features, {}
+        # Warp the source's features, and hide what it doesn't show.
         if self.dense_motion_network is not None:
             out = self.dense_motion_network.motion(source.small, kp_driving, kp_source)
             flow = out.pop("deformation")  # (B, ., ., 2)
             features = occlude(self.deform(features, flow), out.get("occlusion_map"))  # (B, F, h, w)
             if deformed or self.image_skip:
                 out["deformed"] = self.deform_image(source.image, flow)  # (B, C, H, W)
+        # Paint, or paint only what the warped source can't give.
         painted = self.decode(features)  # (B, C, H, W)
         if not self.image_skip:
             return out | {"prediction": painted}
@@ -144,14 +146,14 @@ class OcclusionAwareGenerator(nn.Module):
         return warp(maps, flow.permute(0, 2, 3, 1))
 
     def deform_image(self, image: Tensor, deformation: Tensor) -> Tensor:
-        """Warp the source; where it is seen in the prediction, its border goes on beyond it instead of black.
+        """Warp the source; with `image_skip` its border continues beyond it instead of black.
 
-        By a clamped flow: grid_sample's own border padding has not been there on every device (MPS).
+        A clamped flow does that: not every device has grid_sample's own border padding (MPS).
         """
         return self.deform(image, deformation.clamp(-1, 1) if self.image_skip else deformation)
 
     def decode(self, features: Tensor) -> Tensor:
-        """Warped and occluded features (B, F, h, w) -> image (B, C, H, W) in [0, 1]."""
+        """Paint an image (B, C, H, W) in [0, 1] from warped and occluded features (B, F, h, w)."""
         features = self.bottleneck(features)
         for up_block in self.up_blocks:
             features = up_block(features)  # in the end (B, block_expansion, H, W)
@@ -166,11 +168,27 @@ def occlude(features: Tensor, occlusion_map: Tensor | None) -> Tensor:
 
 
 def blend(deformed: Tensor, painted: Tensor, occlusion_map: Tensor) -> Tensor:
-    """The warped source where the occlusion map (B, 1, ., .) is 1, what was painted where it is 0.
+    """Take the warped source where the occlusion map (B, 1, ., .) is 1, the painted picture where it is 0.
 
-    Images are (B, C, H, W); the result has the dtype of the warped one. What was painted at another size is
-    brought to that of the warped source.
+    The result has the size (B, C, H, W) and the dtype of the warped source.
     """
     painted = resize(painted, deformed.shape[2:])
     visible = resize(occlusion_map, deformed.shape[2:])
     return (visible * deformed + (1 - visible) * painted).to(deformed.dtype)
+
+
+def encode_larger(generator: OcclusionAwareGenerator, large: Tensor, small: Tensor) -> SourceEncoding:
+    """Encode a source that is larger than the model's pictures, so that `generate` predicts (B, C, N, M).
+
+    `large`: the source (B, C, N, M) in [0, 1]; `small`: the same at the model's size, (B, C, H, W). Motion is
+    estimated at the model's size, as are the keypoints: at another one, keypoints wander and masks fall
+    apart, but a flow can be enlarged. Raises `UserError` for a generator without dense motion, and where it
+    paints at the larger size, and N and M are not multiples of `size_multiple`.
+    """
+    if generator.dense_motion_network is None:
+        raise UserError("this model has no dense motion, so it can't make larger pictures; leave out --size")
+    # Warp the large source and paint at the model's size: little of a picture is painted.
+    if generator.image_skip:
+        return generator.encode(small)._replace(image=large)
+    # Paint everything from the features of the large source: convolutions serve any size.
+    return generator.encode(large)._replace(small=generator.dense_motion_network.downsample(small))

@@ -151,7 +151,7 @@ class Term:
     """A term of the generator's loss: `loss(*needs)` times its weight, left out where the weight is 0.
 
     name: what logs call it.
-    needs: the arguments of `loss`, by their names in `GeneratorFullModel.value`.
+    needs: the arguments of `loss`, by their names in `Values`.
     weight: the key of its weight in `train_params.loss_weights`, by default its name.
     weighs_features: the weight is a list, a number for each feature map, and `loss` takes it as `weights`.
     published: the key is in every published config and must not be left out.
@@ -178,7 +178,8 @@ class Term:
         own = any(weight) if isinstance(weight, list | tuple) else weight != 0
         return own and (self.only_with is None or weights[self.only_with] != 0)
 
-    def weighed(self, weights: dict[str, Any], arguments: list[Any]) -> Tensor:
+    def weighed(self, weights: dict[str, Any], values: Values) -> Tensor:
+        arguments = [getattr(values, name) for name in self.needs]
         if self.weighs_features:
             return self.loss(*arguments, weights=weights[self.key])
         return weights[self.key] * self.loss(*arguments)
@@ -239,6 +240,125 @@ TERMS = (
     ),
 )
 
+# ---- What terms are computed from ----------------------------------------------
+
+
+def once(compute: Callable[[Values], Any]) -> property:
+    """Make `compute` a property that keeps its value. `functools.cached_property` can't be compiled."""
+
+    def get(values: Values) -> Any:
+        if compute not in values._kept:
+            values._kept[compute] = compute(values)
+        return values._kept[compute]
+
+    return property(get)
+
+
+class Values:
+    """Every value that a term may need, under its name; the properties are computed when first asked for."""
+
+    # The batch, (B, C, H, W) in [0, 1].
+    source: Tensor
+    driving: Tensor
+    # What detector and generator give.
+    kp_source: Keypoints
+    kp_driving: Keypoints
+    prediction: Tensor  # (B, C, H, W)
+    deformed: Tensor  # (B, C, H, W), with dense motion, as the next two
+    mask: Tensor  # (B, K+1, h, w)
+    sparse_deformed: Tensor  # (B, K+1, C, h, w)
+    occlusion_map: Tensor  # (B, 1, h, w), where it is estimated, as the next
+    occlusion_logit: Tensor  # (B, 1, h, w)
+    painted: Tensor  # (B, C, H, W), with `image_skip`
+
+    def __init__(
+        self,
+        model: GeneratorFullModel,
+        x: dict[str, Tensor],
+        generated: dict[str, Any],
+        drawn: dict[str, Tensor] | None,
+    ):
+        """`drawn`: the state of the equivariance loss's `Transform`; without, one is drawn."""
+        self._model, self._drawn = model, drawn
+        self._kept: dict[Callable, Any] = {}
+        for name, value in (x | generated).items():
+            setattr(self, name, value)
+
+    @classmethod
+    def check(cls, term: Term) -> None:
+        """Raise `ValueError` if a term needs what is no value."""
+        names = set(cls.__annotations__) | {name for name in vars(cls) if not name.startswith("_")}
+        unknown = [name for name in term.needs if name not in names]
+        if unknown:
+            raise ValueError(
+                f"the loss '{term.name}' needs {unknown}, which no value is called: {sorted(names)}"
+            )
+
+    @once
+    def real_pyramid(self) -> Pyramid:
+        return self._model.pyramid(self.driving)
+
+    @once
+    def generated_pyramid(self) -> Pyramid:
+        return self._model.pyramid(self.prediction)
+
+    @once
+    def deformed_pyramid(self) -> Pyramid:
+        return self._model.pyramid(self.deformed)
+
+    @once
+    def painted_pyramid(self) -> Pyramid:
+        return self._model.pyramid(self.painted)
+
+    @once
+    def generated_features(self) -> list[list[Tensor]]:
+        """VGG's feature maps of each level of the pyramid."""
+        return [self._model.vgg(level) for level in self.generated_pyramid.values()]
+
+    @once
+    def real_features(self) -> list[list[Tensor]]:
+        with torch.no_grad():
+            return [self._model.vgg(level) for level in self.real_pyramid.values()]
+
+    @once
+    def _judged(self) -> tuple[dict, dict]:
+        """What the discriminator says of the prediction, and of the driving frame."""
+        kp = detach_kp(self.kp_driving)
+        generated = self._model.discriminator(self.generated_pyramid, kp=kp)
+        with torch.no_grad():
+            return generated, self._model.discriminator(self.real_pyramid, kp=kp)
+
+    @property
+    def generated_judgements(self) -> list[Tensor]:
+        """The prediction map of each scale."""
+        return [self._judged[0][f"prediction_map_{scale}"] for scale in self._model.discriminator.scales]
+
+    @property
+    def generated_maps(self) -> list[list[Tensor]]:
+        """The discriminator's feature maps of each scale."""
+        return [self._judged[0][f"feature_maps_{scale}"] for scale in self._model.discriminator.scales]
+
+    @property
+    def real_maps(self) -> list[list[Tensor]]:
+        return [self._judged[1][f"feature_maps_{scale}"] for scale in self._model.discriminator.scales]
+
+    @once
+    def transform(self) -> Transform:
+        if self._drawn is not None:
+            return Transform.from_state(self._drawn)
+        params = self._model.train_params["transform_params"]
+        return Transform(len(self.driving), **params).to(self.driving)
+
+    @once
+    def transformed_frame(self) -> Tensor:
+        """The driving frame under the transform, (B, C, H, W)."""
+        return self.transform.transform_frame(self.driving)
+
+    @once
+    def transformed_kp(self) -> Keypoints:
+        return self._model.kp_extractor(self.transformed_frame)
+
+
 # ---- Full models -------------------------------------------------------------
 
 
@@ -273,6 +393,8 @@ class GeneratorFullModel(nn.Module):
         self.train_params = train_params
         self.loss_weights: dict[str, Any] = train_params["loss_weights"]
         self.terms = [term for term in TERMS if term.wanted(self.loss_weights)]
+        for term in self.terms:
+            Values.check(term)
         self.pyramid = ImagePyramide(train_params["scales"], generator.num_channels)
         weights = self.loss_weights["perceptual"]
         if any(weights):
@@ -288,65 +410,11 @@ class GeneratorFullModel(nn.Module):
         generated = self.generator(x["source"], kp_source=kp_source, kp_driving=kp_driving)
         generated |= {"kp_source": kp_source, "kp_driving": kp_driving}
 
-        known = x | generated | {"transform_state": transform}
-        losses = {}
-        for term in self.terms:
-            arguments = [self.value(name, known) for name in term.needs]
-            losses[term.name] = term.weighed(self.loss_weights, arguments)
-        shown = {name: known[name] for name in ("transformed_frame", "transformed_kp") if name in known}
-        return losses, generated | shown
-
-    def value(self, name: str, known: dict[str, Any]) -> Any:
-        """What terms call `name`. What is not `known` is computed, and noted there for other terms."""
-        if name not in known:
-            match name:
-                case "real_pyramid":
-                    known[name] = self.pyramid(known["driving"])
-                case "generated_pyramid":
-                    known[name] = self.pyramid(known["prediction"])
-                case "deformed_pyramid" | "painted_pyramid":
-                    known[name] = self.pyramid(known[name.removesuffix("_pyramid")])
-                case "generated_features":
-                    known[name] = self.features(self.value("generated_pyramid", known))
-                case "real_features":
-                    with torch.no_grad():
-                        known[name] = self.features(self.value("real_pyramid", known))
-                case "generated_judgements" | "generated_maps" | "real_maps":
-                    known |= self.judge(known)
-                case "transform" | "transformed_kp":
-                    known |= self.transform_driving(known)
-        return known[name]
-
-    def features(self, pyramid: Pyramid) -> list[list[Tensor]]:
-        """VGG's feature maps of every level."""
-        return [self.vgg(level) for level in pyramid.values()]
-
-    def judge(self, known: dict[str, Any]) -> dict[str, list]:
-        """For each scale the discriminator's judgement of the prediction, and its feature maps of both."""
-        kp = detach_kp(known["kp_driving"])
-        generated = self.discriminator(self.value("generated_pyramid", known), kp=kp)
-        with torch.no_grad():
-            real = self.discriminator(self.value("real_pyramid", known), kp=kp)
-        scales = self.discriminator.scales
-        return {
-            "generated_judgements": [generated[f"prediction_map_{scale}"] for scale in scales],
-            "generated_maps": [generated[f"feature_maps_{scale}"] for scale in scales],
-            "real_maps": [real[f"feature_maps_{scale}"] for scale in scales],
-        }
-
-    def transform_driving(self, known: dict[str, Any]) -> dict[str, Any]:
-        """The transform of the equivariance loss, the driving frame under it, and the keypoints of that."""
-        frame, state = known["driving"], known["transform_state"]
-        if state is None:
-            transform = Transform(len(frame), **self.train_params["transform_params"]).to(frame)
-        else:
-            transform = Transform.from_state(state)
-        transformed = transform.transform_frame(frame)
-        return {
-            "transform": transform,
-            "transformed_frame": transformed,
-            "transformed_kp": self.kp_extractor(transformed),
-        }
+        values = Values(self, x, generated, transform)
+        losses = {term.name: term.weighed(self.loss_weights, values) for term in self.terms}
+        if any("transform" in term.needs for term in self.terms):  # for pictures
+            generated |= {name: getattr(values, name) for name in ("transformed_frame", "transformed_kp")}
+        return losses, generated
 
 
 class DiscriminatorFullModel(nn.Module):

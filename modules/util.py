@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ Keypoints = dict[str, Tensor]
 
 
 def make_coordinate_grid(spatial_size: Sequence[int], like: Tensor) -> Tensor:
-    """The xy position of every pixel of an H×W map, (H, W, 2), with the device and dtype of `like`."""
+    """Return the xy position of every pixel of an H×W map, (H, W, 2), with device and dtype of `like`."""
     height, width = spatial_size
     y = torch.arange(height, device=like.device, dtype=like.dtype)
     x = torch.arange(width, device=like.device, dtype=like.dtype)
@@ -34,7 +35,7 @@ def make_coordinate_grid(spatial_size: Sequence[int], like: Tensor) -> Tensor:
 
 
 def kp2gaussian(kp: Keypoints, spatial_size: Sequence[int], kp_variance: float) -> Tensor:
-    """A Gaussian bump of variance `kp_variance` at each keypoint, peak 1: (B, K, H, W)."""
+    """Draw a Gaussian of variance `kp_variance` and peak 1 at each keypoint: (B, K, H, W)."""
     mean = kp["value"][:, :, None, None, :]  # (B, K, 1, 1, 2)
     grid = make_coordinate_grid(spatial_size, like=mean)  # (H, W, 2)
     return torch.exp(-0.5 * (grid - mean).square().sum(dim=-1) / kp_variance)  # (B, K, H, W)
@@ -60,7 +61,7 @@ def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros") -> Tensor:
 
 
 def resize(maps: Tensor, spatial_size: Sequence[int], align_corners: bool = False) -> Tensor:
-    """Bilinear resizing of (B, C, h, w) to (B, C, H, W); what has the size already is returned as it is."""
+    """Resize (B, C, h, w) bilinearly to (B, C, H, W); return maps of that size as they are."""
     if maps.shape[2:] == spatial_size:
         return maps
     return F.interpolate(maps, size=spatial_size, mode="bilinear", align_corners=align_corners)
@@ -72,19 +73,19 @@ SMALLEST_DETERMINANT = 1e-6
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision widened to float32; float32 and float64 as they are."""
+    """Widen half precision to float32; leave float32 and float64 as they are."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def full_precision(like: Tensor) -> contextlib.AbstractContextManager:
-    """A region without autocast, for products of coordinates: bf16's 8 bits would move them by pixels."""
-    if like.is_meta:  # which has no autocast
+    """Switch autocast off for products of coordinates: bf16's 8 bits would move them by pixels."""
+    if like.is_meta:  # a device without autocast
         return contextlib.nullcontext()
     return torch.autocast(device_type=like.device.type, enabled=False)
 
 
 def inverse_2x2(matrix: Tensor) -> Tensor:
-    """Closed-form inverse of (..., 2, 2) in at least float32.
+    """Invert matrices (..., 2, 2) in closed form, in at least float32.
 
     A determinant smaller than 1e-6 in magnitude is replaced by ±1e-6 and gets no gradient, so that a keypoint
     whose Jacobian collapses during training gives large but finite values and gradients instead of NaN.
@@ -101,7 +102,7 @@ def inverse_2x2(matrix: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Within the block the module's weights are constants: gradients pass through, none are made for it."""
+    """Make the module's weights constants for the block: gradients pass through, none are computed for it."""
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -112,9 +113,9 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def check_size(image: Tensor, multiple: int) -> None:
-    """Raise a `UserError` unless height and width of `image` (B, C, H, W) are multiples of `multiple`."""
-    height, width = image.shape[2:]
+def check_size(size: Sequence[int], multiple: int) -> None:
+    """Raise `UserError` unless a height and a width are multiples of `multiple`."""
+    height, width = size
     if height % multiple or width % multiple:
         below = [max(size // multiple, 1) * multiple for size in (height, width)]
         raise UserError(
@@ -125,7 +126,7 @@ def check_size(image: Tensor, multiple: int) -> None:
 
 # ---- Blocks ------------------------------------------------------------------
 #
-# A block's norm directly follows its convolution; modules/inference.py folds the one into the other.
+# A block's norm directly follows its convolution; modules/fast.py folds the one into the other.
 # ReLUs work in place: what they overwrite is a norm's result, which no backward pass reads.
 
 
@@ -196,10 +197,10 @@ class SameBlock2d(nn.Module):
 
 
 def joint_conv(first: nn.Conv2d, second: nn.Conv2d | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What each of two convolutions gives for the maps x (B, C, H, W), from a single one; None gives None.
+    """Compute two heads of the maps x (B, C, H, W) by a single convolution; a second one of None gives None.
 
-    Heads that read the same features differ in their output channels alone. One convolution takes about half
-    the time of two, since the features are read once and few channels leave a processor's vectors idle.
+    It takes about half the time of two: features are read once, and few output channels leave a processor's
+    vectors idle.
     """
     if second is None:
         return first(x), None
@@ -214,7 +215,7 @@ def joint_conv(first: nn.Conv2d, second: nn.Conv2d | None, x: Tensor) -> tuple[T
 
 
 def features_at(level: int, block_expansion: int, max_features: int) -> int:
-    """Channels after `level` halvings: `block_expansion` doubled each time, at most `max_features`."""
+    """Return the channels after `level` halvings: doubled each time, at most `max_features`."""
     return min(max_features, block_expansion * 2**level)
 
 
@@ -255,17 +256,28 @@ class Decoder(nn.Module):
         return out
 
 
-class Hourglass(nn.Module):
-    """U-Net: (B, in_features, H, W) -> (B, block_expansion + in_features, H, W).
+class Trunk(Protocol):
+    """What finds the features that heads read: (B, in_features, H, W) -> (B, out_filters, H, W).
 
-    H and W must be multiples of 2**num_blocks.
+    Detector and dense motion take any class that is called with the arguments of `Hourglass`, and is an
+    `nn.Module` of this kind.
     """
+
+    out_filters: int
+    size_multiple: int  # of H and W
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class Hourglass(nn.Module):
+    """U-Net, a `Trunk`: (B, in_features, H, W) -> (B, block_expansion + in_features, H, W)."""
 
     def __init__(self, block_expansion: int, in_features: int, num_blocks: int = 3, max_features: int = 256):
         super().__init__()
         self.encoder: nn.Module = Encoder(block_expansion, in_features, num_blocks, max_features)
         self.decoder = Decoder(block_expansion, in_features, num_blocks, max_features)
         self.out_filters = self.decoder.out_filters
+        self.size_multiple = 2**num_blocks
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.encoder(x))
@@ -275,7 +287,7 @@ class Hourglass(nn.Module):
 
 
 def downsampling_stride(scale: float) -> int:
-    """1/scale as an integer; a `UserError` if it isn't one."""
+    """Return 1/scale as an integer. Raises `UserError` if it isn't one."""
     stride = round(1 / scale)
     if abs(stride * scale - 1) > 1e-6:
         raise UserError(
@@ -321,7 +333,7 @@ class AntiAliasInterpolation2d(nn.Module):
         return height.T @ (x @ width)
 
     def matrix(self, size: int, dtype: torch.dtype) -> Tensor:
-        """What a line of `size` pixels is multiplied by, (size, scale·size), as the convolution sees it."""
+        """Return what a line of `size` pixels is multiplied by to blur and stride it: (size, scale·size)."""
         # The sum of the kernel is 1, and so is that of its profile: the sums of its columns are the profile.
         profile = self.weight[:1].sum(dim=2).to(dtype)  # (1, 1, 2·radius + 1)
         pixels = torch.eye(size, dtype=dtype, device=profile.device).unsqueeze(1)  # (size, 1, size)

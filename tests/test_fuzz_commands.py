@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import subprocess
 import sys
@@ -17,11 +16,9 @@ from hypothesis import strategies as st
 import crop_video
 import demo
 import evaluate
+import export
 import run
-import strip_checkpoint
 from data import make_puppets, prepare
-from inference import exports
-from inference.exports import engine_networks
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
 from tests.fuzzing import (
@@ -34,7 +31,7 @@ from tests.fuzzing import (
     needs_unix,
     outcome,
 )
-from tools import make_pictures
+from tools import pictures
 from tools.benchmarks import puppet_quality
 
 ROOT = Path(__file__).parents[1]
@@ -82,17 +79,19 @@ PROGRAMS = {
         fixed=("--out",),
     ),
     "crop_video": Program(crop_video.main, {"--inp": ["talk.mp4"], "--out": ["OUT"]}),
-    "strip_checkpoint": Program(
-        strip_checkpoint.main, {"checkpoint": ["good.pth.tar"], "output": ["OUT/a.safetensors"]}
+    "export": Program(
+        export.main,
+        {"--checkpoint": ["good.pth.tar"], "--out": ["OUT/a.safetensors"]},
+        fixed=("--checkpoint", "--out"),
     ),
     "prepare": Program(
         prepare.main, {"--check": ["data"], "--config": ["data.yaml"], "--workers": ["1"]}, fixed=("--check",)
     ),
     "make_puppets": Program(make_puppets.main, {"--out": ["good.yaml"]}, fixed=("--out",)),
-    "make_pictures": Program(
-        make_pictures.main,
-        MODEL | {"--contact_sheets": ["OUT/sheets"], "--data": ["data"], "--out": ["OUT"]},
-        fixed=("--out", "--contact_sheets"),
+    "pictures": Program(
+        pictures.main,
+        MODEL | {"--sheet": ["OUT/sheet.png"], "--data": ["data"], "--out": ["OUT"]},
+        fixed=("--out", "--sheet"),
     ),
     "puppet_quality": Program(puppet_quality.main, MODEL | {"--data": ["data"], "--json": ["OUT/a.json"]}),
 }
@@ -228,9 +227,6 @@ def test_any_command_line_ends_with_a_result_or_one_line(
     name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setattr(
-        exports, "engine_networks", functools.partial(engine_networks, cache=tmp_path / "cache")
-    )
     program, actions = PROGRAMS[name], actions_of(PROGRAMS[name].main)
     before, running = files_of(place), children()
 

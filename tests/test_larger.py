@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from modules.build import build_generator, build_kp_detector
-from modules.generator import OcclusionAwareGenerator
-from modules.larger import encode_larger
+from modules.generator import OcclusionAwareGenerator, encode_larger
 from modules.util import resize
 from tests.small import images, randomize, small_config
 from utils.errors import UserError

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from frames_dataset import FramesDataset
 from modules.transform import Transform
 from utils.distributed import in_torchrun, rank, world_size
 from utils.errors import DatasetError, UserError
@@ -33,7 +32,7 @@ from utils.signals import STOP_SIGNALS
 
 
 def seeded_generator(*key: int) -> torch.Generator:
-    """A stream of random numbers that belongs to `key`, unrelated to those of other keys."""
+    """Return a stream of random numbers that belongs to `key`, unrelated to those of other keys."""
     sequence = np.random.SeedSequence([len(key), *key])  # the length, as zeros at the end are ignored
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
@@ -41,7 +40,7 @@ def seeded_generator(*key: int) -> torch.Generator:
 class EpochBatches(Sampler[list[int]]):
     """The batches of an epoch from a given step on: lists of indices, ordered by (seed, epoch).
 
-    In a process group each rank gets its share of every batch. What does not fill a batch is left out.
+    In a process group each rank gets its share of every batch. An incomplete last batch is left out.
     `accumulate`: the parts in which each rank's share is computed one after the other.
     """
 
@@ -67,7 +66,7 @@ class EpochBatches(Sampler[list[int]]):
         self.epoch, self.step = epoch, step
 
     def __len__(self) -> int:
-        """Steps of a whole epoch."""
+        """Return the steps of a whole epoch."""
         return self.num_samples // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -78,36 +77,27 @@ class EpochBatches(Sampler[list[int]]):
 
 
 def draw_transform(params: dict, key: tuple[int, int, int], device: torch.device) -> dict[str, Tensor]:
-    """This rank's share of the batch's equivariance transforms. `params`: the config's `train_params`."""
+    """Draw this rank's share of a batch's equivariance transforms. `params`: the config's `train_params`."""
     drawn = Transform(params["batch_size"], **params["transform_params"], generator=seeded_generator(*key))
     return {name: tensor.chunk(world_size())[rank()].to(device) for name, tensor in drawn.state().items()}
 
 
 def to_device(x: dict, device: torch.device) -> dict[str, Tensor]:
-    """The frames of a batch on the device, in the default dtype."""
+    """Move the frames of a batch to the device, in the default dtype."""
     dtype = torch.get_default_dtype()
     return {name: x[name].to(device, dtype, non_blocking=True) for name in ("source", "driving")}
-
-
-def check_data(dataset: FramesDataset, params: dict) -> None:
-    """What can be told of the data before a run has its folder.
-
-    There is a batch, and a sample is as the config says. `params`: the config's `train_params`. Raises
-    `DatasetError`.
-    """
-    samples = len(dataset) * params.get("num_repeats", 1)
-    EpochBatches(samples, params["batch_size"], seed=0, accumulate=params.get("accumulate", 1))
-    dataset[0]
 
 
 # ---- Workers -------------------------------------------------------------------
 
 FILES_PER_WORKER = 4  # two pipes
-FILES_OF_BATCHES = 32  # what a worker, or the run itself, opens for the batches on their way
+FILES_OF_BATCHES = 32  # that a worker, or the run itself, opens for the batches on their way
 
 
 def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: torch.device) -> DataLoader:
-    num_workers = count_workers(params)
+    """Load `batches`. `params`: the config's `train_params`. Raises `UserError` as `allow_open_files`."""
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if in_torchrun() else 1
+    num_workers = params.get("num_workers", min(6, math.ceil((os.cpu_count() or 1) / local_processes)))
     allow_open_files(num_workers)
     return DataLoader(
         dataset,
@@ -119,16 +109,10 @@ def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: t
     )
 
 
-def count_workers(params: dict) -> int:
-    """The workers of this process. `params`: the config's `train_params`."""
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if in_torchrun() else 1
-    return params.get("num_workers", min(6, math.ceil((os.cpu_count() or 1) / local_processes)))
-
-
 def allow_open_files(num_workers: int) -> None:
-    """Let this process open as many files as its workers and their batches take, if the system allows it.
+    """Let this process open as many files as its workers and their batches take.
 
-    Raises `UserError` if it doesn't: where a worker or a batch can't get its files, PyTorch waits for ever.
+    Raises `UserError` if the system doesn't: where a batch can't get its files, PyTorch waits for ever.
     """
     try:
         import resource  # Windows has no such module, and no such limit
@@ -151,13 +135,12 @@ def allow_open_files(num_workers: int) -> None:
 
 
 def start_worker(worker: int) -> None:
-    """Make this process a worker of a loader.
-
-    Ctrl-C and schedulers signal every process of a run; workers are needed until the end of a step. A batch
-    that can't be sent ends its worker, or the run would wait for that batch for ever.
-    """
+    """Make this process a worker of a loader."""
+    # Ctrl-C and schedulers signal every process of a run; workers are needed until the end of a step.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    # A batch that can't be sent ends its worker, or the run would wait for it for ever. PyTorch makes the
+    # queue and takes no other; this process is a worker and nothing else.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(  # type: ignore[attr-defined]
         lambda error, batch: os._exit(1)
     )
@@ -169,9 +152,9 @@ class WorkerDied(Exception):
 
 @contextlib.contextmanager
 def workers_ended() -> Iterator[None]:
-    """Ends the processes that were started in the block, also where a traceback keeps their owner alive.
+    """End the processes that are started in the block, also where a traceback keeps their owner alive.
 
-    Python waits for them at its exit, and they do not listen to the SIGTERM that it sends.
+    Python waits for them at its exit, and they ignore the SIGTERM that it sends.
     """
     before = set(multiprocessing.active_children())
     try:
@@ -184,7 +167,7 @@ def workers_ended() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deaths_told() -> Iterator[None]:
-    """Within the block the end of a worker raises `WorkerDied`."""
+    """Raise `WorkerDied` where a worker ended in the block."""
     try:
         yield
     except (EOFError, ConnectionError) as error:  # it died while it handed over a batch
@@ -197,7 +180,7 @@ def deaths_told() -> Iterator[None]:
 
 
 def started(loader: DataLoader) -> Iterator[dict]:
-    """An iterator of the loader, whose workers run now. Raises `OSError` if the system starts no more."""
+    """Start the workers of a loader. Raises `OSError` if the system starts no more processes."""
     try:
         return iter(loader)
     except OSError as error:

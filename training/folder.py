@@ -1,53 +1,70 @@
-"""The folder of a training run: its name, its copy of the config, and the lock of the process that trains."""
+"""The folder of a training run: where it is, who may write in it, and when it is made."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import yaml
 from filelock import FileLock, Timeout
 
+from logger import Logger, open_curves, rewind
+from utils.distributed import rank
 from utils.errors import UserError
 from utils.files import atomic_write
 
 
 class RunFolder:
-    """The folder of one run. Leaving the block `with RunFolder(…)` gives it free.
+    """The folder of one run, which `with` keeps other processes out of.
 
-    Two processes that train in one folder would mix their logs and checkpoints. So one holds a lock, which
-    the system opens when that process ends in any way.
+    Two processes in one folder would mix their logs and checkpoints. So one holds a lock, which the system
+    opens when that process ends in any way.
+
+    config_path: the file to keep a copy of, with the `changes` that `--set` made to its values in `config`.
+    tracker: where curves go, see `open_curves`.
+    resumes: the folder is there, and its run is resumed.
     """
 
-    def __init__(self, path: Path, config_path: Path):
-        self.path, self.config_path = path, config_path
-        self._lock = FileLock(path / ".lock")
+    def __init__(
+        self,
+        path: str | Path,
+        config: dict,
+        config_path: Path | None = None,
+        changes: Sequence[str] = (),
+        tracker: str | None = None,
+        resumes: bool = False,
+    ):
+        self.path, self.config, self.config_path = Path(path), config, config_path
+        self.changes, self.tracker, self.resumes = changes, tracker, resumes
+        self._lock = FileLock(self.path / ".lock")
 
     @classmethod
-    def new(cls, parent: Path, config_path: Path) -> RunFolder:
-        """`<config>_<timestamp>` under `parent`, still to be made. Raises `UserError` if it can't be."""
-        existing = next(folder for folder in (parent, *parent.absolute().parents) if folder.exists())
+    def find(
+        cls,
+        checkpoint: Path | None,
+        log_dir: Path,
+        config: dict,
+        config_path: Path,
+        changes: Sequence[str],
+        tracker: str | None,
+    ) -> RunFolder:
+        """Return the folder of the checkpoint's run if that has a config of this name, else a new one.
+
+        A new one is `<config>_<timestamp>` in `log_dir`. Raises `UserError` if it can't be made there.
+        """
+        if checkpoint is not None:
+            path = checkpoint.parent
+            if (path / "train-vis").is_dir() and (path / config_path.name).exists():
+                return cls(path, config, config_path, changes, tracker, resumes=True)
+        existing = next(folder for folder in (log_dir, *log_dir.absolute().parents) if folder.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise UserError(f"{existing}: the run's folder can't be made in it; choose another --log_dir")
-        return cls(parent / f"{config_path.stem}_{time.strftime('%Y-%m-%d_%H-%M-%S')}", config_path)
-
-    def is_run(self) -> bool:
-        """Whether it is that of a training run with a config of this name."""
-        return (self.path / "train-vis").is_dir() and (self.path / self.config_path.name).exists()
-
-    def make(self) -> None:
-        """Make the folder with a copy of the config in it, and lock it."""
-        try:
-            self.path.mkdir(parents=True)
-            shutil.copy(self.config_path, self.path / self.config_path.name)
-        except OSError as error:
-            raise UserError(
-                f"{self.path}: the run's folder can't be made ({error}); choose another --log_dir"
-            ) from error
-        self.lock()
+        path = log_dir / f"{config_path.stem}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+        return cls(path, config, config_path, changes, tracker)
 
     def lock(self) -> None:
         """Keep other processes from this folder. Raises `UserError` if one is training in it."""
@@ -58,17 +75,38 @@ class RunFolder:
                 f"{self.path}: another process is training in this folder; wait for its end, or stop it"
             ) from None
 
-    def record_changes(self, config: dict, changes: list[str]) -> None:
-        """Replace the run's copy of its config by one that has the changes of `--set`."""
-        name = self.config_path.name
-        text = f"# {name} with --set {' '.join(changes)}\n" + yaml.safe_dump(config, sort_keys=False)
-        with atomic_write(self.path / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    def open(self, start: tuple[int, int]) -> Logger:
+        """Make the folder of a new run; return the logger of a run from `start`, an (epoch, step), on."""
+        if not self.resumes:
+            try:
+                self.path.mkdir(parents=True, exist_ok=self.config_path is None)
+                if self.config_path is not None:
+                    shutil.copy(self.config_path, self.path / self.config_path.name)
+            except OSError as error:
+                raise UserError(
+                    f"{self.path}: the run's folder can't be made ({error}); choose another --log_dir"
+                ) from error
+            self.lock()
+        # Only when the logs of an earlier run are in order, the copy of the config changes.
+        rewind(self.path, start)
+        if self.config_path is not None and self.changes:
+            name = self.config_path.name
+            header = f"# {name} with --set {' '.join(self.changes)}\n"
+            with atomic_write(self.path / name) as temporary:
+                temporary.write_text(header + yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
+        return Logger(
+            self.path,
+            self.config["train_params"]["checkpoint_freq"],
+            self.config.get("visualizer_params"),
+            curves=open_curves(self.tracker, self.path, self.config),
+        )
 
     def __enter__(self) -> RunFolder:
+        if self.resumes and rank() == 0:
+            self.lock()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self._lock.release(force=True)

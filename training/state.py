@@ -1,4 +1,4 @@
-"""The state of a training run, and how it becomes a checkpoint: networks, averages, optimisers, position."""
+"""The state of a training run and its checkpoints: networks, averages, optimisers, position."""
 
 from __future__ import annotations
 
@@ -14,26 +14,43 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from checkpoints.checks import SCALE
-from checkpoints.files import INFERENCE_NETWORKS, NETWORKS, load_parts, read_checkpoint
+from checkpoints.files import INFERENCE_NETWORKS, NETWORKS, load_parts
 from modules.build import Networks
 from training.batches import EpochBatches
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, UserError
 
 RESUME_FORMAT = 1
+
+
+def seed_of_run(content: dict, checkpoint: str | Path | None, asked: int | None) -> int:
+    """Return the seed of a checkpoint's run. Raises `UserError` where another one is asked for."""
+    seed = content.get("resume", {}).get("seed", asked or 0)
+    if asked not in (None, seed):
+        raise UserError(
+            f"--seed {asked}: the run of {checkpoint} has seed {seed}; leave --seed out to go on with it"
+        )
+    return seed
 
 
 class TrainingState:
     """Networks, their averages, optimisers, loss scaler, and the position: `step` steps of `epoch` are done.
 
     With `ema_decay` the generator and the keypoint detector have exponential moving averages of weights and
-    batch-norm statistics (Polyak averaging), which inference takes.
+    batch-norm statistics (Polyak averaging), which inference takes. `samples`: the length of an epoch.
     """
 
-    def __init__(self, config: dict, networks: Networks, device: torch.device, seed: int, precision: str):
-        self.config, self.seed = config, seed
+    def __init__(
+        self,
+        config: dict,
+        networks: Networks,
+        device: torch.device,
+        seed: int,
+        precision: str,
+        samples: int = 0,
+    ):
+        self.config, self.seed, self.samples = config, seed, samples
         self.networks: dict[str, nn.Module] = networks._asdict()
         self.epoch, self.step = 0, 0
-        self.samples = 0  # of an epoch
         self.loss_sums: dict[str, float] = {}
         self.best_l1 = math.inf  # of the validations so far
         self.params = params = config["train_params"]
@@ -58,11 +75,7 @@ class TrainingState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def update_averages(self) -> None:
-        """One step of the averages.
-
-        The decay grows to that of the config, or the random weights of the start would weigh for thousands
-        of steps.
-        """
+        """Move the averages by a step; their decay grows, or the random first weights would stay for long."""
         for name, average in self.averages.items():
             steps = steps_of(self.optimizers[f"optimizer_{name}"])
             decay = min(self.params["ema_decay"], (1 + steps) / (10 + steps))
@@ -70,7 +83,7 @@ class TrainingState:
             average.update_parameters(self.networks[name])
 
     def for_inference(self, name: str) -> nn.Module:
-        """A network in eval mode, the averaged one where there is one; training goes on untouched."""
+        """Return a network in eval mode, averaged where there is an average; training goes on untouched."""
         if name in self.averages:
             return self.averages[name].module
         return copy.deepcopy(self.networks[name]).eval()
@@ -84,13 +97,13 @@ class TrainingState:
             self.loss_sums[name] = self.loss_sums.get(name, 0.0) + value
 
     def finish_epoch(self) -> dict[str, float]:
-        """Go on to the next epoch; return the mean losses of this one."""
+        """Move to the next epoch; return the mean losses of this one."""
         means = {name: value / self.step for name, value in self.loss_sums.items()}
         self.epoch, self.step, self.loss_sums = self.epoch + 1, 0, {}
         return means
 
     def content(self, epoch: int) -> dict:
-        """A checkpoint: published keys, averages, and under "resume" what else going on exactly needs."""
+        """Return a checkpoint: published keys, averages, and under "resume" the exact position."""
         content: dict[str, Any] = {name: network.state_dict() for name, network in self.networks.items()}
         content |= {f"{name}_ema": average.module.state_dict() for name, average in self.averages.items()}
         content |= {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
@@ -108,10 +121,9 @@ class TrainingState:
         }
         return content
 
-    def load(self, path: str | Path, batches: EpochBatches) -> None:
-        """Go on from a checkpoint. A published one, without "resume", goes on after its epoch."""
-        content = read_checkpoint(path)
-        load_parts(content, {**self.networks, **self.optimizers}, path)
+    def load(self, content: dict, path: str | Path, config_path: str | Path, batches: EpochBatches) -> None:
+        """Resume from the content of a checkpoint; a published one, without "resume", after its epoch."""
+        load_parts(content, {**self.networks, **self.optimizers}, path, config_path)
         self._load_averages(content, path)
         resume = content.get("resume")
         if resume is None:
@@ -128,7 +140,7 @@ class TrainingState:
 
     @staticmethod
     def _check_data(resume: dict, batches: EpochBatches, path: str | Path) -> None:
-        """Raise `CheckpointError` if the rest of the epoch would not be the samples that are left of it."""
+        """Raise `CheckpointError` if the rest of the epoch would be other samples than those left of it."""
         if not resume["step"]:
             return
         batch_size = resume["config"]["train_params"]["batch_size"]
@@ -148,12 +160,12 @@ class TrainingState:
             )
 
     def _load_scaler(self, saved: dict) -> None:
-        """The scale of the losses goes on; a run that was in another precision begins with a fresh one."""
+        """Take over the scale of the losses; a run in another precision begins with a fresh one."""
         own = self.scaler.state_dict()
         self.scaler.load_state_dict(own | {key: saved[key] for key in SCALE if key in saved and key in own})
 
     def _load_averages(self, content: dict, path: str | Path) -> None:
-        """The averages go on; those of a run that had none begin with its weights."""
+        """Take over the averages; those of a run that had none begin with its weights."""
         for name, average in self.averages.items():
             key = f"{name}_ema" if f"{name}_ema" in content else name
             load_parts({key: content[key]}, {key: average.module}, path)
@@ -161,12 +173,12 @@ class TrainingState:
 
 
 def steps_of(optimizer: Optimizer) -> int:
-    """How many steps an optimiser has made, resumed ones included; 0 for frozen weights."""
+    """Return the steps of an optimiser, resumed ones included; 0 for frozen weights."""
     return max((int(state["step"]) for state in optimizer.state.values()), default=0)
 
 
 def set_learning_rates(optimizers: Mapping[str, Optimizer], params: dict, epoch: int) -> None:
-    """A tenth for each milestone reached: MultiStepLR as a function of the epoch, without a state."""
+    """Divide the rates by 10 for each milestone reached: MultiStepLR as a function of the epoch."""
     factor = 0.1 ** sum(milestone <= epoch for milestone in params["epoch_milestones"])
     for name in NETWORKS:
         for group in optimizers[f"optimizer_{name}"].param_groups:

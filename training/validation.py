@@ -1,4 +1,4 @@
-"""Validation during training: how well a fixed handful of test clips is rebuilt.
+"""Validation during training: reconstruction of a fixed handful of test clips.
 
 Shapes: `T` frames, `H, W` size.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frames_dataset import FramesDataset
+from frames_dataset import ClipDataset
 from modules.util import full_precision
 
 MAX_CLIPS = 8
@@ -25,18 +25,19 @@ class Validation:
     decoded once, and take 8 * 5 frames of memory.
     """
 
-    def __init__(self, dataset: FramesDataset):
-        numbers = np.linspace(0, len(dataset) - 1, min(MAX_CLIPS, len(dataset))).round().astype(int)
+    def __init__(self, dataset: ClipDataset):
+        count = len(dataset.clips)
+        numbers = np.linspace(0, count - 1, min(MAX_CLIPS, count)).round().astype(int)
         self.clips = [spread_frames(dataset, number) for number in np.unique(numbers)]  # each (T, 3, H, W)
 
     @torch.inference_mode()
     def __call__(
         self, generator: nn.Module, kp_detector: nn.Module, device: torch.device
     ) -> tuple[dict[str, float], dict[str, Tensor], dict]:
-        """L1 and SSIM (means over frames, pixels in [0, 1]) of networks in eval mode, also within autocast.
+        """Return L1 and SSIM of networks in eval mode: means over frames, pixels in [0, 1].
 
-        Also returns, for a picture, the last frame of each clip as `{"source", "driving"}` and what was
-        generated.
+        For a picture, also return the last frame of each clip as `{"source", "driving"}` and the generator's
+        result for them.
         """
         rows, sources, drivings = [], [], []
         for source, driving in self._pairs(device):
@@ -51,14 +52,14 @@ class Validation:
         return {"l1": l1, "ssim": similarity}, shown, rebuild(generator, kp_detector, **shown)
 
     def _pairs(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each clip the first frame, repeated, and the others: two (T - 1, 3, H, W)."""
+        """Yield for each clip its first frame, repeated, and the others: two (T - 1, 3, H, W)."""
         for frames in self.clips:
             driving = frames[1:].to(device)
             yield frames[:1].to(device).expand_as(driving), driving
 
 
 def ssim(generated: Tensor, real: Tensor, data_range: float) -> Tensor:
-    """Structural similarity of pictures (B, 3, H, W), the mean over them."""
+    """Return the mean structural similarity of pictures (B, 3, H, W)."""
     from torchmetrics.functional.image import (  # takes seconds, and only validation needs it
         structural_similarity_index_measure,
     )
@@ -67,11 +68,8 @@ def ssim(generated: Tensor, real: Tensor, data_range: float) -> Tensor:
     return similarity if isinstance(similarity, Tensor) else similarity[0]
 
 
-def spread_frames(dataset: FramesDataset, number: int) -> Tensor:
-    """The first frame of a clip and `FRAMES_PER_CLIP` others: (T, 3, H, W).
-
-    A clip of one frame gives it twice.
-    """
+def spread_frames(dataset: ClipDataset, number: int) -> Tensor:
+    """Read the first frame of a clip and `FRAMES_PER_CLIP` others, or a single frame twice: (T, 3, H, W)."""
     clip = dataset.clip(number)
     chosen = np.linspace(0, len(clip) - 1, FRAMES_PER_CLIP + 1).round().astype(int)
     wanted = {0, *chosen.tolist()}
@@ -80,7 +78,7 @@ def spread_frames(dataset: FramesDataset, number: int) -> Tensor:
 
 
 def rebuild(generator: nn.Module, kp_detector: nn.Module, source: Tensor, driving: Tensor) -> dict:
-    """What the generator makes of sources driven by frames, (B, 3, H, W) each, with the keypoints of both."""
+    """Drive sources by frames, (B, 3, H, W) each; return the generator's result with both keypoints."""
     kp_source, kp_driving = kp_detector(source), kp_detector(driving)
     generated = generator(source, kp_source=kp_source, kp_driving=kp_driving)
     return generated | {"kp_source": kp_source, "kp_driving": kp_driving}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from tqdm import tqdm
@@ -58,3 +59,25 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bar.close()
+
+
+ShowProgress = Callable[[str, int], Progress]  # what is done, and to how many frames -> its bar
+
+
+def frames_bar(what: str, total: int) -> Progress:
+    return Progress(total, what, "frames")
+
+
+def no_bar(what: str, total: int) -> Progress:
+    return Progress(total, what, "frames", quiet=True)
+
+
+class PartialProgress(Progress):
+    """A part of a larger progress bar: what is done of it is done of the whole."""
+
+    def __init__(self, whole: Progress, total: int, note: str):
+        super().__init__(total, "", "", quiet=True)
+        self.whole, self.note = whole, note
+
+    def advance(self, count: int, note: str = "") -> None:
+        self.whole.advance(count, self.note)
