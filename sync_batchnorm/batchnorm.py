@@ -151,7 +151,7 @@ def replicate_on_cpu(module: Module, count: int) -> list[Module]:
 
 
 def apply_in_threads(modules: Sequence[Callable], inputs: Sequence[tuple], kwargs: Sequence[dict]) -> list:
-    """Return the outputs of modules, each called on the CPU in its own thread and in the caller's grad mode."""
+    """Call modules on the CPU, each in its own thread and in the caller's grad mode; return the outputs."""
     grad_enabled = torch.is_grad_enabled()
 
     def call(module: Callable, arguments: tuple, named: dict) -> object:

@@ -42,7 +42,7 @@ class ReplicaExchange:
                 self._changed.notify_all()
 
     def gather(self, replica: int, row: Tensor) -> Tensor:
-        """Return the n-th row of each replica at the n-th call of this one: (S,) -> (R, S), where `row` is."""
+        """Return the n-th row of each replica at the n-th call of this one: (S,) -> (R, S)."""
         with self._changed:
             turn = len(self._given[replica])
             self._given[replica].append(row)
