@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv
-# Files of tests, in their order: a process that has run those of the engines must run no others (tests/conftest.py).
-TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
+# Files of tests.
+TWO_AT_A_TIME := -n 2 --dist loadfile
 
 .PHONY: test demo app clean
 
@@ -29,7 +29,7 @@ $(VENV)/.installed-app: $(VENV)/.installed requirements-app.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-app.txt
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed-app requirements-dev.txt requirements-engines.txt
+$(VENV)/.installed-dev: $(VENV)/.installed-app requirements-dev.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-app.txt -r requirements-dev.txt
 	touch $@
 

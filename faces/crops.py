@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 
 from faces.boxes import CropBox
@@ -13,11 +16,12 @@ from faces.tracks import Track
 from media.clips import Clip, StripClip
 from media.pictures import Size, fit, write_image
 from media.writer import VideoWriter
+from utils.errors import UserError
 from utils.progress import Progress
 
 
 def cut_out(frame: np.ndarray, box: Sequence[int], size: Size) -> np.ndarray:
-    """The part `box` of a frame (H, W, 3) uint8, resized to `size` (height, width).
+    """Cut the part `box` out of a frame (H, W, 3) uint8 and resize it to `size` (height, width).
 
     The box is left, top, right, bottom and holds some of the frame. Where it reaches over the edge, the edge
     is repeated.
@@ -58,3 +62,33 @@ def write_crops(
                     writer.finish()
             progress.advance(1)
     return [writer.audio_note for writer in writers if writer.audio_note is not None]
+
+
+def ffmpeg_command(
+    program: str, clip: Clip, track: Track, box: CropBox, image_shape: tuple[int, int], name: str
+) -> str:
+    """Return the shell command that cuts `track` out of `clip`, with sound, into the file `name`.
+
+    `image_shape`: (width, height) of the crop.
+    """
+    # A little early, as a rounded time must not fall behind the frame that is meant.
+    start, end = (max(0, number - 0.2) / clip.fps for number in (track.start, track.end))
+    crop = f"crop={box.width}:{box.height}:{box.left}:{box.top}, scale={image_shape[0]}:{image_shape[1]}"
+    output = f"./{name}" if name.startswith("-") else name
+    times = ["-ss", f"{start:.4f}", "-t", f"{end - start:.4f}"]
+    return shlex.join([program, "-i", str(clip.path), *times, "-filter:v", crop, output])
+
+
+def ffmpeg_program() -> str:
+    """Return `ffmpeg` if it is on the PATH, else the path of the one that imageio-ffmpeg brings.
+
+    Raises `UserError` where there is none.
+    """
+    if shutil.which("ffmpeg"):
+        return "ffmpeg"
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:  # its wheel for this platform holds none
+        raise UserError(
+            "there is no ffmpeg to cut with; install it, or give --out to write the crops"
+        ) from error

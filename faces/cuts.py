@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,6 @@ import numpy as np
 from faces.choose import (
     GROWTH,
     GROWTH_OF_STILL,
-    Corners,
     centred_window,
     check_box,
     choose_faces,
@@ -26,28 +24,14 @@ from faces.choose import (
     shaped,
 )
 from faces.crops import cut_out
-from faces.detectors import Detector
+from faces.detectors import FaceDetector
+from faces.options import Corners, CropOptions
 from faces.preview import preview
-from faces.tracks import Show, own_bar
 from media.clips import Clip
 from media.pictures import Size
+from utils.progress import ShowProgress
 
 FITTING_LOOKS = 5  # frames of a driving video in which --fit crop looks for a face
-
-
-@dataclass(frozen=True)
-class CropSettings:
-    """What to cut. Each is the option of the command line that has its name.
-
-    `crop` looks for faces wherever there is no box by hand. Without it, `fit` says how all of a picture gets
-    a model's shape.
-    """
-
-    crop: bool = False
-    crop_source: Corners | None = None
-    crop_driving: Corners | None = None
-    face: str = "largest"
-    fit: str = "stretch"
 
 
 class Cuts(NamedTuple):
@@ -58,52 +42,49 @@ class Cuts(NamedTuple):
 
 
 def cuts_of_source(
-    picture: np.ndarray, path: Path, size: Size, settings: CropSettings, detect: Detector | None
+    picture: np.ndarray, path: Path, size: Size, options: CropOptions, detect: FaceDetector | None
 ) -> Cuts:
-    """A box for each face of `picture` (h, w, 3) that is meant. Raises `UserError`.
+    """Find a box for each face of `picture` (h, w, 3) that is meant. Raises `UserError`.
 
-    `size`: (H, W). `detect` is needed for `settings.crop` alone.
+    `size`: (H, W). `detect` is needed for `options.crop` alone.
     """
     faces, aspect = np.zeros((0, 4)), size[1] / size[0]
-    if settings.crop_source is not None:
-        check_box(settings.crop_source, picture.shape[:2], "--crop_source", path)
-        return Cuts([shaped(settings.crop_source, aspect)], faces)
-    if not settings.crop or detect is None:
-        return window_around_face([picture], path, size, settings, detect)
+    if options.crop_source is not None:
+        check_box(options.crop_source, picture.shape[:2], "--crop_source", path)
+        return Cuts([shaped(options.crop_source, aspect)], faces)
+    if not options.crop or detect is None:
+        return window_around_face([picture], path, size, options, detect)
     faces = find_faces(picture, detect, path)
-    chosen = choose_faces(faces, settings.face, path)
+    chosen = choose_faces(faces, options.face, path)
     return Cuts([shaped(face, aspect, GROWTH_OF_STILL) for face in chosen], faces)
 
 
 def cuts_of_driving(
-    clip: Clip, size: Size, settings: CropSettings, detect: Detector | None, show: Show = own_bar
+    clip: Clip, size: Size, options: CropOptions, detect: FaceDetector | None, show: ShowProgress
 ) -> Cuts:
-    """At most one box for all frames of a video, which is read once to find it. Raises `UserError`.
-
-    `show` gives the progress bar.
-    """
+    """Find at most one box for all frames of a video, which is read once for it. Raises `UserError`."""
     none, aspect = np.zeros((0, 4)), size[1] / size[0]
-    if settings.crop_driving is not None:
-        check_box(settings.crop_driving, clip.size, "--crop_driving", clip.path)
-        return Cuts([shaped(settings.crop_driving, aspect)], none)
-    if not settings.crop or detect is None:
+    if options.crop_driving is not None:
+        check_box(options.crop_driving, clip.size, "--crop_driving", clip.path)
+        return Cuts([shaped(options.crop_driving, aspect)], none)
+    if not options.crop or detect is None:
         looks = np.linspace(0, len(clip) - 1, min(len(clip), FITTING_LOOKS)).astype(int)
         frames = (clip.read([number])[0] for number in looks.tolist())
-        return window_around_face(frames, clip.path, size, settings, detect)
+        return window_around_face(frames, clip.path, size, options, detect)
     face = find_steady_box(clip, detect, show)
     return Cuts([shaped(face, aspect, GROWTH)], face[None])
 
 
 def window_around_face(
-    pictures: Iterable[np.ndarray], path: Path, size: Size, settings: CropSettings, detect: Detector | None
+    pictures: Iterable[np.ndarray], path: Path, size: Size, options: CropOptions, detect: FaceDetector | None
 ) -> Cuts:
-    """What "crop" of `fit` keeps, moved to the face: the middle of a portrait may be its nose or its neck.
+    """Move what "crop" of `fit` keeps to the face: the middle of a portrait may be its nose or its neck.
 
-    Nothing where `fit` is another, where the shape is that of the model already, or where no face is found.
-    `pictures`: all of one size; that of `path`, or some frames of it.
+    Cuts nothing where `fit` is another, where the shape is that of the model already, or where no face is
+    found. `pictures`: all of one size; that of `path`, or some frames of it.
     """
     found, nothing = [], Cuts([], np.zeros((0, 4)))
-    if settings.fit != "crop" or detect is None:
+    if options.fit != "crop" or detect is None:
         return nothing
     aspect = size[1] / size[0]
     for picture in pictures:
@@ -121,7 +102,7 @@ def window_around_face(
 
 
 def preview_of(pictures: Sequence[np.ndarray], cuts: Sequence[Cuts], size: Size) -> np.ndarray:
-    """The `pictures` with what is cut out of each, one below the other: (., ., 3) uint8."""
+    """Draw the `pictures` with what is cut out of each, one below the other: (., ., 3) uint8."""
     drawn = [
         preview(picture, cut.faces, cut.boxes, [cut_out(picture, box, size) for box in cut.boxes])
         for picture, cut in zip(pictures, cuts, strict=True)

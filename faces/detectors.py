@@ -16,20 +16,21 @@ from PIL import Image
 from faces.boxes import iou, merge_overlapping
 from utils.errors import UserError
 
-Detector = Callable[[np.ndarray], np.ndarray]  # a frame (H, W, 3) uint8 -> boxes (F, 4)
+FaceDetector = Callable[[np.ndarray], np.ndarray]  # a frame (H, W, 3) uint8 -> boxes (F, 4)
 
 
-def load_detector(name: str | None, cpu: bool) -> Detector:
-    """The detector "face-alignment" or "cascade"; for None the first one whose package is installed.
+def load_detector(name: str | None, device: str | None) -> FaceDetector:
+    """Load the detector "face-alignment" or "cascade"; for None the first one whose package is installed.
 
-    `cpu` keeps face-alignment off the GPU. Raises `UserError` where its package or its weights are missing.
+    `device`: where face-alignment runs, by default the best there is. Raises `UserError` where its
+    package or its weights are missing.
     """
     installed = importlib.util.find_spec("face_alignment") is not None
     if name == "face-alignment" and not installed:
         raise UserError("--detector face-alignment needs that package: pip install face-alignment")
     if name == "cascade" or not installed:
         return CascadeDetector()
-    return FaceAlignmentDetector(cpu)
+    return FaceAlignmentDetector(device)
 
 
 class FaceAlignmentDetector:
@@ -37,15 +38,15 @@ class FaceAlignmentDetector:
 
     MAX_SIDE = 640  # pixels to which larger frames are shrunk, as published
 
-    def __init__(self, cpu: bool):
+    def __init__(self, device: str | None):
         # The package is optional, and PyTorch takes seconds that the other detector does not need.
         import torch
-        from face_alignment.detection.sfd import FaceDetector
+        from face_alignment.detection import sfd
 
         from utils.device import pick_device
 
         try:
-            self._network = FaceDetector(device=pick_device("cpu" if cpu else None).type, verbose=False)
+            self._network = sfd.FaceDetector(device=pick_device(device).type, verbose=False)
         except (OSError, RuntimeError) as error:  # no connection, or a damaged file
             place = Path(torch.hub.get_dir()) / "checkpoints"
             raise UserError(

@@ -7,14 +7,14 @@ detected. A box is left, top, right, bottom in pixels of the upright frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from faces.boxes import iou
-from faces.detectors import Detector
+from faces.detectors import FaceDetector
 from media.clips import Clip
-from utils.progress import Progress
+from utils.progress import Progress, ShowProgress, frames_bar
 
 DETECTIONS_PER_SECOND = 5  # in between, boxes are interpolated
 MAX_GAP = 1.0  # seconds for which a face may go unseen
@@ -22,12 +22,6 @@ MIN_FOUND = 0.5  # share of the detections in which a face must be found; false 
 MAX_LOST = 0.5  # seconds at either end of a video in which a face may go unseen
 SAME_HEAD = 0.4  # share of the smaller box that two faces have in common only if one is a mistake
 MAX_GROWTH = 1.5  # a box that is this much higher or lower than the median of its track is a mistake
-
-Show = Callable[[str, int], Progress]  # what is done, of how many frames -> a progress bar
-
-
-def own_bar(what: str, total: int) -> Progress:
-    return Progress(total, what, "frames")
 
 
 class Track:
@@ -88,9 +82,9 @@ class Track:
 
 def find_tracks(
     clip: Clip,
-    detect: Detector,
+    detect: FaceDetector,
     iou_with_initial: float,
-    show: Show = own_bar,
+    show: ShowProgress = frames_bar,
     or_rarely: bool = False,
 ) -> list[Track]:
     """All faces found in at least `MIN_FOUND` of the detections, in the order of their first frame.
@@ -132,7 +126,7 @@ def same_head(a: Track, b: Track) -> bool:
 
 
 def _detect_faces(
-    clip: Clip, detect: Detector, step: int, progress: Progress
+    clip: Clip, detect: FaceDetector, step: int, progress: Progress
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The number of every `step`-th frame, and of the last one, with the boxes (F, 4) in it."""
     last = len(clip) - 1

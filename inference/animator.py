@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.engines import AnyDetector, AnyGenerator
 from modules.fast import in_fast_form
 from modules.generator import OcclusionAwareGenerator, encode_larger
+from modules.keypoint_detector import KPDetector
 from modules.util import Keypoints, full_precision, inverse_2x2
 from utils.device import autocast
 from utils.errors import CheckpointError
@@ -35,7 +35,7 @@ def normalize_kp(
     use_relative_movement: bool = False,
     use_relative_jacobian: bool = False,
 ) -> Keypoints:
-    """The keypoints that the source takes on for a driving frame (paper Sec. 3.4).
+    """Return the keypoints that the source takes on for a driving frame (paper Sec. 3.4).
 
     Without `use_relative_movement` those of the driving frame. With it the source's own, moved as the driving
     keypoints have moved since the initial frame and, with `use_relative_jacobian`, turned by the product of
@@ -59,7 +59,7 @@ def normalize_kp(
 
 
 def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
-    """How much larger objects with keypoints `value_a` (B, K, 2) are than those with `value_b`: (B, 1, 1)."""
+    """Return how many times as large as `value_b` (B, K, 2) the keypoints `value_a` are: (B, 1, 1)."""
     pairs = zip(*torch.broadcast_tensors(value_a, value_b), strict=True)
     ratios = [
         np.sqrt(a / b) if a > 0 and b > 0 else 1.0
@@ -69,11 +69,11 @@ def size_ratio(value_a: Tensor, value_b: Tensor) -> Tensor:
 
 
 def hull_area(points: Tensor) -> float:
-    """The area of the convex hull of points (K, 2); 0 if they lie on a line.
+    """Return the area of the convex hull of points (K, 2); 0 if they lie on a line.
 
     Raises `CheckpointError` for NaN.
     """
-    from scipy.spatial import ConvexHull, QhullError  # a tenth of the time to the first frame
+    from scipy.spatial import ConvexHull, QhullError  # slow, and absolute movement needs none
 
     check_finite(points)
     try:
@@ -83,7 +83,7 @@ def hull_area(points: Tensor) -> float:
 
 
 def pose(value: Tensor) -> Tensor:
-    """Keypoints (B, K, 2) without place and size: centred, and with a convex hull of area 1 if it has one."""
+    """Return keypoints (B, K, 2) without place and size: centred, with a convex hull of area 1 if any."""
     areas = value.new_tensor([hull_area(points) or 1.0 for points in value]).view(-1, 1, 1)
     return (value - value.mean(dim=1, keepdim=True)) / areas.sqrt()
 
@@ -94,14 +94,14 @@ class Animator:
     `source`: (1, 3, H, W) in [0, 1]; it is encoded once, on the device where it and the networks are.
     `normalization_params`: arguments of `normalize_kp`; None drives with the frames' own keypoints, as
     reconstruction does. `batch_size`: driving frames that go through the networks together. `precision`:
-    "fp32", "bf16" or "fp16"; networks in fast form and those of an engine have their own. `large`: the source
-    as (1, 3, N, M), for predictions of that size (larger.py), which engines don't make.
+    "fp32", "bf16" or "fp16"; networks in fast form have their own. `large`: the source as (1, 3, N, M), for
+    predictions of that size.
     """
 
     def __init__(
         self,
-        generator: AnyGenerator,
-        kp_detector: AnyDetector,
+        generator: OcclusionAwareGenerator,
+        kp_detector: KPDetector,
         source: Tensor,
         normalization_params: dict | None = None,
         batch_size: int = 1,
@@ -112,41 +112,34 @@ class Animator:
         self.source, self.normalization_params = source, normalization_params
         self.batch_size = batch_size
         self.precision = "fp32" if in_fast_form(generator) else precision
-        self.kp_initial: Keypoints | None = None
         with torch.inference_mode(), autocast(source.device, self.precision):
             if large is None:
                 self.encoding = self.generator.encode(source)
             else:
-                assert isinstance(self.generator, OcclusionAwareGenerator)  # graphs have one size
                 self.encoding = encode_larger(self.generator, large, source)
             self.kp_source = self.kp_detector(source)
 
-    def start_from(self, frame: Tensor) -> None:
-        """Measure movement from this driving frame (3, H, W), and not from the first one that comes.
+    def find(self, frame: Tensor) -> Keypoints:
+        """Return the keypoints (1, K, ...) of a driving frame (3, H, W) in [0, 1]."""
+        return next(self.detect([frame]))["kp_driving"]
 
-        Who has its keypoints (1, K, ...) already sets `kp_initial`.
-        """
-        self.kp_initial = next(self.detect([frame]))["kp_driving"]
+    def pose_distance(self, keypoints: Keypoints) -> float:
+        """Return how far keypoints (1, K, ...) are from the source's, apart from place and size."""
+        own = pose(self.kp_source["value"])  # (1, K, 2)
+        return (pose(keypoints["value"].to(own.device)) - own).square().sum().item()
 
-    def closest(self, keypoints: Iterable[Keypoints]) -> int:
-        """The number of the driving keypoints (1, K, ...) whose pose is closest to the source's.
+    def animate(
+        self, frames: Iterable[Tensor], initial: Keypoints | None = None, deformed: bool = False
+    ) -> Iterator[dict]:
+        """Yield the generator's result, of batch size 1, for each driving frame (3, H, W) in [0, 1].
 
-        Place and size do not count.
-        """
-        own = pose(self.kp_source["value"])
-        distances = [(pose(kp["value"].to(own.device)) - own).square().sum().item() for kp in keypoints]
-        return int(np.argmin(distances))
-
-    def animate(self, frames: Iterable[Tensor], deformed: bool = False) -> Iterator[dict]:
-        """Driving frames (3, H, W) in [0, 1] -> for each the generator's result, of batch size 1.
-
-        With it come what `detect` and `generate` give. A CPU's cores compute batches side by side
+        With it comes what `detect` and `generate` give. A CPU's cores compute batches side by side
         (`in_order`), and no more of them are held.
         """
-        return self.generate(self.detect(frames), deformed)
+        return self.generate(self.detect(frames), initial, deformed)
 
     def detect(self, frames: Iterable[Tensor]) -> Iterator[dict]:
-        """Driving frames (3, H, W) in [0, 1] -> each as "driving" (1, 3, H, W), with its "kp_driving"."""
+        """Yield each driving frame (3, H, W) as "driving" (1, 3, H, W), with its "kp_driving"."""
         batches = batched(frames, self.batch_size)
         return itertools.chain.from_iterable(in_order(self._detect_batch, batches, self.source.device))
 
@@ -157,31 +150,34 @@ class Animator:
             out = {"driving": driving, "kp_driving": self.kp_detector(driving)}
         return [pick(out, i) for i in range(len(batch))]
 
-    def generate(self, detected: Iterable[dict], deformed: bool = False) -> Iterator[dict]:
-        """Dictionaries with "kp_driving" of one frame -> each with the generator's result, of batch size 1.
+    def generate(
+        self, detected: Iterable[dict], initial: Keypoints | None = None, deformed: bool = False
+    ) -> Iterator[dict]:
+        """Yield dictionaries with the "kp_driving" of one frame, and with the generator's result beside it.
 
-        "kp_source" comes along and, where keypoints are transferred, "kp_norm". `deformed`: with the source
-        image under the flow alone, which a `Visualizer` draws.
+        Relative movement is measured from the keypoints `initial` (1, K, ...), without them from the first
+        that come. "kp_source" comes along and, where keypoints are transferred, "kp_norm". `deformed`: with
+        the source image under the flow alone, which a `Visualizer` draws.
         """
-        batches = batched(self._from_first(detected), self.batch_size)
-        generate_batch = functools.partial(self._generate_batch, deformed=deformed)
-        return itertools.chain.from_iterable(in_order(generate_batch, batches, self.source.device))
-
-    def _from_first(self, detected: Iterable[dict]) -> Iterator[dict]:
-        """The same; movement is measured from the first, unless it is measured from another frame already."""
-        for item in detected:
-            if self.normalization_params is not None and self.kp_initial is None:
-                self.kp_initial = join([item["kp_driving"]], self.source.device)
-            yield item
+        detected = iter(detected)
+        if self.normalization_params is not None and initial is None:
+            first = next(detected, None)
+            if first is None:
+                return
+            initial, detected = first["kp_driving"], itertools.chain([first], detected)
+        if initial is not None:
+            initial = join([initial], self.source.device)
+        generate_batch = functools.partial(self._generate_batch, initial=initial, deformed=deformed)
+        batches = batched(detected, self.batch_size)
+        yield from itertools.chain.from_iterable(in_order(generate_batch, batches, self.source.device))
 
     @torch.inference_mode()
-    def _generate_batch(self, batch: list[dict], deformed: bool) -> list[dict]:
+    def _generate_batch(self, batch: list[dict], initial: Keypoints | None, deformed: bool) -> list[dict]:
         kp = kp_driving = join([item["kp_driving"] for item in batch], self.source.device)
         out: dict[str, Any] = {"kp_source": expand(self.kp_source, len(batch))}
         with autocast(self.source.device, self.precision):
-            if self.normalization_params is not None:
-                assert self.kp_initial is not None
-                kp = normalize_kp(self.kp_source, kp_driving, self.kp_initial, **self.normalization_params)
+            if self.normalization_params is not None and initial is not None:
+                kp = normalize_kp(self.kp_source, kp_driving, initial, **self.normalization_params)
                 out["kp_norm"] = kp
             out |= self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
         check_finite(*kp.values(), out["prediction"])
@@ -189,14 +185,14 @@ class Animator:
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items; the last may be shorter. No more than one is held."""
+    """Yield lists of `size` items; the last may be shorter. No more than one is held."""
     items = iter(items)
     while batch := list(itertools.islice(items, size)):
         yield batch
 
 
 def join(keypoints: Sequence[Keypoints], device: torch.device) -> Keypoints:
-    """Keypoints of single frames as a batch."""
+    """Return keypoints of single frames as a batch."""
     return {name: torch.cat([kp[name] for kp in keypoints]).to(device) for name in keypoints[0]}
 
 
@@ -214,7 +210,7 @@ def expand(kp: Keypoints, batch: int) -> Keypoints:
 
 
 def pick(batched: dict, index: int) -> dict:
-    """Item `index` of every tensor in a dictionary of dictionaries, as batches of one."""
+    """Return item `index` of every tensor in a dictionary of dictionaries, as batches of one."""
     return {
         name: pick(value, index) if isinstance(value, dict) else value[index : index + 1]
         for name, value in batched.items()

@@ -1,4 +1,4 @@
-"""The networks of a model as three ONNX graphs; export.py makes a folder of them.
+"""A model as three ONNX graphs, for programs without PyTorch.
 
 encoder.onnx runs once for a source, keypoints.onnx for each frame, and frame.onnx makes a prediction from
 what they give.
@@ -9,31 +9,43 @@ Shapes: `B` batch, `K` keypoints, `H, W` the model's size.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
 import io
+import json
+import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inference.animator import Animator
-from inference.engines import AnyNetworks, frame_inputs
+from inference.networks import InferenceNetworks, load_networks, model_size
 from media.pictures import Size
+from modules.build import read_config
 from modules.fast import in_fast_form
 from modules.generator import OcclusionAwareGenerator, SourceEncoding
 from modules.keypoint_detector import KPDetector
+from modules.util import Keypoints
 from utils.errors import UserError
+from utils.files import new_folder
 
+FORMAT = 1  # of the folder
 OPSET = 20
+MAX_DIFFERENCE = 1 / 255
 NEEDED = ("onnx", "onnxscript", "onnxruntime")  # by an export and its check
+GRAPHS = ("encoder", "keypoints", "frame")
 
 # ---- Parts ---------------------------------------------------------------------
 
 
-class Encoder(nn.Module):
+class EncoderGraph(nn.Module):
     """What is computed once for a source (B, 3, H, W)."""
 
     def __init__(self, generator: OcclusionAwareGenerator):
@@ -45,7 +57,7 @@ class Encoder(nn.Module):
         return encoding.small, encoding.features
 
 
-class Detector(nn.Module):
+class KeypointGraph(nn.Module):
     """The keypoints of frames (B, 3, H, W): (B, K, 2) and, where the model has them, (B, K, 2, 2)."""
 
     def __init__(self, kp_detector: KPDetector):
@@ -56,7 +68,7 @@ class Detector(nn.Module):
         return tuple(self.kp_detector(frame).values())
 
 
-class Frame(nn.Module):
+class FrameGraph(nn.Module):
     """Predictions (B, 3, H, W) from the encoding and keypoints of a source and driving keypoints (B, ...)."""
 
     def __init__(self, generator: OcclusionAwareGenerator, inputs: Sequence[str]):
@@ -74,7 +86,7 @@ class Frame(nn.Module):
         return self.generator.generate(encoding, kp_driving, kp_source, deformed=False)["prediction"]
 
 
-class Part(NamedTuple):
+class GraphPart(NamedTuple):
     """A network to export: examples of its inputs by name, those with a batch of any size, its outputs."""
 
     network: nn.Module
@@ -83,8 +95,16 @@ class Part(NamedTuple):
     outputs: list[str]
 
 
+def frame_inputs(source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
+    """Return what a frame is made of, by the names that frame.onnx has for it."""
+    values = {"source": source.image, "small": source.small, "features": source.features}
+    for whose, keypoints in (("source", kp_source), ("driving", kp_driving)):
+        values |= {f"{whose}_{name}": tensor for name, tensor in keypoints.items()}
+    return values
+
+
 @torch.no_grad()
-def parts_of(generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: Size) -> dict[str, Part]:
+def parts_of(generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: Size) -> dict[str, GraphPart]:
     source, driving = textures(3, size).split([1, 2])
     encoding, kp_source, kp_driving = generator.encode(source), kp_detector(source), kp_detector(driving)
     inputs = frame_inputs(encoding, kp_driving, kp_source)
@@ -92,13 +112,52 @@ def parts_of(generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: 
         del inputs["source"]
     of_driving = {name for name in inputs if name.startswith("driving_")}
     return {
-        "encoder": Part(Encoder(generator), {"source": driving}, {"source"}, ["small", "features"]),
-        "keypoints": Part(Detector(kp_detector), {"frame": driving}, {"frame"}, list(kp_driving)),
-        "frame": Part(Frame(generator, list(inputs)), inputs, of_driving, ["prediction"]),
+        "encoder": GraphPart(EncoderGraph(generator), {"source": driving}, {"source"}, ["small", "features"]),
+        "keypoints": GraphPart(KeypointGraph(kp_detector), {"frame": driving}, {"frame"}, list(kp_driving)),
+        "frame": GraphPart(FrameGraph(generator, list(inputs)), inputs, of_driving, ["prediction"]),
     }
 
 
 # ---- Export ------------------------------------------------------------------
+
+
+def check_installed(purpose: str, *packages: str) -> None:
+    """Raise `UserError` unless all the packages can be imported."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{purpose} needs {', '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
+    """Write graphs and manifest to `folder`, which is new; return the largest difference to PyTorch.
+
+    The folder is there when all of it is written and checked, or not at all. Raises `UserError`.
+    """
+    config = read_config(config_path)
+    size = model_size(config, config_path)
+    networks = load_networks(config, config_path, checkpoint, torch.device("cpu"), plain=True)
+    with new_folder(folder) as temporary:
+        export_graphs(*networks, size, temporary)
+        difference = largest_difference(networks, temporary, size)
+        if not difference <= MAX_DIFFERENCE:
+            raise UserError(
+                f"{checkpoint}: its export differs from PyTorch by {255 * difference:.2g} grey levels of 255 "
+                "and is not kept; another version of torch or onnxruntime may export it right"
+            )
+        manifest = {
+            "format": FORMAT,
+            "config": config_path.stem,
+            "size": list(size),
+            "checkpoint": {"file": checkpoint.name, "sha256": sha256(checkpoint)},
+            "opset": OPSET,
+            "graphs": {path.stem: describe(path) for path in sorted(temporary.glob("*.onnx"))},
+            "largest_difference": difference,
+            "versions": {"python": platform.python_version(), "torch": torch.__version__}
+            | {package: importlib.metadata.version(package) for package in NEEDED},
+        }
+        text = json.dumps(manifest, indent=1) + "\n"
+        (temporary / "manifest.json").write_text(text, encoding="utf-8")
+    return difference
 
 
 def export_graphs(
@@ -118,7 +177,7 @@ def export_graphs(
 
 
 @torch.no_grad()
-def write_graph(part: Part, path: Path) -> None:
+def write_graph(part: GraphPart, path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
     shapes: Any = tuple({0: batch} if name in part.batched else None for name in part.inputs)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -129,7 +188,7 @@ def write_graph(part: Part, path: Path) -> None:
             path,
             input_names=list(part.inputs),
             output_names=part.outputs,
-            dynamic_shapes=(shapes,) if isinstance(part.network, Frame) else shapes,
+            dynamic_shapes=(shapes,) if isinstance(part.network, FrameGraph) else shapes,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -137,20 +196,69 @@ def write_graph(part: Part, path: Path) -> None:
         )
 
 
+def describe(path: Path) -> dict[str, object]:
+    """Return the entry of a graph in the manifest."""
+    import onnx  # optional
+
+    graph = onnx.load(path).graph
+
+    def shapes(values: Any) -> dict[str, list[int | str]]:
+        return {
+            value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in values
+        }
+
+    return {
+        "file": path.name,
+        "sha256": sha256(path),
+        "inputs": shapes(graph.input),
+        "outputs": shapes(graph.output),
+    }
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 # ---- The check ------------------------------------------------------------------
 
 
 def textures(count: int, size: Size) -> Tensor:
-    """Smooth pictures that differ from each other: (count, 3, H, W) in [0, 1]."""
+    """Return smooth pictures that differ from each other: (count, 3, H, W) in [0, 1]."""
     coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return F.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1)
 
 
-def largest_difference(networks: AnyNetworks, others: AnyNetworks, size: Size) -> float:
-    """Of any pixel of predictions in [0, 1], for batches of 3 and of 1."""
+def largest_difference(networks: InferenceNetworks, folder: Path, size: Size) -> float:
+    """Compare predictions of PyTorch and of the graphs in `folder`: the largest difference of any pixel.
+
+    Predictions are in [0, 1], in batches of 3 and of 1.
+    """
     source, driving = textures(5, size).split([1, 4])
-    one, other = (
-        torch.cat([out["prediction"] for out in Animator(*pair, source, batch_size=3).animate(driving)])
-        for pair in (networks, others)
-    )
-    return (one - other).abs().max().item()
+    expected = torch.cat([out["prediction"] for out in Animator(*networks, source).animate(driving)])
+    found = run_graphs(folder, source.numpy(), [batch.numpy() for batch in driving.split(3)])
+    return float(np.abs(expected.numpy() - found).max())
+
+
+def run_graphs(folder: Path, source: np.ndarray, driving: Sequence[np.ndarray]) -> np.ndarray:
+    """Animate a source (1, 3, H, W) with batches of frames (B, 3, H, W) in ONNX Runtime."""
+    import onnxruntime  # optional
+
+    sessions = {
+        name: onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        for name in GRAPHS
+    }
+
+    def run(name: str, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        inputs, outputs = sessions[name].get_inputs(), sessions[name].get_outputs()
+        arrays = sessions[name].run(None, {entry.name: values[entry.name] for entry in inputs})
+        return dict(zip([entry.name for entry in outputs], arrays, strict=True))
+
+    values = {"source": source, **run("encoder", {"source": source})}
+    values |= {f"source_{name}": array for name, array in run("keypoints", {"frame": source}).items()}
+    predictions = []
+    for frames in driving:
+        found = run("keypoints", {"frame": frames})
+        of_frames = {f"driving_{name}": array for name, array in found.items()}
+        predictions.append(run("frame", values | of_frames)["prediction"])
+    return np.concatenate(predictions)

@@ -1,17 +1,19 @@
-"""What demo.py reads and writes, by name: all is checked before anything is computed.
+"""What the demo reads and writes, by name: all is checked before anything is computed.
 
 Shapes: `H, W` size that a model takes.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from faces.cuts import CropSettings
-from inference.animation import Settings
-from inference.jobs import Pair
+from checkpoints import hub
+from checkpoints.files import find_checkpoint
+from inference.options import DemoOptions
+from inference.samples import ROOT, SAMPLE
 from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip
 from media.pictures import PHOTO_SUFFIXES, Size
 from media.rates import steady
@@ -22,29 +24,76 @@ from utils.files import same_name
 MAX_HINTS = 5
 MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
 
-Inputs = Mapping[str, Sequence[Path]]  # by the names of their options
+INPUTS = ("config", "checkpoint", "source_image", "driving_video", "driving_motion", "background")
+
+# ---- What is given -----------------------------------------------------------
+
+
+def with_sample(options: DemoOptions) -> DemoOptions:
+    """Fill in the sample where an input is not given. Raises `UserError` where that is not there."""
+    wanted = [name for name in SAMPLE if getattr(options, name) is None]
+    if options.model is not None:  # which brings its own
+        wanted = [name for name in wanted if name not in ("config", "checkpoint")]
+    if options.driving_motion is not None:
+        wanted.remove("driving_video")
+    for name in wanted:
+        if not SAMPLE[name].exists():
+            needed = ", ".join(f"--{name}" for name in SAMPLE)
+            raise UserError(f"{SAMPLE[name].relative_to(ROOT)} is not in this checkout: give {needed}")
+    sample: dict[str, Any] = {
+        name: SAMPLE[name] if name in ("config", "checkpoint") else (SAMPLE[name],) for name in wanted
+    }
+    return replace(options, **sample)
+
+
+def inputs_of(options: DemoOptions) -> dict[str, tuple[Path, ...]]:
+    """Return the files that are read, by the names of their options."""
+    given = {name: getattr(options, name) for name in INPUTS if getattr(options, name) is not None}
+    return {name: (value,) if isinstance(value, Path) else value for name, value in given.items()}
+
+
+def driving_paths(options: DemoOptions) -> tuple[Path, ...]:
+    return options.driving_motion or options.driving_video or ()
+
+
+def model_files(options: DemoOptions) -> tuple[Path, Path]:
+    """Return the config and the checkpoint, which may be downloaded for this. Raises `UserError`.
+
+    A preview needs the config alone.
+    """
+    if options.model is not None:
+        return hub.find_model(options.model, options.offline, download_it=options.preview is None)
+    assert options.config is not None and options.checkpoint is not None
+    return options.config, find_checkpoint(options.checkpoint)
 
 
 # ---- Pairs -------------------------------------------------------------------
 
 
-def make_pairs(inputs: Inputs, options: argparse.Namespace) -> list[Pair]:
-    """All sources with all drivings. Raises `UserError`.
+class DemoPair(NamedTuple):
+    """A picture, the video or motion file that drives it, and the file of the result."""
+
+    source: Path
+    driving: Path
+    result: Path
+
+
+def make_pairs(options: DemoOptions) -> list[DemoPair]:
+    """DemoPair all sources with all driving videos. Raises `UserError`.
 
     A single pair has the result that is named. Several go into a folder of that name, DRIVING-SOURCE.mp4.
     """
-    given = inputs["source_image"]
+    given, drivings = options.source_image or (), driving_paths(options)
     sources = [path for place in given for path in pictures_of(place)]
-    drivings = driving_paths(inputs)
-    if len(given) == len(drivings) == 1 and not given[0].is_dir():
-        return [Pair(given[0], drivings[0], options.result_video or Path("result.mp4"))]
+    if not in_folder(options):
+        return [DemoPair(given[0], drivings[0], options.result_video or Path("result.mp4"))]
     folder = options.result_video or Path("results")
     if folder.suffix.lower() in WRITTEN_SUFFIXES or (folder.exists() and not folder.is_dir()):
         raise UserError(
             f"--result_video {folder}: several results go into a folder; give a name without suffix"
         )
     pairs = [
-        Pair(source, driving, folder / f"{name_of(driving)}-{source.stem}.mp4")
+        DemoPair(source, driving, folder / f"{name_of(driving)}-{source.stem}.mp4")
         for source in sources
         for driving in drivings
     ]
@@ -52,13 +101,10 @@ def make_pairs(inputs: Inputs, options: argparse.Namespace) -> list[Pair]:
     return pairs
 
 
-def are_several(pairs: Sequence[Pair], inputs: Inputs) -> bool:
+def in_folder(options: DemoOptions) -> bool:
     """Whether results go into a folder; it may be that it gets one alone."""
-    return len(pairs) > 1 or inputs["source_image"][0].is_dir()
-
-
-def driving_paths(inputs: Inputs) -> Sequence[Path]:
-    return inputs["driving_motion" if "driving_motion" in inputs else "driving_video"]
+    given = options.source_image or ()
+    return len(given) > 1 or len(driving_paths(options)) > 1 or given[0].is_dir()
 
 
 def name_of(driving: Path) -> str:
@@ -66,7 +112,7 @@ def name_of(driving: Path) -> str:
 
 
 def pictures_of(place: Path) -> list[Path]:
-    """The pictures of a folder in natural order, or the one picture. Raises `UserError` for no pictures."""
+    """Return the pictures of a folder in natural order, or the one picture. Raises `UserError` for none."""
     if not place.is_dir():
         return [place]
     names = [entry.name for entry in place.iterdir() if has_suffix(entry.name, PHOTO_SUFFIXES)]
@@ -77,9 +123,9 @@ def pictures_of(place: Path) -> list[Path]:
     return [place / name for name in sorted(names, key=natural_key)]
 
 
-def check_names(pairs: Sequence[Pair]) -> None:
+def check_names(pairs: Sequence[DemoPair]) -> None:
     """Raise `UserError` where two results would have the same name, on some system at least."""
-    seen: dict[str, Pair] = {}
+    seen: dict[str, DemoPair] = {}
     for pair in pairs:
         other = seen.setdefault(same_name(pair.result.name), pair)
         if other is not pair:
@@ -87,24 +133,33 @@ def check_names(pairs: Sequence[Pair]) -> None:
             raise UserError(f"{pair.result}: would be the result of {first} and of {second}; rename one")
 
 
+def missing_pairs(pairs: Sequence[DemoPair], skip_existing: bool) -> list[DemoPair]:
+    """Return the pairs without a result, if those that have one are skipped."""
+    if not skip_existing:
+        return list(pairs)
+    missing = [pair for pair in pairs if not pair.result.exists()]
+    if len(missing) < len(pairs):
+        print(f"{len(pairs) - len(missing)} of {len(pairs)} results exist and are skipped")
+    return missing
+
+
 # ---- Results -----------------------------------------------------------------
 
 
-def check_outputs(options: argparse.Namespace, inputs: Inputs, pairs: Sequence[Pair]) -> None:
+def check_outputs(options: DemoOptions, pairs: Sequence[DemoPair]) -> None:
     """Raise `UserError` if a result would replace an input, or a folder that holds one, or has no folder."""
-    several = are_several(pairs, inputs)
     for pair in pairs:
-        check_result(pair.result, inputs, "result_video")
+        check_result(pair.result, options, "result_video")
     outputs = {name: getattr(options, name) for name in ("preview", "save_motion")}
     for name, output in outputs.items():
         if output is not None:
-            check_result(output, inputs, name)
-    if several:  # the writer tells of a single one's folder
+            check_result(output, options, name)
+    if in_folder(options):  # the writer tells of a single one's folder
         outputs["result_video"] = pairs[0].result.parent
     for name, output in outputs.items():
         if output is not None and not output.absolute().parent.is_dir():
             raise UserError(f"--{name} {output}: there is no folder {output.parent}; make it first")
-    check_motion_name(options.save_motion, len(driving_paths(inputs)))
+    check_motion_name(options.save_motion, len(driving_paths(options)))
 
 
 def check_motion_name(path: Path | None, drivings: int) -> None:
@@ -120,75 +175,59 @@ def check_motion_name(path: Path | None, drivings: int) -> None:
         )
 
 
-def motion_path(named: Path, driving: Path, drivings: int) -> Path:
-    """Where the motion of a driving video goes, see `check_motion_name`."""
-    return named / f"{name_of(driving)}.npz" if drivings > 1 else named
+def motion_path(options: DemoOptions, driving: Path) -> Path | None:
+    """Return where the motion of a driving video goes, if it is saved; a folder for it is made."""
+    if options.save_motion is None or len(driving_paths(options)) == 1:
+        return options.save_motion
+    options.save_motion.mkdir(exist_ok=True)
+    return options.save_motion / f"{name_of(driving)}.npz"
 
 
-def check_result(result: Path, inputs: Inputs, option: str) -> None:
-    """Raise `UserError` if the result would replace one of the `inputs`, or a folder that holds one.
-
-    All are named by their options.
-    """
-    for name, paths in inputs.items():
+def check_result(result: Path, options: DemoOptions, option: str) -> None:
+    """Raise `UserError` if the result would replace one of the inputs, or a folder that holds one."""
+    if not result.exists():
+        return
+    for name, paths in inputs_of(options).items():
         for path in paths:
             inside = [path, *path.absolute().parents] if result.is_dir() else [path]
-            if result.exists() and any(place.exists() and place.samefile(result) for place in inside):
+            if any(place.exists() and place.samefile(result) for place in inside):
                 raise UserError(f"--{option} {result} would replace --{name} {path}; choose another name")
 
 
 # ---- Clips -------------------------------------------------------------------
 
 
-def open_clips(
-    drivings: Sequence[Path], background: Path | None, fps: float | None
-) -> tuple[dict[Path, Clip], Clip | None]:
-    """The driving clips and the background, at constant rates. Raises `UserError`.
+def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> tuple[dict[Path, Clip], Clip | None]:
+    """Open the driving clips and the background, at constant rates. Raises `UserError`.
 
-    `fps` is the rate of folders of frames, and there must be one then.
+    `--fps` is the rate of folders of frames, and there must be one then.
     """
-    paths = [*drivings, *([] if background is None else [background])]
-    if fps is not None and not any(path.is_dir() for path in paths):
-        raise UserError(f"--fps {fps:g}: is for folders of frames; a video has a rate of its own")
-    clips = {
-        path: steady(open_clip(path, fps=fps if fps and path.is_dir() else None))
-        for path in dict.fromkeys(paths)
-    }
-    return {path: clips[path] for path in drivings}, None if background is None else clips[background]
+    drivings = [] if options.driving_motion is not None else [pair.driving for pair in pairs]
+    background = options.background
+    paths = dict.fromkeys([*drivings, *([] if background is None else [background])])
+    if options.fps is not None and not any(path.is_dir() for path in paths):
+        raise UserError(f"--fps {options.fps:g}: is for folders of frames; a video has a rate of its own")
+    opened = {path: steady(open_clip(path, fps=options.fps if path.is_dir() else None)) for path in paths}
+    return {path: opened[path] for path in drivings}, None if background is None else opened[background]
 
 
-# ---- Checks and hints --------------------------------------------------------
+# ---- Hints -------------------------------------------------------------------
 
 
-def missing_pairs(pairs: Sequence[Pair], skip_existing: bool) -> list[Pair]:
-    """The pairs without a result, if those that have one are skipped."""
-    if not skip_existing:
-        return list(pairs)
-    missing = [pair for pair in pairs if not pair.result.exists()]
-    if len(missing) < len(pairs):
-        print(f"{len(pairs) - len(missing)} of {len(pairs)} results exist and are skipped")
-    return missing
-
-
-def stretched(
-    sources: Mapping[Path, Size], drivings: Mapping[Path, Clip], crops: CropSettings
-) -> dict[Path, Size]:
-    """The sizes of the inputs of which nothing is cut."""
-    sizes = {} if crops.crop or crops.crop_source else dict(sources)
-    if not (crops.crop or crops.crop_driving):
-        sizes |= {path: clip.size for path, clip in drivings.items()}
-    return sizes
-
-
-def hints(settings: Settings, pictures: Mapping[Path, Size], model: Size) -> list[str]:
-    """Which settings have no effect, and which `pictures`, of the sizes (h, w), will be distorted."""
+def hints(
+    options: DemoOptions, sources: Mapping[Path, Size], clips: Mapping[Path, Clip], model: Size
+) -> list[str]:
+    """Say which options have no effect, and which pictures will be distorted. Sizes are (height, width)."""
     lines = []
-    measured = settings.find_best_frame or settings.best_frame is not None
-    if not settings.relative and (settings.adapt_scale or measured):
+    measured = options.find_best_frame or options.best_frame is not None
+    if not options.relative and (options.adapt_scale or measured):
         lines.append("--adapt_scale, --find_best_frame and --best_frame do nothing without --relative")
-    for path, (height, width) in pictures.items():
+    whole = {} if options.crop or options.crop_source else dict(sources)
+    if not (options.crop or options.crop_driving):
+        whole |= {path: clip.size for path, clip in clips.items()}
+    for path, (height, width) in whole.items():
         stretch = (height / width) / (model[0] / model[1])
-        if settings.fit == "stretch" and max(stretch, 1 / stretch) > MAX_STRETCH:
+        if options.fit == "stretch" and max(stretch, 1 / stretch) > MAX_STRETCH:
             sizes = f"{width}x{height} and is stretched to {model[1]}x{model[0]}"
             lines.append(f"{path} is {sizes}; --fit crop and --fit pad keep its shape")
     if len(lines) > MAX_HINTS:

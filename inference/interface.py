@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from checkpoints.files import find_checkpoint
-from inference.animation import transfer
+from inference.animation import analyse, animate, choose_reference, transfer
 from inference.animator import Animator
 from inference.live import LiveAnimation
-from inference.networks import Networks, fitted, load_networks, size_for
+from inference.networks import InferenceNetworks, fitted, load_networks, size_for
+from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.encoded import Picture
@@ -30,10 +31,10 @@ from utils.errors import UserError
 
 def load_checkpoints(
     config_path: str | Path, checkpoint_path: str | Path, cpu: bool = False, plain: bool = False
-) -> Networks:
-    """Generator and keypoint detector of a checkpoint, on the best device or, with `cpu`, on the CPU.
+) -> InferenceNetworks:
+    """Load generator and keypoint detector of a checkpoint, on the best device or, with `cpu`, on the CPU.
 
-    On the CPU they come in their fast form (`modules/inference.py`), which can't be trained; with `plain` as
+    On the CPU they come in their fast form (`modules/fast.py`), which can't be trained; with `plain` as
     they were trained. Raises `ConfigError` and `CheckpointError`.
     """
     config, device = read_config(config_path), pick_device("cpu" if cpu else None)
@@ -60,28 +61,30 @@ def make_animation(
     """
     if cpu:
         generator, kp_detector = generator.cpu(), kp_detector.cpu()
-    size, device = size_for(generator, source_image), next(generator.parameters()).device
-    source = fitted(source_image, size, fit).unsqueeze(0).to(device)
+    options = DemoOptions(
+        relative=relative,
+        adapt_scale=adapt_movement_scale,
+        find_best_frame=find_best_frame,
+        best_frame=best_frame,
+    )
+    size = size_for(generator, source_image)
+    source = fitted(source_image, size, fit).unsqueeze(0).to(next(generator.parameters()).device)
     animator = Animator(generator, kp_detector, source, transfer(relative, adapt_movement_scale))
     clip = open_clip(driving_video) if isinstance(driving_video, (str, Path)) else driving_video
-    driving: Iterable[torch.Tensor] = (fitted(frame, size, fit) for frame in clip)
-    if relative and (find_best_frame or best_frame is not None):
-        frames = list(driving)
-        if best_frame is None:
-            best_frame = animator.closest(item["kp_driving"] for item in animator.detect(frames))
-        if not 0 <= best_frame < len(frames):
-            raise UserError(
-                f"best_frame={best_frame}: the driving video has the frames 0 to {len(frames) - 1}"
-            )
-        animator.start_from(frames[best_frame])
-        driving = frames
-    return [to_array(out["prediction"]) for out in animator.animate(driving)]
+    frames: Iterable[Tensor] = (fitted(frame, size, fit) for frame in clip)
+    if not options.measured_elsewhere:
+        return [to_array(out["prediction"]) for (out,) in animate([animator], frames)]
+    frames = list(frames)
+    if best_frame is not None and not 0 <= best_frame < len(frames):
+        raise UserError(f"best_frame={best_frame}: the driving video has the frames 0 to {len(frames) - 1}")
+    reference, driving = choose_reference(animator, analyse(animator, frames, options), options)
+    return [to_array(out["prediction"]) for (out,) in animate([animator], driving, reference.keypoints)]
 
 
 def animate_stream(
     source: Picture,
     frames: Iterable[Picture],
-    networks: Networks | None = None,
+    networks: InferenceNetworks | None = None,
     relative: bool = True,
     adapt_movement_scale: bool = True,
     smooth: float | None = None,
@@ -100,10 +103,10 @@ def animate_stream(
 
 
 @functools.lru_cache(maxsize=1)
-def sample_networks() -> Networks:
+def sample_networks() -> InferenceNetworks:
     return load_checkpoints(SAMPLE["config"], SAMPLE["checkpoint"])
 
 
-def to_array(prediction: torch.Tensor) -> np.ndarray:
-    """(1, 3, H, W) -> float32 (H, W, 3), both in [0, 1]."""
+def to_array(prediction: Tensor) -> np.ndarray:
+    """Turn (1, 3, H, W) into float32 (H, W, 3), both in [0, 1]."""
     return prediction[0].permute(1, 2, 0).float().cpu().numpy()

@@ -1,45 +1,54 @@
-"""One result: what is cut out of a picture and a driving video, animated, pasted back and written.
+"""From pictures and driving videos to results: what is cut, which pairs are animated, what is pasted back.
 
-`demo.py` and the page both call this. Options and widgets are theirs.
+`demo.py` and the page both call this. Command line and widgets are theirs.
 
 Shapes: `H, W` size that the model takes, `N, M` of a larger result.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from faces.choose import Corners
-from faces.cuts import CropSettings, Cuts, cuts_of_driving, cuts_of_source
-from faces.detectors import Detector, load_detector
+from faces.cuts import Cuts, cuts_of_driving, cuts_of_source, preview_of
+from faces.detectors import FaceDetector, load_detector
+from faces.options import Corners
 from faces.paste import Paster
-from inference.animation import Driving, FittedClip, Settings, Source, Written, cut_source, write_animation
-from inference.animator import Animator
-from inference.engines import AnyNetworks
-from inference.networks import larger_size
+from inference.animation import (
+    Cancelled,
+    Driving,
+    FittedClip,
+    KnownMotion,
+    SourcePictures,
+    Written,
+    analyse,
+    cut_source,
+    make_animators,
+    write_animation,
+)
+from inference.inputs import DemoPair, in_folder, motion_path
+from inference.motion import save_motion
+from inference.networks import InferenceNetworks, larger_size
+from inference.options import DemoOptions
 from media.clips import Clip
-from media.pictures import Size, read_image
+from media.pictures import Size, read_image, write_image
 from media.rates import repeated
-from media.writer import VideoWriter
+from media.writer import VideoWriter, check_target
 from utils.errors import UserError
-from utils.progress import Progress
+from utils.progress import PartialProgress, Progress, ShowProgress, frames_bar
+from utils.signals import caught_signals
 
-Show = Callable[[str, int], Progress]  # the progress bar of a pass: what, and how many frames
-
-
-class Pair(NamedTuple):
-    """A picture, the video or motion file that drives it, and where the result goes."""
-
-    source: Path
-    driving: Path
-    result: Path
+Drivings = Mapping[Path, Clip | KnownMotion]  # by the paths of pairs
+Paste = Callable[[Sequence[np.ndarray]], np.ndarray]  # animated pieces -> a frame of the result
 
 
 @dataclass(frozen=True)
@@ -49,77 +58,48 @@ class Job:
     `sizes`: (H, W), and (N, M) or None. `background`: what is pasted into, if not the picture itself.
     """
 
+    options: DemoOptions
     sizes: tuple[Size, Size | None]
-    settings: Settings
-    crops: CropSettings
-    detect: Detector | None
-    paste_back: bool
+    detect: FaceDetector | None
     background: Clip | None
-    audio: bool
 
 
-class Boxes(NamedTuple):
-    """What will be cut out of each picture, and where that goes in the background."""
-
-    sources: Mapping[Path, list[Corners]]
-    background: list[Corners]
-
-
-class Done(NamedTuple):
-    """What was written, in how many seconds, and a line that says why there is no sound, or None."""
-
-    written: Written
-    seconds: float
-    audio_note: str | None
-
-    @property
-    def figures(self) -> str:
-        frames = self.written.frames
-        return f"{frames} frames in {self.seconds:.1f} s, {frames / max(self.seconds, 1e-9):.1f} frames/s"
+def make_job(options: DemoOptions, size: Size, background: Clip | None = None) -> Job:
+    """Prepare what the options need beside networks of `size` (H, W). Raises `UserError`."""
+    needs_faces = options.crop or options.fit == "crop"
+    detect = load_detector(None, options.device) if needs_faces else None
+    return Job(options, (size, larger_size(size, options.size)), detect, background)
 
 
-def make_job(
-    settings: Settings,
-    crops: CropSettings,
-    size: Size,
-    height: int | None,
-    paste_back: bool,
-    audio: bool,
-    background: Clip | None = None,
-    cpu: bool = False,
-) -> Job:
-    """`size`: the model's (H, W). `height`: of a larger result. `cpu`: look for faces there.
-
-    Raises `UserError`.
-    """
-    detect = load_detector(None, cpu) if crops.crop or crops.fit == "crop" else None
-    return Job((size, larger_size(size, height)), settings, crops, detect, paste_back, background, audio)
-
-
-def check_best_frame(number: int | None, driving: Driving) -> None:
+def check_best_frame(number: int | None, driving: Clip | Driving, path: Path) -> None:
     """Raise `UserError` for a number that no frame has."""
     if number is not None and not 0 <= number < len(driving):
-        raise UserError(f"--best_frame {number}: {driving.path} has the frames 0 to {len(driving) - 1}")
+        raise UserError(f"--best_frame {number}: {path} has the frames 0 to {len(driving) - 1}")
 
 
 # ---- Boxes -------------------------------------------------------------------
 
 
+class Boxes(NamedTuple):
+    """What will be cut out of each picture and each driving video, and where that goes in the background."""
+
+    sources: Mapping[Path, list[Corners]]
+    drivings: Mapping[Path, Corners | None]
+    background: list[Corners]
+
+
 def source_cuts(path: Path, picture: np.ndarray, job: Job) -> Cuts:
-    """What is cut out of the picture (h, w, 3) that lies at `path`. Raises `UserError`."""
-    return cuts_of_source(picture, path, job.sizes[0], job.crops, job.detect)
+    """Find what to cut out of the picture (h, w, 3) that lies at `path`. Raises `UserError`."""
+    return cuts_of_source(picture, path, job.sizes[0], job.options, job.detect)
 
 
-def driving_cuts(clip: Clip, job: Job, show: Show) -> Cuts:
-    """What is cut out of all frames of a driving video. Raises `UserError`."""
-    return cuts_of_driving(clip, job.sizes[0], job.crops, job.detect, show)
+def driving_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
+    """Find what to cut out of all frames of a driving video. Raises `UserError`."""
+    return cuts_of_driving(clip, job.sizes[0], job.options, job.detect, show)
 
 
-def find_boxes(sources: Iterable[Path], drivings: Iterable[Driving], job: Job, show: Show) -> Boxes:
-    """Find all that will be cut, before anything is computed; driving videos get theirs.
-
-    Raises `UserError`.
-    """
+def find_boxes(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress) -> Boxes:
+    """Find all that will be cut, before anything is computed. Raises `UserError`."""
     boxes = {path: source_cuts(path, read_image(path), job).boxes for path in sources}
     background: list[Corners] = []
     if job.background is not None:
@@ -131,28 +111,110 @@ def find_boxes(sources: Iterable[Path], drivings: Iterable[Driving], job: Job, s
                 f"--background {clip.path}: has a place for {len(background)} of the {len(boxes[most])} "
                 f"faces of {most}; choose one with --face"
             )
-    for driving in drivings:
-        if isinstance(driving, FittedClip):
-            driving.box = next(iter(driving_cuts(driving.clip, job, show).boxes), None)
-    return Boxes(boxes, background)
+    drivings = {clip.path: next(iter(driving_cuts(clip, job, show).boxes), None) for clip in clips}
+    return Boxes(boxes, drivings, background)
+
+
+def write_preview(
+    path: Path, sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress
+) -> None:
+    """Draw what will be cut out of each source and, from its first frame, of each driving video.
+
+    And where it goes in the background.
+    """
+    pictures, cuts = [], []
+    for source in sources:
+        pictures.append(read_image(source))
+        cuts.append(source_cuts(source, pictures[-1], job))
+    for clip in clips:
+        pictures.append(next(iter(clip)))
+        cuts.append(driving_cuts(clip, job, show))
+    if job.background is not None:
+        pictures.append(next(iter(job.background)))
+        cuts.append(source_cuts(job.background.path, pictures[-1], job))
+    write_image(path, preview_of(pictures, cuts, job.sizes[0]))
 
 
 # ---- Results -----------------------------------------------------------------
 
 
-def source_of(path: Path, picture: np.ndarray, job: Job, boxes: Boxes) -> Source:
-    """What is animated of the picture (h, w, 3) that lies at `path`."""
-    return cut_source(picture, boxes.sources[path], job.sizes, job.settings.fit)
+class Done(NamedTuple):
+    """What was written where, in how many seconds, and why there is no sound, or None."""
+
+    pair: DemoPair
+    written: Written
+    fps: float
+    seconds: float
+    audio_note: str | None
+
+    @property
+    def figures(self) -> str:
+        frames = self.written.frames
+        return f"{frames} frames in {self.seconds:.1f} s, {frames / max(self.seconds, 1e-9):.1f} frames/s"
 
 
-def paster(
-    path: Path, picture: np.ndarray, job: Job, boxes: Boxes, fps: float
-) -> Callable[[Sequence[np.ndarray]], np.ndarray] | None:
-    """Makes each frame of a result, at `fps`, of the animated pieces of the picture that lies at `path`.
+def write_results(
+    networks: InferenceNetworks,
+    pairs: Sequence[DemoPair],
+    drivings: Drivings,
+    job: Job,
+    boxes: Boxes,
+    show: ShowProgress,
+    cancelled: Callable[[], bool],
+) -> Iterator[Done]:
+    """Animate pairs and write their results; yield each when it is there.
+
+    Each source is encoded once. Of several pairs each driving video is analysed once, and its motion kept; a
+    single one is animated as it is read. When `cancelled()`, the result ends with the frames that are done.
+    Raises `UserError`, and `Cancelled` if there are none.
+    """
+    several = len(pairs) > 1
+    motions: dict[Path, KnownMotion] = {}
+    for path, group in itertools.groupby(pairs, key=lambda pair: pair.source):
+        picture = read_image(path)
+        source = source_of(path, picture, job, boxes)
+        animators = make_animators(networks, source, job.options)
+        for pair in group:
+            driving = motions.get(pair.driving) or driving_of(pair.driving, drivings, job, boxes)
+            if several and isinstance(driving, FittedClip):
+                what = f"motion of {pair.driving.name}"
+                driving = analyse(animators[0], driving, job.options, show, cancelled, what)
+                motions[pair.driving] = driving
+            paste = paster(path, picture, job, boxes, driving.fps)
+            with VideoWriter(pair.result, driving.fps, pair.driving if job.options.audio else None) as writer:
+                started = time.monotonic()
+                written = write_animation(
+                    animators,
+                    replace(source, paste=paste),
+                    driving,
+                    writer,
+                    job.options,
+                    show,
+                    cancelled,
+                    pair.result.name if several else "animation",
+                )
+            yield Done(pair, written, driving.fps, time.monotonic() - started, writer.audio_note)
+
+
+def source_of(path: Path, picture: np.ndarray, job: Job, boxes: Boxes) -> SourcePictures:
+    """Cut what is animated out of the picture (h, w, 3) that lies at `path`."""
+    return cut_source(picture, boxes.sources[path], job.sizes, job.options.fit)
+
+
+def driving_of(path: Path, drivings: Drivings, job: Job, boxes: Boxes) -> Driving:
+    """Return a driving video in the size of the model, or the motion that stands for one."""
+    driving = drivings[path]
+    if isinstance(driving, KnownMotion):
+        return driving
+    return FittedClip(driving, job.sizes[0], job.options.fit, boxes.drivings[driving.path])
+
+
+def paster(path: Path, picture: np.ndarray, job: Job, boxes: Boxes, fps: float) -> Paste | None:
+    """Return what makes frames of a result, at `fps`, of the animated pieces of a picture.
 
     None where a piece is the frame.
     """
-    if not job.paste_back:
+    if not job.options.paste_back:
         return None
     own = boxes.sources[path]
     if job.background is None:
@@ -162,37 +224,79 @@ def paster(
     return lambda pieces: paste(next(frames), pieces)
 
 
-def write_result(
-    networks: AnyNetworks,
-    pair: Pair,
-    driving: Driving,
-    job: Job,
-    boxes: Boxes,
-    show: Show,
-    cancelled: Callable[[], bool],
-) -> Done:
-    """Write one result to its end, or as far as it has come when `cancelled()`.
+# ---- The whole of a command ----------------------------------------------------
 
-    `boxes`: of `find_boxes`. Raises `UserError`, and `Cancelled` if no frame was written.
+
+def write_all(
+    load: Callable[[], InferenceNetworks],
+    pairs: Sequence[DemoPair],
+    drivings: Drivings,
+    job: Job,
+    fingerprint: str,
+) -> None:
+    """Write all results, report them, and save the motions that are wanted. A signal ends the program.
+
+    `load` gives the networks, `fingerprint` marks files of their motion. A single result keeps the frames
+    that are done by a signal. Of several the unfinished one is dropped: in their folder it would pass as
+    whole.
     """
-    picture = read_image(pair.source)
-    source = source_of(pair.source, picture, job, boxes)
-    source = replace(source, paste=paster(pair.source, picture, job, boxes, driving.fps))
-    return write_source(networks, source, pair, driving, job, show, cancelled)
+    several, folder, finished = in_folder(job.options), pairs[0].result.parent, 0
+    saved: set[Path] = set()  # files of motion
+    if not several:
+        check_target(pairs[0].result, drivings[pairs[0].driving].fps)
+    with contextlib.ExitStack() as stack:
+        # A bar for each pass over a single video, or one for all.
+        show: ShowProgress = frames_bar
+        tell: Callable[[str], None] = print
+        if several:
+            bar = stack.enter_context(Progress(count_frames(pairs, drivings, job), "animation", "frames"))
+            show, tell = (lambda what, total: PartialProgress(bar, total, what)), bar.tell
+
+        # Whoever gave a picture without a face should not wait for networks.
+        clips = [driving for driving in drivings.values() if isinstance(driving, Clip)]
+        boxes = find_boxes(dict.fromkeys(pair.source for pair in pairs), clips, job, show)
+        networks = load()
+        if several:
+            folder.mkdir(exist_ok=True)
+
+        # A second signal does not break off the last writes.
+        caught = stack.enter_context(caught_signals())
+
+        def cancelled() -> bool:
+            if caught and several:
+                raise Cancelled
+            return bool(caught)
+
+        try:
+            for done in write_results(networks, pairs, drivings, job, boxes, show, cancelled):
+                finished += 1
+                path = motion_path(job.options, done.pair.driving)
+                if path is not None and path not in saved:
+                    saved.add(path)
+                    save_motion(path, done.written.keypoints, done.fps, fingerprint)
+                report(done, tell)
+        except Cancelled:
+            if several:
+                print(f"stopped: {folder} has {finished} of {len(pairs)} results", file=sys.stderr)
+            sys.exit(128 + caught[0])
+        if (frames := done.written.frames) < (wanted := len(drivings[done.pair.driving])):
+            print(f"stopped: {done.pair.result} holds {frames} of {wanted} frames", file=sys.stderr)
+            sys.exit(128 + caught[0])
 
 
-def write_source(
-    networks: AnyNetworks,
-    source: Source,
-    pair: Pair,
-    driving: Driving,
-    job: Job,
-    show: Show,
-    cancelled: Callable[[], bool],
-    animators: Sequence[Animator] | None = None,
-) -> Done:
-    """The same for a source that is cut. `animators`: those of the source, if they were made before."""
-    with VideoWriter(pair.result, driving.fps, pair.driving if job.audio else None) as writer:
-        started = time.monotonic()
-        written = write_animation(networks, source, driving, writer, job.settings, show, cancelled, animators)
-    return Done(written, time.monotonic() - started, writer.audio_note)
+def report(done: Done, tell: Callable[[str], None]) -> None:
+    """Tell how long a result took; why it has no sound goes to stderr."""
+    if done.audio_note is not None:
+        print(f"warning: {done.audio_note}", file=sys.stderr)
+    if done.written.best_frame is not None:
+        tell(f"Best frame: {done.written.best_frame}")
+    tell(f"{done.pair.result}: {done.figures}")
+
+
+def count_frames(pairs: Sequence[DemoPair], drivings: Drivings, job: Job) -> int:
+    """Count the frames of all passes over the driving videos of several results."""
+    finds_faces = job.options.crop and job.options.crop_driving is None
+    passes = finds_faces + (len(pairs) > 1 or job.options.measured_elsewhere)
+    used = {pair.driving: drivings[pair.driving] for pair in pairs}
+    before = sum(passes * len(driving) for driving in used.values() if isinstance(driving, Clip))
+    return before + sum(len(drivings[pair.driving]) for pair in pairs)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from inference.animation import transfer
-from inference.animator import Animator, pose
+from inference.animator import Animator
 from inference.motion import OneEuroFilter
-from inference.networks import Networks, fitted, size_for
+from inference.networks import InferenceNetworks, fitted, size_for
 from media.encoded import Picture
 from media.tensors import to_pixels
 from modules.util import Keypoints
@@ -38,7 +38,7 @@ class LiveAnimation:
 
     def __init__(
         self,
-        networks: Networks,
+        networks: InferenceNetworks,
         sources: Sequence[Picture],
         relative: bool = True,
         adapt_scale: bool = True,
@@ -87,18 +87,17 @@ class LiveAnimation:
 
     @torch.inference_mode()
     def animate(self, frame: Picture) -> np.ndarray:
-        """The picture moved as the frame says: (H, W, 3) uint8. Raises `MediaError`."""
+        """Return the picture moved as the frame says: (H, W, 3) uint8. Raises `MediaError`."""
         driving = fitted(frame, self.size, self.fit)  # (3, H, W)
         with self._lock:
             animator = self.animators[self._shown]
-            keypoints = self._smoothed(next(animator.detect([driving]))["kp_driving"])
-            self._choose_reference(animator, keypoints)
-            animator.kp_initial = self._reference
-            out = next(animator.generate([{"kp_driving": keypoints}]))
+            keypoints = self._smoothed(animator.find(driving))
+            reference = self._choose_reference(animator, keypoints)
+            out = next(animator.generate([{"kp_driving": keypoints}], reference))
         return to_pixels(out["prediction"][0])
 
     def _smoothed(self, keypoints: Keypoints) -> Keypoints:
-        """The keypoints behind the filter, which is told how long ago the last frame was."""
+        """Filter the keypoints by how long ago the last frame was."""
         now = time.monotonic()
         seconds, self._last_time = now - self._last_time, now
         if self._filter is None:
@@ -106,9 +105,10 @@ class LiveAnimation:
         self._filter.rate = min(max(1 / max(seconds, 1e-6), MIN_RATE), MAX_RATE)
         return self._filter(keypoints)
 
-    def _choose_reference(self, animator: Animator, keypoints: Keypoints) -> None:
-        poses = pose(keypoints["value"]) - pose(animator.kp_source["value"])  # (1, K, 2)
-        self.distance = poses.square().sum().item()
+    def _choose_reference(self, animator: Animator, keypoints: Keypoints) -> Keypoints:
+        """Return the keypoints that movement is measured from; those of this frame may become it."""
+        self.distance = animator.pose_distance(keypoints)
         closer = self.auto_reference and self.distance < self._reference_distance
         if self._reference is None or closer:
             self._reference, self._reference_distance = keypoints, self.distance
+        return self._reference

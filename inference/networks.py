@@ -1,4 +1,4 @@
-"""The two networks of inference from a config and a checkpoint, and what is known of them before.
+"""The two networks of inference from a config and a checkpoint, and what is known before they are loaded.
 
 Shapes: `H, W` size that the model takes.
 """
@@ -23,7 +23,7 @@ from modules.keypoint_detector import KPDetector
 from utils.device import cpu_has
 from utils.errors import UserError
 
-Networks = tuple[OcclusionAwareGenerator, KPDetector]
+InferenceNetworks = tuple[OcclusionAwareGenerator, KPDetector]
 
 
 def load_networks(
@@ -33,10 +33,10 @@ def load_networks(
     device: torch.device,
     plain: bool,
     precision: str = "fp32",
-) -> Networks:
-    """Generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form.
+) -> InferenceNetworks:
+    """Load generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form.
 
-    That paints in bfloat16 for `precision` "bf16"; there is none in "fp16".
+    The fast form paints in bfloat16 for `precision` "bf16"; there is none in "fp16".
     """
     generator, kp_detector = build_generator(config), build_kp_detector(config)
     load_for_inference(checkpoint, generator, kp_detector, config_path)
@@ -46,12 +46,12 @@ def load_networks(
 
 
 def painting(precision: str) -> Products | None:
-    """How a generator in fast form multiplies where it paints; None is as everywhere else."""
+    """Return how a generator in fast form multiplies where it paints; None is as everywhere else."""
     return Products(torch.bfloat16, cpu_has("amx_bf16")) if precision == "bf16" else None
 
 
 def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
-    """The (H, W) that a model takes. Raises `UserError` if it is not one of colour pictures."""
+    """Return the (H, W) that a model takes. Raises `UserError` if it is not one of colour pictures."""
     height, width, channels = frame_shape(config)
     if channels != 3:
         raise UserError(
@@ -62,9 +62,9 @@ def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
 
 
 def size_for(generator: OcclusionAwareGenerator, source: Picture) -> Size:
-    """The (H, W) that pictures are fitted to: that of the config the generator was built from.
+    """Return the (H, W) that pictures are fitted to: that of the generator's config, else the source's own.
 
-    Without a config it is the source's own. Raises `MediaError`.
+    Raises `MediaError`.
     """
     if generator.frame_size is not None:
         return generator.frame_size
@@ -73,7 +73,7 @@ def size_for(generator: OcclusionAwareGenerator, source: Picture) -> Size:
 
 
 def fitted(picture: Picture, size: Size, how: str) -> Tensor:
-    """A picture in any form and of any size -> (3, H, W) float32 in [0, 1].
+    """Turn a picture in any form and of any size into (3, H, W) float32 in [0, 1].
 
     `how`: as of `media.pictures.fit`. Floating point of the right size is not rounded. Raises `MediaError`.
     """
@@ -84,7 +84,7 @@ def fitted(picture: Picture, size: Size, how: str) -> Tensor:
 
 
 def larger_size(model: Size, height: int | None) -> Size | None:
-    """The size of a result of that height; None for the model's own. Raises `UserError`."""
+    """Return the size of a result of that height; None for the model's own. Raises `UserError`."""
     if height is None or height == model[0]:
         return None
     width, rest = divmod(height * model[1], model[0])
@@ -96,6 +96,6 @@ def larger_size(model: Size, height: int | None) -> Size | None:
 
 
 def fingerprint_of(config: dict, checkpoint: Path) -> str:
-    """Which keypoints a motion file holds. Raises `CheckpointError`."""
+    """Return what marks motion files of this model. Raises `CheckpointError`."""
     weights = inference_weights(read_checkpoint(checkpoint))["kp_detector"]
     return model_fingerprint(weights, config["model_params"]["kp_detector_params"])

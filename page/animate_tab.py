@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 
-from faces.choose import Corners, shaped
+from faces.choose import shaped
 from faces.cuts import Cuts
+from faces.options import Corners
 from inference.animation import Cancelled
 from inference.jobs import driving_cuts, source_cuts
 from inference.samples import SAMPLE

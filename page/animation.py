@@ -7,21 +7,22 @@ import asyncio
 import shlex
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from checkpoints.table import DEFAULT_MODEL
-from faces.choose import box_option
-from faces.cuts import CropSettings
-from inference.animation import FittedClip, Settings
-from inference.jobs import Job, Pair, check_best_frame, find_boxes, make_job, write_result
+from faces.options import box_option
+from inference.inputs import DemoPair
+from inference.jobs import Job, check_best_frame, find_boxes, make_job, write_results
+from inference.options import DemoOptions
 from media.clips import Clip
 from media.pictures import Size
 from page.limits import check_upload, open_upload, without_folders
 from page.models import choose_model
 from page.work import Task
 from utils.errors import UserError
+from utils.options import as_words
 
 RELATIVE, ABSOLUTE = "relative", "absolute"
 FIRST, BEST, CHOSEN = "first frame", "best frame", "frame of the slider"
@@ -55,32 +56,29 @@ class Choices:
     audio: bool = True
     format: str = "mp4"
 
-    @property
-    def settings(self) -> Settings:
+    def options(self, has_sound: bool = True) -> DemoOptions:
+        """Return the options of `demo.py` that do the same. Raises `UserError`."""
         relative = self.movement == RELATIVE
-        return Settings(
-            relative=relative,
-            adapt_scale=relative and self.adapt_scale,
-            find_best_frame=relative and self.reference == BEST,
-            best_frame=int(self.best_frame) if relative and self.reference == CHOSEN else None,
-            smooth=self.smooth or None,
-            fit=self.fit,
-            side_by_side=self.side_by_side,
-        )
-
-    @property
-    def crops(self) -> CropSettings:
         boxes = {name: getattr(self, name).strip() for name in ("crop_source", "crop_driving")}
         corners = {
             name: checked_box(text, name) if text and self.cut == BOXES else None
             for name, text in boxes.items()
         }
-        return CropSettings(
+        return DemoOptions(
+            relative=relative,
+            adapt_scale=relative and self.adapt_scale,
+            find_best_frame=relative and self.reference == BEST,
+            best_frame=int(self.best_frame) if relative and self.reference == CHOSEN else None,
+            smooth=self.smooth or None,
             crop=self.cut == FACES,
             face=self.face if self.cut == FACES else "largest",
             crop_source=corners["crop_source"],
             crop_driving=corners["crop_driving"],
+            paste_back=self.paste_back,
             fit=self.fit,
+            size=int(self.size) or None,
+            side_by_side=self.side_by_side,
+            audio=self.audio and has_sound,
         )
 
     def check(self) -> None:
@@ -118,35 +116,23 @@ def command(choices: Choices, has_sound: bool) -> str:
 
     `has_sound`: whether the driving video has any.
     """
-    settings, crops = choices.settings, choices.crops
-    words = ["python", "demo.py"]
-    if choices.checkpoint and choices.config:
-        words += ["--config", Path(choices.config).name, "--checkpoint", Path(choices.checkpoint).name]
-    elif choices.model != Choices.model:
-        words += ["--model", choices.model]
-    for name in ("source_image", "driving_video"):
-        words += [f"--{name}", Path(getattr(choices, name) or name).name]
-    changed = {
-        field.name: getattr(options, field.name)
-        for options in (settings, crops)
-        for field in fields(options)
-        if getattr(options, field.name) != field.default
-    }
-    changed |= {"paste_back": choices.paste_back, "audio": choices.audio and has_sound}
-    for name, value in changed.items():
-        words += option(name, value)
-    if choices.size:
-        words += ["--size", str(int(choices.size))]
-    return shlex.join([*words, "--result_video", f"result{FORMATS[choices.format]}"])
+    own_model = choices.checkpoint and choices.config
+    files: dict[str, Any] = (
+        {name: named(getattr(choices, name)) for name in ("config", "checkpoint")} if own_model else {}
+    )
+    options = replace(
+        choices.options(has_sound),
+        **files,
+        model=None if own_model or choices.model == Choices.model else choices.model,
+        source_image=(named(choices.source_image or "source_image"),),
+        driving_video=(named(choices.driving_video or "driving_video"),),
+        result_video=Path(f"result{FORMATS[choices.format]}"),
+    )
+    return shlex.join(["python", "demo.py", *as_words(options)])
 
 
-def option(name: str, value: object) -> list[str]:
-    """A setting as words of the command line."""
-    if isinstance(value, bool):
-        return [f"--{name}"] if value else []
-    if isinstance(value, tuple):
-        return [f"--{name}={','.join(map(str, value))}"]  # a box may begin with a minus sign
-    return [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
+def named(path: str) -> Path:
+    return Path(Path(path).name)
 
 
 # ---- The animation -------------------------------------------------------------
@@ -173,14 +159,7 @@ def check_files(choices: Choices) -> Clip:
 
 def job_of(choices: Choices, clip: Clip, size: Size) -> Job:
     """What `demo.py` makes of its options. `size`: (H, W) of the model. Raises `UserError`."""
-    return make_job(
-        choices.settings,
-        choices.crops,
-        size,
-        int(choices.size) or None,
-        choices.paste_back,
-        audio=choices.audio and clip.has_audio,
-    )
+    return make_job(choices.options(clip.has_audio), size)
 
 
 def animate_files(choices: Choices, folder: Path, task: Task, offline: bool) -> Result:
@@ -189,17 +168,17 @@ def animate_files(choices: Choices, folder: Path, task: Task, offline: bool) -> 
     assert choices.source_image is not None
     model = choose_model(choices.model, choices.config, choices.checkpoint, offline)
     job = job_of(choices, clip, model.size)
-    driving = FittedClip(clip, model.size, job.settings.fit)
-    check_best_frame(job.settings.best_frame, driving)
-    pair = Pair(Path(choices.source_image), clip.path, folder / f"result{FORMATS[choices.format]}")
-    boxes = find_boxes([pair.source], [driving], job, task.show_or_stop)
-    done = write_result(model.networks, pair, driving, job, boxes, task.show, task.stopped.is_set)
+    check_best_frame(job.options.best_frame, clip, clip.path)
+    pair = DemoPair(Path(choices.source_image), clip.path, folder / f"result{FORMATS[choices.format]}")
+    boxes = find_boxes([pair.source], [clip], job, task.show_or_stop)
+    drivings = {clip.path: clip}
+    (done,) = write_results(model.networks, [pair], drivings, job, boxes, task.show, task.stopped.is_set)
     path = pair.result
     if path.is_dir():
         path = Path(shutil.make_archive(str(path), "zip", path))
     frames, best = done.written.frames, done.written.best_frame
     parts = [
-        "" if frames == len(driving) else f"stopped after {frames} of {len(driving)} frames",
+        "" if frames == len(clip) else f"stopped after {frames} of {len(clip)} frames",
         done.figures + ("" if best is None else f", measured from frame {best}"),
         without_folders(done.audio_note or ""),
     ]

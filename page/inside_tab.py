@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from inference.animation import FittedClip, Source, make_animators, set_initial_frame
+from inference.animation import FittedClip, SourcePictures, choose_reference, make_animators
 from inference.animator import Animator
 from inference.inside import inside_pictures
 from inference.jobs import check_best_frame, find_boxes, source_of
-from media.tensors import to_tensor
+from modules.util import Keypoints
 from page.animate_tab import Widgets
 from page.animation import Choices, job_of
 from page.limits import MAX_FRAMES, open_upload, read_upload, shown_errors
@@ -29,28 +29,29 @@ Gallery = list[tuple[np.ndarray, str]]
 
 def look(choices: Choices, number: int, offline: bool) -> Gallery:
     """What the networks see in frame `number` of the driving video, with titles."""
-    animator, driving = prepare(choices, offline)
-    frame = to_tensor(driving[min(number, len(driving) - 1)])
-    return [(image, title) for title, image in inside_pictures(animator, frame).items()]
+    animator, driving, initial = prepare(choices, offline)
+    frame = driving[min(number, len(driving) - 1)]
+    return [(image, title) for title, image in inside_pictures(animator, frame, initial).items()]
 
 
 @functools.lru_cache(maxsize=KEPT)
-def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip]:
-    """The first thing that is animated, and its driving video, as the tab Animate would begin with them."""
+def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip, Keypoints]:
+    """The first thing that is animated, and its driving video, as the tab Animate would begin with them.
+
+    With the keypoints (1, K, ...) that relative movement is measured from.
+    """
     picture, clip = read_upload(choices.source_image), open_upload(choices.driving_video)
     assert choices.source_image is not None
     path = Path(choices.source_image)
     model = choose_model(choices.model, choices.config, choices.checkpoint, offline)
     job, task = job_of(choices, clip, model.size), Task[None]()
-    driving = FittedClip(clip, model.size, job.settings.fit)
-    check_best_frame(job.settings.best_frame, driving)
-    source = source_of(path, picture, job, find_boxes([path], [driving], job, task.show))
-    source = Source(source.pictures[:1])  # what is inside has the model's size
-    animators = make_animators(model.networks, source, job.settings)
-    set_initial_frame(animators, driving, job.settings, task.show, task.stopped.is_set)
-    if animators[0].kp_initial is None:
-        animators[0].start_from(to_tensor(driving[0]))
-    return animators[0], driving
+    check_best_frame(job.options.best_frame, clip, clip.path)
+    boxes = find_boxes([path], [clip], job, task.show)
+    driving = FittedClip(clip, model.size, job.options.fit, boxes.drivings[clip.path])
+    pictures = source_of(path, picture, job, boxes).pictures[:1]  # what is inside has the model's size
+    (animator,) = make_animators(model.networks, SourcePictures(pictures), job.options)
+    reference, _ = choose_reference(animator, driving, job.options, task.show, task.stopped.is_set)
+    return animator, driving, reference.keypoints or animator.find(driving[0])
 
 
 def build_inside_tab(widgets: Widgets, offline: bool) -> None:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from checkpoints.hub import Model, find_model
 from checkpoints.table import DEFAULT_MODEL, read_table
-from inference.networks import Networks, load_networks, model_size
+from inference.networks import InferenceNetworks, load_networks, model_size
 from media.pictures import Size
 from modules.build import read_config
 from utils.device import pick_device
@@ -24,7 +24,7 @@ KEPT = 2  # models in memory; one of 256x256 takes about 250 MiB
 class Loaded:
     """Networks, the (H, W) that they take, and their files."""
 
-    networks: Networks
+    networks: InferenceNetworks
     size: Size
     files: Model
 

@@ -36,8 +36,3 @@ def place(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """The inputs as the working folder; results go to the test's own folder, which is returned."""
     monkeypatch.chdir(inputs)
     return tmp_path
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The engines come last: a process that has used OpenVINO crashes when a data loader forks it."""
-    items.sort(key=lambda item: item.path.name == "test_engines.py")

@@ -15,22 +15,20 @@ import run
 from checkpoints.files import NETWORKS
 from frames_dataset import FramesDataset
 from inference.animator import Animator, normalize_kp
+from inference.networks import InferenceNetworks
 from logger import Visualizer
 from media.clips import open_clip
 from media.pictures import write_image
 from modules.build import build_discriminator, build_generator, build_kp_detector
-from modules.generator import OcclusionAwareGenerator
-from modules.keypoint_detector import KPDetector
 from tests.clips import write_clip, write_dataset
 from tests.golden import Case, assert_outputs
 from tests.small import error_of, images, randomize, small_config, write_config
 
-Pair = tuple[OcclusionAwareGenerator, KPDetector]
 SWITCHES = ("adapt_movement_scale", "use_relative_movement", "use_relative_jacobian")
 
 
 @pytest.fixture
-def networks() -> Pair:
+def networks() -> InferenceNetworks:
     torch.manual_seed(0)
     return randomize(build_generator(small_config())), randomize(build_kp_detector(small_config()))
 
@@ -99,7 +97,7 @@ def test_keypoints_on_a_line_and_without_jacobians_are_no_error() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_animator_does_what_the_networks_do_one_by_one(networks: Pair, batch_size: int) -> None:
+def test_animator_does_what_the_networks_do_one_by_one(networks: InferenceNetworks, batch_size: int) -> None:
     generator, kp_detector = networks
     source, driving = images(1), images(5, seed=1)
     switches = dict.fromkeys(SWITCHES, True)
@@ -115,11 +113,10 @@ def test_animator_does_what_the_networks_do_one_by_one(networks: Pair, batch_siz
             torch.testing.assert_close(result["kp_norm"], kp, atol=1e-5, rtol=1e-4)
 
 
-def test_animator_measures_movement_from_the_frame_it_is_told(networks: Pair) -> None:
+def test_animator_measures_movement_from_the_frame_it_is_told(networks: InferenceNetworks) -> None:
     source, driving = images(1), images(3, seed=1)
     animator = Animator(*networks, source, dict.fromkeys(SWITCHES, True))
-    animator.start_from(driving[2])
-    results = list(animator.animate(driving))
+    results = list(animator.animate(driving, animator.find(driving[2])))
     torch.testing.assert_close(results[2]["kp_norm"], animator.kp_source)
     assert not torch.allclose(results[0]["kp_norm"]["value"], animator.kp_source["value"])
 
@@ -134,7 +131,7 @@ def set_threads() -> Iterator[Callable[[int], None]]:
 
 @pytest.mark.parametrize(("threads", "held"), [(1, 2), (2, 10)])
 def test_animator_holds_few_batches_of_frames(
-    networks: Pair, set_threads: Callable[[int], None], threads: int, held: int
+    networks: InferenceNetworks, set_threads: Callable[[int], None], threads: int, held: int
 ) -> None:
     set_threads(threads)
     asked = []
@@ -150,7 +147,7 @@ def test_animator_holds_few_batches_of_frames(
 
 
 def test_frames_side_by_side_are_what_they_are_alone(
-    networks: Pair, set_threads: Callable[[int], None]
+    networks: InferenceNetworks, set_threads: Callable[[int], None]
 ) -> None:
     source, driving = images(1), images(9, seed=1)
     results = []
@@ -164,7 +161,7 @@ def test_frames_side_by_side_are_what_they_are_alone(
 # ---- Pictures ----------------------------------------------------------------
 
 
-def test_visualizer_draws_every_column_and_marks_keypoints(networks: Pair) -> None:
+def test_visualizer_draws_every_column_and_marks_keypoints(networks: InferenceNetworks) -> None:
     generator, kp_detector = networks
     source, driving = images(2), images(2, seed=1)
     kp_source, kp_driving = kp_detector(source), kp_detector(driving)

@@ -14,10 +14,8 @@ from faces.boxes import iou
 from faces.choose import (
     GROWTH,
     GROWTH_OF_STILL,
-    box_option,
     check_box,
     choose_faces,
-    face_option,
     find_faces,
     find_steady_box,
     main_face,
@@ -25,7 +23,8 @@ from faces.choose import (
     shaped,
 )
 from faces.crops import cut_out
-from faces.detectors import CascadeDetector, Detector
+from faces.detectors import CascadeDetector, FaceDetector
+from faces.options import box_option, face_option
 from faces.preview import CROP, FACE, preview
 from faces.tracks import Track, link
 from media.clips import open_clip
@@ -53,7 +52,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return iou(np.asarray(a, float)[None], np.asarray(b, float)[None]).item()
 
 
-def fixed(*boxes: tuple[float, ...]) -> Detector:
+def fixed(*boxes: tuple[float, ...]) -> FaceDetector:
     """A detector that always finds `boxes`."""
     return lambda frame: np.array(boxes, float).reshape(-1, 4)
 
@@ -61,13 +60,13 @@ def fixed(*boxes: tuple[float, ...]) -> Detector:
 # ---- On real pictures ----------------------------------------------------------
 
 
-def test_the_source_box_is_the_true_one(cascade: Detector) -> None:
+def test_the_source_box_is_the_true_one(cascade: FaceDetector) -> None:
     picture, face = scene((280, 60))
     found = find_faces(picture, cascade, PHOTO)
     assert overlap(shaped(found[0], 1, GROWTH_OF_STILL), shaped(face, 1, GROWTH_OF_STILL)) >= 0.7
 
 
-def test_the_driving_box_is_steady_and_the_true_one(cascade: Detector, tmp_path: Path) -> None:
+def test_the_driving_box_is_steady_and_the_true_one(cascade: FaceDetector, tmp_path: Path) -> None:
     angles = np.linspace(0, 4, 60)
     places = [(round(150 + 60 * np.sin(a)), round(80 + 40 * np.cos(1.7 * a))) for a in angles]
     frames, faces = zip(*(scene(place) for place in places), strict=True)
@@ -183,3 +182,12 @@ def test_a_preview_shows_faces_boxes_and_crops() -> None:
     assert tuple(drawn[40, 60]) == FACE and tuple(drawn[50, 50]) == CROP and tuple(drawn[50, 180]) == CROP
     assert (drawn[:, 200:] == 77).all()
     assert preview(np.zeros((100, 5000, 3), np.uint8), np.zeros((0, 4)), [], []).shape == (26, 1280, 3)
+
+
+def test_a_thin_frame_is_not_enlarged_without_bound() -> None:
+    detector = CascadeDetector()
+    sizes = []
+    scan = detector._scan
+    detector._scan = lambda image, *more, **named: sizes.append(image.size) or scan(image, *more, **named)
+    assert len(detector(np.zeros((2, 30_000, 3), np.uint8))) == 0
+    assert max(sizes[0]) <= detector.MAX_LONG_SIDE

@@ -295,4 +295,4 @@ def test_a_detector_that_is_not_installed_is_named(still, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["--inp", str(still), "--detector", "face-alignment"])
     assert "pip install face-alignment" in capsys.readouterr().err
-    assert isinstance(load_detector(None, cpu=True), CascadeDetector)
+    assert isinstance(load_detector(None, "cpu"), CascadeDetector)

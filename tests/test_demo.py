@@ -17,8 +17,9 @@ import pytest
 import torch
 
 import demo
-from inference import animation, demo_run
+from inference import animation, inputs
 from inference.animator import Animator, pose
+from inference.options import DemoOptions
 from media.clips import open_clip
 from media.tensors import to_tensor
 from media.writer import VideoWriter
@@ -172,7 +173,7 @@ def test_pose_has_neither_place_nor_size() -> None:
 
 
 def test_without_options_the_sample_is_animated(
-    place: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     names = {
         "config": "good.yaml",
@@ -180,12 +181,13 @@ def test_without_options_the_sample_is_animated(
         "source_image": "source.png",
         "driving_video": "talk.mp4",
     }
+    folder = Path.cwd()
     monkeypatch.chdir(place)
-    monkeypatch.setattr(demo_run, "ROOT", inputs)
-    monkeypatch.setattr(demo_run, "SAMPLE", {name: inputs / file for name, file in names.items()})
+    monkeypatch.setattr(inputs, "ROOT", folder)
+    monkeypatch.setattr(inputs, "SAMPLE", {name: folder / file for name, file in names.items()})
     demo.main([])
     assert len(open_clip("result.mp4")) == FRAMES
-    demo_run.SAMPLE["checkpoint"] = inputs / "sup-mat" / "none.pth.tar"
+    inputs.SAMPLE["checkpoint"] = folder / "sup-mat" / "none.pth.tar"
     capsys.readouterr()
     with pytest.raises(SystemExit):
         demo.main([])
@@ -198,7 +200,7 @@ def test_without_options_the_sample_is_animated(
 # ---- Processes ---------------------------------------------------------------
 
 
-PROGRAMS = ["demo", "run", "app", "evaluate", "crop_video", "strip_checkpoint", "export", "data/prepare"]
+PROGRAMS = ["demo", "run", "app", "evaluate", "crop_video", "export", "data/prepare"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -231,11 +233,12 @@ def test_a_page_animates_with_progress_and_cancels(
 
     def animate() -> animation.Written:
         driving = animation.FittedClip(open_clip(inputs / "driving"), (SIZE, SIZE), "stretch")
-        settings = animation.Settings(relative=True, find_best_frame=True, side_by_side=True)
+        settings = DemoOptions(relative=True, find_best_frame=True, side_by_side=True)
+        source = animation.SourcePictures([picture(0)])
         with VideoWriter(tmp_path / "result.mp4", FPS) as writer:
             return animation.write_animation(
-                networks,
-                picture(0),
+                animation.make_animators(networks, source, settings),
+                source,
                 driving,
                 writer,
                 settings,

@@ -71,8 +71,7 @@ def test_smooth_keypoints_drive(initial: int | None) -> None:
     animator = Animator(*networks(), to_tensor(source).unsqueeze(0), switches)
     found = [item["kp_driving"] for item in animator.detect(map(to_tensor, open_clip("driving")))]
     kps = list(smooth(found, 25, 0.5))
-    animator.kp_initial = kps[initial or 0]
-    outs = animator.generate({"kp_driving": kp} for kp in kps)
+    outs = animator.generate(({"kp_driving": kp} for kp in kps), kps[initial or 0])
     expected = np.stack([to_pixels(out["prediction"][0]) for out in outs])
     options = ["--relative", *([] if initial is None else ["--best_frame", str(initial)])]
     for batch_size in ("1", "4"):

@@ -193,7 +193,7 @@ def test_commands_are_read_by_the_programs(page: Path, monkeypatch: pytest.Monke
 
 
 def test_a_wrong_option_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for wrong in ("demo.py --relativ_", "strip_checkpoint.py --fast a b", "-m tools.benchmarks --slow"):
+    for wrong in ("demo.py --relativ_", "export.py --fast --out b", "-m tools.benchmarks --slow"):
         with pytest.raises(SystemExit):
             check_python(monkeypatch, wrong.split())
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import export
-from inference import exports
-from inference.graphs import export_graphs, largest_difference
-from inference.interface import load_checkpoints
+from inference import graphs
+from inference.interface import load_checkpoints, make_animation
+from media.clips import open_clip
 from modules.build import build_generator, build_kp_detector
 from modules.fast import fast_form
-from tests.small import error_of, images, randomize, small_config, write_config
+from tests.small import error_of, randomize, small_config, write_config
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-engines.txt")
-pytest.importorskip("onnxscript", reason="pip install -r requirements-engines.txt")
+pytest.importorskip("onnxruntime", reason="pip install -r requirements-dev.txt")
+pytest.importorskip("onnxscript", reason="pip install -r requirements-dev.txt")
+
+ROOT = Path(__file__).parent.parent
 
 # An export takes seconds, so that each tries several things.
 CONFIGS = {
@@ -64,68 +68,48 @@ def test_every_kind_of_model_is_exported_right(changes: dict, capsys: pytest.Cap
     manifest = json.loads(Path("graphs/manifest.json").read_text(encoding="utf-8"))
     assert manifest["largest_difference"] < 1e-4 and manifest["config"] == "small"
     assert manifest["size"] == changes.get("dataset_params.frame_shape", [32, 32, 3])[:2]
-    assert manifest["checkpoint"]["sha256"] == exports.sha256(Path("model.pth.tar"))
+    assert manifest["checkpoint"]["sha256"] == graphs.sha256(Path("model.pth.tar"))
 
 
-def test_the_manifest_is_enough_to_animate_without_this_project() -> None:
-    """As its reader would: inputs by name, in the shapes that stand there, for any number of frames."""
+def test_the_program_of_the_docs_animates() -> None:
+    """It knows the graphs by the names of their inputs, and gets the pictures of PyTorch."""
     export.main([*write_model({}), "--out", "graphs"])
+    text = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```py\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    Path("sup-mat").symlink_to(ROOT / "sup-mat")
+    names: dict[str, Any] = {}
+    exec(program.replace('"puppets-onnx", (128, 128)', '"graphs", (32, 32)'), names)
     generator, detector = load_checkpoints("small.yaml", "model.pth.tar", cpu=True, plain=True)
-    manifest = json.loads(Path("graphs/manifest.json").read_text(encoding="utf-8"))
-    sessions = {
-        name: onnxruntime.InferenceSession(Path("graphs") / graph["file"])
-        for name, graph in manifest["graphs"].items()
-    }
-
-    def run(name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        graph = manifest["graphs"][name]
-        given = {key: values[key] for key in graph["inputs"]}
-        for key, shape in graph["inputs"].items():
-            wanted = [given[key].shape[i] if size == "batch" else size for i, size in enumerate(shape)]
-            assert list(given[key].shape) == wanted
-        return dict(zip(graph["outputs"], sessions[name].run(list(graph["outputs"]), given), strict=True))
-
-    for count in (1, 5):
-        source, driving = images(1, seed=1), images(count, seed=2)
-        values = run("encoder", {"source": source.numpy()})
-        for whose, frames in (("source", source), ("driving", driving)):
-            found = run("keypoints", {"frame": frames.numpy()})
-            values |= {f"{whose}_{key}": value for key, value in found.items()}
-        with torch.no_grad():
-            encoding, kp_source, kp_driving = generator.encode(source), detector(source), detector(driving)
-            expected = generator.generate(encoding, kp_driving, kp_source)["prediction"]
-        assert expected.std() > 0.05 and kp_driving["value"].std() > 0.05
-        prediction = run("frame", values)["prediction"]
-        np.testing.assert_allclose(prediction, expected.numpy(), atol=1e-4)
+    source = names["source"][0].transpose(1, 2, 0)
+    driving = [names["read"](frame)[0].transpose(1, 2, 0) for frame in open_clip("sup-mat/driving.mp4")]
+    expected = make_animation(
+        source, driving, generator, detector, relative=False, adapt_movement_scale=False
+    )
+    assert np.std(expected) > 0.05 and np.std(expected, axis=0).max() > 0.01
+    assert np.abs(np.array(names["results"]) - 255 * np.array(expected)).max() < 2
 
 
 def test_a_wrong_export_does_not_stay(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     model = write_model({})
+
+    export_graphs = graphs.export_graphs
 
     def other_model(generator, kp_detector, size, folder):
         generator.final.weight.data += 0.1
         export_graphs(generator, kp_detector, size, folder)
         generator.final.weight.data -= 0.1
 
-    monkeypatch.setattr(exports, "export_graphs", other_model)
+    monkeypatch.setattr(graphs, "export_graphs", other_model)
     error = error_of(capsys, lambda: export.main([*model, "--out", "graphs"]))
     assert "its export differs from PyTorch by" in error and len(error.splitlines()) == 1
     assert sorted(path.name for path in Path().iterdir()) == ["model.pth.tar", "small.yaml"]
-
-
-def test_differences_are_found_in_every_frame() -> None:
-    config = small_config()
-    networks = build_generator(config).eval(), build_kp_detector(config).eval()
-    assert largest_difference(networks, networks, (32, 32)) == 0
-    other = build_generator(config).eval()
-    assert largest_difference(networks, (other, networks[1]), (32, 32)) > 0
 
 
 def test_the_fast_form_is_refused(tmp_path: Path) -> None:
     config = small_config()
     networks = fast_form(build_generator(config)), fast_form(build_kp_detector(config))
     with pytest.raises(ValueError, match="export the plain networks"):
-        export_graphs(*networks, (32, 32), tmp_path)
+        graphs.export_graphs(*networks, (32, 32), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,6 +124,9 @@ def test_a_model_that_moves_nothing_is_refused(capsys: pytest.CaptureFixture) ->
     ("options", "message"),
     [
         ("", "give --model, or --config and --checkpoint"),
+        ("--checkpoint model.pth.tar", "give --model, or --config and --checkpoint"),
+        ("model.pth.tar new.pth.tar", "paths have names: export.py --checkpoint CHECKPOINT --out OUTPUT"),
+        ("--out new.pth.tar", "give --checkpoint, or --model"),
         ("--model puppets --config small.yaml", "give --model, or --config and --checkpoint"),
         ("--config small.yaml", "give --model, or --config and --checkpoint"),
         ("--model nobody", "--model nobody: no such model"),

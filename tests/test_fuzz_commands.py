@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import subprocess
 import sys
@@ -17,11 +16,9 @@ from hypothesis import strategies as st
 import crop_video
 import demo
 import evaluate
+import export
 import run
-import strip_checkpoint
 from data import make_puppets, prepare
-from inference import exports
-from inference.exports import engine_networks
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
 from tests.fuzzing import (
@@ -82,8 +79,10 @@ PROGRAMS = {
         fixed=("--out",),
     ),
     "crop_video": Program(crop_video.main, {"--inp": ["talk.mp4"], "--out": ["OUT"]}),
-    "strip_checkpoint": Program(
-        strip_checkpoint.main, {"checkpoint": ["good.pth.tar"], "output": ["OUT/a.safetensors"]}
+    "export": Program(
+        export.main,
+        {"--checkpoint": ["good.pth.tar"], "--out": ["OUT/a.safetensors"]},
+        fixed=("--checkpoint", "--out"),
     ),
     "prepare": Program(
         prepare.main, {"--check": ["data"], "--config": ["data.yaml"], "--workers": ["1"]}, fixed=("--check",)
@@ -228,9 +227,6 @@ def test_any_command_line_ends_with_a_result_or_one_line(
     name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setattr(
-        exports, "engine_networks", functools.partial(engine_networks, cache=tmp_path / "cache")
-    )
     program, actions = PROGRAMS[name], actions_of(PROGRAMS[name].main)
     before, running = files_of(place), children()
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from inference.interface import animate_stream, load_checkpoints, make_animation
 from inference.live import LiveAnimation
-from inference.networks import Networks
+from inference.networks import InferenceNetworks
 from media.clips import open_clip
 from media.encoded import as_pixels
 from media.pictures import fit
@@ -23,7 +23,7 @@ from utils.errors import MediaError, UserError
 
 
 @pytest.fixture(scope="module")
-def networks() -> Networks:
+def networks() -> InferenceNetworks:
     parts = trained(small_config())
     return parts["generator"], parts["kp_detector"]
 
@@ -78,7 +78,9 @@ def test_a_turned_photo_is_upright() -> None:
         (b"no picture", "can't be read as a picture"),
     ],
 )
-def test_wrong_pictures_are_refused(networks: Networks, wrong: np.ndarray | bytes, told: str) -> None:
+def test_wrong_pictures_are_refused(
+    networks: InferenceNetworks, wrong: np.ndarray | bytes, told: str
+) -> None:
     for source, driving in ((wrong, picture(1)), (picture(1), wrong)):
         with pytest.raises(MediaError, match=told):
             make_animation(source, [driving], *networks)
@@ -88,21 +90,21 @@ def test_wrong_pictures_are_refused(networks: Networks, wrong: np.ndarray | byte
 
 
 @pytest.mark.parametrize("how", ["stretch", "crop", "pad"])
-def test_pictures_of_other_sizes_are_fitted(networks: Networks, how: str) -> None:
+def test_pictures_of_other_sizes_are_fitted(networks: InferenceNetworks, how: str) -> None:
     source, frames = picture(0, 64)[:48], [frame[:, :24] for frame in driving_frames()]
     by_hand = [fit(frame, (32, 32), how) for frame in (source, *frames)]
     expected = make_animation(by_hand[0], by_hand[1:], *networks)
     np.testing.assert_array_equal(make_animation(source, frames, *networks, fit=how), expected)
 
 
-def test_a_video_by_its_path(networks: Networks, inputs: Path) -> None:
+def test_a_video_by_its_path(networks: InferenceNetworks, inputs: Path) -> None:
     expected = make_animation(inputs / "source.png", open_clip(inputs / "talk.mp4"), *networks)
     by_path = make_animation(str(inputs / "source.png"), str(inputs / "talk.mp4"), *networks)
     np.testing.assert_array_equal(by_path, expected)
     assert len(by_path) == FRAMES
 
 
-def test_best_frame(networks: Networks) -> None:
+def test_best_frame(networks: InferenceNetworks) -> None:
     frames = [*driving_frames(), picture(0)]
     found = make_animation(picture(0), iter(frames), *networks, find_best_frame=True)
     given = make_animation(picture(0), iter(frames), *networks, best_frame=FRAMES)
@@ -123,14 +125,14 @@ def test_plain_networks_are_not_in_their_fast_form(inputs: Path) -> None:
 # ---- Streams -----------------------------------------------------------------
 
 
-def test_a_stream_gives_what_a_video_gives(networks: Networks) -> None:
+def test_a_stream_gives_what_a_video_gives(networks: InferenceNetworks) -> None:
     expected = make_animation(picture(0), driving_frames(), *networks)
     streamed = list(animate_stream(picture(0), iter(driving_frames()), networks))
     assert streamed[0].dtype == np.uint8
     np.testing.assert_allclose(np.array(streamed) / 255, expected, atol=0.51 / 255)
 
 
-def test_a_stream_takes_one_frame_at_a_time(networks: Networks) -> None:
+def test_a_stream_takes_one_frame_at_a_time(networks: InferenceNetworks) -> None:
     taken: list[int] = []
     frames = (taken.append(number) or frame for number, frame in enumerate(driving_frames()))
     stream = animate_stream(picture(0), frames, networks)
@@ -138,7 +140,7 @@ def test_a_stream_takes_one_frame_at_a_time(networks: Networks) -> None:
     assert taken == [0, 1]
 
 
-def test_streams_of_several_threads_share_networks(networks: Networks) -> None:
+def test_streams_of_several_threads_share_networks(networks: InferenceNetworks) -> None:
     def stream(number: int) -> list[np.ndarray]:
         return list(animate_stream(picture(number), driving_frames() * 3, networks))
 
@@ -147,7 +149,7 @@ def test_streams_of_several_threads_share_networks(networks: Networks) -> None:
         np.testing.assert_array_equal(list(pool.map(stream, range(4))), expected)
 
 
-def test_one_live_animation_in_several_threads(networks: Networks) -> None:
+def test_one_live_animation_in_several_threads(networks: InferenceNetworks) -> None:
     live = LiveAnimation(networks, [picture(0)], relative=False)
     frames = driving_frames()
     expected = [live.animate(frame) for frame in frames]
@@ -155,7 +157,7 @@ def test_one_live_animation_in_several_threads(networks: Networks) -> None:
         np.testing.assert_array_equal(list(pool.map(live.animate, frames)), expected)
 
 
-def test_live_reference_and_pictures(networks: Networks) -> None:
+def test_live_reference_and_pictures(networks: InferenceNetworks) -> None:
     live = LiveAnimation(networks, [picture(0), picture(1)])
     first, other = driving_frames()[:2]
     live.animate(first)
@@ -169,12 +171,12 @@ def test_live_reference_and_pictures(networks: Networks) -> None:
     assert not np.array_equal(live.animate(other), before)
 
 
-def make_animation_frame(networks: Networks, reference: np.ndarray, frame: np.ndarray) -> np.ndarray:
+def make_animation_frame(networks: InferenceNetworks, reference: np.ndarray, frame: np.ndarray) -> np.ndarray:
     predictions = make_animation(picture(0), [reference, frame], *networks)
     return np.rint(predictions[1] * 255).astype(np.uint8)
 
 
-def test_automatic_reference_is_the_closest_pose_so_far(networks: Networks) -> None:
+def test_automatic_reference_is_the_closest_pose_so_far(networks: InferenceNetworks) -> None:
     live = LiveAnimation(networks, [picture(0)], auto_reference=True)
     frames = [*driving_frames(), picture(0), *driving_frames()]
     shown, distances = [], []
@@ -185,7 +187,7 @@ def test_automatic_reference_is_the_closest_pose_so_far(networks: Networks) -> N
     np.testing.assert_array_equal(shown[-1], make_animation_frame(networks, picture(0), frames[-1]))
 
 
-def test_live_smoothing_can_be_changed(networks: Networks) -> None:
+def test_live_smoothing_can_be_changed(networks: InferenceNetworks) -> None:
     live = LiveAnimation(networks, [picture(0)], relative=False, smooth=10)
     first, other = driving_frames()[:2]
     live.animate(first)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import export
 import run
-import strip_checkpoint
 from checkpoints.files import NETWORKS, read_checkpoint
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from tests.clips import write_dataset
@@ -102,7 +102,7 @@ def test_verbose_prints_the_networks(place: Path, capsys: pytest.CaptureFixture)
 
 
 def test_a_stripped_checkpoint_holds_what_inference_needs(place: Path, capsys: pytest.CaptureFixture) -> None:
-    strip_checkpoint.main(["good.pth.tar", "small.pth.tar"])
+    export.main(["--checkpoint", "good.pth.tar", "--out", "small.pth.tar"])
     whole, stripped = read_checkpoint("good.pth.tar"), read_checkpoint("small.pth.tar")
     assert stripped.keys() == {"generator", "kp_detector"}
     assert all(
@@ -110,5 +110,5 @@ def test_a_stripped_checkpoint_holds_what_inference_needs(place: Path, capsys: p
     )
     assert hashlib.sha256(Path("small.pth.tar").read_bytes()).hexdigest() in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        strip_checkpoint.main(["good.pth.tar", "small.pth.tar"])
+        export.main(["--checkpoint", "good.pth.tar", "--out", "small.pth.tar"])
     assert "small.pth.tar: exists already" in capsys.readouterr().err

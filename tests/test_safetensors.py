@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import export
 from checkpoints.files import find_checkpoint, load_for_inference, read_checkpoint, write_checkpoint
 from modules.build import build_generator, build_kp_detector
-from strip_checkpoint import main
 from tests.small import error_of, images, randomize, small_config
 from utils.errors import CheckpointError
 
@@ -29,12 +29,16 @@ def trained(tmp_path: Path) -> Path:
     return tmp_path / "trained.pth.tar"
 
 
-def test_strip_converts_there_and_back_without_a_bit_lost(trained: Path) -> None:
+def convert(checkpoint: Path, result: Path) -> None:
+    export.main(["--checkpoint", str(checkpoint), "--out", str(result)])
+
+
+def test_export_converts_there_and_back_without_a_bit_lost(trained: Path) -> None:
     folder, paths = trained.parent, [trained]
     for name in ("a.pth.tar", "b.safetensors", "c.pth.tar"):
-        main([str(paths[-1]), str(folder / name)])
+        convert(paths[-1], folder / name)
         paths.append(folder / name)
-    main([str(trained), str(folder / "d.SAFETENSORS")])
+    convert(trained, folder / "d.SAFETENSORS")
     assert (folder / "b.safetensors").read_bytes() == (folder / "d.SAFETENSORS").read_bytes()
     first, *others = (read_checkpoint(path) for path in paths[1:])
     for content in others:
@@ -46,7 +50,7 @@ def test_strip_converts_there_and_back_without_a_bit_lost(trained: Path) -> None
 
 def test_the_networks_load_from_it(trained: Path) -> None:
     path = trained.with_name("small.safetensors")
-    main([str(trained), str(path)])
+    convert(trained, path)
     assert all(key.startswith(("generator.", "kp_detector.")) for key in load_file(path))
     config, results = small_config(), []
     for source in (trained, find_checkpoint(path)):
@@ -62,6 +66,6 @@ def test_what_is_not_a_checkpoint_is_told_in_a_line(tmp_path: Path, capsys: pyte
     with pytest.raises(CheckpointError, match="damaged, or not a checkpoint"):
         read_checkpoint(path)
     save_file({"unet.weight": torch.zeros(3)}, path)
-    message = error_of(capsys, lambda: main([str(path), str(tmp_path / "new.pth.tar")]))
+    message = error_of(capsys, lambda: convert(path, tmp_path / "new.pth.tar"))
     assert message == f"error: {path}: has no 'generator' and 'kp_detector'; it holds ['unet']\n"
     assert not (tmp_path / "new.pth.tar").exists()

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-import strip_checkpoint
+import export
 from checkpoints.files import find_checkpoint, load_for_inference, read_checkpoint
 from modules.build import build_generator, build_kp_detector, build_networks, read_config
 from tests.small import images, small_config
@@ -60,7 +60,7 @@ def test_inference_fine_tuning_and_stripped_files_take_the_average(root: Path) -
     networks = build_generator(small_config()), build_kp_detector(small_config())
     load_for_inference(find_checkpoint(folder), *networks)
     assert torch.equal(networks[0].final.weight, averaged)
-    strip_checkpoint.main([str(folder), str(root.parent / "small.pth.tar")])
+    export.main(["--checkpoint", str(folder), "--out", str(root.parent / "small.pth.tar")])
     stripped = read_checkpoint(root.parent / "small.pth.tar")
     assert stripped.keys() == {"generator", "kp_detector"}
     assert torch.equal(stripped["generator"]["final.weight"], averaged)

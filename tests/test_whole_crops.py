@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import crop_video
+from faces.choose import whole_track
 from faces.tracks import find_tracks
 from media.clips import open_clip
 from media.pictures import read_image, write_image
@@ -25,7 +26,9 @@ def run(*arguments: object, faces: list | None = None, monkeypatch: pytest.Monke
     """Crop with the cascade or, one after another, with these `faces` found."""
     if faces is not None and monkeypatch is not None:
         found = iter(faces)
-        monkeypatch.setattr(crop_video, "load_detector", lambda name, cpu: lambda frame: boxes(next(found)))
+        monkeypatch.setattr(
+            crop_video, "load_detector", lambda name, device: lambda frame: boxes(next(found))
+        )
     crop_video.main([*map(str, arguments), "--detector", "cascade", "--image_shape", "64,64"])
 
 
@@ -90,7 +93,7 @@ def test_whole_keeps_every_frame_in_one_box(tmp_path: Path, monkeypatch: pytest.
     run("--inp", video, "--out", tmp_path, "--whole", faces=faces, monkeypatch=monkeypatch)
     assert len(open_clip(tmp_path / "a#000.mp4")) == 90
     clip, found = open_clip(video), iter(faces)
-    track = crop_video.whole_track(clip, lambda frame: boxes(next(found)))
+    track = whole_track(clip, lambda frame: boxes(next(found)))
     assert track.surrounding_box.tolist() == [60, 40, 126, 80] and (track.start, track.end) == (0, 90)
 
 

@@ -37,7 +37,7 @@ from inference.animator import Animator
 from inference.inside import inside_pictures
 from inference.interface import load_checkpoints, make_animation
 from inference.motion import smooth
-from inference.networks import Networks, model_size
+from inference.networks import InferenceNetworks, model_size
 from inference.samples import ROOT, SAMPLE
 from media.clips import open_clip
 from media.pictures import fit, to_uint8, write_image
@@ -71,7 +71,7 @@ class PictureModel:
 
     config: Path
     checkpoint: Path
-    networks: Networks
+    networks: InferenceNetworks
     size: int
 
 
@@ -119,7 +119,7 @@ def evenly(items: Sequence[T], count: int) -> list[T]:
 
 
 def animated(
-    networks: Networks, source: np.ndarray, driving: list[np.ndarray], relative: bool = True
+    networks: InferenceNetworks, source: np.ndarray, driving: list[np.ndarray], relative: bool = True
 ) -> list[np.ndarray]:
     predictions = make_animation(source, driving, *networks, relative=relative, adapt_movement_scale=relative)
     return [to_uint8(prediction) for prediction in predictions]
@@ -172,8 +172,7 @@ def write_inside(path: Path, model: PictureModel, cell: int = 180) -> None:
         source = to_tensor(portrait(source_number, model.size)).unsqueeze(0)
         first, moved = map(to_tensor, film(driving_number, model.size, most_moved(driving_number)))
         animator = Animator(*model.networks, source, transfer(True, True))
-        animator.start_from(first)
-        found = inside_pictures(animator, moved)
+        found = inside_pictures(animator, moved, animator.find(first))
         rows.append([outlined(scaled(found[title], cell)) for title in titles])
     write_image(path, grid([[label(title) for title in titles], *rows]))
 

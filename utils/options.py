@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from dataclasses import Field, field, fields
+from typing import Any, NoReturn, TypeVar, cast
 
 from utils.errors import one_line
+
+Options = TypeVar("Options")
 
 DEBUG = "--debug"  # `utils.program` looks for it
 MAX_SEED = 2**63 - 1
 PRECISIONS = ("fp32", "bf16", "fp16")
-ENGINES = ("torch", "onnxruntime", "openvino")
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -49,3 +52,51 @@ def seed_number(text: str) -> int:
     if not 0 <= number <= MAX_SEED:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to {MAX_SEED}")
     return number
+
+
+# ---- Options as a dataclass --------------------------------------------------
+
+
+def option(default: Any, text: str | Callable[[], str], **more: Any) -> Any:
+    """Return a field of a dataclass of options: its default, its line in --help, and what argparse needs."""
+    return field(default=default, metadata={"help": text, **more})
+
+
+def listed(kind: Any) -> list[Field]:
+    """Return the fields of a dataclass of options as --help lists them: inherited ones last."""
+    return sorted(fields(kind), key=lambda entry: entry.name not in kind.__annotations__)
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
+    """Add an option for each field of a dataclass."""
+    for entry in listed(kind):
+        more = dict(entry.metadata)
+        text = more.pop("help")
+        more |= {"action": "store_true"} if entry.default is False else {"default": entry.default}
+        parser.add_argument(f"--{entry.name}", help=text() if callable(text) else text, **more)
+
+
+def typed(kind: type[Options], parsed: argparse.Namespace) -> Options:
+    """Return what was parsed as a dataclass of options; lists become tuples."""
+    values = {entry.name: getattr(parsed, entry.name) for entry in fields(cast(Any, kind))}
+    return kind(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    )
+
+
+def as_words(options: Any) -> list[str]:
+    """Return the words of a command line that gives these options; defaults are left out."""
+    words = []
+    for entry in listed(type(options)):
+        value = getattr(options, entry.name)
+        if value == entry.default:
+            continue
+        if value is True:
+            words += [f"--{entry.name}"]
+        elif "nargs" in entry.metadata and isinstance(value, tuple):
+            words += [f"--{entry.name}", *map(str, value)]
+        elif isinstance(value, tuple):
+            words += [f"--{entry.name}={','.join(map(str, value))}"]  # a box may begin with a minus sign
+        else:
+            words += [f"--{entry.name}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return words

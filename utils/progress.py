@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from tqdm import tqdm
@@ -28,7 +29,7 @@ class Progress:
         self.next_line = 0.0
 
     def advance(self, count: int, note: str = "") -> None:
-        """Report that `count` more are done. `note` stands at the end of the bar or line."""
+        """Count `count` more; `note` stands at the end of the bar or line."""
         self.done += count
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(count)
@@ -42,7 +43,7 @@ class Progress:
         self.bar.write(line)
 
     def line(self, note: str = "") -> str:
-        """How far it is, how fast it goes and how long it will take."""
+        """Format how far it is, how fast it goes and how long it will take."""
         elapsed = time.monotonic() - self.started
         rate = self.done / max(elapsed, 1e-9)
         of_total = "" if self.total is None else f"/{self.total}"
@@ -58,3 +59,25 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bar.close()
+
+
+ShowProgress = Callable[[str, int], Progress]  # what is done, and to how many frames -> its bar
+
+
+def frames_bar(what: str, total: int) -> Progress:
+    return Progress(total, what, "frames")
+
+
+def no_bar(what: str, total: int) -> Progress:
+    return Progress(total, what, "frames", quiet=True)
+
+
+class PartialProgress(Progress):
+    """A part of a larger progress bar: what is done of it is done of the whole."""
+
+    def __init__(self, whole: Progress, total: int, note: str):
+        super().__init__(total, "", "", quiet=True)
+        self.whole, self.note = whole, note
+
+    def advance(self, count: int, note: str = "") -> None:
+        self.whole.advance(count, self.note)

@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frames_dataset import FramesDataset
-from inference.animation import FittedClip, Settings, write_animation
+from inference.animation import FittedClip, SourcePictures, make_animators, write_animation
 from inference.animator import Animator
 from inference.graphs import export_graphs
-from inference.networks import Networks, load_networks, painting
+from inference.networks import InferenceNetworks, load_networks, painting
+from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.pictures import read_image
@@ -47,7 +48,7 @@ Turn = Callable[[], float]  # makes a turn and returns milliseconds
 # ---- A frame: keypoints of the driving frame, then the generator -----------------
 
 
-def trained_networks() -> Networks:
+def trained_networks() -> InferenceNetworks:
     """Build vox-256 with weights and batch statistics such as training could leave."""
     torch.manual_seed(0)
     config = read_config(CONFIG)
@@ -107,11 +108,13 @@ def demo_frames(clip: str) -> Turn:
     networks = load_networks(config, SAMPLE["config"], SAMPLE["checkpoint"], CPU, plain=False)
     source = read_image(SAMPLE["source_image"])
     driving = FittedClip(open_clip(Path(clip)), source.shape[:2], "stretch")
+    options, pictures = DemoOptions(relative=True), SourcePictures([source])
+    animators = make_animators(networks, pictures, options)
 
     def turn() -> float:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "out.mp4", 25) as writer:
-            write_animation(networks, source, driving, writer, Settings(relative=True))
+            write_animation(animators, pictures, driving, writer, options)
         return 1000 * (time.perf_counter() - start) / len(driving)
 
     return turn
