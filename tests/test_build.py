@@ -69,8 +69,8 @@ def test_checkpoint_layout(name: str) -> None:
         ),
         ({"model_params": None}, "missing key 'model_params'"),
         (
-            {"train_params.lr_generator": "2e-4"},
-            "'train_params.lr_generator' must be a number of at least 0 (with a dot",
+            {"train_params.lr_generator": "fast"},
+            "'train_params.lr_generator' must be a number of at least 0",
         ),
         (
             {"train_params.batch_size": True},
