@@ -182,3 +182,12 @@ def test_a_preview_shows_faces_boxes_and_crops() -> None:
     assert tuple(drawn[40, 60]) == FACE and tuple(drawn[50, 50]) == CROP and tuple(drawn[50, 180]) == CROP
     assert (drawn[:, 200:] == 77).all()
     assert preview(np.zeros((100, 5000, 3), np.uint8), np.zeros((0, 4)), [], []).shape == (26, 1280, 3)
+
+
+def test_a_thin_frame_is_not_enlarged_without_bound() -> None:
+    detector = CascadeDetector()
+    sizes = []
+    scan = detector._scan
+    detector._scan = lambda image, *more, **named: sizes.append(image.size) or scan(image, *more, **named)
+    assert len(detector(np.zeros((2, 30_000, 3), np.uint8))) == 0
+    assert max(sizes[0]) <= detector.MAX_LONG_SIDE
