@@ -34,6 +34,14 @@ class Region(NamedTuple):
         return cls((left + right) / 2, (top + bottom) / 2, right - left, bottom - top, angle)
 
     @property
+    def box(self) -> tuple[int, ...]:
+        """The region as an option writes it: left, top, right, bottom and, where it is turned, degrees."""
+        left, top = round(self.x - self.width / 2), round(self.y - self.height / 2)
+        box = left, top, left + round(self.width), top + round(self.height)
+        degrees = round(math.degrees(self.angle))
+        return (*box, degrees) if degrees else box
+
+    @property
     def corners(self) -> np.ndarray:
         """The corners (4, 2), xy, clockwise from the upper left one."""
         along = np.array([math.cos(self.angle), math.sin(self.angle)]) * self.width / 2

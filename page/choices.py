@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from checkpoints.table import DEFAULT_MODEL, read_table
-from faces.options import Corners, box_option
+from faces.options import Box, box_option
 from inference.options import DemoOptions
 from media.clips import Clip
 from page.limits import upload_path
@@ -58,6 +58,7 @@ class Choices:
             config=self.config,
             checkpoint=self.checkpoint,
             relative=relative,
+            absolute=not relative and self.paste_back,
             adapt_scale=relative and self.adapt_scale,
             find_best_frame=relative and self.reference == BEST,
             best_frame=self.best_frame if relative and self.reference == CHOSEN else None,
@@ -71,7 +72,7 @@ class Choices:
             size=self.size or None,
             side_by_side=self.side_by_side,
             audio=self.audio and clip.has_audio,
-        )
+        ).resolved()
 
     def check(self) -> None:
         """Raise `UserError` for choices that don't go together."""
@@ -86,8 +87,8 @@ class Choices:
             raise UserError("'paste back' and 'side by side' exclude each other: choose one")
 
 
-def box(text: str, name: str) -> Corners | None:
-    """The corners in a text field, None where it is empty. Raises `UserError`."""
+def box(text: str, name: str) -> Box | None:
+    """The box in a text field, None where it is empty. Raises `UserError`."""
     try:
         return box_option(text) if text.strip() else None
     except argparse.ArgumentTypeError as error:

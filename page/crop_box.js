@@ -5,12 +5,13 @@ let grip = null; // what is dragged: where the pointer was, the box then, and th
 
 const find = (name) => element.querySelector(name);
 
-function place(node, [left, top, right, bottom]) {
+function place(node, [left, top, right, bottom, degrees = 0]) {
   const [width, height] = view.size;
   node.style.left = `${(100 * left) / width}%`;
   node.style.top = `${(100 * top) / height}%`;
   node.style.width = `${(100 * (right - left)) / width}%`;
   node.style.height = `${(100 * (bottom - top)) / height}%`;
+  node.style.transform = degrees ? `rotate(${degrees}deg)` : "";
 }
 
 function draw() {
@@ -31,14 +32,14 @@ function draw() {
 }
 
 // The box moved by (x, y), or with one corner moved so that it keeps the model's shape.
-function changed([left, top, right, bottom], x, y, corner) {
-  if (!corner) return keepInside([left + x, top + y, right + x, bottom + y]);
+function changed([left, top, right, bottom, ...turn], x, y, corner) {
+  if (!corner) return [...keepInside([left + x, top + y, right + x, bottom + y]), ...turn];
   const west = corner[1] === "w", north = corner[0] === "n";
   const wide = right - left + (west ? -x : x), high = bottom - top + (north ? -y : y);
   const height = Math.max(MIN_SIDE, MIN_SIDE / view.aspect, (wide / view.aspect + high) / 2);
   const width = height * view.aspect;
   return [west ? right - width : left, north ? bottom - height : top,
-          west ? right : left + width, north ? bottom : top + height];
+          west ? right : left + width, north ? bottom : top + height, ...turn];
 }
 
 // A box may reach over the edge, but its middle stays in the picture.

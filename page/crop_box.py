@@ -43,7 +43,7 @@ def box_view(picture: np.ndarray, cut: Cuts, size: Size, title: str) -> dict:
     return {
         "url": data_url(small),
         "size": [width, height],
-        "box": list(cut.boxes[0] if cut.boxes else guess),
+        "box": list((cut.regions[0] if cut.regions else guess).box),
         "faces": cut.faces.round().astype(int).tolist(),
         "aspect": aspect,
         "title": title,

@@ -12,7 +12,7 @@ import numpy as np
 from inference.animation import FittedClip, SourcePictures, choose_reference, make_animators
 from inference.animator import Animator
 from inference.inside import inside_pictures
-from inference.jobs import find_boxes, source_of
+from inference.jobs import driving_of, find_places, source_of
 from modules.util import Keypoints
 from page.choices import Choices, Form
 from page.limits import MAX_FRAMES, open_video, read_picture, shown_errors, upload_path
@@ -41,12 +41,13 @@ def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip, Keyp
     """
     plan = make_plan(choices, offline)
     clip, job = plan.clip, plan.job
-    boxes = find_boxes([plan.picture], [clip], job, no_bar)
+    places = find_places([plan.picture], [clip], job, no_bar)
 
     # As the tab Animate begins; what is inside has the model's size, and shows one face.
-    driving = FittedClip(clip, job.sizes[0], job.options.fit, boxes.drivings[clip.path])
-    pictures = source_of(plan.picture, read_picture(plan.picture), job, boxes).pictures
-    source = SourcePictures(pictures[:1])
+    driving = driving_of(clip.path, {clip.path: clip}, job, places)
+    assert isinstance(driving, FittedClip)
+    source = source_of(plan.picture, read_picture(plan.picture), job, places)
+    source = SourcePictures(source.pictures[:1], movements=source.movements and source.movements[:1])
     (animator,) = make_animators(plan.networks, source, job.options)
     reference, _ = choose_reference(animator, driving, job.options)
     return animator, driving, reference.keypoints or animator.find(driving[0])

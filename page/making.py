@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from checkpoints.hub import find_model
 from inference.inputs import DemoPair
-from inference.jobs import Job, check_best_frame, find_boxes, make_job, write_results
+from inference.jobs import Job, check_best_frame, find_places, make_job, write_results
 from inference.networks import InferenceNetworks, load_networks, size_for
 from media.clips import Clip
 from modules.build import read_config
@@ -81,9 +81,9 @@ def animate_files(choices: Choices, folder: Path, ticket: Ticket, offline: bool)
     pair = DemoPair(plan.picture, clip.path, folder / f"result{FORMATS[choices.format]}")
 
     # Boxes are of use when all are found; of a video any part is.
-    boxes = find_boxes([pair.source], [clip], job, ticket.show_or_stop)
+    places = find_places([pair.source], [clip], job, ticket.show_or_stop)
     drivings, cancelled = {clip.path: clip}, ticket.stopped.is_set
-    (done,) = write_results(plan.networks, [pair], drivings, job, boxes, ticket.show, cancelled)
+    (done,) = write_results(plan.networks, [pair], drivings, job, places, ticket.show, cancelled)
 
     # A folder of pngs is downloaded as one file.
     path = pair.result
