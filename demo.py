@@ -73,6 +73,19 @@ def contradictions(options: DemoOptions) -> dict[str, bool]:
         "--background needs --paste_back, which puts the crops into it": (
             options.background is not None and not options.paste_back
         ),
+        "--source_video and --source_image exclude each other": (
+            options.source_video is not None and options.source_image is not None
+        ),
+        "--source_video needs --crop or --crop_source": options.source_video is not None and not cuts_source,
+        "--source_video goes with one driving video, without --background, --face and --save_motion": (
+            options.source_video is not None
+            and (
+                len(options.driving_video or options.driving_motion or ()) > 1
+                or options.background is not None
+                or options.face != "largest"
+                or options.save_motion is not None
+            )
+        ),
         "--driving_motion and --driving_video exclude each other": (
             motion and options.driving_video is not None
         ),
@@ -109,8 +122,9 @@ def main(argv: list[str] | None = None) -> None:
     pairs = inputs.missing_pairs(pairs, options.skip_existing)
     if not pairs:
         return
-    sources = {pair.source: read_image_size(pair.source) for pair in pairs}
-    clips, background = inputs.open_clips(options, pairs)
+    pictures = [] if options.source_video is not None else [pair.source for pair in pairs]
+    sources = {path: read_image_size(path) for path in pictures}
+    clips = inputs.open_clips(options, pairs)
 
     # Which model, where does it run, and how?
     config_path, checkpoint = inputs.model_files(options)
@@ -119,20 +133,22 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(options.device)
     if options.precision == "auto":
         options = replace(options, precision=best_precision(device))
-    job = jobs.make_job(options, size, background)
-    for line in inputs.hints(options, sources, clips, size) + precision_hints(device, options.precision):
+    job = jobs.make_job(options, size, clips.background, clips.source)
+    for line in inputs.hints(options, sources, clips.drivings, size) + precision_hints(
+        device, options.precision
+    ):
         print(f"hint: {line}", file=sys.stderr)
 
     # A preview is drawn without any network.
     if options.preview is not None:
-        jobs.write_preview(options.preview, sources, clips.values(), job, frames_bar)
+        jobs.write_preview(options.preview, sources, clips.drivings.values(), job, frames_bar)
         return
 
     # Keypoints mean something to the model alone that found them.
     uses_motion = options.driving_motion is not None or options.save_motion is not None
     fingerprint = networks.fingerprint_of(config, checkpoint) if uses_motion else ""
     motions = {path: KnownMotion.read(path, fingerprint) for path in options.driving_motion or ()}
-    drivings: jobs.Drivings = {**clips, **motions}
+    drivings: jobs.Drivings = {**clips.drivings, **motions}
     for pair in pairs:
         jobs.check_best_frame(options.best_frame, drivings[pair.driving], pair.driving)
 

@@ -68,21 +68,30 @@ def cuts_of_source(
     return Cuts([region_around(picture, face, detect, aspect) for face in chosen], faces)
 
 
-def cuts_of_driving(
-    clip: Clip, size: Size, options: CropOptions, detect: FaceDetector | None, show: ShowProgress
+def cuts_of_video(
+    clip: Clip,
+    size: Size,
+    options: CropOptions,
+    by_hand: str,
+    detect: FaceDetector | None,
+    show: ShowProgress,
 ) -> Cuts:
-    """Find at most one box for all frames of a video, which is read once for it. Raises `UserError`."""
+    """Find at most one region for all frames of a video, which is read once for it. Raises `UserError`.
+
+    `by_hand`: the option that has the box, "crop_driving" or "crop_source".
+    """
     none, aspect = np.zeros((0, 4)), size[1] / size[0]
-    if options.crop_driving is not None:
-        check_box(options.crop_driving, clip.size, "--crop_driving", clip.path)
-        return Cuts([shaped(options.crop_driving, aspect)], none)
+    box = getattr(options, by_hand)
+    if box is not None:
+        check_box(box, clip.size, f"--{by_hand}", clip.path)
+        return Cuts([shaped(box, aspect)], none)
     if not options.crop or detect is None:
         looks = np.linspace(0, len(clip) - 1, min(len(clip), FITTING_LOOKS)).astype(int)
         frames = (clip.read([number])[0] for number in looks.tolist())
         return window_around_face(frames, clip.path, size, options, detect)
     track = find_main_face(clip, detect, show)
     if track is None:
-        raise NoFaceError(f"{clip.path}: no face was found; say where it is with --crop_driving L,T,R,B")
+        raise NoFaceError(f"{clip.path}: no face was found; say where it is with --{by_hand} L,T,R,B")
     present = frames_with(track, clip, detect)
     if not present.all():
         print(

@@ -24,7 +24,15 @@ from utils.files import same_name
 MAX_HINTS = 5
 MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
 
-INPUTS = ("config", "checkpoint", "source_image", "driving_video", "driving_motion", "background")
+INPUTS = (
+    "config",
+    "checkpoint",
+    "source_image",
+    "source_video",
+    "driving_video",
+    "driving_motion",
+    "background",
+)
 
 # ---- What is given -----------------------------------------------------------
 
@@ -36,6 +44,8 @@ def with_sample(options: DemoOptions) -> DemoOptions:
         wanted = [name for name in wanted if name not in ("config", "checkpoint")]
     if options.driving_motion is not None:
         wanted.remove("driving_video")
+    if options.source_video is not None:
+        wanted.remove("source_image")
     for name in wanted:
         if not SAMPLE[name].exists():
             needed = ", ".join(f"--{name}" for name in SAMPLE)
@@ -79,14 +89,15 @@ class DemoPair(NamedTuple):
 
 
 def make_pairs(options: DemoOptions) -> list[DemoPair]:
-    """DemoPair all sources with all driving videos. Raises `UserError`.
+    """Pair all sources with all driving videos. Raises `UserError`.
 
     A single pair has the result that is named. Several go into a folder of that name, DRIVING-SOURCE.mp4.
     """
     given, drivings = options.source_image or (), driving_paths(options)
-    sources = [path for place in given for path in pictures_of(place)]
     if not in_folder(options):
-        return [DemoPair(given[0], drivings[0], options.result_video or Path("result.mp4"))]
+        source = options.source_video or given[0]
+        return [DemoPair(source, drivings[0], options.result_video or Path("result.mp4"))]
+    sources = [path for place in given for path in pictures_of(place)]
     folder = options.result_video or Path("results")
     if folder.suffix.lower() in WRITTEN_SUFFIXES or (folder.exists() and not folder.is_dir()):
         raise UserError(
@@ -104,7 +115,7 @@ def make_pairs(options: DemoOptions) -> list[DemoPair]:
 def in_folder(options: DemoOptions) -> bool:
     """Whether results go into a folder; it may be that it gets one alone."""
     given = options.source_image or ()
-    return len(given) > 1 or len(driving_paths(options)) > 1 or given[0].is_dir()
+    return len(given) > 1 or len(driving_paths(options)) > 1 or any(path.is_dir() for path in given)
 
 
 def name_of(driving: Path) -> str:
@@ -197,18 +208,29 @@ def check_result(result: Path, options: DemoOptions, option: str) -> None:
 # ---- Clips -------------------------------------------------------------------
 
 
-def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> tuple[dict[Path, Clip], Clip | None]:
-    """Open the driving clips and the background, at constant rates. Raises `UserError`.
+class Clips(NamedTuple):
+    """The videos that are read."""
+
+    drivings: dict[Path, Clip]
+    background: Clip | None
+    source: Clip | None
+
+
+def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> Clips:
+    """Open the driving clips, the background and a source video, at constant rates. Raises `UserError`.
 
     `--fps` is the rate of folders of frames, and there must be one then.
     """
     drivings = [] if options.driving_motion is not None else [pair.driving for pair in pairs]
-    background = options.background
-    paths = dict.fromkeys([*drivings, *([] if background is None else [background])])
+    others = [path for path in (options.background, options.source_video) if path is not None]
+    paths = dict.fromkeys([*drivings, *others])
     if options.fps is not None and not any(path.is_dir() for path in paths):
         raise UserError(f"--fps {options.fps:g}: is for folders of frames; a video has a rate of its own")
     opened = {path: steady(open_clip(path, fps=options.fps if path.is_dir() else None)) for path in paths}
-    return {path: opened[path] for path in drivings}, None if background is None else opened[background]
+    background, source = (
+        None if path is None else opened[path] for path in (options.background, options.source_video)
+    )
+    return Clips({path: opened[path] for path in drivings}, background, source)
 
 
 # ---- Hints -------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from faces.choose import NoFaceError
-from faces.cuts import Cuts, cuts_of_driving, cuts_of_source, preview_of
+from faces.cuts import Cuts, cuts_of_source, cuts_of_video, preview_of
 from faces.paste import Paster, calm_border
 from faces.regions import Region, cut_out
 from faces.yunet import FaceDetector
@@ -42,6 +42,7 @@ from inference.motion import save_motion
 from inference.networks import InferenceNetworks, larger_size
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
+from inference.source_video import SourceVideo, at_rate, write_source_video
 from media.clips import Clip
 from media.pictures import Size, fit, read_image, write_image
 from media.rates import repeated
@@ -61,18 +62,22 @@ class Job:
     """How results are made.
 
     `sizes`: (H, W), and (N, M) or None. `background`: what is pasted into, if not the picture itself.
+    `source_clip`: the video whose face is animated, if there is no picture.
     """
 
     options: DemoOptions
     sizes: tuple[Size, Size | None]
     detect: FaceDetector | None
     background: Clip | None
+    source_clip: Clip | None
 
 
-def make_job(options: DemoOptions, size: Size, background: Clip | None = None) -> Job:
+def make_job(
+    options: DemoOptions, size: Size, background: Clip | None = None, source_clip: Clip | None = None
+) -> Job:
     """Prepare what the options need beside networks of `size` (H, W). Raises `UserError`."""
     detect = FaceDetector() if options.crop or options.fit == "crop" else None
-    return Job(options, (size, larger_size(size, options.size)), detect, background)
+    return Job(options, (size, larger_size(size, options.size)), detect, background, source_clip)
 
 
 def check_best_frame(number: int | None, driving: Clip | Driving, path: Path) -> None:
@@ -85,11 +90,12 @@ def check_best_frame(number: int | None, driving: Clip | Driving, path: Path) ->
 
 
 class Places(NamedTuple):
-    """What will be cut out of each picture and each driving video, and where that goes in the background."""
+    """What will be cut out of each picture and each video, and where that goes in the background."""
 
     sources: Mapping[Path, list[Region]]
     drivings: Mapping[Path, Cuts]
     background: list[Region]
+    video: Cuts | None
 
 
 def source_cuts(path: Path, picture: np.ndarray, job: Job) -> Cuts:
@@ -99,7 +105,7 @@ def source_cuts(path: Path, picture: np.ndarray, job: Job) -> Cuts:
 
 def driving_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
     """Find what to cut out of all frames of a driving video. Raises `UserError`."""
-    return cuts_of_driving(clip, job.sizes[0], job.options, job.detect, show)
+    return cuts_of_video(clip, job.sizes[0], job.options, "crop_driving", job.detect, show)
 
 
 def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress) -> Places:
@@ -107,7 +113,13 @@ def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: 
 
     Of several sources, those without a face are left out with a warning.
     """
-    found, faceless = {}, []
+    found: dict[Path, list[Region]] = {}
+    faceless = []
+    video = None
+    if job.source_clip is not None:
+        clip, options = job.source_clip, job.options
+        video = cuts_of_video(clip, job.sizes[0], options, "crop_source", job.detect, show)
+        found[clip.path], sources = video.regions, ()
     for path in sources:
         try:
             found[path] = regions_of(path, job)
@@ -127,7 +139,7 @@ def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: 
                 f"--background {clip.path}: has a place for {len(background)} of the {len(found[most])} "
                 f"faces of {most}; choose one with --face"
             )
-    return Places(found, {clip.path: driving_cuts(clip, job, show) for clip in clips}, background)
+    return Places(found, {clip.path: driving_cuts(clip, job, show) for clip in clips}, background, video)
 
 
 def regions_of(path: Path, job: Job) -> list[Region]:
@@ -163,8 +175,11 @@ def write_preview(
     for source in sources:
         pictures.append(read_image(source))
         cuts.append(source_cuts(source, pictures[-1], job))
-    for clip in clips:
-        cuts.append(driving_cuts(clip, job, show))
+    videos = [(clip, "crop_driving") for clip in clips]
+    if job.source_clip is not None:
+        videos.insert(0, (job.source_clip, "crop_source"))
+    for clip, by_hand in videos:
+        cuts.append(cuts_of_video(clip, job.sizes[0], job.options, by_hand, job.detect, show))
         present = cuts[-1].present
         pictures.append(clip.read([0 if present is None else int(present.argmax())])[0])
     if job.background is not None:
@@ -207,6 +222,9 @@ def write_results(
     single one is animated as it is read. When `cancelled()`, the result ends with the frames that are done.
     Raises `UserError`, and `Cancelled` if there are none.
     """
+    if places.video is not None:
+        yield write_video(networks, pairs[0], drivings, job, places, show, cancelled)
+        return
     several = len(pairs) > 1
     motions: dict[Path, KnownMotion] = {}
     for path, group in itertools.groupby(pairs, key=lambda pair: pair.source):
@@ -235,6 +253,31 @@ def write_results(
                 )
             seconds, expected = time.monotonic() - started, len(driving.timeline.shown)
             yield Done(pair, written, expected, driving.fps, seconds, writer.audio_note)
+
+
+def write_video(
+    networks: InferenceNetworks,
+    pair: DemoPair,
+    drivings: Drivings,
+    job: Job,
+    places: Places,
+    show: ShowProgress,
+    cancelled: Callable[[], bool],
+) -> Done:
+    """Animate the face inside a video and write the result, with the sound of either."""
+    clip, video = job.source_clip, places.video
+    assert clip is not None and video is not None
+    driving = driving_of(pair.driving, drivings, job, places)
+    present = np.ones(len(clip), bool) if video.present is None else video.present
+    source = SourceVideo(clip, video.regions[0], present, *limited(clip.size, job.options.max_side))
+    sound = pair.driving if job.options.audio else clip.path if clip.has_audio else None
+    with VideoWriter(pair.result, clip.fps, sound) as writer:
+        started = time.monotonic()
+        written = write_source_video(
+            networks, source, driving, writer, job.options, job.sizes, show, cancelled
+        )
+    seconds, expected = time.monotonic() - started, len(at_rate(driving, clip))
+    return Done(pair, written, expected, clip.fps, seconds, writer.audio_note)
 
 
 def source_of(path: Path, picture: np.ndarray, job: Job, places: Places) -> SourcePictures:
@@ -305,7 +348,7 @@ def write_all(
     several, folder, finished = in_folder(job.options), pairs[0].result.parent, 0
     saved: set[Path] = set()  # files of motion
     if not several:
-        check_target(pairs[0].result, drivings[pairs[0].driving].fps)
+        check_target(pairs[0].result, (job.source_clip or drivings[pairs[0].driving]).fps)
     with contextlib.ExitStack() as stack:
         # A bar for each pass over a single video, or one for all.
         show: ShowProgress = frames_bar

@@ -58,6 +58,12 @@ class DemoOptions(CropOptions):
         nargs="+",
         metavar="PICTURE",
     )
+    source_video: Path | None = option(
+        None,
+        "in the place of a picture: the video whose face is animated, frame by frame",
+        type=Path,
+        metavar="VIDEO",
+    )
     driving_video: tuple[Path, ...] | None = option(
         None,
         "a video, a .gif or a folder of frames, or several of them",
@@ -158,10 +164,11 @@ class DemoOptions(CropOptions):
 
     def resolved(self) -> DemoOptions:
         """Return the options with what --paste_back brings along: only relative movement fits a picture."""
-        if not self.paste_back or self.absolute:
-            return self
+        pasted = self.paste_back or self.source_video is not None
+        if not pasted or self.absolute:
+            return replace(self, paste_back=pasted)
         searched = self.find_best_frame or self.best_frame is None
-        return replace(self, relative=True, adapt_scale=True, find_best_frame=searched)
+        return replace(self, paste_back=True, relative=True, adapt_scale=True, find_best_frame=searched)
 
     @property
     def measured_elsewhere(self) -> bool:
