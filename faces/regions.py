@@ -115,9 +115,9 @@ def turned(picture: np.ndarray, region: Region, size: Size) -> np.ndarray:
 def put_back(piece: np.ndarray, region: Region, box: tuple[int, int, int, int]) -> np.ndarray:
     """Return the pixels of the upright box around a region that a piece fills."""
     left, top, right, bottom = box
-    piece = fit(piece, (round(region.height), round(region.width)), "stretch")
     if not region.angle:
-        return piece
+        return fit(piece, (bottom - top, right - left), "stretch")
+    piece = fit(piece, (round(region.height), round(region.width)), "stretch")
     cos, sin = math.cos(region.angle), math.sin(region.angle)
     x = cos * (left - region.x) + sin * (top - region.y) + piece.shape[1] / 2
     y = cos * (top - region.y) - sin * (left - region.x) + piece.shape[0] / 2

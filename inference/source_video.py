@@ -120,7 +120,7 @@ def at_rate(driving: Driving, clip: Clip) -> np.ndarray:
 
 
 def with_first(items: Iterator[dict], keypoints: Keypoints | None) -> tuple[Keypoints, Iterator[dict]]:
-    """Return the keypoints that movement is measured from, by default those of the first item, and all items."""
+    """Return the keypoints that movement is measured from, by default the first ones, and all items."""
     if keypoints is not None:
         return keypoints, items
     first: Sequence[dict] = list(itertools.islice(items, 1))
