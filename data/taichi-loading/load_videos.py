@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     cutting.check_even(options.image_shape, options.format)
     clips = read_list(options.metadata)
-    videos: dict[str, list[Listed]] = defaultdict(list)
+    videos: dict[str, list[Listed]] = defaultdict(list)  # a video is downloaded once
     for clip in clips:
         videos[clip.video].append(clip)
     check_downloads(videos, options)
@@ -224,11 +224,13 @@ def find_video(folder: Path, name: str) -> Path | None:
 def cut_clip(path: Path, clip: Listed, options: LoadOptions) -> cutting.Outcome:
     """Write one clip of the video at `path`, at the listed seconds and the listed part of the picture."""
     whole, target = open_clip(path), clip.target(options)
+    # The same seconds, at the rate of what was downloaded.
     ratio = whole.fps / clip.fps
     start, end = round(clip.start * ratio), round(clip.end * ratio)
     if end > len(whole) + MISSING_SECONDS * whole.fps:
         error = f"{path}: ends after {len(whole)} frames, the clip after {end}"
         return cutting.Outcome(target, clip.video, error=error)
+    # The same part of the picture, in its size.
     scale_y, scale_x = whole.size[0] / clip.size[0], whole.size[1] / clip.size[1]
     left, top, right, bottom = clip.box
     box = left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
