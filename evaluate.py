@@ -23,7 +23,7 @@ METRICS = ("l1", "akd", "mkr", "aed", "psnr", "ssim", "lpips", "fid")
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluationOptions:
     """The command line."""
 
     generated: Path
@@ -37,7 +37,7 @@ class Options:
     device: str | None
 
 
-def parse(argv: list[str] | None) -> Options:
+def parse(argv: list[str] | None) -> EvaluationOptions:
     parser = OptionParser(__doc__)
     parser.add_argument(
         "--generated", type=Path, required=True, metavar="DIR", help="what a model made: reconstruction/png"
@@ -75,17 +75,14 @@ def parse(argv: list[str] | None) -> Options:
         "--out", type=Path, metavar="DIR", help="where the results go (default: the folder --generated)"
     )
     parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
-    given = parser.parse_args(argv)
-    return Options(
-        given.generated,
-        given.real,
-        given.metrics,
-        given.landmarks,
-        given.identity,
-        given.puppets or given.real.absolute().parent,
-        given.frame_size and tuple(given.frame_size),
-        given.out or given.generated,
-        given.device,
+    given = vars(parser.parse_args(argv))
+    return EvaluationOptions(
+        **given
+        | {
+            "puppets": given["puppets"] or given["real"].absolute().parent,
+            "frame_size": given["frame_size"] and tuple(given["frame_size"]),
+            "out": given["out"] or given["generated"],
+        }
     )
 
 
@@ -93,17 +90,16 @@ def parse(argv: list[str] | None) -> Options:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
 
-    from evaluation import cache, comparisons, detectors, matching, measuring, report  # seconds, with PyTorch
+    from evaluation import comparisons, detectors, matching, measuring, report  # seconds, with PyTorch
 
     # What to look at, and with what?
-    kept = cache.Cache()
-    pairs = matching.find_matches(options.generated, options.real, kept, options.frame_size)
+    pairs = matching.find_matches(options.generated, options.real, options.frame_size)
     asked = options.metrics
     used = detectors.make_detectors(asked, options.landmarks, options.identity, options.puppets)
     compared = {metric: make() for metric, make in comparisons.COMPARISONS.items() if metric in asked}
 
     # Look, and average.
-    measured = measuring.measure(pairs, used, compared, options.device, kept)
+    measured = measuring.measure_pairs(pairs, used, compared, options.device)
     scores = {pair.name: report.frame_scores(measured[pair.name], asked) for pair in pairs}
     summary = report.Summary(
         str(options.generated),
@@ -111,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         videos=len(pairs),
         frames=sum(pair.real.length for pair in pairs),
         detectors={role: f"{detector.name} {detector.version}" for role, detector in used.items()},
-        metrics=report.summarise(list(scores.values()), list(measured.values())),
+        metrics=report.average_scores(list(scores.values()), list(measured.values())),
     )
 
     # Write and print.

@@ -46,14 +46,14 @@ def check(root: Path, config_path: Path | None, workers: int) -> bool:
         raise DatasetError(f"{root}: no such folder; --check takes the folder that holds train/ and test/")
     config = read_config(config_path) if config_path else None
     findings, clips = list_clips(root, config)
-    findings += check_names(root, clips, config)
+    findings += check_clip_names(root, clips, config)
     inspected = inspect_clips(clips, config, workers)
     findings += [Finding("clips", clip.fault) for clip in inspected if clip.fault]
     findings += check_sizes(inspected, config, config_path)
     if config and config_path:
         findings += check_config(config, config_path)
         findings += check_pairs(config, config_path, clips.get("test", []))
-    return report(root, inspected, findings)
+    return print_findings(root, inspected, findings)
 
 
 def list_clips(root: Path, config: Config | None) -> tuple[list[Finding], dict[str, list[Path]]]:
@@ -92,7 +92,7 @@ def inspect_clips(clips: dict[str, list[Path]], config: Config | None, workers: 
 # ---- Names ------------------------------------------------------------------
 
 
-def check_names(root: Path, clips: dict[str, list[Path]], config: Config | None) -> list[Finding]:
+def check_clip_names(root: Path, clips: dict[str, list[Path]], config: Config | None) -> list[Finding]:
     """Check that names tell clips and identities apart, and that all in the folders are clips."""
     known = {path for paths in clips.values() for path in paths}
     findings = [
@@ -229,7 +229,7 @@ def check_pairs(config: Config, config_path: Path, clips: list[Path]) -> Iterato
 # ---- The report --------------------------------------------------------------
 
 
-def report(root: Path, inspected: list[Inspected], findings: list[Finding]) -> bool:
+def print_findings(root: Path, inspected: list[Inspected], findings: list[Finding]) -> bool:
     """Print at most `MAX_LINES` findings of a kind and a last line; return whether nothing is wrong."""
     for wrong, label in ((True, "wrong"), (False, "note")):
         kinds: defaultdict[str, list[str]] = defaultdict(list)

@@ -62,7 +62,7 @@ class Outcome(NamedTuple):
     error: str = ""
 
 
-def write_clip(cut: Cut) -> Outcome:
+def write_cut(cut: Cut) -> Outcome:
     """Write a clip unless it is there. It holds `MAX_READ` bytes of frames at most, or one frame."""
     try:
         clip = open_clip(cut.source)

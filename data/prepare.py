@@ -25,16 +25,7 @@ if __name__ == "__main__" and not __package__ and not PATHS.startswith(ROOT):
     paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
-from data.cutting import (
-    SPLITS,
-    Cut,
-    Outcome,
-    add_workers_option,
-    check_even,
-    make_clips,
-    size_option,
-    write_clip,
-)
+from data import cutting
 from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
 from media.pictures import IMAGE_SUFFIXES, Size
 from utils.errors import DatasetError
@@ -44,7 +35,7 @@ from utils.program import command_line
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """The command line: a dataset to make of `inp`, or one to `check`."""
 
     inp: Path
@@ -59,14 +50,17 @@ class Options:
     config: Path | None  # that will train on what is checked
 
 
-def parse(argv: list[str] | None) -> Options:
+def parse(argv: list[str] | None) -> PrepareOptions:
     parser = OptionParser("Turn a folder of videos into a dataset, or check a dataset.")
     parser.add_argument(
         "inp", metavar="IN", type=Path, nargs="?", help="folder with videos or folders of frames"
     )
     parser.add_argument("out", metavar="OUT", type=Path, nargs="?", help="folder to write, or to go on with")
     parser.add_argument(
-        "--size", type=size_option, default=(256, 256), help="side, or height,width, of the frames (256)"
+        "--size",
+        type=cutting.size_option,
+        default=(256, 256),
+        help="side, or height,width, of the frames (256)",
     )
     parser.add_argument(
         "--fit", choices=("crop", "pad"), default="crop", help="cut what is too long, or surround with black"
@@ -77,7 +71,7 @@ def parse(argv: list[str] | None) -> Options:
         default="png",
         help="folders of png are the fastest to train from, mp4 is smaller (default png)",
     )
-    add_workers_option(parser)
+    cutting.add_workers_option(parser)
     parser.add_argument(
         "--test_share",
         type=float,
@@ -89,7 +83,7 @@ def parse(argv: list[str] | None) -> Options:
         "--check", metavar="DIR", type=Path, help="write nothing, tell what is wrong with a dataset"
     )
     parser.add_argument("--config", type=Path, help="with --check: the config that will train on it")
-    options = Options(**vars(parser.parse_args(argv)))
+    options = PrepareOptions(**vars(parser.parse_args(argv)))
     if (options.check is None) == (options.out is None) or (options.check and options.inp):
         parser.error("give IN and OUT, or --check DIR")
     if options.config and not options.check:
@@ -103,7 +97,7 @@ def parse(argv: list[str] | None) -> Options:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     if options.check is None:
-        prepare(options)
+        prepare_dataset(options)
         return
 
     from data.checking import check  # imports PyTorch, which takes seconds, and workers import this file
@@ -115,21 +109,21 @@ def main(argv: list[str] | None = None) -> None:
 # ---- Preparing --------------------------------------------------------------
 
 
-def prepare(options: Options) -> None:
+def prepare_dataset(options: PrepareOptions) -> None:
     """Write the dataset.
 
     Raises `UserError` before anything is written if the options or the names can't be right.
     """
-    check_even(options.size, f".{options.format}")
+    cutting.check_even(options.size, f".{options.format}")
     sources = find_sources(options.inp, options.out)
     splits = choose_splits(sources, options)
     suffix = ".mp4" if options.format == "mp4" else ""
     cuts = [
-        Cut(source.path, options.out / splits[name] / f"{name}{suffix}", options.size, options.fit)
+        cutting.Cut(source.path, options.out / splits[name] / f"{name}{suffix}", options.size, options.fit)
         for name, source in sources.items()
     ]
     targets = [cut.target for cut in cuts]
-    failures = make_clips(options.out, options.size, write_one, cuts, targets, options.workers)
+    failures = cutting.make_clips(options.out, options.size, write_one, cuts, targets, options.workers)
     for failure in failures:
         print(f"failed: {failure.error}")
     if len(failures) == len(cuts):
@@ -138,8 +132,8 @@ def prepare(options: Options) -> None:
         )
 
 
-def write_one(cut: Cut) -> list[Outcome]:
-    return [write_clip(cut)]
+def write_one(cut: cutting.Cut) -> list[cutting.Outcome]:
+    return [cutting.write_cut(cut)]
 
 
 class Found(NamedTuple):
@@ -155,12 +149,12 @@ def find_sources(root: Path, out: Path) -> dict[str, Found]:
         raise DatasetError(f"{root}: no such folder; IN is the folder that holds the videos")
     if out.resolve().is_relative_to(root.resolve()):
         raise DatasetError(f"{out}: lies in {root}, whose videos it would join; name a folder elsewhere")
-    is_dataset = all((root / split).is_dir() for split in SPLITS)
+    is_dataset = all((root / split).is_dir() for split in cutting.SPLITS)
     sources: dict[str, Found] = {}
     taken: dict[str, Path] = {}
     for path in walk(root):
         parts = path.relative_to(root).parts
-        split = parts[0] if is_dataset and parts[0] in SPLITS else None
+        split = parts[0] if is_dataset and parts[0] in cutting.SPLITS else None
         name = clip_name(parts[1:] if split else parts)
         earlier = taken.setdefault(same_name(name), path)
         if earlier != path:
@@ -201,12 +195,14 @@ def clip_name(parts: tuple[str, ...]) -> str:
     return portable_name("#".join([*folders, stem]).replace(".", "_"))
 
 
-def choose_splits(sources: dict[str, Found], options: Options) -> dict[str, str]:
+def choose_splits(sources: dict[str, Found], options: PrepareOptions) -> dict[str, str]:
     """Return each clip's split.
 
     An identity that OUT holds already stays where it is; of the others the seed draws those of test/.
     """
-    fixed = {identity(path.name): split for split in SPLITS for path in (options.out / split).glob("[!.]*")}
+    fixed = {
+        identity(path.name): split for split in cutting.SPLITS for path in (options.out / split).glob("[!.]*")
+    }
     for name, source in sources.items():
         if source.split:
             fixed[identity(name)] = source.split

@@ -23,10 +23,9 @@ from evaluation.instrument import Instrument, hub_folder, weights_needed
 from media.tensors import to_tensor
 from utils.errors import DatasetError
 
-SSIM_WINDOW = 11  # pixels; pictures must be larger than half of it
+SSIM_WINDOW = 11  # pixels
 # In dB. Rounding to whole levels has a mean squared error of 1/12 of a level.
 PSNR_OF_ROUNDING = 10 * math.log10(12 * 255**2)
-LPIPS_MIN_SIZE = 32  # pixels; smaller pictures vanish in AlexNet's strides
 
 
 class L1:
@@ -47,12 +46,19 @@ class Torchmetrics(abc.ABC):
 
     name: str
     version = f"torchmetrics {metadata.version('torchmetrics')}"
+    min_size = 1  # pixels of a picture's side
 
     def load(self, device: torch.device) -> None:
         self._device = device
 
     @torch.inference_mode()
     def __call__(self, generated: np.ndarray, real: np.ndarray) -> np.ndarray:
+        height, width = real.shape[1:3]
+        if min(height, width) < self.min_size:
+            raise DatasetError(
+                f"frames of {height}x{width} are too small for {self.name}, which needs "
+                f"{self.min_size}x{self.min_size}; leave it out of --metrics"
+            )
         values = self._compare(on_device(generated, self._device), on_device(real, self._device))
         return values.reshape(-1).double().cpu().numpy()  # (B,)
 
@@ -80,13 +86,9 @@ class Ssim(Torchmetrics):
     """Structural similarity of Wang et al. (2004), of the colour channels, with a Gaussian window."""
 
     name = "ssim"
+    min_size = SSIM_WINDOW // 2 + 1  # else the window can't be mirrored at the border
 
     def _compare(self, generated: Tensor, real: Tensor) -> Tensor:
-        if min(real.shape[2:]) <= SSIM_WINDOW // 2:
-            raise DatasetError(
-                f"frames of {real.shape[2]}x{real.shape[3]} are too small for ssim, which compares windows "
-                f"of {SSIM_WINDOW}x{SSIM_WINDOW}; leave it out of --metrics"
-            )
         values = structural_similarity_index_measure(
             generated, real, data_range=1.0, kernel_size=SSIM_WINDOW, reduction="none"
         )
@@ -98,6 +100,7 @@ class Lpips(Torchmetrics):
     """LPIPS of Zhang et al. (2018) on AlexNet, whose weights torchvision downloads once to torch's cache."""
 
     name = "lpips"
+    min_size = 32  # smaller pictures vanish in AlexNet's strides
 
     def load(self, device: torch.device) -> None:
         super().load(device)
@@ -105,11 +108,6 @@ class Lpips(Torchmetrics):
             self._metric = LearnedPerceptualImagePatchSimilarity(reduction="none", normalize=True).to(device)
 
     def _compare(self, generated: Tensor, real: Tensor) -> Tensor:
-        if min(real.shape[2:]) < LPIPS_MIN_SIZE:
-            raise DatasetError(
-                f"frames of {real.shape[2]}x{real.shape[3]} are too small for lpips, whose network needs "
-                f"{LPIPS_MIN_SIZE}x{LPIPS_MIN_SIZE}; leave it out of --metrics"
-            )
         values = self._metric(generated, real)
         self._metric.reset()  # the values of the batch are enough
         return values

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.cache import Cache
 from media.clips import STRIP_SUFFIXES, has_suffix, is_clip, open_clip
 from media.pictures import IMAGE_SUFFIXES, read_image_size
 from utils.errors import DatasetError
@@ -53,9 +52,7 @@ class Match:
     real: EvaluatedClip
 
 
-def find_matches(
-    generated: Path, real: Path, cache: Cache, frame_size: tuple[int, int] | None = None
-) -> list[Match]:
+def find_matches(generated: Path, real: Path, frame_size: tuple[int, int] | None = None) -> list[Match]:
     """Match the clips of two folders by their names up to the first dot, in the order of these names.
 
     `frame_size` (H, W) is needed if the real clips are strips of frames that are not square. Raises
@@ -66,8 +63,8 @@ def find_matches(
     _check_counterparts(generated, real, names)
     pairs = []
     for name, path in names[generated].items():
-        real_clip = _inspect(names[real][name], frame_size, cache)
-        pair = Match(name, _inspect(path, real_clip.size, cache), real_clip)
+        real_clip = _inspect(names[real][name], frame_size)
+        pair = Match(name, _inspect(path, real_clip.size), real_clip)
         _check_shapes(pair)
         pairs.append(pair)
     return pairs
@@ -130,20 +127,15 @@ def _check_shapes(pair: Match) -> None:
 # ---- Looking at a clip -------------------------------------------------------
 
 
-def _inspect(path: Path, frame_size: tuple[int, int] | None, cache: Cache) -> EvaluatedClip:
-    is_strip = path.suffix.lower() in STRIP_SUFFIXES and not path.is_dir()
-    fingerprint = _fingerprint(path) + (f" {frame_size}" if is_strip else "")
-    shape = cache.load("shape", path, fingerprint)
-    if shape is None or shape.shape != (3,) or shape.dtype.kind != "i" or shape.min() < 1:
-        shape = np.array(_strip_shape(path, frame_size) if is_strip else _clip_shape(path))
-        cache.store("shape", path, fingerprint, shape)
-    length, height, width = shape.tolist()
-    return EvaluatedClip(path, length, (height, width), fingerprint)
-
-
-def _clip_shape(path: Path) -> tuple[int, int, int]:
-    clip = open_clip(path)
-    return len(clip), *clip.size
+def _inspect(path: Path, frame_size: tuple[int, int] | None) -> EvaluatedClip:
+    fingerprint = _fingerprint(path)
+    if path.suffix.lower() in STRIP_SUFFIXES and not path.is_dir():
+        length, *size = _strip_shape(path, frame_size)
+        fingerprint += f" {frame_size}"
+    else:
+        clip = open_clip(path)
+        length, *size = len(clip), *clip.size
+    return EvaluatedClip(path, length, (size[0], size[1]), fingerprint)
 
 
 def _strip_shape(path: Path, frame_size: tuple[int, int] | None) -> tuple[int, int, int]:

@@ -42,12 +42,11 @@ class Look(NamedTuple):
 Findings = dict[Look, np.ndarray]  # for a pair
 
 
-def measure(
+def measure_pairs(
     pairs: list[Match],
     detectors: dict[str, Instrument],
     comparisons: dict[str, Instrument],
     device: str | None,
-    cache: Cache,
 ) -> dict[str, ByRole]:
     """Return what the instruments, given by role, find in each pair, by the pair's name.
 
@@ -57,6 +56,7 @@ def measure(
     """
     looks = [Look(role, instrument, (side,)) for role, instrument in detectors.items() for side in (0, 1)]
     looks += [Look(role, instrument, (0, 1)) for role, instrument in comparisons.items()]
+    cache = Cache()
     results = {pair.name: _cached_results(pair, looks, cache) for pair in pairs}
     unfinished = [pair for pair in pairs if len(results[pair.name]) < len(looks)]
     if unfinished:

@@ -85,7 +85,7 @@ class Summary:
     metrics: dict[str, Means | float]  # by column; FID is a number of all frames
 
 
-def summarise(scores: list[dict[str, np.ndarray]], measured: list[ByRole]) -> dict[str, Means | float]:
+def average_scores(scores: list[dict[str, np.ndarray]], measured: list[ByRole]) -> dict[str, Means | float]:
     """Average the scores of all videos, by column; FID comes last, if its features were measured."""
     summary: dict[str, Means | float] = {}
     for column in scores[0]:

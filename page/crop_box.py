@@ -1,58 +1,83 @@
-"""A picture with a box that people drag, or move by arrow keys."""
+"""The boxes to cut: found, typed, or dragged in a picture."""
 
 from __future__ import annotations
-
-import base64
-from pathlib import Path
 
 import gradio as gr
 import numpy as np
 
-from media.encoded import encode_jpeg
-from media.pictures import fit
+from faces.choose import centred_window
+from faces.cuts import Cuts
+from inference.jobs import driving_cuts, source_cuts
+from media.pictures import Size, fit
+from page.choices import BOXES, EVERY_FACE, FACES, NOTHING, Choices, Form
+from page.html import data_url, html_widget
+from page.limits import read_picture, shown_errors
+from page.making import make_plan
+from utils.progress import no_bar
 
-HERE = Path(__file__).parent
 MAX_SIDE = 640  # pixels of the picture that is sent to the browser
 
-HTML = """
-<figure class="crop-box" hidden>
-  <div class="crop-stage">
-    <img alt="">
-    <div class="crop-faces"></div>
-    <div class="crop-handle" tabindex="0" role="application"
-      aria-label="Box to cut. Arrow keys move it; with Shift they change its size."
-    ><span data-corner="nw"></span><span data-corner="ne"></span
-    ><span data-corner="sw"></span><span data-corner="se"></span></div>
-  </div>
-  <figcaption></figcaption>
-</figure>
-"""
 
-
-def crop_box(elem_id: str) -> gr.HTML:
-    """Its value is what `view` returns. "input" tells that the box was moved, and is in `value.box` then."""
-    return gr.HTML(
-        value=None,
-        html_template=HTML,
-        css_template=(HERE / "crop_box.css").read_text(encoding="utf-8"),
-        js_on_load=(HERE / "crop_box.js").read_text(encoding="utf-8"),
-        elem_id=elem_id,
+def show_boxes(choices: Choices, offline: bool) -> tuple[dict, dict]:
+    """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
+    plan = make_plan(choices, offline)
+    picture, size = read_picture(plan.picture), plan.job.sizes[0]
+    source = source_cuts(plan.picture, picture, plan.job)
+    driving = driving_cuts(plan.clip, plan.job, no_bar)
+    return (
+        box_view(picture, source, size, "Box in the picture"),
+        box_view(plan.clip.read([0])[0], driving, size, "Box in the video"),
     )
 
 
-def view(picture: np.ndarray, box: tuple[int, ...], faces: np.ndarray, aspect: float, title: str) -> dict:
-    """What a `crop_box` shows: a picture (h, w, 3) uint8, a box in its pixels, and the faces (F, 4) found.
-
-    `aspect`: width over height of what the model takes, which the box keeps.
-    """
+def box_view(picture: np.ndarray, cut: Cuts, size: Size, title: str) -> dict:
+    """Return what crop_box.js shows: a picture (h, w, 3) uint8, a box of the model's shape in it, faces."""
+    # A small copy for the browser; boxes are in pixels of the whole picture.
     height, width = picture.shape[:2]
     scale = min(1, MAX_SIDE / max(height, width))
     small = fit(picture, (max(1, round(height * scale)), max(1, round(width * scale))), "stretch")
+
+    # Without a box the largest one that fits is the first guess.
+    aspect = size[1] / size[0]
+    guess = centred_window(np.array([0, 0, width, height]), (height, width), aspect)
     return {
-        "url": "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small)).decode(),
+        "url": data_url(small),
         "size": [width, height],
-        "box": list(box),
-        "faces": faces.round().astype(int).tolist(),
+        "box": list(cut.boxes[0] if cut.boxes else guess),
+        "faces": cut.faces.round().astype(int).tolist(),
         "aspect": aspect,
         "title": title,
     }
+
+
+def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
+    """The button that shows boxes, and where they are shown."""
+    with gr.Accordion("Crop", open=False):
+        told = "faces are found in photos; elsewhere show the boxes and drag them"
+        form.add("cut", "Cut out", told, choices=[NOTHING, FACES, BOXES])
+        button = gr.Button("Show boxes")
+        with gr.Row(elem_id="boxes"):
+            source_box = html_widget("crop_box", "source-box")
+            driving_box = html_widget("crop_box", "driving-box")
+        with gr.Row():
+            form.add("crop_source", "Box in the picture", "left,top,right,bottom; empty is all")
+            form.add("crop_driving", "Box in the video", "left,top,right,bottom; empty is all")
+        with gr.Row():
+            faces = ["largest", ("every face", EVERY_FACE), "1", "2", "3", "4", "5"]
+            told = "which one of the picture; every face needs paste back"
+            form.add("face", "Face", told, gr.Dropdown, choices=faces)
+            form.add("paste_back", "Paste back", "into the picture it was cut from")
+    return button, source_box, driving_box
+
+
+def connect_boxes(form: Form, button: gr.Button, source: gr.HTML, driving: gr.HTML, offline: bool) -> None:
+    """Let the button fill the boxes, and a box that is dragged its text field."""
+
+    def boxes(*values: object) -> tuple[dict, dict]:
+        with shown_errors():
+            return show_boxes(Choices(**form.read(values)), offline)
+
+    button.click(boxes, [*form.values()], [source, driving], api_visibility="private", preprocess=False)
+    to_text = f"(view) => [view.box.join(','), '{BOXES}']"
+    source.input(None, source, [form["crop_source"], form["cut"]], js=to_text)
+    driving.input(None, driving, [form["crop_driving"], form["cut"]], js=to_text)

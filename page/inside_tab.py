@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,14 +12,14 @@ import numpy as np
 from inference.animation import FittedClip, SourcePictures, choose_reference, make_animators
 from inference.animator import Animator
 from inference.inside import inside_pictures
-from inference.jobs import check_best_frame, find_boxes, source_of
+from inference.jobs import find_boxes, source_of
 from modules.util import Keypoints
-from page.animate_tab import Widgets
-from page.animation import Choices, job_of
-from page.limits import MAX_FRAMES, open_upload, read_upload, shown_errors
-from page.models import choose_model
-from page.work import VIDEO_WORKER, Task
+from page.choices import Choices, Form
+from page.limits import MAX_FRAMES, open_video, read_picture, shown_errors, upload_path
+from page.making import make_plan
+from page.worker import VIDEO_WORKER
 from utils.errors import UserError
+from utils.progress import no_bar
 
 KEPT = 4  # pictures that are encoded, so that the slider need not wait
 
@@ -28,7 +27,7 @@ Gallery = list[tuple[np.ndarray, str]]
 
 
 def look(choices: Choices, number: int, offline: bool) -> Gallery:
-    """What the networks see in frame `number` of the driving video, with titles."""
+    """Show what the networks see in frame `number` of the driving video: pictures and titles."""
     animator, driving, initial = prepare(choices, offline)
     frame = driving[min(number, len(driving) - 1)]
     return [(image, title) for title, image in inside_pictures(animator, frame, initial).items()]
@@ -36,54 +35,49 @@ def look(choices: Choices, number: int, offline: bool) -> Gallery:
 
 @functools.lru_cache(maxsize=KEPT)
 def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip, Keypoints]:
-    """The first thing that is animated, and its driving video, as the tab Animate would begin with them.
+    """Prepare the first thing that the tab Animate would animate. Raises `UserError`.
 
-    With the keypoints (1, K, ...) that relative movement is measured from.
+    Return its animator, its driving video, and the keypoints (1, K, ...) that movement is measured from.
     """
-    picture, clip = read_upload(choices.source_image), open_upload(choices.driving_video)
-    assert choices.source_image is not None
-    path = Path(choices.source_image)
-    model = choose_model(choices.model, choices.config, choices.checkpoint, offline)
-    job, task = job_of(choices, clip, model.size), Task[None]()
-    check_best_frame(job.options.best_frame, clip, clip.path)
-    boxes = find_boxes([path], [clip], job, task.show)
-    driving = FittedClip(clip, model.size, job.options.fit, boxes.drivings[clip.path])
-    pictures = source_of(path, picture, job, boxes).pictures[:1]  # what is inside has the model's size
-    (animator,) = make_animators(model.networks, SourcePictures(pictures), job.options)
-    reference, _ = choose_reference(animator, driving, job.options, task.show, task.stopped.is_set)
+    plan = make_plan(choices, offline)
+    clip, job = plan.clip, plan.job
+    boxes = find_boxes([plan.picture], [clip], job, no_bar)
+
+    # As the tab Animate begins; what is inside has the model's size, and shows one face.
+    driving = FittedClip(clip, job.sizes[0], job.options.fit, boxes.drivings[clip.path])
+    pictures = source_of(plan.picture, read_picture(plan.picture), job, boxes).pictures
+    source = SourcePictures(pictures[:1])
+    (animator,) = make_animators(plan.networks, source, job.options)
+    reference, _ = choose_reference(animator, driving, job.options)
     return animator, driving, reference.keypoints or animator.find(driving[0])
 
 
-def build_inside_tab(widgets: Widgets, offline: bool) -> None:
+def on_new_video(video: Any) -> Any:
+    """Set the slider to the middle of a new video: nothing has moved in its first frame."""
+    last = 1
+    with contextlib.suppress(UserError):  # the tab Animate tells
+        last = max(1, len(open_video(upload_path(video))) - 1)
+    return gr.update(value=last // 2, maximum=last)
+
+
+def build_inside_tab(form: Form, offline: bool) -> None:
+    def inside(number: float, *values: object) -> Gallery:
+        with shown_errors():
+            return VIDEO_WORKER.submit(look, Choices(**form.read(values)), int(number), offline).result()
+
     gr.Markdown(
         "What the networks see in a frame of the driving video, with the files and settings of *Animate*."
     )
-    number = gr.Slider(
+    frame = gr.Slider(
         0, MAX_FRAMES - 1, value=0, step=1, label="Frame", info="of the driving video", elem_id="inside-frame"
     )
     button = gr.Button("Look inside", variant="primary", elem_id="look")
     gallery = gr.Gallery(
         label="Inside", columns=4, object_fit="contain", height="auto", format="png", elem_id="inside"
     )
-
-    def inside(frame: float, *values: Any) -> Gallery:
-        with shown_errors():
-            return VIDEO_WORKER.submit(look, Choices(*values), int(frame), offline).result()
-
-    def new_length(path: str | None) -> Any:
-        """The slider of a new video; its middle, because nothing has moved in the first frame."""
-        last = 1
-        with contextlib.suppress(UserError):  # the tab Animate tells
-            last = max(1, len(open_upload(path)) - 1)
-        return gr.update(value=last // 2, maximum=last)
-
-    button.click(inside, [number, *widgets], gallery, api_name="inside", concurrency_id="inside")
-    number.input(
-        inside,
-        [number, *widgets],
-        gallery,
-        api_visibility="private",
-        concurrency_id="inside",
-        trigger_mode="always_last",
-    )
-    widgets.driving_video.change(new_length, widgets.driving_video, number, api_visibility="private")
+    action: Any = {"fn": inside, "inputs": [frame, *form.values()], "outputs": gallery}
+    action |= {"concurrency_id": "inside", "preprocess": False}
+    button.click(**action, api_name="inside")
+    frame.input(**action, api_visibility="private", trigger_mode="always_last")
+    video = form["driving_video"]
+    video.change(on_new_video, video, frame, api_visibility="private", preprocess=False)

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.utils import get_upload_folder
 
 from media.clips import Clip, open_clip
 from media.pictures import read_image, read_image_size
 from media.rates import steady
 from utils.errors import MediaError, UserError, told
 
-MEBIBYTE = 2**20
-MAX_UPLOAD = 1024 * MEBIBYTE  # of any file; the published checkpoints take 700 MiB
-MAX_PICTURE_BYTES = 32 * MEBIBYTE
-MAX_VIDEO_BYTES = 256 * MEBIBYTE
-MAX_PICTURE_PIXELS = 40_000_000
-MAX_FRAME_PIXELS = 3840 * 2160
+MAX_UPLOAD = 1024  # MiB of any file; the published checkpoints take 700
+MAX_PICTURE, MAX_VIDEO = 32, 256  # MiB
+MAX_PICTURE_PIXELS, MAX_FRAME_PIXELS = 40, 8.3  # million
 MAX_FRAMES = 5400  # three minutes at 30 frames a second
+MAX_HEIGHT = 2160  # of a result
 
 # An absolute path up to its last slash, or backslash; what follows a colon or a slash is an address.
 FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/:;,'\"]+/)+|\b[A-Za-z]:\\(?:[^\s\\:;,'\"]+\\)+")
-
-
-class PageError(gr.Error):
-    """One line that the page shows. The terminal does not show it."""
-
-    def __init__(self, message: str):
-        super().__init__(message, print_exception=False)
 
 
 @contextlib.contextmanager
@@ -47,52 +41,61 @@ def shown_errors() -> Iterator[None]:
         if message is None:
             traceback.print_exc()
             message = "something went wrong in the program; the terminal that it runs in says what"
-        raise PageError(without_folders(message)) from error
+        raise gr.Error(without_folders(message), print_exception=False) from error
 
 
 def without_folders(message: str) -> str:
-    """The message with the names of files in the place of their absolute paths."""
+    """Replace absolute paths in a message by the names of their files."""
     return FOLDERS.sub("", message)
 
 
-def check_upload(path: str | None) -> Path:
-    """An uploaded picture. Raises `UserError` for one beyond the limits."""
-    file = uploaded(path, "picture", MAX_PICTURE_BYTES)
+# ---- Uploads -------------------------------------------------------------------
+
+
+def upload_path(file: Any) -> Path | None:
+    """The path of a file as a browser or program names it: a mapping, or None. Raises `UserError`.
+
+    Only what was uploaded lies in the folder that is asked for. Gradio checks this for a mapping that says
+    by its `meta` that it is a file, and only for such.
+    """
+    path = file.get("path") if isinstance(file, dict) else file
+    if path is None:
+        return None
+    folder = Path(get_upload_folder()).resolve()
+    if not isinstance(path, str) or "\0" in path or folder not in Path(path).resolve().parents:
+        raise UserError("a file is named that was not uploaded; upload it first")
+    return Path(path)
+
+
+def check_picture(path: Path | None) -> Path:
+    """Check an uploaded picture. Raises `UserError` where it is missing or too large."""
+    file = check_file(path, "picture", MAX_PICTURE)
     height, width = read_image_size(file)
-    check_pixels(file, height * width, MAX_PICTURE_PIXELS)
+    check_size(file, height * width / 1e6, MAX_PICTURE_PIXELS, "million pixels")
     return file
 
 
-def read_upload(path: str | None) -> np.ndarray:
-    """The same as (h, w, 3) uint8."""
-    return read_image(check_upload(path))
+def read_picture(path: Path | None) -> np.ndarray:
+    """Read an uploaded picture: (h, w, 3) uint8. Raises `UserError`."""
+    return read_image(check_picture(path))
 
 
-def open_upload(path: str | None) -> Clip:
-    """An uploaded video, at a constant rate. Raises `UserError` for one beyond the limits."""
-    file = uploaded(path, "driving video", MAX_VIDEO_BYTES)
+def open_video(path: Path | None) -> Clip:
+    """Open an uploaded video, at a constant rate. Raises `UserError` where it is missing or too large."""
+    file = check_file(path, "driving video", MAX_VIDEO)
     clip = steady(open_clip(file))
-    check_pixels(file, clip.size[0] * clip.size[1], MAX_FRAME_PIXELS)
-    if len(clip) > MAX_FRAMES:
-        raise MediaError(f"{file.name}: has {len(clip)} frames, more than {MAX_FRAMES}; cut it shorter")
+    check_size(file, clip.size[0] * clip.size[1] / 1e6, MAX_FRAME_PIXELS, "million pixels")
+    check_size(file, len(clip), MAX_FRAMES, "frames", "cut it shorter")
     return clip
 
 
-def uploaded(path: str | None, what: str, max_bytes: int) -> Path:
+def check_file(path: Path | None, what: str, mebibytes: int) -> Path:
     if path is None:
         raise UserError(f"there is no {what}; choose one in the tab Animate, or click the sample there")
-    file = Path(path)
-    if file.stat().st_size > max_bytes:
-        raise MediaError(
-            f"{file.name}: has {file.stat().st_size // MEBIBYTE} MiB, more than "
-            f"{max_bytes // MEBIBYTE}; make it smaller"
-        )
-    return file
+    check_size(path, path.stat().st_size / 2**20, mebibytes, "MiB")
+    return path
 
 
-def check_pixels(file: Path, pixels: int, max_pixels: int) -> None:
-    if pixels > max_pixels:
-        raise MediaError(
-            f"{file.name}: has {pixels / 1e6:.0f} million pixels, more than {max_pixels / 1e6:.0f}; "
-            "make it smaller"
-        )
+def check_size(file: Path, size: float, most: float, unit: str, remedy: str = "make it smaller") -> None:
+    if size > most:
+        raise MediaError(f"{file.name}: has {math.ceil(size)} {unit}, more than {most:g}; {remedy}")

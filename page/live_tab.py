@@ -7,12 +7,11 @@ never sent: there is no queue in which frames grow old.
 from __future__ import annotations
 
 import asyncio
-import base64
 import secrets
-import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 from starlette.requests import Request
@@ -20,15 +19,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from inference.live import LiveAnimation
+from inference.networks import InferenceNetworks
 from inference.samples import SAMPLE
 from media.encoded import decode_picture, encode_jpeg
 from media.pictures import fit
-from page.limits import read_upload, shown_errors, without_folders
-from page.models import Loaded, choose_model, model_widgets
-from page.work import LIVE_WORKER
+from page.choices import Form
+from page.html import data_url, html_widget
+from page.limits import read_picture, shown_errors, upload_path, without_folders
+from page.making import choose_model
+from page.worker import LIVE_WORKER
 from utils.errors import UserError, told
 
-HERE = Path(__file__).parent
 MAX_PICTURES = 9  # one for each of the keys 1 to 9
 MAX_SESSIONS = 8
 IDLE_SECONDS = 60.0
@@ -36,41 +37,37 @@ MAX_FRAME_BYTES = 2**20
 MAX_STRENGTH = 5.0
 
 
-class Session(NamedTuple):
+@dataclass
+class Session:
     """What a browser animates, and when its last frame came."""
 
     live: LiveAnimation
-    last: list[float]
+    last: float
 
 
-SESSIONS: dict[str, Session] = {}  # by the token that the browser was given
-LOCK = threading.Lock()
+SESSIONS: dict[str, Session] = {}  # by the tokens of browsers; only the live worker adds and deletes
 
 # ---- Opening and closing -------------------------------------------------------
 
 
-def open_live(paths: list[str], model: Loaded, relative: bool) -> dict[str, Any]:
-    """A session for a browser: its token, the pictures, and the size of the frames to send."""
-    if not 1 <= len(paths) <= MAX_PICTURES:
-        raise UserError(f"{len(paths)} pictures: live mode takes 1 to {MAX_PICTURES}, one for each key")
-    pictures = [fit(read_upload(path), model.size, "crop") for path in paths]
-    live = LIVE_WORKER.submit(LiveAnimation, model.networks, pictures, relative).result()
-    token = secrets.token_urlsafe(16)
-    with LOCK:
-        drop_idle()
-        if len(SESSIONS) >= MAX_SESSIONS:
-            raise UserError(f"{MAX_SESSIONS} people are live already; try again in a minute")
-        SESSIONS[token] = Session(live, [time.monotonic()])
-    urls = [
-        "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture)).decode() for picture in pictures
-    ]
-    return {"token": token, "pictures": urls, "size": [model.size[1], model.size[0]]}
+def open_live(paths: list[Path], networks: InferenceNetworks, relative: bool) -> dict[str, Any]:
+    """Open a session for a browser: its token, the pictures, and the size of the frames to send."""
+    drop_idle()
+    if len(SESSIONS) >= MAX_SESSIONS:
+        raise UserError(f"{MAX_SESSIONS} people are live already; try again in a minute")
+    if len(paths) > MAX_PICTURES:
+        raise UserError(f"{len(paths)} pictures: live mode takes at most {MAX_PICTURES}, one for each key")
+    pictures = [read_picture(path) for path in paths or [SAMPLE["source_image"]]]
+    live, token = LiveAnimation(networks, pictures, relative), secrets.token_urlsafe(16)
+    SESSIONS[token] = Session(live, time.monotonic())
+    urls = [data_url(fit(picture, live.size, live.fit)) for picture in pictures]
+    return {"token": token, "pictures": urls, "size": [live.size[1], live.size[0]]}
 
 
 def drop_idle() -> None:
     """Forget the sessions whose browsers have gone silent."""
     oldest = time.monotonic() - IDLE_SECONDS
-    for token in [token for token, session in SESSIONS.items() if session.last[0] < oldest]:
+    for token in [token for token, session in SESSIONS.items() if session.last < oldest]:
         del SESSIONS[token]
 
 
@@ -83,13 +80,16 @@ async def answer_frame(request: Request) -> Response:
     The token comes in a header, which pages of other hosts can't send. The query says which picture, whether
     the reference is to be set, whether that is automatic, and how much to smooth.
     """
+    # Who asks, and how much?
     session = SESSIONS.get(request.headers.get("x-live-token", ""))
     if session is None:
         return PlainTextResponse("this session has ended; start the camera again", status_code=410)
     if int(request.headers.get("content-length") or MAX_FRAME_BYTES + 1) > MAX_FRAME_BYTES:
         return PlainTextResponse("a frame has at most 1 MiB", status_code=413)
+
+    # The worker animates; meanwhile the server answers others.
     data = await request.body()
-    session.last[0] = time.monotonic()
+    session.last = time.monotonic()
     loop = asyncio.get_running_loop()
     try:
         jpeg, distance = await loop.run_in_executor(
@@ -103,7 +103,7 @@ async def answer_frame(request: Request) -> Response:
 
 
 def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> tuple[bytes, float]:
-    """The animated picture for a frame, and how far the frame's pose is from the picture's."""
+    """Animate a frame: the picture, and how far the frame's pose is from the picture's."""
     live.show(min(max(int(query.get("picture", 0)), 0), len(live.animators) - 1))
     strength = min(max(float(query.get("smooth", 0)), 0.0), MAX_STRENGTH)
     live.set_smoothing(strength or None)
@@ -118,28 +118,14 @@ ROUTES = [Route("/live/frame", answer_frame, methods=["POST"])]
 # ---- Widgets -------------------------------------------------------------------
 
 
-def live_view() -> gr.HTML:
-    """Camera, animated picture and their controls. Its value is what `open_live` returns."""
-    return gr.HTML(
-        value=None,
-        html_template=(HERE / "live.html").read_text(encoding="utf-8"),
-        css_template=(HERE / "live.css").read_text(encoding="utf-8"),
-        js_on_load=(HERE / "live.js").read_text(encoding="utf-8"),
-        elem_id="live",
-    )
-
-
 def build_live_tab(offline: bool) -> None:
-    def start(
-        pictures: list[str] | None,
-        relative: bool,
-        model: str,
-        config: str | None,
-        checkpoint: str | None,
-    ) -> dict[str, Any]:
+    form = Form()
+
+    def start(files: list[Any] | None, relative: bool, *values: object) -> dict[str, Any]:
         with shown_errors():
-            chosen = choose_model(model, config, checkpoint, offline)
-            return open_live(pictures or [str(SAMPLE["source_image"])], chosen, relative)
+            paths = [path for path in map(upload_path, files or []) if path is not None]
+            networks = choose_model(**form.read(values), offline=offline)
+            return LIVE_WORKER.submit(open_live, paths, networks, relative).result()
 
     gr.Markdown(
         "Your camera moves a picture. Its frames go to the machine that this page runs on, and are not kept."
@@ -159,6 +145,12 @@ def build_live_tab(offline: bool) -> None:
                 info="measured from your pose at the start, or wherever you set the reference",
             )
             button = gr.Button("Start camera", variant="primary", elem_id="live-start")
-    model = model_widgets("live-")
-    view = live_view()
-    button.click(start, [pictures, relative, *model], view, api_visibility="private", show_progress="minimal")
+    form.add_model("live-")
+    button.click(
+        start,
+        [pictures, relative, *form.values()],
+        html_widget("live", "live"),
+        api_visibility="private",
+        show_progress="minimal",
+        preprocess=False,
+    )

@@ -6,8 +6,8 @@ format.
 """
 
 import copy
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ from torch.nn.modules._functions import SyncBatchNorm as NativeSyncBatchNorm
 
 from sync_batchnorm.exchange import GatherOverRanks, ReplicaExchange
 
-Network = TypeVar("Network", bound=nn.Module)
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Place(NamedTuple):
@@ -29,16 +29,11 @@ class Place(NamedTuple):
 
 
 def combine_shares(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and sum of squared deviations of a whole, from those of its parts (Chan, Golub and LeVeque, 1979).
+    """Combine the means and sums of squared deviations of parts (Chan, Golub and LeVeque, 1979).
 
-    Two parts with counts n_a, n_b, means m_a, m_b and sums of squared deviations M_a, M_b make up a whole
-    with
-        n = n_a + n_b,   m = (n_a m_a + n_b m_b) / n,   M = M_a + M_b + (m_a - m_b)^2 n_a n_b / n.
-    The last term is n_a (m_a - m)^2 + n_b (m_b - m)^2, and in that form the formula holds for any number of
-    parts. It only adds what is not negative, where E[x^2] - E[x]^2 would cancel when the mean is large.
-
-    rows: (R, 2C + 1), each a part's C means, C sums of squared deviations, and count. Returns mean (C,), M
-    (C,), n ().
+    With counts n_i, means m_i and sums M_i the whole has n = sum n_i, m = sum n_i m_i / n and M = sum M_i +
+    n_i (m_i - m)^2. That only adds what is not negative, where E[x^2] - E[x]^2 would cancel when the mean is
+    large. `rows`: (R, 2C + 1), each a part's C means, C sums, and count. Returns m (C,), M (C,), n ().
     """
     channels = rows.size(1) // 2
     means, m2s, counts = rows.split([channels, channels, 1], dim=1)  # (R, C), (R, C), (R, 1)
@@ -49,7 +44,7 @@ def combine_shares(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """What the three public layers share; a mixin in front of an `nn.BatchNorm*`."""
+    """A mixin in front of an `nn.BatchNorm*`, which makes its public layer."""
 
     _place: Place | None = None  # set on the copies that run as replicas, never on the original
 
@@ -63,7 +58,7 @@ class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return self._normalise_with_peers(x)
 
     def _native(self, x: Tensor) -> Tensor:
-        """PyTorch's own kernels for ranks on GPUs."""
+        """Normalise with PyTorch's own kernels for ranks on GPUs."""
         mean, var, factor = None, None, 0.0
         if self.track_running_stats:
             mean, var, factor = self.running_mean, self.running_var, self._count_batch()
@@ -140,10 +135,7 @@ def _in_process_group() -> bool:
 
 
 class DataParallelWithCallback(nn.DataParallel):
-    """`nn.DataParallel` whose replicas' synchronised batch norms see one another. Same arguments.
-
-    When a replica raises, all stop, and the exception raised here is the one that came first.
-    """
+    """`nn.DataParallel` whose replicas' synchronised batch norms see one another. Same arguments."""
 
     def parallel_apply(
         self, replicas: Sequence[nn.Module], inputs: Sequence[tuple], kwargs: Sequence[dict]
@@ -151,28 +143,23 @@ class DataParallelWithCallback(nn.DataParallel):
         return run_replicas(replicas, inputs, kwargs, apply=super().parallel_apply)
 
 
-def replicate_on_cpu(module: Network, count: int) -> list[Network]:
-    """`count` copies with the parameters of `module` itself; the first has its buffers too."""
+def replicate_on_cpu(module: Module, count: int) -> list[Module]:
+    """Return `count` copies with the parameters of `module` itself; the first has its buffers too."""
     parameters = {id(parameter): parameter for parameter in module.parameters()}
     buffers = {id(buffer): buffer for buffer in module.buffers()}
     return [copy.deepcopy(module, parameters | (buffers if i == 0 else {})) for i in range(count)]
 
 
 def apply_in_threads(modules: Sequence[Callable], inputs: Sequence[tuple], kwargs: Sequence[dict]) -> list:
-    """The outputs of modules, each called on the CPU in its own thread and in the caller's grad mode."""
-    outputs = [None] * len(modules)
+    """Call modules on the CPU, each in its own thread and in the caller's grad mode; return the outputs."""
     grad_enabled = torch.is_grad_enabled()
 
-    def work(i: int) -> None:
+    def call(module: Callable, arguments: tuple, named: dict) -> object:
         with torch.set_grad_enabled(grad_enabled):
-            outputs[i] = modules[i](*inputs[i], **kwargs[i])
+            return module(*arguments, **named)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(modules))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outputs
+    with ThreadPoolExecutor(len(modules)) as pool:
+        return list(pool.map(call, modules, inputs, kwargs))
 
 
 def run_replicas(
@@ -181,12 +168,10 @@ def run_replicas(
     kwargs: Sequence[dict],
     apply: Callable = apply_in_threads,
 ) -> list:
-    """Run one forward pass of replicas whose synchronised batch norms see one another.
+    """Run one forward pass of replicas whose synchronised batch norms see one another; return their outputs.
 
-    replicas: copies of one module, the first with its buffers (`replicate_on_cpu`, `nn.parallel.replicate`).
-    inputs, kwargs: positional and keyword arguments of each replica.
-    apply: calls `modules, inputs, kwargs` in concurrent threads and returns their outputs.
-    Returns the outputs in order. Raises the first exception of any replica.
+    `replicas`: copies of one module, the first with its buffers (`replicate_on_cpu`,
+    `nn.parallel.replicate`). `apply` calls all in concurrent threads. Raises the first exception of any.
     """
     if len(replicas) == 1:
         return apply(replicas, inputs, kwargs)
@@ -212,13 +197,11 @@ SYNCHRONISED = {
 
 
 def convert_model(module: nn.Module) -> nn.Module:
-    """Make every `nn.BatchNorm*` in `module`, or `module` itself, synchronised.
+    """Make every `nn.BatchNorm*` in `module`, or `module` itself, synchronised, and return it.
 
-    Every `nn.DataParallel` becomes a `DataParallelWithCallback`.
-
-    The conversion is in place: each converted object changes its class and keeps everything else (the same
-    parameters, buffers, training flag, hooks), so optimisers that hold its parameters stay valid. Subclasses
-    are left alone. Returns `module`.
+    In place: each converted object changes its class and keeps everything else, so optimisers that hold its
+    parameters stay valid. Every `nn.DataParallel` becomes a `DataParallelWithCallback`. Subclasses are left
+    alone.
     """
     for part in module.modules():
         part.__class__ = SYNCHRONISED.get(type(part), type(part))

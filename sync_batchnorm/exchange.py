@@ -15,25 +15,22 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class ReplicaExchange:
-    """Lets replicas that run in threads see one another's rows, for one forward pass.
+    """Let replicas that run in threads see one another's rows, for one forward pass.
 
     The rows handed out are the tensors handed in, so the replicas end up in one autograd graph, and a
-    backward pass from the sum of their losses needs no meeting of threads.
-
-    A replica that raises, or that returns without reaching a layer where others wait, ends the wait of all of
-    them; `error` then holds the first exception, the one to report.
+    backward pass from the sum of their losses needs no meeting of threads. A replica that raises, or that
+    returns without reaching a layer where others wait, ends the wait of all; `error` is the first exception.
     """
 
     def __init__(self, replicas: int) -> None:
         self.error: BaseException | None = None
         self._changed = threading.Condition()
-        self._given: list[list[Tensor]] = [
-            [] for _ in range(replicas)
-        ]  # by replica: a row for each gather so far
+        # By replica: a row for each gather so far.
+        self._given: list[list[Tensor]] = [[] for _ in range(replicas)]
         self._running = [True] * replicas
 
     def run(self, replica: int, module: Callable, *inputs: Any, **kwargs: Any) -> Any:
-        """`module(*inputs, **kwargs)` as number `replica`; an exception goes to `error`."""
+        """Call `module(*inputs, **kwargs)` as number `replica`; an exception goes to `error`."""
         try:
             return module(*inputs, **kwargs)
         except BaseException as error:
@@ -45,7 +42,7 @@ class ReplicaExchange:
                 self._changed.notify_all()
 
     def gather(self, replica: int, row: Tensor) -> Tensor:
-        """The n-th row of each replica at the n-th call of this one: (S,) -> (R, S), where `row` is."""
+        """Return the n-th row of each replica at the n-th call of this one: (S,) -> (R, S)."""
         with self._changed:
             turn = len(self._given[replica])
             self._given[replica].append(row)
@@ -69,7 +66,7 @@ class ReplicaExchange:
 
 
 class GatherOverRanks(torch.autograd.Function):
-    """The row of each rank of the default process group: (S,) -> (R, S).
+    """Gather the row of each rank of the default process group: (S,) -> (R, S).
 
     Each rank's loss depends on each rank's row, so a row's gradient is the sum of what all ranks send back:
     that is the gradient of the sum of all losses. All ranks must run the backward pass.

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from inference.samples import SAMPLE
 from tools import browser as tools_browser
-from tools.browser import browser_arguments, find_chromium
+from tools.browser import browser_arguments, find_chromium, write_camera
 
 MANDATORY = "BROWSER_TESTS"  # set to "1" where a missing browser is a failure, as .ci/run does
 HOW = "apt-get install chromium, and pip install -r requirements-dev.txt -r requirements-app.txt"
@@ -48,9 +49,10 @@ def served(*options: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def launched(camera: Path | None = None) -> Iterator[Browser]:
-    """A headless browser."""
+def launched(camera: Path) -> Iterator[Browser]:
+    """A headless browser whose camera shows the sample's driving video, which is written to `camera`."""
     path = chromium()
+    write_camera(camera, SAMPLE["driving_video"])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=browser_arguments(camera))
         yield browser

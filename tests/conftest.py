@@ -1,7 +1,9 @@
 """Settings that must stand before torch is imported, and fixtures of several files."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +38,21 @@ def place(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """The inputs as the working folder; results go to the test's own folder, which is returned."""
     monkeypatch.chdir(inputs)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The address of a page that is served for the tests of a file."""
+    from tests.browser import served  # needs Playwright
+
+    with served() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser whose camera shows the sample's driving video."""
+    from tests.browser import launched
+
+    with launched(tmp_path_factory.mktemp("camera") / "clip.y4m") as browser:
+        yield browser

@@ -274,10 +274,6 @@ def gif_with_disposal(folder: Path) -> Path:
     return folder / "hole.gif"
 
 
-def header_first_and_cut(folder: Path) -> Path:
-    return cut(encode(folder / "a.mp4", moving(), container_options={"movflags": "+faststart"}), 0.7)
-
-
 def header_first_and_cut_between_packets(folder: Path) -> Path:
     path = encode(folder / "a.mp4", moving(), container_options={"movflags": "+faststart"})
     with av.open(str(path)) as container:

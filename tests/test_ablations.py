@@ -16,7 +16,6 @@ def figures(l1: float) -> dict:
         "landmark_error": {"mean": 0.1},
         "motion_correlation": {"mean": 0.9},
         "face_colour": {"result_to_source": 0.02},
-        "dead_keypoints": [3],
     }
 
 

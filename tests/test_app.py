@@ -15,20 +15,8 @@ from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.pictures import write_image
 from media.writer import VideoWriter
-from tests.browser import launched, opened, served
+from tests.browser import opened
 from tests.test_demo_crop import people
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with served() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -139,11 +127,6 @@ def test_a_broken_file_is_told_and_the_server_goes_on(
     assert result_line(page).startswith("72 frames")
 
 
-def test_nothing_chosen_is_told(page: Page) -> None:
-    page.get_by_role("button", name="Animate", exact=True).click()
-    expect(page.locator(".toast-body")).to_contain_text("there is no picture; choose one")
-
-
 def test_two_people_at_once_get_their_own(browser: Browser, address: str, tmp_path: Path) -> None:
     lengths = (9, 14)
     frames = list(open_clip(SAMPLE["driving_video"]))
@@ -220,7 +203,8 @@ def test_every_face_is_pasted_back(page: Page, inputs: Path, tmp_path: Path) -> 
     page.get_by_label("Paste back").check()
     page.get_by_role("button", name="Animate", exact=True).click()
     assert result_line(page).startswith("6 frames")
-    assert "--face all --paste_back" in page.locator("#command textarea").input_value()
+    command = page.locator("#command textarea").input_value()
+    assert "--paste_back" in command and "--face all" in command
     with page.expect_download() as download:
         page.locator("#download a").first.click()
     download.value.save_as(tmp_path / "result.mp4")
@@ -248,18 +232,6 @@ def test_inside_shows_what_the_networks_see(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     places = [item.bounding_box() for item in page.locator("#inside .gallery-item").all()]
     assert len(places) == 18 and all(place["x"] + place["width"] <= 390 for place in places)
-
-
-# ---- Models ------------------------------------------------------------------
-
-
-def test_uploaded_model(page: Page, inputs: Path, tmp_path: Path) -> None:
-    """A config and a checkpoint of one's own, which is 32x32."""
-    choose_sample(page)
-    choose_model_of_tests(page, inputs)
-    page.get_by_role("button", name="Animate", exact=True).click()
-    assert result_line(page).startswith("72 frames")
-    page.wait_for_function("() => document.querySelector('#result video')?.videoWidth === 32")
 
 
 def choose_model_of_tests(page: Page, inputs: Path) -> None:

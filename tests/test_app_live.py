@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,25 +12,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from inference.samples import SAMPLE
 from media.pictures import read_image, write_image
-from tests.browser import launched, opened, served
-from tools.browser import write_camera
+from tests.browser import opened
 
 # On two quiet cores 12 frames/s and 250 ms; other tests may run beside this one.
 MIN_RATE, MAX_LATENCY = 4, 500
 RESULT = "document.querySelector('.live-result')"
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with served() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    camera = write_camera(tmp_path_factory.mktemp("camera") / "clip.y4m", SAMPLE["driving_video"])
-    with launched(camera) as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -144,18 +129,6 @@ def test_uploaded_model(browser: Browser, address: str, inputs: Path) -> None:
         assert page.evaluate(f"() => [{RESULT}.width, {RESULT}.height]") == [32, 32]
 
 
-# ---- Inputs of Animate -------------------------------------------------------
-
-
-def test_a_snapshot_is_the_picture(browser: Browser, address: str) -> None:
-    with opened(browser, address, permissions=["camera"]) as page:
-        source = page.locator("#source")
-        source.get_by_label("Capture from camera").click()
-        source.get_by_text("Click to Access Webcam").click()
-        source.get_by_label("capture photo").click()
-        expect(source.locator("img")).to_be_visible()
-
-
 def test_a_recording_drives(browser: Browser, address: str) -> None:
     with opened(browser, address, permissions=["camera"]) as page:
         page.locator("#source input[type=file]").set_input_files(SAMPLE["source_image"])
@@ -168,17 +141,3 @@ def test_a_recording_drives(browser: Browser, address: str) -> None:
         expect(driving.locator("video[src]")).to_be_visible()
         page.get_by_role("button", name="Animate", exact=True).click()
         page.wait_for_function("() => document.querySelector('#result video')?.duration > 0")
-
-
-def test_a_pasted_picture(browser: Browser, address: str) -> None:
-    with opened(browser, address, permissions=["clipboard-read", "clipboard-write"]) as page:
-        page.evaluate(
-            """async (url) => {
-                const blob = await (await fetch(url)).blob();
-                await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
-            }""",
-            "data:image/png;base64," + base64.b64encode(SAMPLE["source_image"].read_bytes()).decode(),
-        )
-        page.locator("#source").get_by_label("Paste from clipboard").click()
-        expect(page.locator("#source img")).to_be_visible()
-        assert page.locator("#source img").evaluate("image => image.naturalWidth") == 256

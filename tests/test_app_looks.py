@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from tests.browser import launched, opened, served
+from tests.browser import opened
 
 TABS = ("Animate", "Live", "Inside")
 EXCEPT_EMPTY = {"exclude": [[".empty"]]}  # Gradio's own placeholders have a label that their role forbids
 SERIOUS = ("serious", "critical")
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with served() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 def open_tab(page: Page, tab: str) -> None:

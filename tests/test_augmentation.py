@@ -75,16 +75,6 @@ def test_flips_are_independent_and_happen_half_of_the_time():
         assert 2280 < count < 2720
 
 
-@pytest.mark.parametrize(("params", "axis"), [({"time_flip": True}, 0), ({"horizontal_flip": True}, 2)])
-def test_each_flip_alone_leaves_the_other_axis(params, axis):
-    clip = random_clip()
-    plain = (clip / 255).astype(np.float32)
-    outs = [augmented(clip, seed, flip_param=params) for seed in range(50)]
-    flipped = [np.array_equal(out, np.flip(plain, axis)) for out in outs]
-    same = [np.array_equal(out, plain) for out in outs]
-    assert any(flipped) and any(same) and all(a != b for a, b in zip(flipped, same, strict=True))
-
-
 @pytest.mark.parametrize(
     ("size", "window", "rows", "columns"),
     [
@@ -221,13 +211,6 @@ def test_the_clip_that_is_passed_in_stays_as_it_is():
         np.testing.assert_array_equal(clip, before)
 
 
-def test_a_part_that_is_zero_is_left_out():
-    clip = random_clip()
-    np.testing.assert_array_equal(
-        augmented(clip, jitter_param={"hue": 0, "contrast": 0}), (clip / 255).astype(np.float32)
-    )
-
-
 # ---- Mistakes in a config ---------------------------------------------------
 
 
@@ -236,19 +219,12 @@ def test_a_part_that_is_zero_is_left_out():
     [
         ({"flop_param": {}}, "flop_param"),
         ({"flip_param": {"vertical_flip": True}}, "vertical_flip"),
-        ({"flip_param": True}, "flip_param"),
         ({"flip_param": {"time_flip": "yes"}}, "flip_param.time_flip"),
         ({"rotation_param": {}}, "degrees"),
-        ({"rotation_param": {"degrees": [10, -10]}}, "rotation_param.degrees"),
         ({"resize_param": {"ratio": 0.9}}, "resize_param.ratio"),
-        ({"resize_param": {"ratio": [0, 1]}}, "resize_param.ratio"),
         ({"resize_param": {"interpolation": "cubic"}}, "resize_param.interpolation"),
         ({"crop_param": {"size": [256]}}, "crop_param.size"),
-        ({"crop_param": {"size": 25.6}}, "crop_param.size"),
-        ({"crop_param": {"size": 0}}, "crop_param.size"),
         ({"jitter_param": {"hue": 0.7}}, "jitter_param.hue"),
-        ({"jitter_param": {"contrast": -0.1}}, "jitter_param.contrast"),
-        ({"jitter_param": {"brightness": "0.1"}}, "jitter_param.brightness"),
         ([], "augmentation_params"),
         ("flip", "augmentation_params"),
     ],

@@ -12,13 +12,13 @@ from tools.benchmarks.__main__ import Row, as_markdown
 from tools.benchmarks.turns import Command, take_turns, workers
 
 COUNTER = """
-from turns import serve
+from turns import serve_turns
 count = 0
 def turn():
     global count
     count += 1
     return {factor} * count
-serve(turn)
+serve_turns(turn)
 """
 
 
@@ -45,6 +45,6 @@ def test_the_table_compares_with_the_first_of_each_part() -> None:
         Row("frame", "fast", 50.26, 49.0, 60.0, 750.0, "ms", 3.98),
     ]
     assert as_markdown(rows).splitlines()[2:] == [
-        "| frame | plain | 200 ms | 190–250 |  | 700 MiB |",
+        "| frame | plain | 200 ms | 190–250 | 1.00× | 700 MiB |",
         "| frame | fast | 50.3 ms | 49.0–60.0 | 3.98× | 750 MiB |",
     ]

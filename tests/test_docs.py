@@ -11,7 +11,6 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -214,10 +213,6 @@ def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
         exec(compile(example, f"{page.name}, example {number}", "exec"), vars(module))
 
 
-def test_readme_has_an_example() -> None:
-    assert len(blocks(ROOT / "README.md", "python")) == 1
-
-
 @each_page
 def test_yaml_examples_are_keys_of_a_config(page: Path) -> None:
     known = set(schema_keys(SCHEMA))
@@ -228,14 +223,13 @@ def test_yaml_examples_are_keys_of_a_config(page: Path) -> None:
 # ---- Keys --------------------------------------------------------------------
 
 
-def schema_keys(schema: dict, above: str = "") -> Iterator[str]:
-    """The dotted names of the values of a config or of its schema."""
+def schema_keys(schema: dict, above: str = "") -> dict[str, bool]:
+    """The dotted names of the values of a config or of its schema, and whether each may be left out."""
+    keys = {}
     for name, value in schema.items():
         key = above + name.rstrip("?")
-        if isinstance(value, dict):
-            yield from schema_keys(value, f"{key}.")
-        else:
-            yield key
+        keys |= schema_keys(value, f"{key}.") if isinstance(value, dict) else {key: name.endswith("?")}
+    return keys
 
 
 def test_the_table_of_keys_is_complete() -> None:
@@ -247,17 +241,7 @@ def test_optional_keys_have_a_default() -> None:
     text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w.]+)` \| .* \|(.*)\|$", text, re.MULTILINE)
     told = {key for key, default in rows if default.strip()}
-    optional = {key for key in schema_keys(SCHEMA) if is_optional(key)}
-    assert optional <= told
-
-
-def is_optional(key: str) -> bool:
-    """Whether the value itself may be left out, wherever its section is."""
-    place: dict[str, Any] = SCHEMA
-    *sections, name = key.split(".")
-    for section in sections:
-        place = place.get(section) or place[f"{section}?"]
-    return f"{name}?" in place
+    assert {key for key, optional in schema_keys(SCHEMA).items() if optional} <= told
 
 
 def test_taichi_config_explains_every_key() -> None:
@@ -290,11 +274,3 @@ def test_workflow_runs_what_make_test_checks() -> None:
     run = "\n".join(step.get("run", "") for step in steps)
     assert "make test" in run
     assert all(check in run for check in checks_of_make_test())
-
-
-def test_citation_names_the_paper() -> None:
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
-    paper = citation["preferred-citation"]
-    assert paper["title"] == "First Order Motion Model for Image Animation"
-    assert paper["authors"][0]["family-names"] == "Siarohin"

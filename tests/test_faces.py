@@ -87,6 +87,20 @@ def test_what_is_no_face_is_not_found(cascade: FaceDetector) -> None:
         assert cascade(picture).shape == (0, 4)
 
 
+def test_a_thin_frame_is_not_enlarged_without_bound(
+    cascade: CascadeDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, scan = [], cascade._scan
+
+    def noted(image: Image.Image, *more: object, **named: object) -> object:
+        sizes.append(image.size)
+        return scan(image, *more, **named)
+
+    monkeypatch.setattr(cascade, "_scan", noted)
+    assert len(cascade(np.zeros((2, 30_000, 3), np.uint8))) == 0
+    assert max(sizes[0]) <= cascade.MAX_LONG_SIDE
+
+
 # ---- Tracks --------------------------------------------------------------------
 
 

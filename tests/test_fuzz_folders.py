@@ -10,25 +10,20 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-import demo
-import evaluate
-import run
 from checkpoints.files import find_checkpoint
 from data import prepare
 from frames_dataset import FramesDataset, PairedDataset
 from media.pictures import write_image
 from tests.fuzzing import (
     assert_one_line,
-    assert_whole,
     emptied,
-    files_of,
     fuzz,
     limited_time,
     needs_unix,
     outcome,
 )
 from tests.media_files import encode, moving
-from tests.small import pixels, small_config, write_config
+from tests.small import pixels
 from utils.errors import UserError
 
 NAMES = [
@@ -121,43 +116,6 @@ def read_pairs(root: Path) -> None:
     for index in range(len(pairs)):
         driving, source = pairs.pair(index)
         assert source.first_frame().shape == (3, 32, 32) and len(list(driving)) == len(driving)
-
-
-@needs_unix
-@pytest.mark.filterwarnings("default")
-def test_programs_with_any_folder_give_results_or_one_line(
-    contents: dict[str, bytes], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    root, config = tmp_path / "root", tmp_path / "a.yaml"
-    write_config(config, small_config({"dataset_params.root_dir": str(root)}))
-
-    def check(data: st.DataObject) -> None:
-        grow(data, emptied(root), contents)
-        work = emptied(tmp_path / "work")
-        model = ["--checkpoint", str(inputs / "good.pth.tar"), "--device", "cpu"]
-        program = data.draw(
-            st.sampled_from(["reconstruction", "animate", "evaluate", "demo", "resumed"]), "program"
-        )
-        before = files_of(root)
-        if program == "evaluate":
-            done = outcome(evaluate.main, ["--generated", str(root), "--real", str(root), "--out", str(work)])
-        elif program == "demo":
-            media = ["--source_image", f"{inputs}/source.png", "--driving_video", str(root)]
-            arguments = ["--config", f"{inputs}/good.yaml", *model, *media, "--result_video", f"{work}/a"]
-            done = outcome(demo.main, arguments)
-        elif program == "resumed":  # the folder is taken for that of a run
-            arguments = ["--config", f"{inputs}/good.yaml", "--checkpoint", str(root), "--cpu"]
-            media = ["--source_image", f"{inputs}/source.png", "--driving_video", f"{inputs}/one"]
-            done = outcome(demo.main, [*arguments, *media, "--result_video", f"{work}/a.gif"])
-        else:
-            done = outcome(run.main, [str(config), *model, "--mode", program, "--log_dir", str(work)])
-        assert_one_line(done)
-        assert_whole(work)
-        assert files_of(root) == before
-        assert done.status == 2 or any(path.is_file() for path in work.rglob("*"))
-
-    fuzz(check, 120)
 
 
 @needs_unix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gzip
+import io
 import math
 import pickle
 import zipfile
@@ -13,12 +14,20 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from hypothesis import strategies as st
+from safetensors.torch import save, save_file
 from torch import nn
 
-from checkpoints.files import INFERENCE_NETWORKS, find_checkpoint, load_parts, read_checkpoint
+from checkpoints.files import (
+    INFERENCE_NETWORKS,
+    find_checkpoint,
+    flattened,
+    load_parts,
+    read_checkpoint,
+)
 from modules.vgg import read_vgg19_file
 from tests.clips import write_dataset
+from tests.fuzzing import fuzz, limited_time, needs_unix
 from tests.small import error_of
 from tests.training import config_file, start
 from utils.errors import CheckpointError
@@ -52,7 +61,8 @@ def refused(path: Path, words: str) -> None:
     assert "weights_only" not in str(told.value)
 
 
-# ---- Networks -----------------------------------------------------------------
+# ---- Networks --------------------------------------------------------------------
+
 
 NOT_FINITE = torch.tensor([1.0, math.nan])
 
@@ -61,8 +71,6 @@ NOT_FINITE = torch.tensor([1.0, math.nan])
     ("value", "words"),
     [
         (3, "not a state of a network but int"),
-        (None, "not a state of a network but NoneType"),
-        ([torch.ones(2)], "not a state of a network but list"),
         ({}, "it is empty"),
         ({3: torch.ones(2)}, "a key is no text"),
         ({"weight": {"weight": torch.ones(2)}}, "'weight', is not a tensor but dict"),
@@ -72,15 +80,9 @@ NOT_FINITE = torch.tensor([1.0, math.nan])
             "not an ordinary tensor",
         ),
         ({"weight": torch.ones(2, device="meta")}, "not an ordinary tensor"),
-        ({"weight": torch.ones(2, dtype=torch.complex64)}, "not an ordinary tensor"),
         ({"weight": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, "ordinary|damaged"),
         ({"weight": torch.zeros(1).expand(10**12)}, "not stored whole"),
         ({"weight": NOT_FINITE}, "not finite: it holds inf or NaN"),
-        ({"weight": torch.tensor([math.inf, -math.inf])}, "not finite"),
-        (
-            {"weight": torch.tensor([1e39, 1.0], dtype=torch.float64), "bias": -NOT_FINITE},
-            "'bias', is not finite",
-        ),
     ],
 )
 @pytest.mark.parametrize("name", ["generator", "kp_detector_ema"])
@@ -93,14 +95,13 @@ def test_large_numbers_are_finite_even_if_their_sum_is_not(content: dict, tmp_pa
     assert read_checkpoint(saved(content, tmp_path))["discriminator"]["weight"].sum() == math.inf
 
 
-# ---- Position and optimisers ----------------------------------------------------
+# ---- Position and optimisers -----------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"epoch": -1}, "'epoch' is not a whole number"),
-        ({"epoch": "3"}, "'epoch' is not a whole number"),
         ({"epoch": True}, "'epoch' is not a whole number"),
         ({"resume": "here"}, "'resume' is not a dictionary but str"),
         ({"resume.format": None}, "'format', is not there"),
@@ -109,10 +110,6 @@ def test_large_numbers_are_finite_even_if_their_sum_is_not(content: dict, tmp_pa
         ({"resume.epoch": -1}, "'epoch', is not a whole number of at least 0"),
         ({"resume.step": 10**12}, "'step', is not a whole number of at least 0"),
         ({"resume.seed": "0"}, "'seed', is not a whole number"),
-        (
-            {"resume.loss_sums": {"perceptual": math.nan}},
-            "'loss_sums', is not a dictionary of finite numbers",
-        ),
         ({"resume.best_l1": math.nan}, "'best_l1', is not a number"),
         ({"resume.scaler": {"scale": math.inf}}, "'scaler', is not a dictionary of finite numbers"),
         ({"optimizer_generator": 3}, "'optimizer_generator' is not a state of an optimiser"),
@@ -137,14 +134,14 @@ def test_a_state_without_its_epoch(content: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
-@pytest.mark.parametrize("shape", ["short", "empty", "one less", "transposed"])
+@pytest.mark.parametrize("shape", ["short", "empty", "transposed"])
 def test_moments_of_another_shape_write_nowhere(
     moment: str, shape: str, content: dict, tmp_path: Path, run_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Fused Adam would write as many numbers as the weight has, wherever that is."""
     entry = content["optimizer_generator"]["state"][0]
     whole = entry[moment]
-    cuts = {"short": whole.flatten()[:2], "empty": whole[:0], "one less": whole.flatten()[:-1]}
+    cuts = {"short": whole.flatten()[:2], "empty": whole[:0]}
     entry[moment] = cuts.get(shape, whole.transpose(0, 1)).clone()
     path = saved(content, tmp_path)
     network = run_folder.parent.parent / "tiny.yaml"
@@ -189,7 +186,7 @@ def test_moments_in_another_order_of_memory_mean_the_same(tmp_path: Path) -> Non
             assert after["state"][number][name].stride() == tensor.stride()
 
 
-# ---- Files ----------------------------------------------------------------------
+# ---- Files -----------------------------------------------------------------------
 
 
 def zip_bomb(content: dict, folder: Path) -> Path:
@@ -248,6 +245,17 @@ def test_files_that_are_no_checkpoints(build: Callable, words: str, content: dic
     refused(build(content, tmp_path), words)
 
 
+def test_vgg_weights_are_checked_as_checkpoints_are(content: dict, tmp_path: Path) -> None:
+    for build, words in ((zip_bomb, "unpacks"), (written(b"<html>"), "a web page")):
+        with pytest.raises(CheckpointError, match=words):
+            read_vgg19_file(str(build(content, tmp_path)))
+    with pytest.raises(CheckpointError, match="not finite"):
+        read_vgg19_file(str(saved({"weight": NOT_FINITE}, tmp_path)))
+
+
+# ---- Safetensors -----------------------------------------------------------------
+
+
 def flat(content: dict) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": content[part][name] for part in INFERENCE_NETWORKS for name in content[part]}
 
@@ -258,8 +266,6 @@ def flat(content: dict) -> dict[str, torch.Tensor]:
         ({"generator.first.conv.bias": NOT_FINITE}, "first.conv.bias', is not finite"),
         ({"generator.a": torch.ones(2, dtype=torch.uint8)}, "'a', is not an ordinary tensor"),
         ({"epoch.a": torch.ones(2)}, "its 'epoch' is not a whole number"),
-        ({"resume.a": torch.ones(2)}, "its 'resume', 'format', is not there"),
-        ({"optimizer_generator.a": torch.ones(2)}, "'optimizer_generator' is not a state of an optimiser"),
     ],
 )
 def test_safetensors_are_checked_too(change: dict, words: str, content: dict, tmp_path: Path) -> None:
@@ -274,10 +280,8 @@ def test_safetensors_are_checked_too(change: dict, words: str, content: dict, tm
     ("data", "words"),
     [
         (b"", "it is empty"),
-        (b"<html>", "a web page"),
         (b"PK\x03\x04 and more", "a file of PyTorch; rename it so that it ends in .pth.tar"),
         (b"\xff" * 8 + b'{"a":', "its table of names is too large"),
-        (b"\x0c" + bytes(7) + b'{"a":', "damaged, or not a checkpoint"),
         (b"\x05" + bytes(7) + b'{"a":', "damaged, or not a checkpoint"),
     ],
 )
@@ -286,14 +290,123 @@ def test_files_that_are_no_safetensors(data: bytes, words: str, tmp_path: Path) 
     refused(tmp_path / "a.safetensors", words)
 
 
-def test_safetensors_under_another_name(content: dict, tmp_path: Path) -> None:
-    save_file(flat(content), tmp_path / "a.pth.tar")
-    refused(tmp_path / "a.pth.tar", "rename it so that it ends in .safetensors")
+# ---- Any field and any bytes -----------------------------------------------------
 
 
-def test_vgg_weights_are_checked_as_checkpoints_are(content: dict, tmp_path: Path) -> None:
-    for build, words in ((zip_bomb, "unpacks"), (written(b"<html>"), "a web page")):
-        with pytest.raises(CheckpointError, match=words):
-            read_vgg19_file(str(build(content, tmp_path)))
-    with pytest.raises(CheckpointError, match="not finite"):
-        read_vgg19_file(str(saved({"weight": NOT_FINITE}, tmp_path)))
+ODD_VALUES: list[Any] = [
+    None, True, -1, 0, 10**30, 1.5, math.nan, math.inf, "", "text", "\n\x1b", b"bytes", [], {}, (), {"a": {}},
+    [[]], torch.ones(()), torch.ones(0), torch.ones(3), torch.full((2,), math.nan),
+    torch.ones(2, device="meta"), torch.ones(2, dtype=torch.bool), torch.zeros(1).expand(10**9),
+    torch.eye(3).to_sparse(), torch.Size([1]), torch.ones(2, 2).t()[:1], torch.full((3,), 3e38),
+    torch.tensor([2**62]), torch.ones(1, dtype=torch.complex64), nn.Parameter(torch.ones(2)), torch.float16,
+    {3: 4}, {"a": torch.ones(1)}, [torch.ones(1)], 2**63, -(10**400),
+]  # fmt: skip
+
+
+def paths_of(value: Any, path: tuple = ()) -> list[tuple]:
+    """Where a checkpoint can be changed: every key, but of long dictionaries the first few only."""
+    if not isinstance(value, dict) or len(path) > 4:
+        return [path]
+    return [path] * bool(path) + [
+        more for key in list(value)[:4] for more in paths_of(value[key], (*path, key))
+    ]
+
+
+def changed(content: Any, path: tuple, value: Any) -> Any:
+    """A copy of a checkpoint with another value at `path`."""
+    if not path:
+        return value
+    content = copy.copy(content)
+    content[path[0]] = changed(content[path[0]], path[1:], value)
+    return content
+
+
+def odd_value(data: st.DataObject, before: Any) -> Any:
+    """One of `ODD_VALUES`, or for a tensor one that differs from it in shape, type, place or a number."""
+    if not isinstance(before, torch.Tensor) or data.draw(st.booleans(), "odd"):
+        return data.draw(st.sampled_from(ODD_VALUES), "value")
+    tensor = before.clone()
+    flat = tensor.reshape(-1)
+    how = data.draw(st.sampled_from(["type", "shape", "short", "number", "view", "large"]), "how")
+    if how == "number" and len(flat) and tensor.is_floating_point():
+        flat[data.draw(st.integers(0, len(flat) - 1), "at")] = data.draw(
+            st.sampled_from([math.nan, math.inf, -math.inf, 3e38, -3e38, 1e-45, 0.0]), "number"
+        )
+        return flat.reshape(tensor.shape)
+    changes = {
+        "type": lambda: tensor.to(data.draw(st.sampled_from([torch.float64, torch.float16, torch.int32]))),
+        "shape": lambda: flat,
+        "short": lambda: flat[:-1].clone(),
+        "view": lambda: torch.stack([tensor, tensor])[0],
+        "large": lambda: tensor * 1e30,
+        "number": lambda: tensor,
+    }
+    return changes[how]()
+
+
+def at(content: Any, path: tuple) -> Any:
+    for key in path:
+        content = content[key]
+    return content
+
+
+@needs_unix
+def test_any_field_changed_loads_or_is_one_line(trained: dict, tmp_path: Path) -> None:
+    """What loads also trains: no number is written outside of its tensor, and none becomes inf or NaN."""
+    file = tmp_path / "a.pth.tar"
+
+    def check(data: st.DataObject) -> None:
+        path = data.draw(st.sampled_from(paths_of(trained)), "path")
+        torch.save(changed(trained, path, odd_value(data, at(trained, path))), file)
+        parts = {
+            name: optimizer_like(trained[name]) for name in ("optimizer_generator", "optimizer_kp_detector")
+        }
+        try:
+            with limited_time():
+                load_parts(read_checkpoint(file), parts, file)
+        except CheckpointError as error:
+            assert "\n" not in str(error) and "weights_only" not in str(error)
+            return
+        for optimizer in parts.values():
+            for group in optimizer.param_groups:
+                for weight in group["params"]:
+                    weight.grad = torch.ones_like(weight)
+            optimizer.step()
+
+    fuzz(check, 200)
+
+
+def optimizer_like(state: dict) -> torch.optim.Optimizer:
+    """An Adam of weights with the shapes of a checkpoint's."""
+    weights = [nn.Parameter(torch.ones_like(entry["exp_avg"])) for entry in state["state"].values()]
+    return torch.optim.Adam(weights, fused=True)
+
+
+@needs_unix
+def test_any_bytes_changed_loads_or_is_one_line(tmp_path: Path) -> None:
+    small = {"generator": {"weight": torch.ones(4)}, "kp_detector": {"weight": torch.ones(1)}, "epoch": 1}
+    files = {}
+    for name, zipped in (("zip.pth.tar", True), ("legacy.pth.tar", False)):
+        buffer = io.BytesIO()
+        torch.save(small, buffer, _use_new_zipfile_serialization=zipped)
+        files[name] = buffer.getvalue()
+    weights = {name: {"weight": torch.ones(4)} for name in ("generator", "kp_detector")}
+    files["a.safetensors"] = save(flattened(weights), metadata={"format": "pt"})
+
+    def check(data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(files)), "name")
+        content = bytearray(files[name])
+        for _ in range(data.draw(st.integers(1, 4), "changes")):
+            place = data.draw(st.integers(0, len(content) - 1), "place")
+            content[place : place + data.draw(st.integers(0, 2), "over")] = data.draw(
+                st.binary(min_size=1, max_size=3), "bytes"
+            )
+        length = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))), "length")
+        (tmp_path / name).write_bytes(content[:length])
+        try:
+            with limited_time():
+                read_checkpoint(tmp_path / name)
+        except CheckpointError as error:
+            assert "\n" not in str(error) and "weights_only" not in str(error)
+
+    fuzz(check, 1000)

@@ -1,10 +1,13 @@
-"""Seeking against iteration on many encodings, and what a clip says of itself."""
+"""Clips: the right pixels of odd ones, and seeking against iteration."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,18 +18,134 @@ from media import decoding
 from media.clips import VideoClip, natural_key, open_clip
 from tests.media_files import (
     HEIGHT,
+    LEFT,
+    RIGHT,
     WIDTH,
+    broken_symlink,
     cut,
+    empty,
     encode,
     folder_of_frames,
+    folder_of_turned_frames,
+    folder_with_broken_frame,
+    folder_with_noise,
+    gif_with_disposal,
+    grey_video,
+    halves,
+    header_first_and_cut_between_packets,
+    levels,
     moving,
+    picture,
+    read_only_folder,
     remux,
+    rotate,
+    sound_only,
     still_video,
+    text_as_video,
+    white_right,
     with_sound,
 )
 from utils.errors import MediaError
 
+# ---- Odd clips -------------------------------------------------------------------
+
+
+ALL_FIVE = np.repeat(halves()[None], 5, axis=0)
+ODD_SIZE = np.repeat(halves(33, 46)[None], 5, axis=0)
+STRIP_SHAPE = (HEIGHT, WIDTH // 2, 3)
+SOLID = np.stack([np.full(STRIP_SHAPE, colour, np.uint8) for colour in (LEFT, RIGHT)])
+TURNED = np.stack([halves(), halves(), white_right()])
+HOLED = np.stack([white_right(), halves(), white_right()])
+GREY = np.full((1, HEIGHT, WIDTH, 3), 128, np.uint8)
+
+
+def frames_named(*names: str, sizes: tuple[int, ...] = ()) -> Callable[[Path], Path]:
+    return lambda folder: folder_of_frames(folder, names, sizes)
+
+
+def video(name: str = "clip.mp4", **options: Any) -> Callable[[Path], Path]:
+    return lambda folder: still_video(folder, name, **options)
+
+
+def phone(*matrix: int) -> Callable[[Path], Path]:
+    return lambda folder: rotate(still_video(folder), matrix)
+
+
+# name: builder, what comes out, by how much it may differ
+ODD_CLIPS = {
+    "folder in natural order": (frames_named("1.png", "2.png", "10.png"), levels(3), 0),
+    "folder with other files": (folder_with_noise, levels(3), 0),
+    "read-only folder": (read_only_folder, levels(2), 0),
+    "folder of turned frames": (folder_of_turned_frames, TURNED, 8),
+    "mp4 in 4:4:4 of odd size": (video(size=(33, 46), pix_fmt="yuv444p"), ODD_SIZE, 8),
+    "mp4 in 10 bits": (video(pix_fmt="yuv420p10le"), ALL_FIVE, 12),
+    "mp4 in grey": (grey_video, GREY, 2),
+    "mov": (video("a.mov"), ALL_FIVE, 12),
+    "avi": (video("a.avi", codec="mpeg4", options={"qscale": "1"}), ALL_FIVE, 20),
+    "webm": (video("a.webm", codec="libvpx-vp9"), ALL_FIVE, 20),
+    "ffv1 with alpha": (video("a.mkv", codec="ffv1", pix_fmt="bgra"), ALL_FIVE, 0),
+    "video named like a protocol": (video("id1:二 %d.mp4"), ALL_FIVE, 12),
+    "gif with transparency": (gif_with_disposal, HOLED, 8),
+    "phone turned 90": (phone(0, 1, -1, 0), np.rot90(ALL_FIVE, -1, (1, 2)), 12),
+    "phone turned 180": (phone(-1, 0, 0, -1), np.rot90(ALL_FIVE, 2, (1, 2)), 12),
+    "phone turned 270": (phone(0, -1, 1, 0), np.rot90(ALL_FIVE, 1, (1, 2)), 12),
+    "mirrored selfie": (phone(-1, 0, 0, 1), ALL_FIVE[:, :, ::-1], 12),
+    "variable frame rate": (video(pts=[0, 1, 5, 6, 30]), ALL_FIVE, 12),
+}
+
+
+@pytest.mark.parametrize("name", ODD_CLIPS)
+def test_odd_clips_have_the_right_pixels(name: str, tmp_path: Path) -> None:
+    build, expected, tolerance = ODD_CLIPS[name]
+    clip = open_clip(build(tmp_path))
+    found = np.stack(list(clip))
+    assert found.dtype == np.uint8 and found.shape == expected.shape == (len(clip), *clip.size, 3)
+    difference = np.abs(found.astype(int) - expected)
+    assert np.quantile(difference, 0.8) <= tolerance if tolerance else not difference.any()
+    np.testing.assert_array_equal(clip.read([len(clip) - 1, 0, 0]), found[[-1, 0, 0]])
+
+
+def test_a_picture_is_a_strip_of_frames(tmp_path: Path) -> None:
+    path = picture("RGB", "a.png")(tmp_path)
+    assert (np.stack(list(open_clip(path, STRIP_SHAPE))) == SOLID).all()
+    assert (np.stack(list(open_clip(path))) == halves()).all()
+    for shape, words in (
+        ((HEIGHT, 17, 3), "is 48x32, which is not a row of 17x32"),
+        ((16, 16, 3), "frame_shape"),
+    ):
+        with pytest.raises(MediaError, match=words):
+            open_clip(path, shape)
+
+
+WRONG_CLIPS = {
+    "broken symlink": (broken_symlink, "dangling.mp4: does not exist"),
+    "missing": (lambda d: d / "none.mp4", "none.mp4: does not exist"),
+    "unknown suffix": (lambda d: empty(d, "a.xyz"), "a.xyz: is not a known kind of clip"),
+    "folder of nothing": (frames_named(), "frames: holds no frames"),
+    "folder of two sizes": (frames_named("1.png", "2.png", sizes=(8, 9)), "2.png: is 9x9"),
+    "folder with a broken frame": (folder_with_broken_frame, "2.png: can't be read as a picture"),
+    "zero-byte video": (lambda d: empty(d, "a.mp4"), "a.mp4: "),
+    "text named mp4": (text_as_video, "text.mp4: "),
+    "video without frames": (lambda d: encode(d / "a.mp4", []), "a.mp4: holds no"),
+    "sound without picture": (sound_only, "sound.mp4: holds no video"),
+    "cut between packets": (header_first_and_cut_between_packets, "a.mp4: ends early"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CLIPS)
+def test_wrong_clips_are_one_line(name: str, tmp_path: Path) -> None:
+    build, words = WRONG_CLIPS[name]
+    with pytest.raises(MediaError, match=re.escape(words)) as told:
+        list(open_clip(build(tmp_path)))
+    assert str(tmp_path) in str(told.value) and "\n" not in str(told.value)
+
+
+# ---- Seeking ---------------------------------------------------------------------
+
+
 X264 = "libx264", "yuv420p"
+
+
 ENCODINGS = {
     "default": ("a.mp4", *X264, {}),
     "short GOPs": ("a.mp4", *X264, {"g": "12", "bf": "3"}),
@@ -43,6 +162,7 @@ ENCODINGS = {
     "mjpeg": ("a.avi", "mjpeg", "yuvj420p", {}),
     "gif": ("a.gif", "gif", "rgb8", {}),
 }
+
 
 # How many keyframes the index must know, so that the test really seeks.
 SEEKABLE = {"default": 1, "short GOPs": 5, "open GOPs": 4, "pyramid": 2, "interlaced": 3, "mkv": 5, "vp9": 3}
@@ -118,41 +238,7 @@ def test_read_takes_no_index_outside_the_clip(tmp_path):
             clip.read([outside])
 
 
-def test_a_changed_file_is_read_anew(tmp_path):
-    path = encode(tmp_path / "a.mp4", moving(10))
-    assert len(open_clip(path)) == 10
-    encode(path, moving(20))
-    assert len(open_clip(path)) == 20
-
-
-def test_damage_in_the_middle_is_an_error_and_no_short_clip(tmp_path):
-    path = encode(tmp_path / "a.mp4", moving(), options={"g": "12"})
-    data = bytearray(path.read_bytes())
-    middle = data.index(b"mdat") + len(data) // 3
-    data[middle : middle + 4000] = bytes(4000)
-    path.write_bytes(data)
-    with pytest.raises(MediaError, match=r"a\.mp4"):
-        list(open_clip(path))
-
-
-def test_a_packet_without_its_frame_is_an_error_and_shifts_no_other(tmp_path):
-    frames = moving(24)
-    options = {"x265-params": "keyint=12:min-keyint=12:bframes=0:log-level=none"}
-    path = encode(tmp_path / "a.mp4", frames, "libx265", options=options)
-    good = np.stack(list(open_clip(path)))
-    with av.open(str(path)) as container:
-        place, size = [(packet.pos, packet.size) for packet in container.demux(video=0)][11]
-    data = bytearray(path.read_bytes())
-    data[place : place + size] = (
-        (size - 4).to_bytes(4, "big") + b"\x4c\x01" + b"\xff" * (size - 7) + b"\x80"
-    )  # filler data
-    path.write_bytes(data)
-    clip = open_clip(path)
-    with pytest.raises(MediaError, match="only 23 of its 24 frames"):
-        list(clip)
-    with pytest.raises(MediaError, match="frame 11"):
-        clip.read([11])
-    np.testing.assert_array_equal(clip.read([10, 20]), good[[10, 20]])
+# ---- Clips and their files -------------------------------------------------------
 
 
 def test_fps_and_audio_are_reported(tmp_path):
@@ -161,6 +247,26 @@ def test_fps_and_audio_are_reported(tmp_path):
     silent = open_clip(still_video(tmp_path, "b.mkv"))
     assert (silent.fps, silent.has_audio) == (25.0, False)
     assert open_clip(folder_of_frames(tmp_path, ("1.png",))).fps == 25.0
+
+
+def test_a_changed_file_is_read_anew(tmp_path):
+    path = encode(tmp_path / "a.mp4", moving(10))
+    assert len(open_clip(path)) == 10
+    encode(path, moving(20))
+    assert len(open_clip(path)) == 20
+
+
+def test_a_frame_added_to_a_folder_is_seen(tmp_path):
+    clip = folder_of_frames(tmp_path, ("1.png", "3.png"))
+    assert len(open_clip(clip)) == 2
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(clip / "2.png")
+    os.utime(clip, ns=(0, clip.stat().st_mtime_ns + 1))  # where the clock of the file system has not ticked
+    assert [int(frame[0, 0, 0]) for frame in open_clip(clip)] == [0, 9, 1]
+
+
+def test_natural_key_orders_by_number():
+    names = ["f10.png", "f2.png", "10", "9", "f2b.png", "f02.png"]
+    assert sorted(names, key=natural_key) == ["9", "10", "f02.png", "f2.png", "f2b.png", "f10.png"]
 
 
 def test_no_file_stays_open(tmp_path):
@@ -187,16 +293,3 @@ def open_files() -> int:
         return True
 
     return sum(map(is_open, range(256)))
-
-
-def test_natural_key_orders_by_number():
-    names = ["f10.png", "f2.png", "10", "9", "f2b.png", "f02.png"]
-    assert sorted(names, key=natural_key) == ["9", "10", "f02.png", "f2.png", "f2b.png", "f10.png"]
-
-
-def test_a_frame_added_to_a_folder_is_seen(tmp_path):
-    clip = folder_of_frames(tmp_path, ("1.png", "3.png"))
-    assert len(open_clip(clip)) == 2
-    Image.new("RGB", (8, 8), (9, 9, 9)).save(clip / "2.png")
-    os.utime(clip, ns=(0, clip.stat().st_mtime_ns + 1))  # where the clock of the file system has not ticked
-    assert [int(frame[0, 0, 0]) for frame in open_clip(clip)] == [0, 9, 1]

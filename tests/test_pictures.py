@@ -84,7 +84,7 @@ def test_the_same_model_gives_the_same_bytes(model: list[str], tmp_path: Path) -
     for run in ("a", "b"):
         out = tmp_path / run
         out.mkdir()
-        loaded = pictures.load_model(Path(model[1]), Path(model[3]))
+        loaded = pictures.load_picture_model(Path(model[1]), Path(model[3]))
         pictures.write_teaser(out / "teaser.gif", loaded, poses=3, cell=SIZE)
         pictures.write_inside(out / "inside.png", loaded)
         contents.append({path.name: path.read_bytes() for path in out.iterdir()})
@@ -100,7 +100,7 @@ def test_driving_puppets_begin_near_rest() -> None:
 
 
 def test_the_teaser_goes_forth_and_back_on_white(model: list[str], tmp_path: Path) -> None:
-    loaded = pictures.load_model(Path(model[1]), Path(model[3]))
+    loaded = pictures.load_picture_model(Path(model[1]), Path(model[3]))
     pictures.write_teaser(tmp_path / "teaser.gif", loaded, poses=4, cell=80)
     frames = list(open_clip(tmp_path / "teaser.gif"))
     gap, columns = pictures.GAP, 1 + len(pictures.TEASER_DRIVING)

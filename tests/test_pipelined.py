@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from utils.pipeline import ahead, behind, frame_pool, in_order
+from utils.pipeline import ahead, behind, in_order
 
 CPU = torch.device("cpu")
 
@@ -80,12 +80,6 @@ def test_workers_have_one_thread_each_and_others_keep_theirs(two_threads):
     other.start()
     other.join()
     assert counted == [2]
-
-
-def test_many_threads_are_shared_by_few_workers():
-    pool = frame_pool(6)
-    assert pool._max_workers == 4
-    assert pool.submit(torch.get_num_threads).result() == 1
 
 
 # ---- Ahead ---------------------------------------------------------------------

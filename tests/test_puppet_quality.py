@@ -1,4 +1,4 @@
-"""The figures of tools/benchmarks/puppet_quality.py on cases with known answers, and its command on few puppets."""
+"""The figures of `puppet_quality.py` on cases with known answers, and its command on few puppets."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import demo
 from media.clips import open_clip
 from media.rates import repeated, steady
 from media.writer import VideoWriter
-from tests.demo_files import MODEL, picture
+from tests.demo_files import MODEL
 from tests.media_files import encode, write_sound
 from tests.small import error_of
 from utils.errors import MediaError
@@ -155,10 +155,3 @@ def test_a_background_keeps_its_time_and_begins_anew(tmp_path: Path) -> None:
         assert [
             int(frame[0, 0, 0]) for frame, _ in zip(repeated(clip, fps), expected, strict=False)
         ] == expected
-
-
-def test_a_picture_is_a_background_that_stands_still(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "clip", 25) as writer:
-        writer.write(picture(0))
-    frames = repeated(open_clip(tmp_path / "clip"), 30)
-    assert all((next(frames) == picture(0)).all() for _ in range(5))

@@ -195,15 +195,6 @@ def test_replicas_match_the_whole_batch(count: int, settings: dict) -> None:
     assert_replicas_match(plain, batches)
 
 
-@pytest.mark.parametrize(("kind", "plain", "shape"), KINDS)
-def test_replicas_of_every_kind(
-    kind: type[nn.Module], plain: type[nn.Module], shape: tuple[int, ...]
-) -> None:
-    reference = randomised(plain(3))
-    batches = [split_batch(shape, [4, 1, 2])]
-    assert_replicas_match(reference, batches)
-
-
 @pytest.mark.parametrize("mean", [1e3, -1e5])
 def test_replicas_keep_precision_with_large_means(mean: float) -> None:
     plain = randomised(nn.BatchNorm2d(3))
@@ -243,13 +234,6 @@ def test_half_precision_inputs_have_float32_statistics(dtype: torch.dtype) -> No
     assert all(y.dtype == dtype for y in outputs)
     torch.testing.assert_close(torch.cat(outputs), expected.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-4)
     torch.testing.assert_close(ours[0].running_var, plain.running_var, rtol=1e-5, atol=1e-5)
-
-
-def test_only_the_first_replica_counts_the_batch() -> None:
-    copies = replicate_on_cpu(SynchronizedBatchNorm1d(3), 3)
-    inputs, _ = split_batch((0, 3), [2, 2, 2])
-    within(60, lambda: run_replicas(copies, *as_arguments(inputs)))
-    assert [int(dict(layer.named_buffers())["num_batches_tracked"]) for layer in copies] == [1, 0, 0]
 
 
 def test_channels_last_is_kept() -> None:
@@ -320,14 +304,6 @@ def test_data_parallel_synchronises(cpu_threads: None) -> None:
     replicas = replicate_on_cpu(wrapper.module, 2)
     outputs = within(60, lambda: wrapper.parallel_apply(replicas, *as_arguments(inputs)))
     torch.testing.assert_close(torch.cat(outputs), plain(torch.cat(inputs)), rtol=1e-5, atol=1e-5)
-
-
-def test_data_parallel_raises_the_first_error(cpu_threads: None) -> None:
-    wrapper = nn.DataParallel(Faulty())
-    convert_model(wrapper)
-    inputs = [(torch.randn(4, 3), deed) for deed in ("", "raise")]
-    with pytest.raises(ZeroDivisionError, match="the culprit"):
-        within(60, lambda: wrapper.parallel_apply(replicate_on_cpu(wrapper.module, 2), inputs, [{}, {}]))
 
 
 # ---- Conversion --------------------------------------------------------------

@@ -112,14 +112,3 @@ def test_only_the_first_signal_counts_and_handlers_come_back() -> None:
             tidied = True
     assert tidied and stop.value.code == 128 + signal.SIGTERM
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
-
-
-@unix
-def test_an_ignored_signal_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with exit_on_signals():
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)

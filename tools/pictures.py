@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Model:
+class PictureModel:
     """A config and a checkpoint, their networks, and the side of their pictures."""
 
     config: Path
@@ -75,7 +75,7 @@ class Model:
     size: int
 
 
-def load_model(config_path: Path, checkpoint: Path) -> Model:
+def load_picture_model(config_path: Path, checkpoint: Path) -> PictureModel:
     """Load a model. Raises `UserError` for one without the parts that are drawn here."""
     config = read_config(config_path)
     height, width = model_size(config, config_path)
@@ -85,7 +85,7 @@ def load_model(config_path: Path, checkpoint: Path) -> Model:
             f"{config_path}: pictures need a model of square frames with dense motion and an occlusion map"
         )
     networks = load_checkpoints(config_path, checkpoint, cpu=True, plain=True)
-    return Model(config_path, checkpoint, networks, height)
+    return PictureModel(config_path, checkpoint, networks, height)
 
 
 # ---- Puppets -----------------------------------------------------------------
@@ -135,7 +135,7 @@ def write_sample(out: Path, frames: int = 72, size: int = 256) -> None:
             writer.write(frame)
 
 
-def write_teaser(path: Path, model: Model, poses: int = 24, cell: int = 128) -> None:
+def write_teaser(path: Path, model: PictureModel, poses: int = 24, cell: int = 128) -> None:
     """Animate every source, on the left, with every driving video, on top.
 
     It runs forth and back, so that it repeats without a jump.
@@ -152,7 +152,7 @@ def write_teaser(path: Path, model: Model, poses: int = 24, cell: int = 128) -> 
     write_gif(path, frames + frames[-2:0:-1], milliseconds=2 * 1000 // FPS)
 
 
-def write_transfer(path: Path, model: Model, columns: int = 6, cell: int = 150) -> None:
+def write_transfer(path: Path, model: PictureModel, columns: int = 6, cell: int = 150) -> None:
     """Animate a source near the camera with a driving head far from it, in both kinds of transfer."""
     source = portrait(TRANSFER_PAIR[0], model.size, Pose(x=-0.14, scale=1.1))
     poses = evenly(performance(TRANSFER_PAIR[1], 48), columns)
@@ -165,7 +165,7 @@ def write_transfer(path: Path, model: Model, columns: int = 6, cell: int = 150) 
     write_image(path, grid(rows))
 
 
-def write_inside(path: Path, model: Model, cell: int = 180) -> None:
+def write_inside(path: Path, model: PictureModel, cell: int = 180) -> None:
     titles = ("source", "driving frame", "flow", "warped source", "occlusion map", "result")
     rows = []
     for source_number, driving_number in INSIDE_PAIRS:
@@ -186,8 +186,8 @@ def most_moved(number: int, frames: int = 48) -> list[Pose]:
 # ---- The demo's options --------------------------------------------------------
 
 
-def run_demo(
-    model: Model, source: np.ndarray, driving: list[np.ndarray], *options: str, preview: bool = False
+def demo_frame(
+    model: PictureModel, source: np.ndarray, driving: list[np.ndarray], *options: str, preview: bool = False
 ) -> np.ndarray:
     """Return the last frame that the demo makes of a picture and a video, or its preview."""
     with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +203,7 @@ def run_demo(
         return list(open_clip(result))[-1]
 
 
-def write_options(out: Path, model: Model) -> list[Path]:
+def write_options(out: Path, model: PictureModel) -> list[Path]:
     """Write all pictures of options; the driving puppet moves from near rest to somewhere else."""
     by_unrest = sorted(performance(OPTIONS_DRIVING, 48), key=unrest)
     poses = [replace(pose, blink=0) for pose in (by_unrest[0], by_unrest[36])]
@@ -214,12 +214,12 @@ def write_options(out: Path, model: Model) -> list[Path]:
 
     names = ("preview.jpg", "paste-back.jpg", "face-all.jpg", "smooth.png", "size.jpg")
     paths = [out / name for name in names]
-    preview = run_demo(model, wall, driving, *paste_back(FIRST), preview=True)
-    first = run_demo(model, wall, driving, *paste_back(FIRST))
-    both = run_demo(model, first, driving, *paste_back(SECOND))
+    preview = demo_frame(model, wall, driving, *paste_back(FIRST), preview=True)
+    first = demo_frame(model, wall, driving, *paste_back(FIRST))
+    both = demo_frame(model, first, driving, *paste_back(SECOND))
     write_small(paths[0], preview)
-    write_small(paths[1], beside(wall, driving[-1], first))
-    write_small(paths[2], beside(wall, driving[-1], both))
+    write_small(paths[1], side_by_side(wall, driving[-1], first))
+    write_small(paths[2], side_by_side(wall, driving[-1], both))
     write_small(paths[3], jitter(model, portrait(SCENE_PUPPETS[0], model.size)))
     write_small(paths[4], larger(model, poses))
     return paths
@@ -229,13 +229,13 @@ def paste_back(box: tuple[int, int, int, int]) -> list[str]:
     return ["--relative", "--paste_back", "--crop_source", ",".join(map(str, box))]
 
 
-def beside(wall: np.ndarray, frame: np.ndarray, result: np.ndarray) -> np.ndarray:
+def side_by_side(wall: np.ndarray, frame: np.ndarray, result: np.ndarray) -> np.ndarray:
     half = (SCENE[0] // 2, SCENE[1] // 2)
     cells = [fit(wall, half, "stretch"), scaled(frame, half[0] // 2), fit(result, half, "stretch")]
     return grid([[label(text) for text in ("source", "driving", "result")], cells])
 
 
-def jitter(model: Model, still: np.ndarray, frames: int = 50) -> np.ndarray:
+def jitter(model: PictureModel, still: np.ndarray, frames: int = 50) -> np.ndarray:
     """Draw the motion of a keypoint of a still picture with noise, as it is found and as it is smoothed."""
     random = np.random.default_rng(0)
     noisy = [to_uint8((still + NOISE * random.standard_normal(still.shape)) / 255) for _ in range(frames)]
@@ -258,12 +258,12 @@ def jitter(model: Model, still: np.ndarray, frames: int = 50) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def larger(model: Model, poses: list[Pose]) -> np.ndarray:
+def larger(model: PictureModel, poses: list[Pose]) -> np.ndarray:
     """Show the model's result enlarged, the result of twice the size, and the true drawing."""
     size, large = model.size, 2 * model.size
     frames, source = film(LARGE, size, poses), portrait(LARGE, large, poses[0])
-    small = run_demo(model, frames[0], frames)
-    shown = [fit(small, (large, large), "stretch"), run_demo(model, source, frames, "--size", str(large))]
+    small = demo_frame(model, frames[0], frames)
+    shown = [fit(small, (large, large), "stretch"), demo_frame(model, source, frames, "--size", str(large))]
     shown.append(portrait(LARGE, large, poses[-1]))
     return grid([[label(text) for text in ("enlarged", f"--size {large}", "drawn")], shown])
 
@@ -272,7 +272,7 @@ def larger(model: Model, poses: list[Pose]) -> np.ndarray:
 
 
 def write_sheet(
-    path: Path, models: list[Model], dataset: FramesDataset, pairs: int = 6, frames: int = 8
+    path: Path, models: list[PictureModel], dataset: FramesDataset, pairs: int = 6, frames: int = 8
 ) -> None:
     """Draw driving frames, and below them a source of another identity and its animation by each model.
 
@@ -381,7 +381,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a sheet of pairs, and nothing else")
     parser.add_argument("--data", type=Path, help="dataset of the sheet (default: the config's root_dir)")
     options = parser.parse_args(argv)
-    models = [load_model(options.config, checkpoint) for checkpoint in options.checkpoint]
+    models = [load_picture_model(options.config, checkpoint) for checkpoint in options.checkpoint]
     if options.sheet:
         params = read_config(options.config)["dataset_params"]
         params |= {"root_dir": options.data} if options.data else {}
@@ -393,9 +393,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{path}: {path.stat().st_size / 1024:.0f} KiB")
 
 
-def write_pictures(out: Path, model: Model) -> list[Path]:
+def write_pictures(out: Path, model: PictureModel) -> list[Path]:
     write_sample(out)
-    writers: dict[str, Callable[[Path, Model], None]] = {
+    writers: dict[str, Callable[[Path, PictureModel], None]] = {
         "teaser.gif": write_teaser,
         "inside.png": write_inside,
         "absolute-vs-relative.png": write_transfer,

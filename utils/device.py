@@ -1,11 +1,10 @@
-"""Which device a run computes on, in which precision, and with which other processes."""
+"""The device of a run, its precision and its memory."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from pathlib import Path
 
 import torch
 
@@ -16,7 +15,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str | None = None, device_ids: list[int] | None = None) -> torch.device:
-    """The device called `name` ("cuda", "mps", "cpu"), or the best there is.
+    """Return the device called `name` ("cuda", "mps", "cpu"), or the best there is.
 
     With `device_ids` the first of those GPUs. A process that `torchrun` started gets the GPU of its local
     rank. Raises `UserError` for a device that isn't there.
@@ -45,7 +44,7 @@ def pick_device(name: str | None = None, device_ids: list[int] | None = None) ->
 
 
 def best_precision(device: torch.device) -> str:
-    """The narrowest precision that `device` computes faster in and that can't overflow: "bf16" or "fp32"."""
+    """Return the narrowest precision that is fast on `device` and can't overflow: "bf16" or "fp32"."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     if device.type == "cpu":
@@ -54,28 +53,25 @@ def best_precision(device: torch.device) -> str:
 
 
 def precision_hints(device: torch.device, precision: str) -> list[str]:
-    """What to say of a precision: a line, if it may be far slower than fp32 on this processor."""
+    """Return a line for the user if a precision may be far slower than fp32 on this processor."""
     if device.type != "cpu" or precision in ("fp32", best_precision(device)):
         return []
     return [f"--precision {precision}: this processor is not known to compute in it; fp32 may be far faster"]
 
 
 def cpu_has(feature: str) -> bool:
-    """Whether the processor has an instruction set, by PyTorch's name for it, such as "amx_bf16"."""
+    """Say whether the processor has an instruction set, by PyTorch's name for it, such as "amx_bf16"."""
     capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9
     return bool(capabilities.get(feature))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The region in which networks compute in `precision`; with "fp32" it changes nothing."""
+    """Let networks compute in `precision` within the block; "fp32" changes nothing."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
-# ---- Memory --------------------------------------------------------------------
-
-
 def peak_memory_mib(device: torch.device) -> float | None:
-    """The most memory so far of the device, or for a CPU of this process; None where nobody tells."""
+    """Return the peak memory in MiB of the device (on the CPU: of this process), or None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -84,31 +80,3 @@ def peak_memory_mib(device: torch.device) -> float | None:
         return None
     unit = 2**20 if sys.platform == "darwin" else 2**10  # getrusage counts bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def memory_left(device: torch.device) -> int | None:
-    """The bytes that the device can still give; None where nobody tells."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return system_memory_left()
-
-
-def system_memory_left() -> int | None:
-    """The bytes that the machine, its container and this process's limit leave; None outside of Linux."""
-    left = []
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kib = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
-        left.append((kib["MemAvailable"] + kib["SwapFree"]) * 2**10)
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        group = Path("/sys/fs/cgroup")
-        used = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-        left.append(int((group / "memory.max").read_text(encoding="ascii")) - int(used["anon"]))
-    with contextlib.suppress(OSError, ValueError, ImportError):
-        import resource  # Windows has no such module
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-            left.append(limit - pages * resource.getpagesize())
-    return min(left, default=None)

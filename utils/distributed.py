@@ -1,4 +1,4 @@
-"""Processes that torchrun started: whether there are any, and the group that they form."""
+"""The processes that torchrun started, and the group that they form."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from utils.errors import UserError, one_line
 
 
 def in_torchrun() -> bool:
-    """Whether `torchrun` started this process.
-
-    Raises `UserError` where its variables are incomplete or no numbers.
-    """
+    """Say whether `torchrun` started this process. Raises `UserError` where its variables are incomplete."""
     if "LOCAL_RANK" not in os.environ:
         return False
     if "MASTER_ADDR" not in os.environ:
@@ -40,10 +37,7 @@ def in_torchrun() -> bool:
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes that `torchrun` started, if it did, for the time of the block.
-
-    Raises `UserError` if they can't be reached.
-    """
+    """Join the other processes that `torchrun` started, if it did, for the time of the block."""
     if not in_torchrun():
         yield
         return

@@ -1,9 +1,8 @@
 """Mistakes of the user, told in one line.
 
-Everything a user can get wrong raises a `UserError`, whose message names the file or key and the remedy. The
-entry points are wrapped in `command_line`, which prints that message on stderr and exits with status 2. So
-does what the system refuses (`OSError`, too little memory). Any other exception is a bug of ours and keeps
-its traceback. This file imports nothing heavy, so that `--help` stays fast.
+Everything a user can get wrong raises a `UserError`, whose message names the file or key and the remedy.
+`utils.program.command_line` prints it on stderr and exits with status 2. So it does for what the system
+refuses (`OSError`, too little memory). Any other exception is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ MAX_LINE = 5000  # characters of an error: a path can have 4,096
 
 
 class UserError(Exception):
-    """A mistake that the person at the keyboard can mend; the message is one line that says how."""
+    """A mistake that the user can mend; the message is one line that says how."""
 
 
 class ConfigError(UserError):
@@ -39,7 +38,7 @@ class DatasetError(UserError):
 
 
 def told(error: Exception) -> str | None:
-    """An error as one line for the user; None if it is a bug."""
+    """Return an error as one line for the user, or None if it is a bug."""
     if isinstance(error, UserError):
         return last_line(error)
     if isinstance(error, OSError):
@@ -87,7 +86,7 @@ REMEDIES: dict[int | None, str] = {
 
 
 def system_error(error: OSError) -> str:
-    """What the system refused, on which path if it says so, and the remedy."""
+    """Return what the system refused, on which path if it says so, and the remedy."""
     reason = error.strerror or last_line(error) or type(error).__name__
     place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     if error.errno == errno.ENOENT and not place and not folder_exists():
@@ -103,7 +102,7 @@ def folder_exists() -> bool:
 
 
 def last_line(error: Exception) -> str:
-    """The message; of an error in a DataLoader worker, to which PyTorch adds a traceback, its end."""
+    """Return the message of an error, without the traceback of a data loader's worker before it."""
     text = str(error).strip()
     if text.startswith("Caught ") and "\n" in text:
         text = text.splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
@@ -111,6 +110,6 @@ def last_line(error: Exception) -> str:
 
 
 def one_line(text: object) -> str:
-    """`text` with line breaks and control characters written out: a file's name can hold them, too."""
+    """Write out the line breaks and control characters of `text`, which a file's name can hold, too."""
     line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
     return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} … {line[-MAX_LINE // 2 :]}"

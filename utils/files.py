@@ -1,4 +1,4 @@
-"""What may be opened and replaced, files that appear only when they are whole, names for every system."""
+"""Files that may be opened or replaced, that appear only when whole, and names for every system."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{12}\.tmp")
 
 
 def regular_file(path: str | Path, error: type[UserError], max_bytes: int | None = None) -> Path:
-    """`path`, if it is a file, after all links are followed, of at most `max_bytes`; else raises `error`.
+    """Return `path` if it leads to a file of at most `max_bytes`; else raise `error`, or `OSError`.
 
     Everything that reads what a user names asks this first. A named pipe keeps its reader waiting for ever,
-    and /dev/zero fills the memory. A folder passes: whoever opens it gets an `OSError` at once. Raises
-    `OSError` where there is nothing, or nothing that may be looked at.
+    and /dev/zero fills the memory. A folder passes: whoever opens it gets an `OSError` at once.
     """
     path = Path(path)
     status = path.stat()
@@ -41,10 +40,7 @@ def regular_file(path: str | Path, error: type[UserError], max_bytes: int | None
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise `UserError` where something other than a file or a folder would be replaced, as /dev/null.
-
-    A folder passes: whoever renames a file to it gets an `OSError`.
-    """
+    """Raise `UserError` where something other than a file or a folder would be replaced, as /dev/null."""
     try:
         mode = path.stat().st_mode
     except OSError:  # nothing is there, or whoever writes there is told
@@ -54,7 +50,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def kind_of(mode: int) -> str:
-    """What a mode of `os.stat` stands for, in words."""
+    """Return what a mode of `os.stat` stands for, in words."""
     kinds = {
         stat.S_ISFIFO: "a named pipe",
         stat.S_ISSOCK: "a socket",
@@ -68,16 +64,15 @@ def kind_of(mode: int) -> str:
 
 
 def temporary_name(path: Path) -> Path:
-    """A new name beside `path`, so that renaming it to `path` is atomic. Matches `TEMPORARY_NAME`."""
+    """Return a new name beside `path`, so that renaming it to `path` is atomic."""
     return path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary name to write to. It becomes `path` at the end of the block, or goes if that raises.
+    """Yield a temporary name to write to, which becomes `path` at the end of the block, unless that raises.
 
-    A process that dies leaves the old file, if there was one, and perhaps a temporary one. Raises `UserError`
-    where there is something else than a file.
+    A process that dies leaves the old file, if there was one, and perhaps a temporary one.
     """
     path = Path(path)
     check_replaceable(path)
@@ -95,7 +90,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder that is not there yet: yields a folder, which becomes `path`."""
+    """Yield a temporary folder, which becomes `path` at the end of the block, unless that raises."""
     temporary = temporary_name(path)
     try:
         temporary.mkdir(parents=True)
@@ -115,7 +110,7 @@ _DEVICES = re.compile(
 
 
 def portable_name(name: str) -> str:
-    """`name`, without suffix, as Linux, macOS and Windows allow it; most names stay as they are.
+    """Return `name`, without suffix, as Linux, macOS and Windows allow it; most names stay as they are.
 
     What Windows forbids becomes `_`, a name of its devices (`CON`) gets one in front, and a long one is cut.
     """
@@ -127,7 +122,7 @@ def portable_name(name: str) -> str:
 
 
 def distinct_names(wanted: Mapping[Key, str]) -> dict[Key, str]:
-    """A portable name for each key: the wanted one, if no other key's is the same to some system.
+    """Return a portable name for each key: the wanted one, if no other key's is the same to some system.
 
     macOS and Windows don't tell upper from lower case. Keys that share a name get the first 8 digits of their
     own sha256 added, so that a key's name depends on no order.
@@ -139,7 +134,7 @@ def distinct_names(wanted: Mapping[Key, str]) -> dict[Key, str]:
 
 
 def same_name(name: str) -> str:
-    """What is equal for names that are one on some system."""
+    """Return a text that is equal for names that are one on some system."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

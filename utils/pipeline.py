@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time, in threads, with a bounded number of things in between.
+"""Read, compute and write at the same time, in threads, with a bounded number of things in between.
 
 Results come in the order of what went in. An error in a thread is raised where its result would have come.
 Leaving a block, by its end or by an error, ends its thread.
@@ -8,34 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 MAX_WORKERS = 4  # each holds the maps of a frame
-POLL = 0.1  # seconds; how often a thread that waits looks whether it is still wanted
-
-_END = object()
 
 # ---- Frames side by side -------------------------------------------------------
 
 
 def workers_for(threads: int) -> int:
-    """How many frames are computed side by side where PyTorch has that many threads."""
+    """Return how many frames are computed side by side where PyTorch has that many threads."""
     return min(threads, MAX_WORKERS)
 
 
 @functools.cache
 def frame_pool(threads: int) -> ThreadPoolExecutor:
-    """Workers that share PyTorch's `threads` evenly, so that each computes a frame with few of them, or one.
+    """Start workers that share PyTorch's `threads` evenly, so that each computes a frame with few of them.
 
     Threads that work on different frames never wait for each other. That makes small layers faster, and a
     core that another program uses slows only the worker that would run on it.
@@ -56,21 +52,16 @@ def frame_pool(threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
-) -> Iterator[Result]:
-    """`map` for what computes on `device`: on a CPU with several threads, several items side by side.
-
-    At most a worker's number of items is taken ahead. A GPU is busy with one.
-    """
+def in_order(function: Callable[[In], Out], items: Iterable[In], device: torch.device) -> Iterator[Out]:
+    """Map a function that computes on `device`; on a CPU with several threads, several items side by side."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield from map(function, items)
         return
     pool = frame_pool(threads)
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[Future[Out]] = deque()
     try:
-        for item in items:
+        for item in items:  # never more of them ahead than there are workers
             waiting.append(pool.submit(function, item))
             if len(waiting) > workers_for(threads):
                 yield waiting.popleft().result()
@@ -85,87 +76,50 @@ def in_order(
 
 
 @contextlib.contextmanager
-def ahead(items: Iterable[Item], count: int) -> Iterator[Iterator[Item]]:
-    """Within the block an iterator of the same items, of which a thread takes up to `count` in advance."""
-    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(count)
-    ended = threading.Event()
-
-    def read() -> None:
-        try:
-            for item in items:
-                _put(ready, (item, None), ended)
-                if ended.is_set():
-                    return
-            _put(ready, (_END, None), ended)
-        except BaseException as error:  # whatever it is, it belongs to who waits for the item
-            _put(ready, (_END, error), ended)
-
-    def taken() -> Iterator[Item]:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
-
-    reader = threading.Thread(target=read, name="read ahead", daemon=True)
-    reader.start()
+def ahead(items: Iterable[In], count: int) -> Iterator[Iterator[In]]:
+    """Yield an iterator of the same items, of which a thread takes up to `count` in advance."""
+    iterator, end = iter(items), object()
     try:
-        yield taken()
+        with _thread("read ahead") as (pool, waiting):
+            waiting.extend(pool.submit(next, iterator, end) for _ in range(count + 1))
+
+            def taken() -> Iterator[In]:
+                while (item := waiting.popleft().result()) is not end:
+                    waiting.append(pool.submit(next, iterator, end))
+                    yield item
+
+            yield taken()
     finally:
-        ended.set()
-        reader.join()
+        if isinstance(iterator, Generator):  # as a file may be open in it
+            iterator.close()
 
 
 @contextlib.contextmanager
-def behind(write: Callable[[Item], object], count: int) -> Iterator[Callable[[Item], None]]:
-    """Within the block a function that hands items to a thread, which calls `write` with one after the other.
+def behind(write: Callable[[In], object], count: int) -> Iterator[Callable[[In], None]]:
+    """Yield a function that hands items to a thread, which calls `write` with one after the other.
 
     Up to `count` wait. All are written when the block has ended, unless by an error. What `write` raises is
-    raised by the next call, or at the end.
+    raised by one of the next calls, or at the end.
     """
-    waiting: queue.Queue[Any] = queue.Queue(count)
-    ended = threading.Event()
-    errors: list[BaseException] = []
+    with _thread("write behind") as (pool, waiting):
 
-    def work() -> None:
-        while (item := _get(waiting, ended)) is not _END:
-            try:
-                write(item)
-            except BaseException as error:  # raised again in the thread of the caller
-                errors.append(error)
-                ended.set()
+        def hand_over(item: In) -> None:
+            waiting.append(pool.submit(write, item))
+            while waiting and (len(waiting) > count or waiting[0].done()):
+                waiting.popleft().result()
 
-    def hand_over(item: Item) -> None:
-        _put(waiting, item, ended)
-        if errors:
-            raise errors[0]
-
-    writer = threading.Thread(target=work, name="write behind", daemon=True)
-    writer.start()
-    try:
         yield hand_over
-        _put(waiting, _END, ended)
-        writer.join()
-    finally:
-        ended.set()
-        writer.join()
-    if errors:
-        raise errors[0]
+        while waiting:
+            waiting.popleft().result()
 
 
-def _put(place: queue.Queue[Any], item: object, ended: threading.Event) -> None:
-    """Wait for room; when it has `ended`, nobody takes the item."""
-    while not ended.is_set():
-        with contextlib.suppress(queue.Full):
-            place.put(item, timeout=POLL)
-            return
-
-
-def _get(place: queue.Queue[Any], ended: threading.Event) -> Any:
-    """Wait for an item; when it has `ended`, there is none any more."""
-    while not ended.is_set():
-        with contextlib.suppress(queue.Empty):
-            return place.get(timeout=POLL)
-    return _END
+@contextlib.contextmanager
+def _thread(name: str) -> Iterator[tuple[ThreadPoolExecutor, deque[Future]]]:
+    """Yield a thread and the list of what it has to do, which is dropped when the block ends."""
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(1, name) as pool:
+        try:
+            yield pool, waiting
+        finally:
+            for future in waiting:
+                future.cancel()

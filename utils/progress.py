@@ -29,7 +29,7 @@ class Progress:
         self.next_line = 0.0
 
     def advance(self, count: int, note: str = "") -> None:
-        """Report that `count` more are done. `note` stands at the end of the bar or line."""
+        """Count `count` more; `note` stands at the end of the bar or line."""
         self.done += count
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(count)
@@ -43,7 +43,7 @@ class Progress:
         self.bar.write(line)
 
     def line(self, note: str = "") -> str:
-        """How far it is, how fast it goes and how long it will take."""
+        """Format how far it is, how fast it goes and how long it will take."""
         elapsed = time.monotonic() - self.started
         rate = self.done / max(elapsed, 1e-9)
         of_total = "" if self.total is None else f"/{self.total}"

@@ -1,56 +1,51 @@
-"""What a program does when it is asked to stop."""
+"""What a program does when it is asked to stop. Only the main thread can set that."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 # What asks a program to stop: Ctrl-C, `kill`, and a terminal that closes. Windows has no SIGHUP.
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+Handler = Callable[[int, FrameType | None], None]
 
 
 @contextlib.contextmanager
 def exit_on_signals() -> Iterator[None]:
     """Within the block the first of `STOP_SIGNALS` raises `SystemExit(128 + number)`, so that `finally` runs.
 
-    Later signals are ignored, so that they don't interrupt that. A signal that was ignored before stays
-    ignored: SIGHUP is under `nohup`. Works in the main thread only."""
+    Later signals are ignored, so that they don't interrupt that.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in before:
+        for other in STOP_SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, stop)
-    try:
+    with _handled_by(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Within the block `STOP_SIGNALS` are noted in the list instead of ending the process.
-
-    A signal that was ignored before stays ignored: SIGHUP is under `nohup`. Works in the main thread only.
-    """
+    """Within the block `STOP_SIGNALS` are noted in the list instead of ending the process."""
     caught: list[int] = []
+    with _handled_by(lambda number, frame: caught.append(number)):
+        yield caught
 
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
 
+@contextlib.contextmanager
+def _handled_by(handler: Handler) -> Iterator[None]:
+    # A signal that was ignored before stays ignored: SIGHUP is under `nohup`.
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, handler)
     try:
-        yield caught
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

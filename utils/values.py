@@ -1,4 +1,4 @@
-"""What a value in a YAML file may be, and whether a file holds the keys and values that it should.
+"""Kinds of values in a YAML file, and the check that a file holds the right keys and values.
 
 It imports nothing heavy, so that the table of models can be read before PyTorch is there.
 """
@@ -18,7 +18,7 @@ TINY, HUGE = 1e-6, 10**6  # of what is multiplied and divided by
 
 
 class Leaf(NamedTuple):
-    """What a value may be; a key that ends in "?" may be left out.
+    """A kind of value.
 
     `bounds` hold for every number in the value. They are far from what anyone needs, and keep the sums of a
     run finite and what it asks of the machine sane.
@@ -32,7 +32,7 @@ class Leaf(NamedTuple):
         return self._replace(bounds=(self.bounds[0], number))
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value; None if nothing is."""
+        """Say what a value should be, or None if it is."""
         if not self.check(value):
             return self.words
         numbers = value if isinstance(value, list | tuple) else [value]
@@ -55,45 +55,36 @@ def is_scale(value: Any) -> bool:
     return is_number(value) and MIN_SCALE <= value <= 1 and abs(round(1 / value) * value - 1) < 1e-6
 
 
+def is_text(value: Any) -> bool:
+    """Say whether a value is a text that can be written to a file and be a path."""
+    return isinstance(value, str) and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+
+
 def list_of(check: Callable[[Any], bool], value: Any) -> bool:
     return isinstance(value, list | tuple) and all(check(item) for item in value)
 
 
+def is_range(value: Any, least: float) -> bool:
+    return list_of(lambda item: is_number(item, least), value) and len(value) == 2 and value[0] <= value[1]
+
+
 FLAG = Leaf("true or false", lambda value: isinstance(value, bool))
-TEXT = Leaf("a text", lambda value: isinstance(value, str))
+TEXT = Leaf("a text of letters that a path can have", is_text)
 COUNT = Leaf("a whole number of at least 1", lambda value: is_integer(value, least=1))
 WHOLE = Leaf("a whole number of at least 0", is_integer)
-NUMBER = Leaf("a number of at least 0 (with a dot: 2.0e-4, not 2e-4)", is_number, (0, HUGE))
+NUMBER = Leaf("a number of at least 0", is_number, (0, HUGE))
 POSITIVE = Leaf("a number above 0", lambda value: is_number(value) and value > 0, (TINY, HUGE))
 DECAY = Leaf("a number above 0 and below 1", lambda value: is_number(value) and 0 < value < 1)
 NUMBERS = Leaf("a list of numbers of at least 0", lambda value: list_of(is_number, value), (0, HUGE))
 WHOLES = Leaf("a list of whole numbers", lambda value: list_of(is_integer, value))
 SCALE = Leaf("1 divided by a whole number (1, 0.5, 0.25, …)", is_scale)
-SCALES = Leaf(
-    "a list of 1 divided by whole numbers ([1, 0.5, 0.25])",
-    lambda value: list_of(is_scale, value),
-)
+SCALES = Leaf("a list of 1 divided by whole numbers ([1, 0.5, 0.25])", lambda value: list_of(is_scale, value))
 FRAME_SHAPE = Leaf(
-    "[height, width, channels]",
-    lambda value: list_of(lambda item: is_integer(item, least=1), value) and len(value) == 3,
-    (1, 2**13),
+    "[height, width, channels]", lambda value: list_of(COUNT.check, value) and len(value) == 3, (1, 2**13)
 )
-RANGE = Leaf(
-    "[lowest, highest], both above 0",
-    lambda value: list_of(is_number, value) and len(value) == 2 and 0 < value[0] <= value[1],
-    (1 / 100, 100),
-)
+RANGE = Leaf("[lowest, highest], both above 0", lambda value: is_range(value, TINY), (1 / 100, 100))
 ANGLE = Leaf(
-    "degrees, or [lowest, highest]",
-    lambda value: (
-        is_number(value)
-        or (
-            list_of(lambda item: is_number(item, least=-360), value)
-            and len(value) == 2
-            and value[0] <= value[1]
-        )
-    ),
-    (-360, 360),
+    "degrees, or [lowest, highest]", lambda value: is_number(value) or is_range(value, -360), (-360, 360)
 )
 HUE = Leaf("a number from 0 to 0.5", lambda value: is_number(value) and value <= 0.5)
 SIZE = Leaf(
@@ -102,7 +93,7 @@ SIZE = Leaf(
     (1, 2**13),
 )
 INTERPOLATION = Leaf("nearest or bilinear", lambda value: value in ("nearest", "bilinear"))
-COLORMAP = Leaf("the name of a matplotlib colormap", lambda value: isinstance(value, str))
+COLORMAP = Leaf("the name of a matplotlib colormap", is_text)
 FORMAT = Leaf(".mp4 or .gif", lambda value: value in (".mp4", ".gif"))
 FEATURES, BLOCKS = COUNT.at_most(2**13), COUNT.at_most(12)
 HALVINGS, REPEATS = WHOLE.at_most(12), COUNT.at_most(10**5)
@@ -111,7 +102,10 @@ HALVINGS, REPEATS = WHOLE.at_most(12), COUNT.at_most(10**5)
 
 
 def check_keys(values: Any, schema: dict, path: str | Path, key: str) -> None:
-    """Hold one mapping of a config, found under the dotted `key`, and all below it against the schema."""
+    """Check one mapping of a config, found under the dotted `key`, and all below it.
+
+    A key of the schema that ends in "?" may be left out. Raises `ConfigError`.
+    """
     here = key or "the file"
     if not isinstance(values, dict):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Files of weights: what they are before they are read, and whether their tensors are safe to compute with.
+"""Read files of weights, after checking what they are, and check that tensors are safe to compute with.
 
 A file can come from a stranger. PyTorch's `weights_only=True` keeps it from running code; what is here keeps
 it from filling the memory and from giving results of rubbish. Every failure is a `CheckpointError`.
@@ -43,10 +43,7 @@ def is_safetensors(path: str | Path) -> bool:
 
 
 def read_weights(path: str | Path) -> Any:
-    """What `torch.save` wrote to a file, or the tensors of a `.safetensors` file by name; on the CPU.
-
-    Nothing but tensors and plain values is ever unpickled.
-    """
+    """Read what `torch.save` wrote to a file, or the tensors of a `.safetensors` file by name; on the CPU."""
     check_file(path)
     try:
         if is_safetensors(path):
@@ -86,7 +83,7 @@ def _kind_of(head: bytes) -> str:
 
 
 def _check_table(head: bytes, path: Path) -> None:
-    """A .safetensors file begins with the length of its table, which is JSON. Its reader checks the rest."""
+    # A .safetensors file begins with the length of its table, which is JSON. Its reader checks the rest.
     if head[8:9] != b"{":
         of_pytorch = head.startswith(_ZIP) or _LEGACY in head
         kind = "a file of PyTorch; rename it so that it ends in .pth.tar" if of_pytorch else _kind_of(head)
@@ -96,7 +93,7 @@ def _check_table(head: bytes, path: Path) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """`torch.save` stores without packing. A packed file can be a thousand times larger than it looks."""
+    # `torch.save` stores without packing. A packed file can be a thousand times larger than it looks.
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -117,7 +114,7 @@ def _check_archive(path: Path) -> None:
 
 
 def load_failure(path: str | Path, error: Exception) -> CheckpointError:
-    """What `torch.load` raised, in other words: it advises to load the file unsafely."""
+    """Say in other words what `torch.load` raised, which advises to load the file unsafely."""
     text = str(error)
     unsafe = re.search(r"GLOBAL ([\w.]+)", text)
     if unsafe:

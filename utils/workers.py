@@ -1,7 +1,8 @@
 """Worker processes that end with their program.
 
 Workers are started by spawn, as macOS and Windows do, so what they run must be importable. They end when a
-pipe to the program closes, and the system closes it however the program ends."""
+pipe to the program closes, and the system closes it however the program ends.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +20,15 @@ from typing import TypeVar
 from utils.errors import UserError
 from utils.signals import STOP_SIGNALS
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+Given = TypeVar("Given")
+Returned = TypeVar("Returned")
 
 # ---- The program -------------------------------------------------------------
 
 
 def in_parallel(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
-) -> Generator[Result, None, None]:
+    function: Callable[[Given], Returned], jobs: Sequence[Given], workers: int
+) -> Generator[Returned, None, None]:
     """Yield `function(job)` for each job in the order in which they finish; close the iterator to stop early.
 
     The workers die at once when the iterator is closed, and when this process dies, even by SIGKILL. Raises
@@ -37,7 +38,7 @@ def in_parallel(
         return
     context = multiprocessing.get_context("spawn")
     lifeline, held_end = context.Pipe(duplex=False)
-    with held_end, ProcessPoolExecutor(min(workers, len(jobs)), context, start_worker, (lifeline,)) as pool:
+    with held_end, ProcessPoolExecutor(min(workers, len(jobs)), context, become_worker, (lifeline,)) as pool:
         try:
             for done in as_completed([pool.submit(function, job) for job in jobs]):
                 yield done.result()
@@ -52,8 +53,8 @@ def in_parallel(
 # ---- The workers -------------------------------------------------------------
 
 
-def start_worker(lifeline: Connection) -> None:
-    """Make this process a worker: it ignores signals, and ends when the other end of `lifeline` closes."""
+def become_worker(lifeline: Connection) -> None:
+    """Ignore signals, and end this process when the other end of `lifeline` closes."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(os, "setpgrp"):

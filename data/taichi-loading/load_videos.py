@@ -32,16 +32,7 @@ if __name__ == "__main__" and not __package__ and not PATHS.startswith(ROOT):
     paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
-from data.cutting import (
-    SPLITS,
-    Cut,
-    Outcome,
-    add_workers_option,
-    check_even,
-    make_clips,
-    size_option,
-    write_clip,
-)
+from data import cutting
 from media.clips import VIDEO_SUFFIXES, open_clip
 from media.pictures import Box, Size
 from utils.errors import DatasetError, MediaError, UserError
@@ -55,7 +46,7 @@ MISSING_SECONDS = 1.0  # that a video may be shorter than listed
 
 
 @dataclass(frozen=True)
-class Options:
+class LoadOptions:
     """The command line."""
 
     metadata: Path  # the list
@@ -67,7 +58,7 @@ class Options:
     youtube: str  # the program that downloads
 
 
-def parse(argv: list[str] | None) -> Options:
+def parse(argv: list[str] | None) -> LoadOptions:
     parser = OptionParser("Download, cut, crop and resize the clips of a list.")
     parser.add_argument("--metadata", type=Path, required=True, help="the list, a CSV file")
     parser.add_argument("--out_folder", type=Path, required=True, help="folder to write, or to go on with")
@@ -76,19 +67,22 @@ def parse(argv: list[str] | None) -> Options:
         "--format", choices=(".mp4", ".png"), default=".png", help="a video or a folder of png a clip (.png)"
     )
     parser.add_argument(
-        "--image_shape", type=size_option, default=(256, 256), help="height,width of the frames (256,256)"
+        "--image_shape",
+        type=cutting.size_option,
+        default=(256, 256),
+        help="height,width of the frames (256,256)",
     )
-    add_workers_option(parser)
+    cutting.add_workers_option(parser)
     parser.add_argument("--youtube", default="yt-dlp", help="the program that downloads (default yt-dlp)")
     given = vars(parser.parse_args(argv))
-    return Options(**given | {"video_folder": given["video_folder"] or given["out_folder"] / "videos"})
+    return LoadOptions(**given | {"video_folder": given["video_folder"] or given["out_folder"] / "videos"})
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     out, folder = options.out_folder, options.video_folder
-    check_even(options.image_shape, options.format)
+    cutting.check_even(options.image_shape, options.format)
     clips = read_list(options.metadata)
     wanted = defaultdict(list)
     for clip in clips:
@@ -103,8 +97,8 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--video_folder {folder}: can't be made: {error.strerror or error}") from error
-    failures = make_clips(out, options.image_shape, load, videos, targets, options.workers)
-    write_report(out / "report.csv", failures)
+    failures = cutting.make_clips(out, options.image_shape, load, videos, targets, options.workers)
+    write_failures(out / "report.csv", failures)
     if len(failures) == len(clips):
         raise DatasetError(
             f"{options.metadata}: none of its {len(clips)} clips can be had; see {out / 'report.csv'}"
@@ -183,7 +177,7 @@ def read_line(line: dict[str, str], place: str) -> Listed:
             "bbox: left-top-right-bottom must lie inside width and height",
         ),
         (0 < fps < float("inf"), "fps: must be above 0"),
-        (line["partition"] in SPLITS, "partition: must be train or test"),
+        (line["partition"] in cutting.SPLITS, "partition: must be train or test"),
     )
     for fine, message in rules:
         if not fine:
@@ -211,17 +205,19 @@ class Video:
         return all(target.exists() for _, target in self.wanted)
 
 
-def load(video: Video) -> list[Outcome]:
+def load(video: Video) -> list[cutting.Outcome]:
     """Cut the clips of a video that are not there, and before download it unless it is there."""
     finished = [(clip, target) for clip, target in video.wanted if target.exists()]
     missing = [(clip, target) for clip, target in video.wanted if not target.exists()]
-    outcomes = [Outcome(target, clip.video, len(open_clip(target)), clip.fps) for clip, target in finished]
+    outcomes = [
+        cutting.Outcome(target, clip.video, len(open_clip(target)), clip.fps) for clip, target in finished
+    ]
     if missing:
         try:
-            path = find_video(video.folder, video.name) or download(video)
+            path = find_video(video.folder, video.name) or download_video(video)
             outcomes += [cut_clip(path, clip, target, video.size) for clip, target in missing]
         except MediaError as error:
-            outcomes += [Outcome(target, video.name, error=str(error)) for _, target in missing]
+            outcomes += [cutting.Outcome(target, video.name, error=str(error)) for _, target in missing]
     return outcomes
 
 
@@ -232,18 +228,20 @@ def find_video(folder: Path, name: str) -> Path | None:
     )
 
 
-def cut_clip(path: Path, clip: Listed, target: Path, size: Size) -> Outcome:
+def cut_clip(path: Path, clip: Listed, target: Path, size: Size) -> cutting.Outcome:
     """Write one clip of the video at `path`, at the listed seconds and the listed part of the picture."""
     whole = open_clip(path)
     ratio = whole.fps / clip.fps
     start, end = round(clip.start * ratio), round(clip.end * ratio)
     if end > len(whole) + MISSING_SECONDS * whole.fps:
         error = f"{path}: ends after {len(whole)} frames, the clip after {end}"
-        return Outcome(target, clip.video, error=error)
+        return cutting.Outcome(target, clip.video, error=error)
     scale_y, scale_x = whole.size[0] / clip.size[0], whole.size[1] / clip.size[1]
     left, top, right, bottom = clip.box
     box = left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
-    outcome = write_clip(Cut(path, target, size, "stretch", box, range(start, min(end, len(whole)))))
+    outcome = cutting.write_cut(
+        cutting.Cut(path, target, size, "stretch", box, range(start, min(end, len(whole))))
+    )
     return outcome._replace(source=clip.video)
 
 
@@ -269,7 +267,7 @@ def check_downloads(videos: list[Video], folder: Path, youtube: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def download(video: Video) -> Path:
+def download_video(video: Video) -> Path:
     """Download a video in the listed resolution, or the next best; it appears when it is whole.
 
     Raises `MediaError`.
@@ -280,19 +278,9 @@ def download(video: Video) -> Path:
     partial = video.folder / ".partial"  # a download that was stopped goes on from here
     partial.mkdir(exist_ok=True)
     template = str(partial.absolute()).replace("%", "%%") + f"/{video.name}.%(ext)s"
-    command = [
-        program,
-        "--no-playlist",
-        "--newline",
-        "--format",
-        "bestvideo*/best",
-        "--format-sort",
-        f"res:{min(video.wanted[0][0].size)}",
-        "--output",
-        template,
-        "--",
-        f"https://www.youtube.com/watch?v={video.name}",
-    ]
+    command = [program, "--no-playlist", "--newline", "--format", "bestvideo*/best"]
+    command += ["--format-sort", f"res:{min(video.wanted[0][0].size)}", "--output", template]
+    command += ["--", f"https://www.youtube.com/watch?v={video.name}"]
     run = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
@@ -305,7 +293,7 @@ def download(video: Video) -> Path:
     return path.replace(video.folder / path.name)
 
 
-def write_report(path: Path, failures: list[Outcome]) -> None:
+def write_failures(path: Path, failures: list[cutting.Outcome]) -> None:
     """List the clips that this run could not make, and why."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)

@@ -44,13 +44,12 @@ class Row(NamedTuple):
     most: float
     peak: float
     unit: str
-    ratio: float  # how many times as fast as the first variant of the part
+    ratio: float  # how many times as fast as the first variant of the part; 1 for that one itself
 
-    def cells(self, is_first: bool) -> list[str]:
+    def cells(self) -> list[str]:
         digits = 0 if self.median >= 100 else 1
         spread = f"{self.least:.{digits}f}–{self.most:.{digits}f}"
-        median = f"{self.median:.{digits}f} {self.unit}"
-        ratio = "" if is_first else f"{self.ratio:.2f}×"
+        median, ratio = f"{self.median:.{digits}f} {self.unit}", f"{self.ratio:.2f}×"
         return [self.part, self.variant, median, spread, ratio, f"{self.peak:.0f} MiB"]
 
 
@@ -132,9 +131,8 @@ PARTS: dict[str, Callable[[Path | None, int, Path], list[Row]]] = {
 
 
 def as_markdown(table: list[Row]) -> str:
-    firsts = {row.part: row for row in reversed(table)}
-    cells = [row.cells(row is firsts[row.part]) for row in table]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [HEADINGS, ["---"] * len(HEADINGS), *cells])
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *(row.cells() for row in table)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def machine() -> dict[str, str]:

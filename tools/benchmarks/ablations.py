@@ -1,17 +1,16 @@
-"""What the parts of the method are worth: puppets-64 trained without one of them, for equally many steps.
+"""Train puppets-64 without one part of the method at a time, to see what each is worth.
 
-    python -m benchmarks.ablations [--seeds 0 1 2] [--variants full baseline ...] [--out log/ablations]
+    python -m tools.benchmarks.ablations [--seeds 0 1 2] [--variants full baseline ...] [--out log/ablations]
 
 The paper's ablations, and its baseline: zero-order motion, no occlusion map, no image pyramid in the losses.
 Each variant is trained by run.py with config/puppets-64.yaml and that part alone off, as `--set` writes it,
 then measured by puppet_quality.py, where the figures are explained. Prints a table in Markdown: the mean over
-the seeds, and ± their standard deviation where there are several. A run that is in `--out` already goes on
-where it stopped, and a finished one is only measured.
+the seeds, and ± their standard deviation where there are several. A run that is in `--out` goes on where it
+stopped, and a finished one is only measured.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ import torch
 import run
 from tools.benchmarks.puppet_quality import measure
 from utils.device import best_precision
-from utils.files import atomic_write
 from utils.options import OptionParser
 from utils.program import command_line
 
@@ -45,21 +43,21 @@ COLUMNS: dict[str, tuple[str, Callable[[dict], float]]] = {
     "landmark error": (".1%", lambda figures: figures["landmark_error"]["mean"]),
     "motion correlation": (".3f", lambda figures: figures["motion_correlation"]["mean"]),
     "face colour": (".4f", lambda figures: figures["face_colour"]["result_to_source"]),
-    "dead keypoints": (".1f", lambda figures: len(figures["dead_keypoints"])),
 }
 
 
-def train_variant(folder: Path, seed: int, changes: list[str], precision: str) -> Path:
+def train_variant(folder: Path, seed: int, changes: list[str]) -> Path:
     """Train, or go on with, the run in a folder; return the run's own folder."""
     before = sorted(folder.glob(f"{CONFIG.stem}_*"))
     start = ["--checkpoint", str(before[-1])] if before else ["--seed", str(seed)]
+    precision = best_precision(torch.device("cpu"))  # bf16 where the processor has it
     options = ["--log_dir", str(folder), "--device", "cpu", "--precision", precision]
     run.main([str(CONFIG), *options, *start, *(["--set", *changes] if changes else [])])
     return sorted(folder.glob(f"{CONFIG.stem}_*"))[-1]
 
 
 def row(name: str, figures: list[dict[str, Any]]) -> str:
-    """A line of the table from the figures of each seed."""
+    """Make a line of the table from the figures of each seed."""
     cells = []
     for form, of in COLUMNS.values():
         values = [of(seed) for seed in figures]
@@ -75,12 +73,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=Path("log/ablations"))
     parser.add_argument(
-        "--precision",
-        default=best_precision(torch.device("cpu")),
-        choices=["fp32", "bf16"],
-        help="default: bf16 where the processor has it",
-    )
-    parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="for every variant, as of run.py"
     )
     options = parser.parse_args(argv)
@@ -91,10 +83,8 @@ def main(argv: list[str] | None = None) -> None:
         for seed in options.seeds:
             folder = options.out / f"{name}-s{seed}"
             folder.mkdir(parents=True, exist_ok=True)
-            trained = train_variant(folder, seed, VARIANTS[name] + options.set, options.precision)
+            trained = train_variant(folder, seed, VARIANTS[name] + options.set)
             figures.append(measure(trained / CONFIG.name, trained))
-            with atomic_write(folder / "figures.json") as temporary:
-                temporary.write_text(json.dumps(figures[-1], indent=2) + "\n", encoding="utf-8")
         print(row(name, figures), flush=True)
 
 

@@ -34,7 +34,7 @@ from modules.build import build_generator, build_kp_detector, build_networks, fr
 from modules.fast import fast_form
 from modules.model import GeneratorFullModel, total
 from modules.util import frozen
-from tools.benchmarks.turns import serve
+from tools.benchmarks.turns import serve_turns
 from utils.device import autocast
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "vox-256.yaml"
@@ -219,4 +219,4 @@ JOBS: dict[str, Callable[..., Turn]] = {
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
-    serve(JOBS[name](*arguments))
+    serve_turns(JOBS[name](*arguments))

@@ -29,7 +29,7 @@ split: Any = types.ModuleType("sklearn.model_selection")
 split.train_test_split = None
 sys.modules |= {"sklearn": types.ModuleType("sklearn"), "sklearn.model_selection": split}
 
-from turns import serve  # type: ignore[import-not-found]
+from turns import serve_turns  # type: ignore[import-not-found]
 
 from frames_dataset import FramesDataset
 from modules.discriminator import MultiScaleDiscriminator
@@ -106,4 +106,4 @@ def samples() -> Turn:
 
 
 if __name__ == "__main__":
-    serve({"frames": frames, "step": training_step, "samples": samples}[NAME]())
+    serve_turns({"frames": frames, "step": training_step, "samples": samples}[NAME]())

@@ -1,6 +1,6 @@
 """How good a model of puppets is on puppets that no training saw.
 
-    python -m benchmarks.puppet_quality [--config FILE] [--checkpoint FILE] [--data FOLDER] [--json FILE]
+    python -m tools.benchmarks.puppet_quality [--config FILE] [--checkpoint FILE] [--data FOLDER]
 
 Clips and true landmarks come from the config's `root_dir`, written by data/make_puppets.py. One clip of each
 test identity takes part, with all its frames.

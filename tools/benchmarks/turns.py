@@ -33,7 +33,7 @@ class Timing(NamedTuple):
     peak: float
 
 
-def serve(turn: Callable[[], float]) -> None:
+def serve_turns(turn: Callable[[], float]) -> None:
     """Be a worker: make a turn for each line of stdin. The first, which warms up, is not counted."""
     turn()
     print("ready", flush=True)

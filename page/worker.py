@@ -10,9 +10,9 @@ from typing import ClassVar, Generic, TypeVar
 
 from inference.animation import Cancelled
 from utils.errors import UserError
-from utils.progress import Progress
+from utils.progress import Progress, no_bar
 
-Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 SECONDS_PER_UPDATE = 0.2
 MAX_WAITING = 64  # videos
@@ -24,7 +24,7 @@ LIVE_WORKER = ThreadPoolExecutor(1, "live")
 
 
 class Stoppable(Progress):
-    """A progress bar of something that keeps nothing: it raises `Cancelled` when `stopped` is set."""
+    """A progress bar that raises `Cancelled` once `stopped` is set."""
 
     def __init__(self, total: int, what: str, stopped: threading.Event):
         super().__init__(total, what, "frames", quiet=True)
@@ -36,73 +36,75 @@ class Stoppable(Progress):
             raise Cancelled
 
 
-class Task(Generic[Result]):
-    """Something that the worker does for one page: how far it is, and a way to stop it."""
+class Ticket(Generic[Outcome]):
+    """A place in the queue of the video worker: how far it is, and a way to stop it.
 
-    waiting: ClassVar[list[Task]] = []  # of all pages, in their order
-    lock: ClassVar = threading.Lock()
+    `session`: the page that holds it.
+    """
 
-    def __init__(self) -> None:
+    held: ClassVar[list[Ticket]] = []  # by all pages, in their order; changed in the server's event loop only
+
+    def __init__(self, session: str) -> None:
+        self.session = session
         self.stopped = threading.Event()
+        self.begun = False
         self.progress: Progress | None = None
-        self.future: Future[Result] | None = None
+        self.future: Future[Outcome] | None = None
 
     def show(self, what: str, total: int) -> Progress:
-        """The progress bar of a pass over a video, as `write_animation` wants it."""
-        self.progress = Progress(total, what, "frames", quiet=True)
+        """Follow a pass over a video, of which anything is kept that is done."""
+        self.progress = no_bar(what, total)
         return self.progress
 
     def show_or_stop(self, what: str, total: int) -> Progress:
-        """The same for a pass that is of no use unless it is whole."""
+        """Follow a pass that is of no use unless it is whole."""
         self.progress = Stoppable(total, what, self.stopped)
         return self.progress
 
     def stop(self) -> None:
-        """Stop it, or take it out of the queue if it waits there."""
+        """Stop the work, or leave the queue where it has not begun."""
         self.stopped.set()
         if self.future is not None:
             self.future.cancel()
 
+    @classmethod
+    def waiting(cls) -> list[Ticket]:
+        return [ticket for ticket in cls.held if not ticket.begun and not ticket.stopped.is_set()]
+
     def line(self) -> str:
-        """How far it is, in words."""
-        with self.lock:
-            place = self.waiting.index(self) if self in self.waiting else None
-        if place is not None:
+        """Say how far it is."""
+        waiting = self.waiting()
+        if self in waiting:
+            place = waiting.index(self)
             return f"waiting, with {place} before this one" if place else "waiting, this one is next"
         return "preparing" if self.progress is None else self.progress.line()
 
-    async def run(self, function: Callable[[], Result]) -> AsyncIterator[str]:
-        """Let the worker do it; yields how far it is until it is done. Whoever closes this stops it.
+    async def run(self, function: Callable[[], Outcome]) -> AsyncIterator[str]:
+        """Let the worker call a function; yield how far it is until it is done. Whoever closes this stops it.
 
         No thread waits meanwhile, however many people do. Raises `UserError` where too many wait.
         """
 
-        def begin() -> Result:
-            self._leave_queue()
+        def begin() -> Outcome:
+            self.begun = True
             return function()
 
-        with self.lock:
-            if len(self.waiting) >= MAX_WAITING:
-                raise UserError(f"{MAX_WAITING} videos wait already; try again in some minutes")
-            self.waiting.append(self)
-        self.future = VIDEO_WORKER.submit(begin)
-        self.future.add_done_callback(self._leave_queue)  # also where it never begins
-        told = ""
+        if len(self.waiting()) >= MAX_WAITING:
+            raise UserError(f"{MAX_WAITING} videos wait already; try again in some minutes")
+        self.held.append(self)
         try:
+            self.future = VIDEO_WORKER.submit(begin)
+            told = ""
             while not self.future.done():
                 if told != (told := self.line()):
                     yield told
                 await asyncio.sleep(SECONDS_PER_UPDATE)
-        finally:
+        finally:  # also where the page was left
             self.stop()
+            self.held.remove(self)
 
-    def _leave_queue(self, future: Future | None = None) -> None:
-        with self.lock:
-            if self in self.waiting:
-                self.waiting.remove(self)
-
-    def result(self) -> Result:
-        """What came of it. Raises `Cancelled` where it was stopped too early for anything."""
+    def result(self) -> Outcome:
+        """Return what the function did. Raises `Cancelled` where it was stopped too early for anything."""
         assert self.future is not None
         try:
             return self.future.result()

@@ -1,0 +1,26 @@
+"""Widgets of our own: a template, a style and a script of one name each."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+
+from media.encoded import encode_jpeg
+
+HERE = Path(__file__).parent
+
+
+def html_widget(name: str, elem_id: str) -> gr.HTML:
+    """The widget that `NAME.html`, `NAME.css` and `NAME.js` make; empty at first."""
+    html, css, script = (
+        (HERE / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
+    return gr.HTML(value=None, html_template=html, css_template=css, js_on_load=script, elem_id=elem_id)
+
+
+def data_url(picture: np.ndarray) -> str:
+    """A picture (h, w, 3) uint8 as the address of a JPEG that holds itself."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture)).decode()

@@ -1,0 +1,114 @@
+"""From choices to a video: what `demo.py` does with its options, told in words for the page."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from checkpoints.hub import find_model
+from inference.inputs import DemoPair
+from inference.jobs import Job, check_best_frame, find_boxes, make_job, write_results
+from inference.networks import InferenceNetworks, load_networks, size_for
+from media.clips import Clip
+from modules.build import read_config
+from page.choices import FORMATS, Choices
+from page.limits import check_picture, open_video, without_folders
+from page.worker import Ticket
+from utils.device import pick_device
+from utils.errors import UserError
+from utils.options import as_words
+
+KEPT = 2  # models in memory; one of 256x256 takes about 250 MiB
+
+# ---- Models ------------------------------------------------------------------
+
+
+def choose_model(
+    model: str, config: Path | None, checkpoint: Path | None, offline: bool
+) -> InferenceNetworks:
+    """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
+    if (config is None) != (checkpoint is None):
+        raise UserError("a model of your own is a checkpoint and its config: give both, or neither")
+    if config is not None and checkpoint is not None:
+        return load_model(config, checkpoint)
+    return load_model(*find_model(model, offline))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def load_model(config_path: Path, checkpoint: Path) -> InferenceNetworks:
+    """Load a model, or take it from memory: Gradio names the folder of an upload after its content."""
+    config = read_config(config_path)
+    return load_networks(config, config_path, checkpoint, pick_device(), plain=False)
+
+
+# ---- Results -----------------------------------------------------------------
+
+
+class Made(NamedTuple):
+    """The file of a result, and a line that says how it went."""
+
+    path: Path
+    line: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an animation needs: its files, the networks, and how it is made."""
+
+    picture: Path
+    clip: Clip
+    networks: InferenceNetworks
+    job: Job
+
+
+def make_plan(choices: Choices, offline: bool) -> Plan:
+    """Open the files and load the model, which may be downloaded for this. Raises `UserError`."""
+    picture, clip = check_picture(choices.source_image), open_video(choices.driving_video)
+    networks = choose_model(choices.model, choices.config, choices.checkpoint, offline)
+    job = make_job(choices.options(clip), size_for(networks[0], picture))
+    check_best_frame(job.options.best_frame, clip, clip.path)
+    return Plan(picture, clip, networks, job)
+
+
+def animate_files(choices: Choices, folder: Path, ticket: Ticket, offline: bool) -> Made:
+    """Write the result into `folder`. Raises `UserError`, and `Cancelled` where nothing was written."""
+    plan = make_plan(choices, offline)
+    clip, job = plan.clip, plan.job
+    pair = DemoPair(plan.picture, clip.path, folder / f"result{FORMATS[choices.format]}")
+
+    # Boxes are of use when all are found; of a video any part is.
+    boxes = find_boxes([pair.source], [clip], job, ticket.show_or_stop)
+    drivings, cancelled = {clip.path: clip}, ticket.stopped.is_set
+    (done,) = write_results(plan.networks, [pair], drivings, job, boxes, ticket.show, cancelled)
+
+    # A folder of pngs is downloaded as one file.
+    path = pair.result
+    if path.is_dir():
+        path = Path(shutil.make_archive(str(path), "zip", path))
+
+    # A line about it: was it cancelled, how fast was it, where does movement begin, is there sound?
+    frames, best = done.written.frames, done.written.best_frame
+    parts = [
+        "" if frames == len(clip) else f"stopped after {frames} of {len(clip)} frames",
+        done.figures + ("" if best is None else f", measured from frame {best}"),
+        without_folders(done.audio_note or ""),
+    ]
+    return Made(path, "; ".join(filter(None, parts)))
+
+
+def command_of(choices: Choices) -> str:
+    """Write the command that makes the same of files in the working folder. Raises `UserError`."""
+    picture, clip = check_picture(choices.source_image), open_video(choices.driving_video)
+    options = replace(
+        choices.options(clip),
+        source_image=(Path(picture.name),),
+        driving_video=(Path(clip.path.name),),
+        config=choices.config and Path(choices.config.name),
+        checkpoint=choices.checkpoint and Path(choices.checkpoint.name),
+    )
+    result = f"result{FORMATS[choices.format]}"
+    return shlex.join(["python", "demo.py", *as_words(options), "--result_video", result])

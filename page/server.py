@@ -1,0 +1,86 @@
+"""The page as a whole, and how it is served."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from pathlib import Path
+
+import gradio as gr
+
+from page.animate_tab import build_animate_tab
+from page.inside_tab import build_inside_tab
+from page.limits import MAX_UPLOAD
+from page.live_tab import ROUTES, build_live_tab
+
+TITLE = "First Order Motion Model"
+HERE = Path(__file__).parent
+
+
+def build_page(offline: bool, results: Path) -> gr.Blocks:
+    """Build the tabs. `results`: a folder for results on their way to the browser."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gr.Markdown(f"# {TITLE}\nMake a picture move as a video does, or as you do in front of a camera.")
+        with gr.Tab("Animate"):
+            form = build_animate_tab(offline, results)
+        with gr.Tab("Live"):
+            build_live_tab(offline)
+        with gr.Tab("Inside"):
+            build_inside_tab(form, offline)
+    return page
+
+
+def theme() -> gr.themes.Base:
+    """Take fonts of the reader's system, so that none is loaded, and colours with the contrast of WCAG AA."""
+    plain = gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    return plain.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_700",
+    )
+
+
+def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[str, str | None]:
+    """Serve the page in threads of its own; return its address, and that of `share` or None."""
+    page.queue(default_concurrency_limit=4, max_size=64)
+    with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints pages of advice where sharing fails
+        _, local, public = page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            quiet=True,
+            prevent_thread_lock=True,
+            show_error=False,
+            footer_links=["api"],
+            run_history=False,
+            max_file_size=MAX_UPLOAD * 2**20,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            app_kwargs={"routes": ROUTES},
+            theme=theme(),
+            css=(HERE / "page.css").read_text(encoding="utf-8"),
+        )
+    return local, public
+
+
+def delete_old_files(folder: Path, seconds: float, kept: set[Path]) -> None:
+    """Delete files below `folder` that are older, but for those that are `kept`.
+
+    Gradio's own task for this dies when somebody uploads while it looks through its list of files.
+    """
+    oldest = time.time() - seconds
+    for path in set(folder.rglob("*")) - kept:
+        with contextlib.suppress(OSError):  # somebody else may be quicker
+            if path.is_file() and path.stat().st_ctime < oldest:
+                path.unlink()
+                path.parent.rmdir()  # refuses while there is more in it
