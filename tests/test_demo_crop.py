@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faces.detectors import CascadeDetector
 from PIL import Image
 from skimage import data
 
 import demo
-from faces.choose import GROWTH_OF_STILL, find_faces, shaped
-from faces.crops import cut_out
+from faces.choose import find_faces, region_around
+from faces.regions import Region, cut_out
+from faces.yunet import FaceDetector
 from media.clips import open_clip
 from media.pictures import read_image, write_image
 from media.writer import VideoWriter
@@ -91,9 +91,10 @@ def inside(box: tuple[int, int, int, int]) -> np.ndarray:
     return mask
 
 
-def true_boxes() -> list[tuple[int, int, int, int]]:
-    faces = find_faces(people(), CascadeDetector(), Path("people.png"))
-    return [shaped(face, 1, GROWTH_OF_STILL) for face in faces]
+def true_boxes(picture: np.ndarray | None = None) -> list[tuple[int, int, int, int]]:
+    picture, detect = people() if picture is None else picture, FaceDetector()
+    faces = find_faces(picture, detect, Path("people.png"))
+    return [region_around(picture, face, detect, 1).bounds for face in faces]
 
 
 # ---- What is cut ---------------------------------------------------------------
@@ -106,14 +107,14 @@ def test_boxes_by_hand_are_what_the_model_gets() -> None:
         for name, box in zip(("source", "driving"), boxes, strict=True)
     ]
     row = run(f"{' '.join(options)} --side_by_side")
-    assert (row[0, :, :32] == cut_out(people(), boxes[0], (32, 32))).all()
+    assert (row[0, :, :32] == cut_out(people(), Region.of_box(boxes[0]), (32, 32))).all()
     for shown, frame in zip(row[:, :, 32:64], open_clip("moving"), strict=True):
-        assert (shown == cut_out(frame, boxes[1], (32, 32))).all()
+        assert (shown == cut_out(frame, Region.of_box(boxes[1]), (32, 32))).all()
 
 
 def test_a_wide_box_reaches_over_the_edge_for_the_shape_of_the_model() -> None:
     row = run("--crop_source 0,0,520,100 --side_by_side")
-    assert (row[0, :, :32] == cut_out(people(), (0, -210, 520, 310), (32, 32))).all()
+    assert (row[0, :, :32] == cut_out(people(), Region.of_box((0, -210, 520, 310)), (32, 32))).all()
 
 
 # ---- Paste back ----------------------------------------------------------------
@@ -169,8 +170,7 @@ def test_faces_are_put_into_a_background(place: Path, kind: str) -> None:
             for wall in walls:
                 writer.write(wall)
     frames = run(f"--crop --paste_back --background {name}")
-    face = find_faces(walls[0], CascadeDetector(), Path(name))[0]
-    outside = ~inside(shaped(face, 1, GROWTH_OF_STILL))
+    outside = ~inside(true_boxes(walls[0])[0])
     for number, frame in enumerate(frames):
         wall = walls[0 if kind == "picture" else number % 2]
         assert (frame[outside] == wall[outside]).all() and (frame != wall).any()
@@ -193,10 +193,12 @@ def test_fit_crop_keeps_the_face_and_says_so(place: Path, capsys: pytest.Capture
     write_image("portrait.png", portrait)
     row = run("--fit crop --side_by_side", source="portrait.png", driving="still")
     err = capsys.readouterr().err
-    face = find_faces(portrait, CascadeDetector(), Path("portrait.png"))[0]
+    face = find_faces(portrait, FaceDetector(), Path("portrait.png"))[0]
     middle = (face[1] + face[3]) / 2
     top = max(0, round(middle - 150))
-    assert (row[0, :, :32] == cut_out(portrait, (0, top, 300, top + 300), (32, 32))).all() and top < 80
+    assert (
+        row[0, :, :32] == cut_out(portrait, Region.of_box((0, top, 300, top + 300)), (32, 32))
+    ).all() and top < 80
     assert "portrait.png: --fit crop cuts around the face" in err and "still" not in err
     run("--fit crop", source="nobody.png", driving="still")
     assert "--fit crop" not in capsys.readouterr().err
