@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from frames_dataset import FramesDataset, PairedDataset, clip_stem
+from frames_dataset import ClipDataset, PairedDataset, clip_stem
 from inference.animator import Animator, normalize_kp
 from inference.results import Results
 from modules.generator import OcclusionAwareGenerator
@@ -22,7 +22,7 @@ def animate(
     generator: OcclusionAwareGenerator,
     kp_detector: KPDetector,
     log_dir: str | Path,
-    dataset: FramesDataset,
+    dataset: ClipDataset,
     device: torch.device | str = "cpu",
     seed: int = 0,
     precision: str = "fp32",

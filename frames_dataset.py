@@ -41,21 +41,18 @@ MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before trai
 
 
 def read_video(name: str | Path, frame_shape: Sequence[int]) -> np.ndarray:
-    """A whole clip as float32 (T, H, W, 3) in [0, 1].
-
-    Strips are cut into frames of `frame_shape` (H, W, 3).
-    """
+    """Read a whole clip as float32 (T, H, W, 3) in [0, 1]; cut strips into frames of `frame_shape`."""
     return to_float(np.stack(list(open_clip(name, as_shape(frame_shape)))))
 
 
 def as_shape(frame_shape: Sequence[int]) -> tuple[int, int, int]:
-    """A config's frame_shape, which is a list, as (height, width, channels)."""
+    """Convert a config's frame_shape, which is a list, to (height, width, channels)."""
     height, width, channels = frame_shape
     return height, width, channels
 
 
 class LazyClip:
-    """A clip whose frames are decoded as they are asked for, so that its length costs no memory.
+    """A clip whose frames are decoded one by one, so that its length costs no memory.
 
     `for frame in clip` gives float32 tensors (3, H, W) in [0, 1], `len(clip)` counts them, and each loop
     starts anew. `name` is the file name, `fps` the frames per second, `size` is (H, W).
@@ -72,7 +69,7 @@ class LazyClip:
         return map(to_tensor, self._clip)
 
     def first_frame(self) -> torch.Tensor:
-        """The first frame (3, H, W); no other is decoded."""
+        """Decode the first frame (3, H, W), and no other."""
         return to_tensor(self._clip.read([0])[0])
 
 
@@ -113,8 +110,7 @@ class FramesDataset(Dataset):
 
     Training samples are two frames of one clip, in order of time before augmentation: `{"source": float32 (3,
     H, W), "driving": float32 (3, H, W), "name": str}`. Only those two frames are decoded. Test samples are
-    whole clips, `{"video": float32 (3, T, H, W), "name": str}`; `clip(index)` is the same clip frame by
-    frame.
+    whole clips, `{"video": float32 (3, T, H, W), "name": str}`.
 
     root_dir: folder with `train/` and `test/`, or with the clips themselves for a random split.
     frame_shape: (H, W, 3) of every frame, and of the frames in a strip.
@@ -154,10 +150,7 @@ class FramesDataset(Dataset):
         self._unreadable = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
-        """Choose the streams of random numbers of the samples that follow, in all workers.
-
-        seed: of the run, beside `random_seed`: another one gives other samples from the same split.
-        """
+        """Choose the random numbers of the samples that follow, in all workers; `seed` is that of the run."""
         self._stream.copy_(torch.tensor([seed, epoch]))
 
     def __len__(self) -> int:
@@ -166,21 +159,18 @@ class FramesDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.is_train:
             return self.draw(index)
-        path = self.folder / self.clips[index]
-        video = read_video(path, self.frame_shape)  # (T, H, W, 3)
-        self._check_clip_size(path, video.shape[1:3])
-        return {"video": np.ascontiguousarray(video.transpose(3, 0, 1, 2)), "name": path.name}
+        clip = self.clip(index)
+        return {"video": torch.stack(list(clip), dim=1).numpy(), "name": clip.name}  # (3, T, H, W)
 
     def clip(self, index: int) -> LazyClip:
-        """The clip `clips[index]`, to be decoded frame by frame."""
         path = self.folder / self.clips[index]
         clip = LazyClip(path, self.frame_shape)
         self._check_clip_size(path, clip.size)
         return clip
 
     def draw(self, index: int, repeat: int = 0) -> dict[str, Any]:
-        """Training sample number `index` in repetition number `repeat` of this epoch."""
         index = range(len(self))[index]
+        # Another clip is drawn for as long as one can't be read.
         attempt = 0
         while True:
             rng = np.random.default_rng([self.random_seed, *self._stream.tolist(), index, repeat, attempt])
@@ -196,13 +186,13 @@ class FramesDataset(Dataset):
             return {"source": source, "driving": driving, "name": path.name}
 
     def _two_frames(self, path: Path, rng: np.random.Generator) -> np.ndarray:
-        """Two random frames of a clip in order of time, perhaps the same one twice: uint8 (2, H, W, 3)."""
+        """Read two random frames of a clip in order of time, perhaps one twice: uint8 (2, H, W, 3)."""
         clip = open_clip(path, self.frame_shape)
         self._check_clip_size(path, clip.size)
         return clip.read(sorted(rng.integers(len(clip), size=2).tolist()))
 
     def _augment(self, path: Path, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 (2, H, W, 3) -> float32 (2, 3, H, W) of the size in `frame_shape`."""
+        """Augment frames: uint8 (2, H, W, 3) -> float32 (2, 3, H, W) of the size in `frame_shape`."""
         planes = self.transform(frames, rng)
         height, width = self.frame_shape[:2]
         if planes.shape[2:] != (height, width):
@@ -223,10 +213,7 @@ class FramesDataset(Dataset):
             )
 
     def _note_unreadable(self, path: Path, error: MediaError) -> None:
-        """Warn of a clip once, and stop when there are too many.
-
-        The list is in memory that all workers share.
-        """
+        """Warn of a clip once in all workers; raise `DatasetError` when there are too many."""
         position = self.clips.index(path.name)
         if self._unreadable[position]:
             return
@@ -285,17 +272,16 @@ class ClipPair(NamedTuple):
 class PairedDataset(Dataset):
     """At most `number_of_pairs` pairs of clips of a test dataset.
 
-    They come from its `pairs_list` or else are drawn from all pairs by `seed`.
-    Samples are whole clips: `driving_video`, `driving_name`, `source_video`, `source_name`. `pair(index)`
-    decodes frame by frame. `pairs` holds the indices (driving, source). Clips of a pairs list that the
-    dataset lacks are warned of by name; a list that can't be read, or of which no pair is left, raises
-    `DatasetError`.
+    They come from its `pairs_list` or else are drawn from all pairs by `seed`. `pairs` holds the indices
+    (driving, source). Samples are whole clips: `driving_video`, `driving_name`, `source_video`,
+    `source_name`. Clips of a pairs list that the dataset lacks are warned of by name; a list that can't be
+    read, or of which no pair is left, raises `DatasetError`.
     """
 
-    def __init__(self, initial_dataset: FramesDataset, number_of_pairs: int, seed: int = 0):
+    def __init__(self, initial_dataset: ClipDataset, number_of_pairs: int, seed: int = 0):
         self.initial_dataset = initial_dataset
         if initial_dataset.pairs_list is None:
-            self.pairs = _random_pairs(len(initial_dataset), number_of_pairs, seed)
+            self.pairs = _random_pairs(len(initial_dataset.clips), number_of_pairs, seed)
         else:
             self.pairs = listed_pairs(initial_dataset.pairs_list, initial_dataset.clips)[:number_of_pairs]
 
@@ -303,32 +289,30 @@ class PairedDataset(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        driving, source = (self.initial_dataset[clip] for clip in self.pairs[index])
-        return {f"driving_{key}": value for key, value in driving.items()} | {
-            f"source_{key}": value for key, value in source.items()
-        }
+        sample: dict[str, Any] = {}
+        for role, clip in self.pair(index)._asdict().items():
+            sample[f"{role}_video"] = torch.stack(list(clip), dim=1).numpy()  # (3, T, H, W)
+            sample[f"{role}_name"] = clip.name
+        return sample
 
     def names(self) -> list[tuple[str, str]]:
-        """The file names (driving, source) of all pairs."""
+        """Return the file names (driving, source) of all pairs."""
         clips = self.initial_dataset.clips
         return [(clips[driving], clips[source]) for driving, source in self.pairs]
 
     def pair(self, index: int) -> ClipPair:
-        """The pair number `index`, to be decoded frame by frame."""
+        """Return the clips of a pair, to be decoded frame by frame."""
         return ClipPair(*(self.initial_dataset.clip(clip) for clip in self.pairs[index]))
 
 
 def _random_pairs(clips: int, wanted: int, seed: int) -> list[tuple[int, int]]:
-    """`wanted` different pairs of the numbers below `clips`, or all pairs if there are fewer."""
+    """Draw `wanted` different pairs of the numbers below `clips`, or all if there are fewer."""
     numbers = random.Random(seed).sample(range(clips * clips), min(wanted, clips * clips))
     return [divmod(number, clips) for number in numbers]
 
 
 def listed_pairs(pairs_list: str | Path, clips: list[str]) -> list[tuple[int, int]]:
-    """The pairs (driving, source) of a CSV file as indices into `clips`.
-
-    A name also matches the clip in another format: `a.mp4` and `a`.
-    """
+    """Read the pairs (driving, source) of a CSV file as indices into `clips`; suffixes may differ."""
     by_name = {name: index for index, name in enumerate(clips)}
     by_stem = {clip_stem(name): index for name, index in by_name.items()}
     rows = _read_pairs_list(pairs_list)
@@ -346,7 +330,7 @@ def listed_pairs(pairs_list: str | Path, clips: list[str]) -> list[tuple[int, in
 
 
 def _read_pairs_list(path: str | Path) -> list[tuple[str, str]]:
-    """The rows of a pairs list as (driving name, source name)."""
+    """Read the rows of a pairs list as (driving name, source name)."""
     try:
         with regular_file(path, DatasetError).open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, restval="", skipinitialspace=True)
@@ -370,7 +354,7 @@ def _read_pairs_list(path: str | Path) -> list[tuple[str, str]]:
 
 
 def find_clips(root: Path, is_train: bool, by_identity: bool, seed: int) -> tuple[Path, list[str]]:
-    """The folder and the sorted names of the training or the test clips under `root`."""
+    """Return the folder and the sorted names of the training or the test clips under `root`."""
     if not root.is_dir():
         raise DatasetError(
             f"{root}: no such folder; dataset_params.root_dir names the folder that holds the clips"
@@ -388,10 +372,7 @@ def find_clips(root: Path, is_train: bool, by_identity: bool, seed: int) -> tupl
 
 
 def _random_split(root: Path, is_train: bool, by_identity: bool, seed: int) -> list[str]:
-    """80% of the clips of `root` for training, the others for test.
-
-    `by_identity` keeps all clips of an identity on one side.
-    """
+    """Take 80% of the clips of `root` for training, or the others; `by_identity` keeps identities whole."""
     names = _list_clips(root)
     group = identity if by_identity else str
     groups = sorted({group(name) for name in names})

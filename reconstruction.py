@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from frames_dataset import FramesDataset, clip_stem
+from frames_dataset import ClipDataset, clip_stem
 from inference.animator import Animator
 from inference.results import Results
 from modules.generator import OcclusionAwareGenerator
@@ -28,12 +28,12 @@ def reconstruction(
     generator: OcclusionAwareGenerator,
     kp_detector: KPDetector,
     log_dir: str | Path,
-    dataset: FramesDataset,
+    dataset: ClipDataset,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     skip_existing: bool = False,
 ) -> float:
-    """Drive the first frame of each test clip by all frames of that clip, into `log_dir`/reconstruction.
+    """Drive the first frame of each test clip by all its frames, into `log_dir`/reconstruction.
 
     Beside the results (see `Results`) writes `l1.csv`, a row for each video, and `l1.json` with the mean over
     all frames, as published, and the mean over videos. Returns the mean over all frames of the absolute
@@ -62,14 +62,12 @@ def reconstruction(
 
 
 def read_scores(path: Path) -> dict[str, dict]:
-    """The rows of an earlier run by video. What can't be read counts as absent, so it is made anew."""
+    """Read the rows of an earlier run by video; what can't be read counts as absent, and is made anew."""
     scores: dict[str, dict] = {}
     if not path.exists():
         return scores
-    with (
-        contextlib.suppress(UnicodeDecodeError, csv.Error),
-        regular_file(path, UserError, MAX_SCORES_BYTES).open(encoding="utf-8", newline="") as file,
-    ):
+    regular_file(path, UserError, MAX_SCORES_BYTES)
+    with contextlib.suppress(UnicodeDecodeError, csv.Error), path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 frames, l1 = int(row["frames"]), float(row["l1"])

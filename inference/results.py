@@ -19,10 +19,10 @@ from utils.progress import Progress
 
 
 class Results:
-    """The folder of a mode: `<name><format>`, what the networks saw and did, and `png/<name>.png`.
+    """The folder of a mode: `<name><format>`, drawings of inputs and results, and `png/<name>.png`.
 
-    These are the predictions in a strip, lossless, which anything that reads clips reads back.
-    `skip_existing` leaves alone what is there already. Raises `UserError` if the folder can't be made.
+    The latter holds the predictions as a lossless strip, which reads back as a clip. `skip_existing` keeps
+    what is there already. Raises `UserError` if the folder can't be made.
     """
 
     def __init__(self, folder: Path, suffix: str, visualizer_params: dict | None, skip_existing: bool):
@@ -42,9 +42,9 @@ class Results:
     def write(
         self, name: str, animator: Animator, driving: LazyClip, progress: Progress
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Animate and write; yields each driving frame and its prediction, (3, H, W) each.
+        """Animate and write; yield each driving frame and its prediction, (3, H, W) each.
 
-        Of what is held in memory the strip alone grows with the clip.
+        Only the strip grows in memory with the clip.
         """
         video_path, strip_path = self.paths(name)
         height, width = driving.size

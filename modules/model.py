@@ -290,9 +290,7 @@ class Values:
         names = set(cls.__annotations__) | {name for name in vars(cls) if not name.startswith("_")}
         unknown = [name for name in term.needs if name not in names]
         if unknown:
-            raise ValueError(
-                f"the loss '{term.name}' needs {unknown}, which no value is called: {sorted(names)}"
-            )
+            raise ValueError(f"the loss '{term.name}' needs {unknown}; there are {sorted(names)}")
 
     @once
     def real_pyramid(self) -> Pyramid:

@@ -1,7 +1,8 @@
-"""What a config may hold: every key, what its value may be, and which values can't go together."""
+"""The schema of a config: every key, the range of its value, and values that can't go together."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from modules.model import TERMS
@@ -135,7 +136,7 @@ SCHEMA = {
 
 
 def without_empty(values: dict) -> dict:
-    """A config without its keys that hold nothing, which count as left out."""
+    """Drop the keys of a config that hold nothing, which count as left out."""
     return {
         name: without_empty(value) if isinstance(value, dict) else value
         for name, value in values.items()
@@ -145,113 +146,90 @@ def without_empty(values: dict) -> dict:
 
 def check_relations(config: dict, path: str | Path) -> None:
     """Raise `ConfigError` for values that are fine each by itself and can't go together."""
-    weights = config["train_params"]["loss_weights"]
-    for term in TERMS:
-        needed = term.requires
-        if needed and term.wanted(weights) and not needed.met_by(config["model_params"]):
-            raise ConfigError(
-                f"{path}: train_params.loss_weights.{term.key} must be 0 without {needed.words}"
-            )
-    for broken, message in relations(config) + network_relations(config):
-        if broken:
-            raise ConfigError(f"{path}: {message}")
+    for problem in (*loss_problems(config), *network_problems(config)):
+        raise ConfigError(f"{path}: {problem}")
 
 
-def relations(config: dict) -> list[tuple[bool, str]]:
-    """What must not be, each with the message for the case that it is."""
+def loss_problems(config: dict) -> Iterator[str]:
+    """Yield what is wrong with the losses: for the networks, or among themselves."""
     model, train = config["model_params"], config["train_params"]
-    weights, common = train["loss_weights"], model["common_params"]
-    generator, discriminator = model["generator_params"], model["discriminator_params"]
-    adversarial, matching = weights["generator_gan"] != 0, weights["feature_matching"]
-    scales, num_blocks = discriminator.get("scales") or [], discriminator.get("num_blocks") or 4
-    channels = (config["dataset_params"].get("frame_shape") or DEFAULT_FRAME_SHAPE)[2]
-    image_skip = generator.get("image_skip", False)
-    return [
-        (
-            not any(term.wanted(weights) for term in TERMS),
-            "train_params.loss_weights: one of the generator's must not be 0, or nothing is learned",
-        ),
-        (
-            not train["scales"] or len(set(train["scales"])) < len(train["scales"]),
-            "train_params.scales must hold a scale, and none twice",
-        ),
-        (
-            len(set(scales)) < len(scales),
-            "model_params.discriminator_params.scales must hold no scale twice",
-        ),
-        (
-            len(weights["perceptual"]) > len(RELU_X_1),
+    weights, scales = train["loss_weights"], train["scales"]
+    for term in TERMS:
+        if term.requires and term.wanted(weights) and not term.requires.met_by(model):
+            yield f"train_params.loss_weights.{term.key} must be 0 without {term.requires.words}"
+    if not any(term.wanted(weights) for term in TERMS):
+        yield "train_params.loss_weights: one of the generator's must not be 0, or nothing is learned"
+    if not scales or len(set(scales)) < len(scales):
+        yield "train_params.scales must hold a scale, and none twice"
+    # VGG-19.
+    if len(weights["perceptual"]) > len(RELU_X_1):
+        yield (
             f"train_params.loss_weights.perceptual takes at most {len(RELU_X_1)} weights, one for each "
-            "VGG-19 feature",
-        ),
-        (
-            any(weights["perceptual"]) and common["num_channels"] != 3,
+            "VGG-19 feature"
+        )
+    if any(weights["perceptual"]) and model["common_params"]["num_channels"] != 3:
+        yield (
             "train_params.loss_weights.perceptual must be all 0 where num_channels is not 3: VGG-19 takes "
-            "colour pictures",
-        ),
-        (
-            adversarial and not scales,
-            "model_params.discriminator_params.scales must hold a scale where generator_gan is not 0",
-        ),
-        (
-            adversarial and not set(scales) <= set(train["scales"]),
-            "model_params.discriminator_params.scales may only hold scales of train_params.scales",
-        ),
-        (
-            adversarial and any(matching) and len(matching) < num_blocks,
+            "colour pictures"
+        )
+    # The discriminator.
+    if weights["generator_gan"] == 0:
+        return
+    judged, num_blocks = (
+        model["discriminator_params"].get("scales") or [],
+        model["discriminator_params"].get("num_blocks") or 4,
+    )
+    if not judged:
+        yield "model_params.discriminator_params.scales must hold a scale where generator_gan is not 0"
+    if not set(judged) <= set(scales):
+        yield "model_params.discriminator_params.scales may only hold scales of train_params.scales"
+    if any(weights["feature_matching"]) and len(weights["feature_matching"]) < num_blocks:
+        yield (
             f"train_params.loss_weights.feature_matching needs {num_blocks} weights, one for each block of "
-            "the discriminator",
-        ),
-        (
-            image_skip and not generator.get("estimate_occlusion_map", False),
-            "model_params.generator_params.image_skip needs estimate_occlusion_map: true, which says what to "
-            "paint anew",
-        ),
-        (
-            image_skip and generator.get("dense_motion_params") is None,
-            "model_params.generator_params.image_skip needs dense_motion_params: nothing is warped without "
-            "them",
-        ),
-        (
-            channels != common["num_channels"],
-            "dataset_params.frame_shape must end in model_params.common_params.num_channels",
-        ),
-    ]
+            "the discriminator"
+        )
+    height, width, _ = config["dataset_params"].get("frame_shape") or DEFAULT_FRAME_SHAPE
+    for scale in judged:
+        if not has_room(int(min(height, width) * scale), num_blocks):
+            yield (
+                f"model_params.discriminator_params.num_blocks: pictures of {height}x{width} at scale "
+                f"{scale} are too small for {num_blocks} blocks; take fewer"
+            )
 
 
-def network_relations(config: dict) -> list[tuple[bool, str]]:
-    """What must not be within `model_params`, each with the message for the case that it is."""
+def network_problems(config: dict) -> Iterator[str]:
+    """Yield what can't be within `model_params`."""
     model = config["model_params"]
     generator, discriminator = model["generator_params"], model["discriminator_params"]
-    height, width, _ = config["dataset_params"].get("frame_shape") or DEFAULT_FRAME_SHAPE
-    parts = {
+    motion = generator.get("dense_motion_params")
+    scales = discriminator.get("scales") or []
+    if len(set(scales)) < len(scales):
+        yield "model_params.discriminator_params.scales must hold no scale twice"
+    if generator.get("image_skip", False) and not generator.get("estimate_occlusion_map", False):
+        yield (
+            "model_params.generator_params.image_skip needs estimate_occlusion_map: true, which says what to "
+            "paint anew"
+        )
+    if generator.get("image_skip", False) and motion is None:
+        yield (
+            "model_params.generator_params.image_skip needs dense_motion_params: nothing is warped without "
+            "them"
+        )
+    channels = (config["dataset_params"].get("frame_shape") or DEFAULT_FRAME_SHAPE)[2]
+    if channels != model["common_params"]["num_channels"]:
+        yield "dataset_params.frame_shape must end in model_params.common_params.num_channels"
+    for name, params in {
         "kp_detector_params": model["kp_detector_params"],
         "generator_params": generator,
-        "generator_params.dense_motion_params": generator.get("dense_motion_params") or {},
+        "generator_params.dense_motion_params": motion or {},
         "discriminator_params": discriminator,
-    }
-    too_few = [
-        (
-            (params.get("max_features") or 512) < (params.get("block_expansion") or 64),
-            f"model_params.{name}.max_features must be at least its block_expansion",
-        )
-        for name, params in parts.items()
-    ]
-    num_blocks = discriminator.get("num_blocks") or 4
-    too_deep = [
-        (
-            not has_room(int(min(height, width) * scale), num_blocks),
-            f"model_params.discriminator_params.num_blocks: pictures of {height}x{width} at scale {scale} "
-            f"are too small for {num_blocks} blocks; take fewer",
-        )
-        for scale in discriminator.get("scales") or []
-        if config["train_params"]["loss_weights"]["generator_gan"] != 0
-    ]
-    return too_few + too_deep
+    }.items():
+        if (params.get("max_features") or 512) < (params.get("block_expansion") or 64):
+            yield f"model_params.{name}.max_features must be at least its block_expansion"
 
 
 def has_room(side: int, num_blocks: int) -> bool:
-    """Whether a discriminator of so many blocks sees more than a pixel of a square picture to its end."""
+    """Whether a square picture is large enough for a discriminator with `num_blocks` blocks."""
     for _ in range(num_blocks - 1):
         side = (side - 3) // 2  # a convolution of 4x4, and every other pixel
     return side - 3 > 1

@@ -13,7 +13,6 @@ import torch
 
 import run
 from checkpoints.files import NETWORKS
-from frames_dataset import FramesDataset
 from inference.animator import Animator, normalize_kp
 from inference.networks import InferenceNetworks
 from logger import Visualizer
@@ -73,17 +72,6 @@ def test_the_initial_frame_leaves_the_source_as_it_is() -> None:
     source, driving = keypoints(1), keypoints(1, seed=1)
     found = normalize_kp(source, driving, driving, **dict.fromkeys(SWITCHES, True))
     torch.testing.assert_close(found, source)
-
-
-def test_batches_are_treated_one_by_one() -> None:
-    sources, drivings, initials = keypoints(3), keypoints(3, seed=1), keypoints(3, seed=2)
-    together = normalize_kp(sources, drivings, initials, **dict.fromkeys(SWITCHES, True))
-    for i in range(3):
-        one = (
-            {name: tensor[i : i + 1] for name, tensor in kp.items()} for kp in (sources, drivings, initials)
-        )
-        alone = normalize_kp(*one, **dict.fromkeys(SWITCHES, True))
-        torch.testing.assert_close({name: tensor[i : i + 1] for name, tensor in together.items()}, alone)
 
 
 def test_keypoints_on_a_line_and_without_jacobians_are_no_error() -> None:
@@ -328,10 +316,3 @@ def test_a_damaged_driving_clip_leaves_nothing_half_written(
         "id100#0.png",
         "l1.csv",
     ]
-
-
-def test_the_dataset_gives_frames_the_networks_take(trained: tuple[Path, Path], tmp_path: Path) -> None:
-    dataset = FramesDataset(tmp_path / "data", frame_shape=(32, 32, 3), is_train=False)
-    frames = list(dataset.clip(0))
-    assert len(frames) == 4 and frames[0].shape == (3, 32, 32)
-    assert torch.equal(frames[0], dataset.clip(0).first_frame())

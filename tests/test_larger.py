@@ -1,4 +1,4 @@
-"""larger.py: pictures larger than the model was trained for."""
+"""`encode_larger`: pictures larger than the model was trained for."""
 
 from __future__ import annotations
 

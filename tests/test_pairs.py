@@ -43,14 +43,6 @@ def test_a_pair_is_two_whole_clips_or_two_lazy_ones(root):
     assert len(PairedDataset(pairs.initial_dataset, 1)) == 1
 
 
-def test_only_the_first_frame_of_a_lazy_source_is_decoded(root):
-    for number in range(1, 5):
-        (root / "test" / "id4#a" / f"{number}.png").write_bytes(b"no picture")
-    pairs_list = write_pairs(root / "pairs.csv", ("id4#a", "id3#a.mp4"))
-    source = PairedDataset(dataset(root, is_train=False, pairs_list=pairs_list), 1).pair(0).source
-    assert source.first_frame().shape == (3, 8, 8)
-
-
 def test_names_match_clips_of_another_format_and_unknown_ones_are_named(root):
     pairs_list = write_pairs(
         root / "pairs.csv", ("id4#a.mp4", "id3#a"), ("id4#a", "lost.mp4"), ("gone", "lost.mp4")
@@ -59,14 +51,6 @@ def test_names_match_clips_of_another_format_and_unknown_ones_are_named(root):
     with pytest.warns(UserWarning, match=r"2 of 3 pairs.*2 of their names.*gone, lost\.mp4"):
         pairs = PairedDataset(test, 50)
     assert pairs.pairs == [(0, 1)]
-
-
-def test_the_exact_name_wins(tmp_path):
-    for part in ("train", "test"):
-        for value, name in enumerate(["a", "a.mp4"]):
-            write_clip(tmp_path / part / name, value=value)
-    pairs_list = write_pairs(tmp_path / "pairs.csv", ("a", "a.mp4"))
-    assert PairedDataset(dataset(tmp_path, is_train=False, pairs_list=pairs_list), 1).pairs == [(1, 0)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,6 @@ from tests.clips import write_clip
 from tests.small import error_of
 from tests.training import assert_same_run, config_file, losses_logged, start
 from training.batches import TimedBatches, WorkerDied, start_worker
-from utils.program import command_line
 
 ROOT = Path(__file__).parent.parent
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
@@ -109,6 +107,7 @@ def test_an_error_in_the_first_batch_leaves_no_folder(root: Path, capsys: pytest
         write_clip(root / "train" / f"id{number}#{number}", seed=number, size=64)
     message = one_line(capsys, root, config_file(root, train_params__num_workers=1))
     assert "its frames are 64x64" in message and not (root.parent / "log").exists()
+    assert not torch.multiprocessing.active_children()  # Python would wait for them at its exit
 
 
 def test_a_first_loss_that_is_not_finite_leaves_no_folder(root: Path, capsys: pytest.CaptureFixture) -> None:
@@ -193,24 +192,6 @@ def test_a_worker_that_died_between_two_epochs_is_told() -> None:
         list(TimedBatches(loader))
 
 
-def test_a_thread_that_the_system_refuses_something_is_one_line(capsys: pytest.CaptureFixture) -> None:
-    """As that of TensorBoard when the disk is full."""
-
-    def fail() -> None:
-        raise OSError(28, "No space left on device", "events")
-
-    @command_line
-    def main(argv: list[str] | None = None) -> None:
-        thread = threading.Thread(target=fail)
-        thread.start()
-        thread.join()
-
-    main([])
-    assert capsys.readouterr().err.splitlines() == [
-        "warning: events: No space left on device; free some space on that disk"
-    ]
-
-
 # ---- What a run finds --------------------------------------------------------
 
 
@@ -218,11 +199,8 @@ def test_a_thread_that_the_system_refuses_something_is_one_line(capsys: pytest.C
     ("name", "text"),
     [
         ("log.txt", b"garbage\n"),
-        ("log.txt", b"\xff\xfe\n"),
-        ("log.jsonl", b"[]\n"),
         ("log.jsonl", b'{"epoch": "one"}\n'),
         ("log.jsonl", b"[" * 100_000 + b"\n"),
-        ("log.jsonl", b"\0" * 100 + b"\n"),
     ],
 )
 def test_a_log_that_can_not_be_read_is_one_line(
@@ -286,16 +264,7 @@ def test_a_scale_that_stops_training_is_refused(
     )
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"\xff\xfe\0",
-        b"a,b\n1,2\n",
-        b"video,frames,l1\nid100#0,many,0.1\nid101#1,4,nan\n",
-        b"video\n" * 9,
-    ],
-)
+@pytest.mark.parametrize("text", [b"\xff\xfe\0", b"video,frames,l1\nid100#0,many,0.1\nid101#1,4,nan\n"])
 def test_scores_that_can_not_be_read_are_made_anew(root: Path, text: bytes) -> None:
     config = config_file(root, train_params__num_epochs=1, reconstruction_params__format=".gif")
     folder = start(root, config)
