@@ -16,7 +16,9 @@ import torch
 
 from checkpoints.files import read_checkpoint, write_checkpoint
 from data.prepare import find_sources
+from evaluation.cache import Cache
 from evaluation.matching import clips_by_name
+from frames_dataset import listed_pairs
 from inference.motion import load_motion, save_motion
 from media.clips import open_clip
 from media.pictures import read_image, read_image_size, write_image
@@ -84,6 +86,17 @@ def test_what_is_no_file_is_refused_and_never_waited_for(reader: str, make: Call
 def test_a_pipe_among_the_frames_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"0\.png: is a named pipe"):
         list(open_clip(frame_in_folder(tmp_path / "clip.png")))
+
+
+def test_a_pipe_as_pairs_list(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pairs\.csv: is a named pipe"):
+        listed_pairs(pipe(tmp_path / "pairs.csv"), ["a", "b"])
+
+
+def test_a_pipe_in_the_cache_counts_as_absent(tmp_path: Path) -> None:
+    (tmp_path / ".evaluation" / "faces").mkdir(parents=True)
+    pipe(tmp_path / ".evaluation" / "faces" / "a.mp4.npz")
+    assert Cache().load("faces", tmp_path / "a.mp4", "key") is None
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".mp4", "loop.mp4", "nowhere.mp4", "inside.mp4/a.mp4"])
