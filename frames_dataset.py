@@ -74,14 +74,15 @@ class LazyClip:
 
 
 class ClipDataset(Protocol):
-    """The methods that training, validation, reconstruction and animation call on any dataset.
+    """What training, validation, reconstruction and animation ask of any dataset."""
 
-    clips: the names of the clips that `clip` reads, by number.
-    pairs_list: CSV file of pairs to animate, or None for random ones.
-    """
+    @property
+    def clips(self) -> list[str]:
+        """The names of the clips that `clip` reads, by number."""
 
-    clips: list[str]
-    pairs_list: str | Path | None
+    @property
+    def pairs_list(self) -> str | Path | None:
+        """A CSV file of pairs to animate, or None for random ones."""
 
     def __len__(self) -> int:
         """Return the number of training samples in a pass."""
