@@ -131,12 +131,8 @@ class Logger:
             "optimizer_discriminator": optimizer_discriminator,
             "optimizer_kp_detector": optimizer_kp_detector,
         }
-        load_parts(
-            content,
-            {name: part for name, part in parts.items() if part is not None},
-            checkpoint_path,
-            config_path,
-        )
+        given = {name: part for name, part in parts.items() if part is not None}
+        load_parts(content, given, checkpoint_path, config_path)
         return content.get("epoch")
 
 

@@ -12,9 +12,7 @@ import multiprocessing
 import multiprocessing.queues
 import os
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,20 +177,8 @@ def deaths_told() -> Iterator[None]:
         raise WorkerDied from error
 
 
-def started(loader: DataLoader) -> Iterator[dict]:
-    """Start the workers of a loader. Raises `OSError` if the system starts no more processes."""
-    try:
-        return iter(loader)
-    except OSError as error:
-        # Without this the half-made iterator would print a traceback of its own when it goes.
-        hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
-        traceback.clear_frames(error.__traceback__)
-        sys.unraisablehook = hook
-        raise
-
-
 class TimedBatches:
-    """Iterates a loader and splits the time into waiting for data and computing.
+    """Iterate a loader, and split the time into waiting for data and computing.
 
     Raises `WorkerDied` between two batches, never within a step.
     """
@@ -203,7 +189,7 @@ class TimedBatches:
 
     def __iter__(self) -> Iterator[dict]:
         with deaths_told():  # a worker can have died since the last epoch
-            iterator = started(self.loader)
+            iterator = iter(self.loader)
         if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise in the middle of a step
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         while True:
