@@ -1,8 +1,7 @@
 """Random changes of a training clip: flips, rotation, resizing, cropping, colour.
 
 One draw holds for every frame of a clip, so that source and driving still belong together. All randomness
-comes from the generator that is passed in: equal generators give equal clips, and no global random state is
-read or changed.
+comes from the generator that is passed in.
 
 Shapes: `T` frames, `H, W` size. A clip comes in as frames (T, H, W, 3) and is turned once, to `planes` (T, 3,
 H, W): the order that networks read, and in which colour arithmetic runs over whole channels.
@@ -15,20 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn import functional
 
 from media.pictures import to_float
 from modules.schema import AUGMENTATION
 from utils.values import check_keys
 
-Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # planes -> planes
+Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # planes -> planes
 
 
 class AllAugmentationTransform:
     """The transforms that a config asks for, in the order flip, rotation, resize, crop, jitter.
 
-    Each parameter is a mapping of the keyword arguments of `RandomResize`, `RandomRotation`, `RandomFlip`,
-    `RandomCrop` and `ColorJitter`, or None to leave that transform out. `from_config` checks them first.
+    Each parameter holds the keyword arguments of a class below, or is None to leave that transform out.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class AllAugmentationTransform:
         jitter_param: Mapping[str, Any] | None = None,
     ):
         self.flip = RandomFlip(**(flip_param or {}))
-        steps: list[tuple[Callable[..., Transform], Mapping[str, Any] | None]] = [
+        steps: list[tuple[Callable[..., Step], Mapping[str, Any] | None]] = [
             (RandomRotation, rotation_param),
             (RandomResize, resize_param),
             (RandomCrop, crop_param),
@@ -51,26 +50,20 @@ class AllAugmentationTransform:
 
     @classmethod
     def from_config(cls, augmentation_params: Mapping[str, Any] | None) -> AllAugmentationTransform:
-        """The transform of a config's `augmentation_params`; none at all (None) only converts to float.
+        """Build the transform of a config's `augmentation_params`; None only converts to float.
 
-        Raises `ConfigError` for unknown keys and values that can't be used, by the schema in
-        `modules/build.py`.
+        Raises `ConfigError` for unknown keys and values that can't be used.
         """
         if augmentation_params is None:
             return cls()
         check_keys(augmentation_params, AUGMENTATION, "dataset_params", "augmentation_params")
-        given = {name: params for name, params in augmentation_params.items() if params is not None}
         # An empty value in a config counts as left out.
-        return cls(
-            **{name: {k: v for k, v in params.items() if v is not None} for name, params in given.items()}
-        )
+        given = {name: params for name, params in augmentation_params.items() if params is not None}
+        filled = {name: {k: v for k, v in params.items() if v is not None} for name, params in given.items()}
+        return cls(**filled)
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Change a clip (T, H, W, 3), uint8 or floating point in [0, 1], into float32 (T, 3, H', W').
-
-        The result is in [0, 1], and the clip that is passed in stays as it is. Without `rng` every call draws
-        from fresh entropy.
-        """
+        """Turn a clip (T, H, W, 3), uint8 or in [0, 1], into new float32 planes (T, 3, H', W')."""
         rng = np.random.default_rng() if rng is None else rng
         turned = self.flip(np.asarray(clip).transpose(0, 3, 1, 2), rng)
         planes = to_float(turned, order="C")  # (T, 3, H, W), a copy
@@ -97,17 +90,12 @@ class RandomFlip:
 
 
 class RandomRotation:
-    """Rotate about the centre by an angle from `degrees`: [lo, hi], or one number d for [-d, d].
-
-    Corners become black.
-    """
+    """Rotate by an angle from `degrees`: [lo, hi], or one number d for [-d, d]. Corners become black."""
 
     def __init__(self, degrees: float | Sequence[float]):
         self.low, self.high = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
 
     def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        from scipy import ndimage  # slow, and only rotation needs it
-
         angle = rng.uniform(self.low, self.high)
         return ndimage.rotate(planes, angle, axes=(3, 2), reshape=False, order=1, mode="constant")
 
@@ -216,20 +204,20 @@ ADJUST: dict[str, Adjust] = {
 
 
 def luma(colour: np.ndarray) -> np.ndarray:
-    """Grey of (3, ...) with the weights of ITU-R BT.601."""
+    """Return the grey of (3, ...) with the weights of ITU-R BT.601."""
     red, green, blue = colour
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
 def _blocks(planes: np.ndarray) -> Iterator[np.ndarray]:
-    """Views (3, h, W) that tile the frames of (T, 3, H, W)."""
+    """Yield views (3, h, W) that tile the frames of (T, 3, H, W)."""
     for frame in planes:
         for top in range(0, frame.shape[1], BLOCK_ROWS):
             yield frame[:, top : top + BLOCK_ROWS]
 
 
 def _blend(colour: np.ndarray, other: np.ndarray, factor: float) -> None:
-    """factor * colour + (1 - factor) * other, in place of `colour`."""
+    """Replace `colour` by factor * colour + (1 - factor) * other."""
     colour *= factor
     colour += (1 - factor) * other
     _clip_after_blend(colour, factor)
@@ -241,7 +229,7 @@ def _clip_after_blend(colour: np.ndarray, factor: float) -> None:
 
 
 def _turn_hue(block: np.ndarray, shift: float) -> None:
-    """`adjust_hue` of one block (3, h, W) without going through HSV.
+    """Turn the hue of one block (3, h, W) without going through HSV.
 
     As hue goes round, each channel is a wave cut off at the lowest and the highest of the three. Before the
     cut, the wave is 2 * channel - middle, and turning the hue by up to a sixth of the circle slides it up or

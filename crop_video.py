@@ -44,30 +44,22 @@ def shape_option(text: str) -> tuple[int, int]:
 @dataclass(frozen=True, kw_only=True)
 class CropVideoOptions:
     inp: Path = option(
-        None,
-        "the video; with --out also a folder of frames, or a photo, whose crops are pngs",
-        type=Path,
-        required=True,
+        None, "the video; with --out also a folder of frames, or a photo, whose crops are pngs", required=True
     )
     fps: float | None = option(
         None, "frames a second of a folder of frames (default: 25)", type=fps_option, metavar="N"
     )
     whole: bool = option(False, "one box for the whole video, around the main face wherever it goes")
-    out: Path | None = option(
-        None, "a folder to write the crops to; without it, ffmpeg commands are printed", type=Path
-    )
+    out: Path | None = option(None, "a folder to write the crops to; without it, ffmpeg commands are printed")
     image_shape: tuple[int, int] = option(
         (256, 256), "size of the crops (default: 256,256)", type=shape_option, metavar="W,H"
     )
-    increase: float = option(
-        0.1, "how far the box grows on each side, as a share of it (default: 0.1)", type=float
-    )
+    increase: float = option(0.1, "how far the box grows on each side, as a share of it (default: 0.1)")
     iou_with_initial: float = option(
         0.25,
         "a face that overlaps less with the place where it was first seen begins a new crop (default: 0.25)",
-        type=float,
     )
-    min_frames: int = option(150, "shorter crops are dropped (default: 150)", type=int)
+    min_frames: int = option(150, "shorter crops are dropped (default: 150)")
     detector: str | None = option(
         None,
         "default: face-alignment if that package is installed, else scikit-image's cascade",

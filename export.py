@@ -35,13 +35,11 @@ SUFFIXES = (".pth.tar", ".pth", ".pt", ".safetensors")
 class ExportOptions:
     model: str | None = option(None, "a model by name, as of demo.py", metavar="NAME")
     offline: bool = option(False, "never download a model")
-    config: Path | None = option(None, "the YAML config that the model was trained with", type=Path)
+    config: Path | None = option(None, "the YAML config that the model was trained with")
     checkpoint: Path | None = option(
-        None, "a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken", type=Path
+        None, "a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken"
     )
-    out: Path | None = option(
-        None, "a new file of weights, or a new folder for graphs", type=Path, metavar="PATH"
-    )
+    out: Path | None = option(None, "a new file of weights, or a new folder for graphs", metavar="PATH")
 
 
 def parse(argv: list[str] | None) -> ExportOptions:

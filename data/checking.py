@@ -45,10 +45,13 @@ def check(root: Path, config_path: Path | None, workers: int) -> bool:
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; --check takes the folder that holds train/ and test/")
     config = read_config(config_path) if config_path else None
+    # Names first: they need no decoding.
     findings, clips = list_clips(root, config)
     findings += check_clip_names(root, clips, config)
+    # Then every frame of every clip, which takes long.
     inspected = inspect_clips(clips, config, workers)
     findings += [Finding("clips", clip.fault) for clip in inspected if clip.fault]
+    # Then what they are together, and for the config.
     findings += check_sizes(inspected, config, config_path)
     if config and config_path:
         findings += check_config(config, config_path)
@@ -118,7 +121,7 @@ def check_other_files(folder: Path, known: set[Path]) -> Iterator[Finding]:
             ignored["hidden"] += 1
         elif not entry.is_dir():
             ignored[entry.suffix or "without suffix"] += 1
-        else:
+        else:  # clips one level too deep, or an empty folder
             has_videos = any(has_suffix(path.name, VIDEO_SUFFIXES) for path in entry.iterdir())
             holds = "videos" if has_videos else "no frames"
             text = f"{entry}: holds {holds}, and sub-folders are not searched; "

@@ -105,9 +105,12 @@ def make_clips(
     Prints a table of what is there and returns the outcomes that failed. Raises `DatasetError` before
     anything is written if `out` can't be, or holds the clips in another size or format.
     """
+    # What is there already?
     finished = check_finished(targets, size)
     if finished:
         print(f"{finished} of {len(targets)} clips are finished already", file=sys.stderr)
+
+    # A folder to write to, without what killed workers left.
     try:
         for split in SPLITS:
             (out / split).mkdir(parents=True, exist_ok=True)
@@ -116,6 +119,8 @@ def make_clips(
         raise DatasetError(
             f"{out}: can't be written ({error.strerror or error}); name a folder that can"
         ) from error
+
+    # All clips, whole ones too: their lengths belong to the table.
     outcomes: list[Outcome] = []
     try:
         with (
@@ -133,7 +138,7 @@ def make_clips(
 
 def check_finished(targets: Sequence[Path], size: Size) -> int:
     """Count the clips that are there. Raises `DatasetError` if they are of another size or format."""
-    for target in targets:
+    for target in targets:  # a clip in both formats would count twice
         twin = target.with_suffix("" if target.suffix else ".mp4")
         if twin.exists():
             raise DatasetError(f"{twin}: is there in another format; use that format, or a new folder")

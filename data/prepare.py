@@ -114,9 +114,12 @@ def prepare_dataset(options: PrepareOptions) -> None:
 
     Raises `UserError` before anything is written if the options or the names can't be right.
     """
+    # Who goes where?
     cutting.check_even(options.size, f".{options.format}")
     sources = find_sources(options.inp, options.out)
     splits = choose_splits(sources, options)
+
+    # Cut, in parallel.
     suffix = ".mp4" if options.format == "mp4" else ""
     cuts = [
         cutting.Cut(source.path, options.out / splits[name] / f"{name}{suffix}", options.size, options.fit)
@@ -124,6 +127,8 @@ def prepare_dataset(options: PrepareOptions) -> None:
     ]
     targets = [cut.target for cut in cuts]
     failures = cutting.make_clips(options.out, options.size, write_one, cuts, targets, options.workers)
+
+    # Some may fail, not all.
     for failure in failures:
         print(f"failed: {failure.error}")
     if len(failures) == len(cuts):
@@ -173,6 +178,7 @@ def walk(root: Path) -> Iterator[Path]:
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
         visible = sorted((name for name in files if not name.startswith(".")), key=natural_key)
         videos = [name for name in visible if has_suffix(name, VIDEO_SUFFIXES)]
+        # A folder of pictures is a clip only at the end of a path: above it they are something else.
         if (
             not folders
             and not videos
@@ -200,6 +206,7 @@ def choose_splits(sources: dict[str, Found], options: PrepareOptions) -> dict[st
 
     An identity that OUT holds already stays where it is; of the others the seed draws those of test/.
     """
+    # An identity that was seen before, here or in train/ and test/ of IN, is not drawn.
     fixed = {
         identity(path.name): split for split in cutting.SPLITS for path in (options.out / split).glob("[!.]*")
     }
@@ -213,6 +220,7 @@ def choose_splits(sources: dict[str, Found], options: PrepareOptions) -> dict[st
             f"{options.inp}: shows one identity only, {identities[0]}; sort its videos into a sub-folder for "
             "each identity, or give --test_share 0"
         )
+    # Each identity has its own draw, so that others can be added without moving it.
     drawn = sorted(identities, key=lambda name: random.Random(f"{options.seed} {name}").random())[:wanted]
     return {
         name: source.split or fixed.get(identity(name), "test" if identity(name) in drawn else "train")

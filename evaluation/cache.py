@@ -33,7 +33,7 @@ class Cache:
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                     return None  # not ours, and could unpack to anything
-            with np.load(path, allow_pickle=False) as content:
+            with np.load(path, allow_pickle=False) as content:  # arrays of numbers, never objects
                 values = content["values"]
                 is_ours = str(content["key"]) == key and values.dtype.kind in "fiu"
                 return values if is_ours else None

@@ -91,12 +91,14 @@ def clips_by_name(folder: Path) -> dict[str, Path]:
 
 
 def _check_counterparts(generated: Path, real: Path, names: dict[Path, dict[str, Path]]) -> None:
+    # Generated clips without a real one: perhaps the folder above was given.
     without_real = [name for name in names[generated] if name not in names[real]]
     if without_real:
         remedy = "remove them, or add the clips they were made from"
         if (generated / "png").is_dir():  # this is the folder above the one with the predictions
             remedy = f"give --generated {generated / 'png'}"
         raise DatasetError(f"{generated}: {_shorten(without_real)} without a real clip in {real}; {remedy}")
+    # Real clips that were not generated would make the figures those of a part.
     missing = [name for name in names[real] if name not in names[generated]]
     if missing:
         raise DatasetError(

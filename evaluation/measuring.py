@@ -54,10 +54,12 @@ def measure_pairs(
     that was stopped goes on there. `device` is as in `device.pick_device`. Raises `UserError` if an
     instrument that is needed can't be loaded.
     """
+    # A detector looks at each clip, a comparison at both together.
     looks = [Look(role, instrument, (side,)) for role, instrument in detectors.items() for side in (0, 1)]
     looks += [Look(role, instrument, (0, 1)) for role, instrument in comparisons.items()]
     cache = Cache()
     results = {pair.name: _cached_results(pair, looks, cache) for pair in pairs}
+    # Decode only where something is missing.
     unfinished = [pair for pair in pairs if len(results[pair.name]) < len(looks)]
     if unfinished:
         _compute(unfinished, looks, results, device, cache)
@@ -83,6 +85,7 @@ def _compute(
     pairs: list[Match], looks: list[Look], results: dict[str, Findings], device: str | None, cache: Cache
 ) -> None:
     """Fill the gaps in `results` and the cache."""
+    # Load only what has something to do.
     picked = pick_device(device)
     missing = {pair.name: [look for look in looks if look not in results[pair.name]] for pair in pairs}
     for instrument in {look.instrument for absent in missing.values() for look in absent}:

@@ -83,6 +83,7 @@ class PuppetLandmarks:
         load_parts(weights, {"kp_detector": self._network}, self._model.checkpoint, self._model.config)
         self._network.eval().to(device)
 
+        # Fit: a few frames of every clip, with the truth that lies beside it.
         values, landmarks = [], []
         with Progress(len(self._clips), "fitting landmarks", "clips") as progress:
             for clip in self._clips:

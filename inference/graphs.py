@@ -16,7 +16,7 @@ import io
 import json
 import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,6 @@ FORMAT = 1  # of the folder
 OPSET = 20
 MAX_DIFFERENCE = 1 / 255
 NEEDED = ("onnx", "onnxscript", "onnxruntime")  # by an export and its check
-GRAPHS = ("encoder", "keypoints", "frame")
 
 # ---- Parts ---------------------------------------------------------------------
 
@@ -138,7 +137,8 @@ def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
     networks = load_networks(config, config_path, checkpoint, torch.device("cpu"), plain=True)
     with new_folder(folder) as temporary:
         export_graphs(*networks, size, temporary)
-        difference = largest_difference(networks, temporary, size)
+        graphs = open_graphs(temporary)
+        difference = largest_difference(networks, graphs, size)
         if not difference <= MAX_DIFFERENCE:
             raise UserError(
                 f"{checkpoint}: its export differs from PyTorch by {255 * difference:.2g} grey levels of 255 "
@@ -150,7 +150,15 @@ def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
             "size": list(size),
             "checkpoint": {"file": checkpoint.name, "sha256": sha256(checkpoint)},
             "opset": OPSET,
-            "graphs": {path.stem: describe(path) for path in sorted(temporary.glob("*.onnx"))},
+            "graphs": {
+                name: {
+                    "file": f"{name}.onnx",
+                    "sha256": sha256(temporary / f"{name}.onnx"),
+                    "inputs": {entry.name: entry.shape for entry in graph.get_inputs()},
+                    "outputs": {entry.name: entry.shape for entry in graph.get_outputs()},
+                }
+                for name, graph in sorted(graphs.items())
+            },
             "largest_difference": difference,
             "versions": {"python": platform.python_version(), "torch": torch.__version__}
             | {package: importlib.metadata.version(package) for package in NEEDED},
@@ -196,26 +204,6 @@ def write_graph(part: GraphPart, path: Path) -> None:
         )
 
 
-def describe(path: Path) -> dict[str, object]:
-    """Return the entry of a graph in the manifest."""
-    import onnx  # optional
-
-    graph = onnx.load(path).graph
-
-    def shapes(values: Any) -> dict[str, list[int | str]]:
-        return {
-            value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-            for value in values
-        }
-
-    return {
-        "file": path.name,
-        "sha256": sha256(path),
-        "inputs": shapes(graph.input),
-        "outputs": shapes(graph.output),
-    }
-
-
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -229,36 +217,29 @@ def textures(count: int, size: Size) -> Tensor:
     return F.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1)
 
 
-def largest_difference(networks: InferenceNetworks, folder: Path, size: Size) -> float:
-    """Compare predictions of PyTorch and of the graphs in `folder`: the largest difference of any pixel.
-
-    Predictions are in [0, 1], in batches of 3 and of 1.
-    """
-    source, driving = textures(5, size).split([1, 4])
-    expected = torch.cat([out["prediction"] for out in Animator(*networks, source).animate(driving)])
-    found = run_graphs(folder, source.numpy(), [batch.numpy() for batch in driving.split(3)])
-    return float(np.abs(expected.numpy() - found).max())
-
-
-def run_graphs(folder: Path, source: np.ndarray, driving: Sequence[np.ndarray]) -> np.ndarray:
-    """Animate a source (1, 3, H, W) with batches of frames (B, 3, H, W) in ONNX Runtime."""
+def open_graphs(folder: Path) -> dict[str, Any]:
+    """Open the three graphs in ONNX Runtime, by name."""
     import onnxruntime  # optional
 
-    sessions = {
-        name: onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
-        for name in GRAPHS
-    }
+    only = ["CPUExecutionProvider"]
+    return {path.stem: onnxruntime.InferenceSession(path, providers=only) for path in folder.glob("*.onnx")}
 
-    def run(name: str, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        inputs, outputs = sessions[name].get_inputs(), sessions[name].get_outputs()
-        arrays = sessions[name].run(None, {entry.name: values[entry.name] for entry in inputs})
+
+def largest_difference(networks: InferenceNetworks, graphs: dict[str, Any], size: Size) -> float:
+    """Compare predictions of PyTorch and of opened graphs, in [0, 1]: the largest difference of any pixel."""
+    source, driving = textures(5, size).split([1, 4])
+    expected = torch.cat([out["prediction"] for out in Animator(*networks, source).animate(driving)])
+
+    def run(name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        inputs, outputs = graphs[name].get_inputs(), graphs[name].get_outputs()
+        arrays = graphs[name].run(None, {entry.name: values[entry.name] for entry in inputs})
         return dict(zip([entry.name for entry in outputs], arrays, strict=True))
 
-    values = {"source": source, **run("encoder", {"source": source})}
-    values |= {f"source_{name}": array for name, array in run("keypoints", {"frame": source}).items()}
-    predictions = []
-    for frames in driving:
-        found = run("keypoints", {"frame": frames})
-        of_frames = {f"driving_{name}": array for name, array in found.items()}
-        predictions.append(run("frame", values | of_frames)["prediction"])
-    return np.concatenate(predictions)
+    known = {"source": source.numpy()} | run("encoder", {"source": source.numpy()})
+    known |= {f"source_{name}": array for name, array in run("keypoints", {"frame": source.numpy()}).items()}
+    found = []
+    for frames in driving.split(3):  # batches of 3 and of 1
+        keypoints = run("keypoints", {"frame": frames.numpy()})
+        values = known | {f"driving_{name}": array for name, array in keypoints.items()}
+        found.append(run("frame", values)["prediction"])
+    return float(np.abs(expected.numpy() - np.concatenate(found)).max())

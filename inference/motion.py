@@ -35,7 +35,7 @@ SPEED_CUTOFF = 1.0  # Hz, as in the paper
 
 
 def smooth(keypoints: Iterable[Keypoints], rate: float, strength: float = 1.0) -> Iterator[Keypoints]:
-    """Keypoints of the frames of a video, smoothed without lag: as many as come in.
+    """Smooth the keypoints of the frames of a video without lag; yield as many as come in.
 
     A straight line is fitted around each frame, with the weights of a Gaussian of `strength` times `SIGMA`
     (local linear regression; Cleveland, *Robust Locally Weighted Regression*, JASA 1979). Away from the ends
@@ -60,7 +60,7 @@ def smooth(keypoints: Iterable[Keypoints], rate: float, strength: float = 1.0) -
 
 
 def line_weights(offsets: Tensor, sigma: float) -> Tensor:
-    """What each of the values at `offsets` (N,) adds to the height at 0 of the line fitted to them: (N,)."""
+    """Return the weight of each value at `offsets` (N,) in the height at 0 of their fitted line: (N,)."""
     if len(offsets) == 1:
         return torch.ones(1)
     weights = torch.exp(-0.5 * (offsets / sigma).square())
@@ -69,7 +69,7 @@ def line_weights(offsets: Tensor, sigma: float) -> Tensor:
 
 
 def weighted_sum(keypoints: Sequence[Keypoints], weights: Tensor) -> Keypoints:
-    """The sum of keypoints of single frames, by weights (N,)."""
+    """Sum keypoints of single frames, by weights (N,)."""
     return {
         name: torch.einsum("n,n...->...", weights.to(like), torch.stack([kp[name] for kp in keypoints]))
         for name, like in keypoints[0].items()
@@ -90,7 +90,7 @@ class OneEuroFilter:
         self.speed: Keypoints = {}
 
     def __call__(self, keypoints: Keypoints) -> Keypoints:
-        """The next frame's keypoints, smoothed."""
+        """Smooth the next frame's keypoints."""
         self.last = {name: self._next(name, tensor) for name, tensor in keypoints.items()}
         return dict(self.last)
 
@@ -100,19 +100,19 @@ class OneEuroFilter:
             return tensor
         change = (tensor - self.last[name]) * self.rate  # (1, K, ...)
         self.speed[name] = torch.lerp(self.speed[name], change, self.share(SPEED_CUTOFF))
-        speed = size_of(self.speed[name])
+        speed = norms(self.speed[name])
         if name == "jacobian":  # how large those of a model are means nothing, only their ratios do
-            speed = speed / size_of(self.last[name]).clamp(min=1e-6)
+            speed = speed / norms(self.last[name]).clamp(min=1e-6)
         cutoff = MIN_CUTOFF / self.strength + BETA * speed
         return torch.lerp(self.last[name], tensor, self.share(cutoff))
 
     def share(self, cutoff: float | Tensor) -> float | Tensor:
-        """The share that a new value gets in a low-pass filter with a cut-off frequency in Hz."""
+        """Return the share of a new value in a low-pass filter with a cut-off frequency in Hz."""
         return 1 / (1 + self.rate / (2 * math.pi * cutoff))
 
 
-def size_of(tensor: Tensor) -> Tensor:
-    """The norm of each keypoint's vector or matrix: (1, K, 1) or (1, K, 1, 1)."""
+def norms(tensor: Tensor) -> Tensor:
+    """Return the norm of each keypoint's vector or matrix: (1, K, 1) or (1, K, 1, 1)."""
     return tensor.flatten(2).norm(dim=-1).view(*tensor.shape[:2], *[1] * (tensor.ndim - 2))
 
 
@@ -142,7 +142,7 @@ class Record:
         self.length += 1
 
     def first(self, count: int) -> list[Keypoints]:
-        """Those of the first `count` frames."""
+        """Return the keypoints of the first `count` frames."""
         return [{name: block[i : i + 1] for name, block in self.blocks.items()} for i in range(count)]
 
 
@@ -157,10 +157,9 @@ class Motion(NamedTuple):
 
 
 def model_fingerprint(kp_state: dict[str, Tensor], kp_params: dict) -> str:
-    """Which keypoint detector it is: a sha256 of its weights in a checkpoint and of its config.
+    """Return a sha256 of a keypoint detector's weights and config, the same for every checkpoint format.
 
-    The discriminating part is what keypoints mean: another detector's are other places. It is the same for
-    every format of the checkpoint.
+    Keypoints of another detector are other places.
     """
     digest = hashlib.sha256(json.dumps(kp_params, sort_keys=True).encode())
     for name, tensor in sorted(kp_state.items()):
@@ -192,17 +191,22 @@ def load_motion(path: Path, fingerprint: str) -> Motion:
     Raises `MediaError` for a file that is something else, and for the motion of another model than the one
     of `fingerprint`.
     """
+    not_one = f"{path}: is no motion file; make one with --save_motion"
     try:
-        with np.load(checked_archive(path), allow_pickle=False) as file:
+        regular_file(path, MediaError, MAX_BYTES)
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                raise MediaError(f"{path}: unpacks to more than {MAX_BYTES:,} bytes, so it is no motion file")
+        with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise MediaError(f"{path}: does not exist; check the path") from None
     except (MediaError, MemoryError):
         raise
     except Exception as error:  # NumPy raises whatever the damage brings about
-        raise MediaError(f"{path}: is no motion file; make one with --save_motion") from error
+        raise MediaError(not_one) from error
     if not is_motion(arrays):
-        raise MediaError(f"{path}: is no motion file; make one with --save_motion")
+        raise MediaError(not_one)
     if str(arrays["fingerprint"]) != fingerprint:
         raise MediaError(
             f"{path}: is motion of another model, whose keypoints mean other places; make it anew with "
@@ -212,15 +216,6 @@ def load_motion(path: Path, fingerprint: str) -> Motion:
     return Motion(keypoints, float(arrays["rate"]))
 
 
-def checked_archive(path: Path) -> Path:
-    """`path`, if it is a zip archive that unpacks to no more than `MAX_BYTES`. Raises `MediaError`."""
-    regular_file(path, MediaError, MAX_BYTES)
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-            raise MediaError(f"{path}: unpacks to more than {MAX_BYTES:,} bytes, so it is no motion file")
-    return path
-
-
 def is_motion(arrays: dict[str, np.ndarray]) -> bool:
     """Whether arrays are what `save_motion` writes."""
     if arrays.keys() | {"jacobian"} != {"value", "jacobian", "rate", "fingerprint"}:
@@ -228,13 +223,11 @@ def is_motion(arrays: dict[str, np.ndarray]) -> bool:
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # another kind of file in the zip
         return False
     value, rate = arrays["value"], arrays["rate"]
-    if value.ndim != 3 or value.shape[2] != 2 or not value.size or rate.shape or rate.dtype.kind != "f":
-        return False
     jacobian = arrays.get("jacobian", np.zeros((*value.shape, 2), np.float32))
-    numbers = [value, jacobian]
     return (
-        jacobian.shape == (*value.shape, 2)
-        and all(array.dtype == np.float32 and np.isfinite(array).all() for array in numbers)
-        and arrays["fingerprint"].dtype.kind == "U"
-        and bool(np.isfinite(rate) and rate > 0)
+        (value.ndim == 3 and value.shape[2] == 2 and value.size > 0 and rate.shape == ())
+        and jacobian.shape == (*value.shape, 2)
+        and (value.dtype == np.float32 and jacobian.dtype == np.float32)
+        and (rate.dtype.kind, arrays["fingerprint"].dtype.kind) == ("f", "U")
+        and bool(np.isfinite(value).all() and np.isfinite(jacobian).all() and np.isfinite(rate) and rate > 0)
     )

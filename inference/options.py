@@ -42,27 +42,17 @@ class DemoOptions(CropOptions):
     # The model
     model: str | None = option(None, model_help, metavar="NAME")
     offline: bool = option(False, "never download a model")
-    config: Path | None = option(
-        None, "the YAML config that the model was trained with, see config/", type=Path
-    )
+    config: Path | None = option(None, "the YAML config that the model was trained with, see config/")
     checkpoint: Path | None = option(
-        None, "a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken", type=Path
+        None, "a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken"
     )
 
     # What is read
     source_image: tuple[Path, ...] | None = option(
-        None,
-        "the picture to animate, or several, or a folder of them",
-        type=Path,
-        nargs="+",
-        metavar="PICTURE",
+        None, "the picture to animate, or several, or a folder of them", metavar="PICTURE"
     )
     driving_video: tuple[Path, ...] | None = option(
-        None,
-        "a video, a .gif or a folder of frames, or several of them",
-        type=Path,
-        nargs="+",
-        metavar="VIDEO",
+        None, "a video, a .gif or a folder of frames, or several of them", metavar="VIDEO"
     )
     fps: float | None = option(
         None, "frames a second of folders of frames (default: 25)", type=fps_option, metavar="N"
@@ -70,8 +60,6 @@ class DemoOptions(CropOptions):
     driving_motion: tuple[Path, ...] | None = option(
         None,
         "in the place of a driving video: what --save_motion wrote with the same model",
-        type=Path,
-        nargs="+",
         metavar="FILE.npz",
     )
 
@@ -83,7 +71,7 @@ class DemoOptions(CropOptions):
         "with --relative: measure movement from the driving frame whose pose is closest to the source's",
     )
     best_frame: int | None = option(
-        None, "with --relative: measure it from frame N, counted from 0", type=int, metavar="N"
+        None, "with --relative: measure it from frame N, counted from 0", metavar="N"
     )
     smooth: float | None = option(
         None,
@@ -98,22 +86,17 @@ class DemoOptions(CropOptions):
     save_motion: Path | None = option(
         None,
         "write the motion of the driving video, too; of several, into a folder of that name",
-        type=Path,
         metavar="FILE.npz",
     )
     result_video: Path | None = option(
         None,
         ".mp4, .mov, .mkv, .webm, .gif, or a folder of pngs (default: result.mp4); with several sources or "
         "driving videos a folder of videos (default: results)",
-        type=Path,
         metavar="RESULT",
     )
     skip_existing: bool = option(False, "leave results alone that are there already")
     background: Path | None = option(
-        None,
-        "with --paste_back: put it into this picture, video or folder of frames instead",
-        type=Path,
-        metavar="PATH",
+        None, "with --paste_back: put it into this picture, video or folder of frames instead", metavar="PATH"
     )
     preview: Path | None = option(
         None, "draw what will be cut into a picture, and stop", type=png_option, metavar="FILE.png"
@@ -121,7 +104,6 @@ class DemoOptions(CropOptions):
     size: int | None = option(
         None,
         "the height of the result, which is larger than the model's; the motion is found at the model's",
-        type=int,
         metavar="N",
     )
     side_by_side: bool = option(False, "write source, driving frame and result in a row")
@@ -134,7 +116,7 @@ class DemoOptions(CropOptions):
         "auto: bf16 where the processor or GPU has it, else fp32 (default: fp32)",
         choices=[*PRECISIONS, "auto"],
     )
-    batch_size: int = option(1, "frames computed together (default: 1)", type=int)
+    batch_size: int = option(1, "frames computed together (default: 1)")
     plain: bool = option(False, "on the CPU, don't turn the networks into their fast form")
 
     @property

@@ -39,22 +39,19 @@ MAX_FILE_BYTES = 2**30  # of a picture's file, which may be read as a whole
 
 
 def to_float(pixels: np.ndarray, order: Literal["K", "C"] = "K") -> np.ndarray:
-    """Pixels of any shape, uint8 or floating point in [0, 1] -> a float32 copy in [0, 1].
-
-    `order`: "K" keeps the order of memory, "C" makes it that of the shape.
-    """
+    """Copy pixels, uint8 or in [0, 1], to float32 in [0, 1], in the order of memory ("K") or shape ("C")."""
     if pixels.dtype == np.uint8:
         return np.divide(pixels, np.float32(255), order=order)
     return pixels.astype(np.float32, order=order)
 
 
 def to_uint8(values: np.ndarray) -> np.ndarray:
-    """Values of any shape in [0, 1] -> uint8, rounded. What lies outside is clipped."""
+    """Round values in [0, 1] to uint8. What lies outside is clipped."""
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
 def lay_on_white(rgba: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 4) uint8 with straight alpha over white: (H, W, 3) uint8."""
+    """Lay a picture (H, W, 4) uint8 with straight alpha on white: (H, W, 3) uint8."""
     laid = np.empty((*rgba.shape[:2], 3), np.uint8)
     rows = max(1, 2**22 // rgba.shape[1])  # at a time, as the numbers on the way take eight times the memory
     for top in range(0, len(rgba), rows):
@@ -65,7 +62,7 @@ def lay_on_white(rgba: np.ndarray) -> np.ndarray:
 
 
 def checked_frame(frame: np.ndarray) -> np.ndarray:
-    """`frame` with contiguous memory. Raises `ValueError` unless it is (H, W, 3) uint8 and not empty."""
+    """Return `frame` with contiguous memory. Raises `ValueError` unless it is (H, W, 3) uint8."""
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         raise ValueError(f"a frame is uint8 of shape (H, W, 3), not {frame.dtype} of shape {frame.shape}")
     return np.ascontiguousarray(frame)
@@ -104,11 +101,10 @@ def _picture_errors(path: Path) -> Iterator[None]:
 
 
 def read_image(path: str | Path, any_size: bool = False) -> np.ndarray:
-    """Read a picture of any mode as (H, W, 3) uint8 RGB.
+    """Read a picture of any mode as (H, W, 3) uint8 RGB, upright; of an animated one the first frame.
 
-    The EXIF rotation is applied, 16 bits are rounded to 8, and transparent pixels are laid on white. Of an
-    animated picture the first frame is read. Pillow refuses more than 179 million pixels, and so does this
-    function. With `any_size` a png may be as large as `MAX_STRIP_PIXELS`. Raises `MediaError`.
+    16 bits are rounded to 8, and transparent pixels are laid on white. Pillow refuses more than 179 million
+    pixels; with `any_size` a png may have `MAX_STRIP_PIXELS`. Raises `MediaError`.
     """
     path = Path(path)
     with _picture_errors(path):
@@ -123,10 +119,7 @@ def read_image(path: str | Path, any_size: bool = False) -> np.ndarray:
 
 
 def read_image_size(path: str | Path) -> Size:
-    """(height, width) of what `read_image` returns.
-
-    Of most files it decodes the header only. Raises `MediaError`.
-    """
+    """Return (height, width) of what `read_image` returns. Raises `MediaError`."""
     path = Path(path)
     with _picture_errors(path):
         regular_file(path, MediaError, MAX_FILE_BYTES)
@@ -176,7 +169,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def fit(frame: np.ndarray, size: Size, how: str, box: Box | None = None) -> np.ndarray:
-    """The part `box` of a picture (h, w, 3) uint8, all of it if None, resized to `size` (H, W).
+    """Resize the part `box` of a picture (h, w, 3) uint8, all of it if None, to `size` (H, W).
 
     `how`: "stretch" distorts it, "crop" cuts the longer side around the middle, "pad" adds black.
     """
@@ -200,7 +193,6 @@ def fit(frame: np.ndarray, size: Size, how: str, box: Box | None = None) -> np.n
 
 
 def _resized(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
-    """`box` of a picture as a picture of `size` (width, height)."""
     left, top, right, bottom = box
     inside = max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height)
     # With the gap, Pillow first shrinks by a whole number where at least twice the size remains. For
@@ -212,10 +204,7 @@ def _resized(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image
 
 
 def write_image(path: str | Path, frame: np.ndarray) -> None:
-    """Write `frame` (H, W, 3) uint8 as a png, which appears under its name only when whole.
-
-    Raises `MediaError`.
-    """
+    """Write `frame` (H, W, 3) uint8 as a png, which appears under its name only when whole."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise MediaError(f"{path}: only .png pictures are written; end the name with .png")

@@ -18,10 +18,11 @@ _PIECE = 1024  # samples that are kept or left out together
 _BIT_RATE = 192_000  # per second, at which the loss can't be heard
 
 
-def muxer_options(container: str) -> dict[str, str]:
-    """Return the options that FFmpeg gets for writing a `container`."""
+def created(path: Path, container: str) -> av.container.OutputContainer:
+    """Open a new file of the format `container`, by FFmpeg's name of it."""
     # The table of contents first: playing starts before all is downloaded.
-    return {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
+    options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
+    return av.open(str(path.absolute()), "w", format=container, options=options)
 
 
 def mux_sound(picture: Path, source: Path, target: Path, container: str, offset: float = 0) -> None:
@@ -33,7 +34,7 @@ def mux_sound(picture: Path, source: Path, target: Path, container: str, offset:
     with (
         av.open(str(picture.absolute())) as pictures,
         open_container(source) as sounds,
-        av.open(str(target.absolute()), "w", format=container, options=muxer_options(container)) as output,
+        created(target, container) as output,
     ):
         video, sound = pictures.streams.video[0], sounds.streams.audio[0]
         video_out = output.add_stream_from_template(video)

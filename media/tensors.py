@@ -13,13 +13,10 @@ from media.pictures import to_float, to_uint8
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    """(..., H, W, C), uint8 or floating point in [0, 1] -> float32 (..., C, H, W) in [0, 1].
-
-    Only the strides turn: memory stays in the order of the pixels.
-    """
+    """Turn (..., H, W, C), uint8 or in [0, 1], into float32 (..., C, H, W) in [0, 1] by its strides."""
     return torch.from_numpy(to_float(np.moveaxis(pixels, -1, -3)))
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """(..., C, H, W) in [0, 1] on any device -> uint8 (..., H, W, C), rounded."""
+    """Turn (..., C, H, W) in [0, 1] on any device into uint8 (..., H, W, C), rounded."""
     return to_uint8(images.detach().movedim(-3, -1).float().cpu().numpy())

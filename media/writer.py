@@ -16,7 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from media.clips import open_clip
 from media.pictures import Size, checked_frame, media_errors, save_png
-from media.sound import mux_sound, muxer_options
+from media.sound import created, mux_sound
 from utils.errors import MediaError
 from utils.files import atomic_write, check_replaceable, temporary_name
 
@@ -42,7 +42,8 @@ def check_target(path: Path, fps: float) -> None:
     check_replaceable(path)
     if suffix and path.is_dir():
         raise MediaError(f"{path}: is a folder; choose another name")
-    if not suffix and path.exists() and not _only_numbered_pngs(path):
+    frames = path.is_dir() and all(re.fullmatch(r"\d{7}\.png", entry.name) for entry in path.iterdir())
+    if not suffix and path.exists() and not frames:
         raise MediaError(f"{path}: exists and is not a folder of numbered pngs; choose another name")
     probe = temporary_name(path)
     with media_errors(path, "check that its folder exists and is writable"):
@@ -72,11 +73,7 @@ class VideoWriter:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        fps: float,
-        audio_from: str | Path | None = None,
-        audio_start: float = 0,
+        self, path: str | Path, fps: float, audio_from: str | Path | None = None, audio_start: float = 0
     ):
         self.path = Path(path)
         self.audio_note: str | None = None
@@ -164,10 +161,6 @@ class VideoWriter:
         _remove(self._temporary)
 
 
-def _only_numbered_pngs(folder: Path) -> bool:
-    return folder.is_dir() and all(re.fullmatch(r"\d{7}\.png", entry.name) for entry in folder.iterdir())
-
-
 def _put_in_place(temporary: Path, path: Path) -> None:
     """Rename `temporary` to `path`."""
     if not path.is_dir():
@@ -216,22 +209,12 @@ class _VideoOutput:
     """A file with one video stream, encoded as the frames come."""
 
     def __init__(
-        self,
-        path: Path,
-        size: Size,
-        fps: Fraction,
-        container: str,
-        codec: str,
-        pix_fmt: str,
-        options: dict[str, str],
+        self, path: Path, size: Size, fps: Fraction, container: str, codec: str, options: dict[str, str]
     ):
         self.size, self._fps, self._count = size, fps, 0
-        self._container = av.open(
-            str(path.absolute()), "w", format=container, options=muxer_options(container)
-        )
+        self._container = created(path, container)
         self._stream = cast(av.VideoStream, self._container.add_stream(codec, rate=fps, options=options))
         self._stream.height, self._stream.width = size
-        self._stream.pix_fmt = pix_fmt
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
         """Return `frame` as the encoder takes it."""
@@ -263,9 +246,9 @@ class _Yuv420Output(_VideoOutput):
         if container == "webm":  # constant quality, at a speed that keeps up with the networks
             codec = "libvpx-vp9"
             options = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6"}
-        super().__init__(path, size, fps, container, codec, "yuv420p", options)
-        height, width = size
-        self._stream.width, self._stream.height = width + width % 2, height + height % 2
+        super().__init__(path, size, fps, container, codec, options)
+        self._stream.height, self._stream.width = (side + side % 2 for side in size)
+        self._stream.pix_fmt = "yuv420p"
         # BT.601, which readers also assume of a small video whose tags they do not look at.
         self._stream.codec_context.colorspace = _SMPTE170M
         self._stream.codec_context.color_range = ColorRange.MPEG
@@ -287,7 +270,8 @@ class _GifOutput(_VideoOutput):
     """A gif with a palette a frame."""
 
     def __init__(self, path: Path, size: Size, fps: Fraction, container: str):
-        super().__init__(path, size, min(fps, Fraction(MAX_GIF_FPS)), container, "gif", "pal8", {})
+        super().__init__(path, size, min(fps, Fraction(MAX_GIF_FPS)), container, "gif", {})
+        self._stream.pix_fmt = "pal8"
         self._palette = _palette_graph(size, self._fps)
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
@@ -306,10 +290,8 @@ def _palette_graph(size: Size, fps: Fraction) -> av.filter.Graph:
     )
     split, choose = graph.add("split"), graph.add("palettegen", "stats_mode=single")
     apply, sink = graph.add("paletteuse", "new=1"), graph.add("buffersink")
-    source.link_to(split)
-    split.link_to(apply, 0, 0)
-    split.link_to(choose, 1, 0)
+    graph.link_nodes(source, split, apply, sink)  # the frame itself
+    split.link_to(choose, 1, 0)  # its palette
     choose.link_to(apply, 0, 1)
-    apply.link_to(sink)
     graph.configure()
     return graph

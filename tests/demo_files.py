@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 import torch
 
 import demo
@@ -13,7 +14,7 @@ from inference.animator import normalize_kp
 from media.clips import open_clip
 from media.pictures import write_image
 from modules.build import build_generator, build_kp_detector
-from tests.small import images, randomize, small_config, write_config
+from tests.small import error_of, images, randomize, small_config, write_config
 
 FRAMES, FPS, SIZE = 7, 30, 32
 MODEL = ["--config", "good.yaml", "--checkpoint", "good.pth.tar", "--cpu"]
@@ -65,6 +66,16 @@ def run(result: Path, *options: str, inputs: list[str] = INPUTS) -> np.ndarray:
     """The frames (N, H, W, 3) that the demo writes."""
     demo.main([*MODEL, *inputs, "--result_video", str(result), *options])
     return np.stack(list(open_clip(result)))
+
+
+def assert_refused(place: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str) -> None:
+    """The demo ends with one line that holds the message, and leaves every file as it was."""
+    capsys.readouterr()
+    before = {path: path.lstat().st_mtime_ns for path in place.rglob("*")}
+    err = error_of(capsys, lambda: demo.main(arguments))
+    assert message in err and "Traceback" not in err
+    assert len([line for line in err.splitlines() if "error:" in line]) == 1
+    assert {path: path.lstat().st_mtime_ns for path in place.rglob("*")} == before
 
 
 def published_loop(

@@ -265,9 +265,7 @@ def test_made_up_configs_make_networks_or_one_line(tmp_path: Path) -> None:
                     build_networks(found)
                 Visualizer(**(found.get("visualizer_params") or {}))
         except UserError as error:
-            assert str(error).startswith(
-                f"{path}: " if isinstance(error, ConfigError) else "visualizer_params"
-            )
+            assert "\n" not in str(error)
             return
         assert set(found) <= set(SCHEMA) | {entry.rstrip("?") for entry in SCHEMA}
 

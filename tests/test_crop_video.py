@@ -1,4 +1,4 @@
-"""crop_video.py on scikit-image's astronaut, whose face is known; tracks and boxes on made-up detections."""
+"""crop_video.py: crops and commands, photos, sound, and one box for a whole clip."""
 
 from __future__ import annotations
 
@@ -8,196 +8,75 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import data
 
-from crop_video import main
-from faces.boxes import crop_box, iou
+import crop_video
+from faces.choose import whole_track
 from faces.detectors import CascadeDetector, load_detector
-from faces.tracks import Track, find_tracks, link
 from media.clips import open_clip
-from media.writer import VideoWriter
+from media.pictures import read_image, write_image
+from tests.face_scenes import scene, write
+from tests.media_files import with_sound
+from tests.small import error_of
 
-FACE = np.array([180, 72, 272, 178])  # in data.astronaut(), from hairline to chin; measured by eye
-HEAD = (130, 0, 330, 200)  # a part of it that holds the head
+FACE = (70, 40, 110, 90)
 MIDDLES = (58, 82), (178, 112)  # of the faces of `still`
 
 
-@pytest.fixture(scope="module")
-def cascade():
-    return CascadeDetector()
+def run(*arguments: object) -> None:
+    crop_video.main([*map(str, arguments), "--detector", "cascade"])
 
 
-def scene(places, size=(160, 240), scale=0.5):
-    """A grey frame of `size` with the astronaut's head at each of `places`, and the boxes of the faces."""
-    frame = np.tile(np.linspace(60, 180, size[1], dtype=np.uint8)[None, :, None], (size[0], 1, 3))
-    canvas = Image.fromarray(frame)
-    side = round((HEAD[2] - HEAD[0]) * scale)
-    head = Image.fromarray(data.astronaut()).crop(HEAD).resize((side, side), Image.Resampling.BICUBIC)
-    for x, y in places:
-        canvas.paste(head, (round(x), round(y)))
-    corner = np.tile(HEAD[:2], 2)
-    return np.array(canvas), np.array(
-        [(FACE - corner) * scale + np.tile((round(x), round(y)), 2) for x, y in places]
+def failure(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    (message,) = (
+        line for line in error_of(capsys, lambda: run(*arguments)).splitlines() if line.startswith("error: ")
     )
+    return message
 
 
-def write(path, frames, fps=25):
-    with VideoWriter(path, fps) as writer:
-        for frame in frames:
-            writer.write(frame)
-    return path
+@pytest.fixture
+def find(monkeypatch: pytest.MonkeyPatch) -> Callable[[list], None]:
+    """Let these faces be found, one list after another."""
+
+    def find(faces: list) -> None:
+        found = iter(faces)
+        monkeypatch.setattr(crop_video, "load_detector", lambda *_: lambda frame: boxes(next(found)))
+
+    return find
 
 
-def run(*arguments):
-    main([str(argument) for argument in (*arguments, "--detector", "cascade")])
+def boxes(faces: list) -> np.ndarray:
+    return np.array(faces, float).reshape(-1, 4)
+
+
+def grey(path: Path, frames: int, fps: float = 25) -> Path:
+    return write(path, [np.full((120, 160, 3), number % 200, np.uint8) for number in range(frames)], fps)
 
 
 @pytest.fixture(scope="module")
-def still(tmp_path_factory):
+def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of two faces that stay where they are, for 12 frames."""
     frame, _ = scene([(10, 20), (130, 50)])
     return write(tmp_path_factory.mktemp("still") / "two faces.mp4", [frame] * 12)
 
 
-# ---- Faces ------------------------------------------------------------------
+# ---- Crops ---------------------------------------------------------------------
 
 
-def test_the_moving_astronaut_is_found_in_95_percent_of_frames(tmp_path, cascade):
-    angles = np.linspace(0, 2, 41)
-    frames, faces = zip(
-        *(scene([(70 + 50 * np.sin(a), 30 + 25 * np.cos(1.7 * a))], scale=0.5 + 0.05 * a) for a in angles),
-        strict=True,
-    )
-    clip = open_clip(write(tmp_path / "moving.mp4", frames))
-    tracks = find_tracks(clip, cascade, iou_with_initial=0.25)
-    best = np.zeros(len(frames))
-    for track in tracks:
-        numbers = np.arange(track.start, track.end)
-        overlaps = [
-            iou(box[None], faces[number]).item()
-            for number, box in zip(numbers, track.boxes_at(numbers), strict=True)
-        ]
-        best[numbers] = np.maximum(best[numbers], overlaps)
-    assert (best >= 0.5).mean() >= 0.95, best
+def place_in(line: str) -> tuple[int, int, int, int]:
+    """The box that a line tells: left, top, right, bottom."""
+    width, height, left, top = map(int, re.search(r"(\d+)x(\d+) at (\d+),(\d+)$", line).groups())
+    return left, top, left + width, top + height
 
 
-@pytest.mark.parametrize("tilt", [-25, 0, 25])
-def test_one_face_is_found_however_the_head_is_tilted(cascade, tilt):
-    middle = tuple((FACE[:2] + FACE[2:]) / 2)
-    turned = Image.fromarray(data.astronaut()).rotate(tilt, Image.Resampling.BICUBIC, center=middle)
-    boxes = cascade(np.array(turned))
-    assert len(boxes) == 1 and iou(boxes, FACE[None]).item() >= 0.5
-
-
-def test_what_is_no_face_is_not_found(cascade):
-    for picture in (data.coffee(), data.rocket()):
-        assert cascade(picture).shape == (0, 4)
-
-
-# ---- Tracks -----------------------------------------------------------------
-
-
-def square(x, y=0.0, side=10.0):
-    return np.array([x, y, x + side, y + side])
-
-
-def linked(detections, max_gap=25):
-    return link([(number, np.array(boxes).reshape(-1, 4)) for number, boxes in detections], 0.25, max_gap)
-
-
-def test_a_face_that_leaves_its_first_place_begins_a_new_track():
-    tracks = linked(
-        [(i, [square(i)]) for i in range(12)]
-    )  # from 7 on, less than a quarter of the first box is shared
-    assert [track.numbers for track in tracks] == [list(range(7)), list(range(6, 12))]
-    assert [(track.start, track.end) for track in tracks] == [(0, 7), (7, 12)]
-
-
-def test_two_faces_that_come_close_keep_their_tracks():
-    detections = [(i, [square(i), square(14 - i)][:: 1 if i % 2 else -1]) for i in range(5)]
-    first, second = sorted(linked(detections), key=lambda track: track.boxes[0][0])
-    assert [box[0] for box in first.boxes] == [0, 1, 2, 3, 4]
-    assert [box[0] for box in second.boxes] == [14, 13, 12, 11, 10]
-
-
-@pytest.mark.parametrize(("max_gap", "parts"), [(10, 1), (9, 2)])
-def test_a_face_may_go_unseen_for_a_while(max_gap, parts):
-    assert len(linked([(0, [square(0)]), (5, []), (10, [square(0)])], max_gap)) == parts
-
-
-def test_false_alarms_and_a_single_bad_box_leave_no_trace(tmp_path):
-    clip = open_clip(write(tmp_path / "a.mp4", [scene([])[0]] * 20, fps=5))  # a detection in every frame
-    calls = iter(range(20))
-
-    def detect(frame):
-        i = next(calls)
-        alarm = [square(100)] if i % 3 == 0 else []
-        return np.array([square(0, side=18 if i == 7 else 10), *alarm])
-
-    (track,) = find_tracks(clip, detect, 0.25)
-    assert (track.start, track.end) == (0, 20)
-    assert track.surrounding_box.tolist() == square(0).tolist()
-
-
-def test_one_missing_detection_at_either_end_does_not_shorten_a_track(tmp_path):
-    clip = open_clip(
-        write(tmp_path / "a.mp4", [scene([])[0]] * 20, fps=15)
-    )  # detections at 0, 3, ..., 18 and 19
-    calls = iter([[], *[[square(0)]] * 6, []])
-    (track,) = find_tracks(clip, lambda frame: np.array(next(calls)).reshape(-1, 4), 0.25)
-    assert track.numbers == [3, 6, 9, 12, 15, 18]
-    assert (track.start, track.end) == (0, 20)
-
-
-def test_boxes_are_interpolated_between_detections():
-    track = Track(0, square(0))
-    for number in (10, 20):
-        track.add(number, square(number / 2))
-    assert track.boxes_at(np.array([5, 10])).tolist() == [square(2.5).tolist(), square(5).tolist()]
-
-
-# ---- Boxes ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("image_shape", [(256, 256), (128, 256), (256, 64)])
-def test_crops_stay_in_the_frame_and_keep_their_shape(image_shape):
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        height, width = random.integers(50, 300, 2)
-        corners = np.sort(random.uniform(0, 1, (2, 2)), axis=0) * (width, height)
-        box = crop_box(corners.ravel(), (height, width), image_shape, increase=0.1)
-        assert (
-            box.left >= 0
-            and box.top >= 0
-            and box.left + box.width <= width
-            and box.top + box.height <= height
-        )
-        assert all(number % 2 == 0 for number in box)
-        aspect = image_shape[0] / image_shape[1]
-        assert abs(box.width - aspect * box.height) <= 2 * max(1, aspect)
-
-
-def test_the_box_grows_as_published_and_moves_inside():
-    assert crop_box(np.array([100, 100, 150, 200]), (400, 400), (256, 256), 0.1) == (64, 90, 120, 120)
-    assert crop_box(np.array([0, 300, 50, 400]), (400, 400), (256, 256), 0.1) == (0, 280, 120, 120)
-    assert crop_box(np.array([50, 0, 250, 100]), (101, 400), (256, 256), 0.1) == (
-        100,
-        0,
-        100,
-        100,
-    )  # more than the frame holds
-
-
-# ---- The command line -------------------------------------------------------
-
-
-def test_out_writes_a_crop_for_each_face(still, tmp_path, capsys):
+def test_out_writes_a_crop_for_each_face(still: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run("--inp", still, "--out", tmp_path / "new" / "crops", "--image_shape", "96,64", "--min_frames", 12)
     files = sorted((tmp_path / "new" / "crops").iterdir())
     assert [file.name for file in files] == ["two faces#000.mp4", "two faces#001.mp4"]
@@ -207,19 +86,107 @@ def test_out_writes_a_crop_for_each_face(still, tmp_path, capsys):
     for file, line in zip(files, lines, strict=True):
         crop = open_clip(file)
         assert (len(crop), crop.size, crop.fps) == (12, (64, 96), 25)
-        width, height, left, top = map(int, re.search(r"(\d+)x(\d+) at (\d+),(\d+)$", line).groups())
-        expected = np.asarray(
-            frame.resize((96, 64), Image.Resampling.BICUBIC, (left, top, left + width, top + height)), float
-        )
-        assert np.abs(crop.read([6])[0] - expected).mean() < 8
-        faces.append(
-            next(i for i, (x, y) in enumerate(MIDDLES) if left < x < left + width and top < y < top + height)
-        )
+        left, top, right, bottom = place_in(line)
+        expected = frame.resize((96, 64), Image.Resampling.BICUBIC, (left, top, right, bottom))
+        assert np.abs(crop.read([6])[0] - np.asarray(expected, float)).mean() < 8
+        faces += [i for i, (x, y) in enumerate(MIDDLES) if left < x < right and top < y < bottom]
     assert sorted(faces) == [0, 1]
 
 
+def test_a_photo_becomes_pngs_of_its_pixels(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    photo, faces = scene([(10, 20), (130, 50)])
+    write_image(tmp_path / "two.png", photo)
+    run("--inp", tmp_path / "two.png", "--out", tmp_path / "c", "--image_shape", "64,64")
+    files = sorted((tmp_path / "c").iterdir())
+    assert [file.name for file in files] == ["two#000.png", "two#001.png"]
+    out, err = capsys.readouterr()
+    assert "hint" not in err
+    for file, line in zip(files, out.splitlines(), strict=True):
+        left, top, right, bottom = place_in(line)
+        expected = Image.fromarray(photo).resize(
+            (64, 64), Image.Resampling.BICUBIC, (left, top, right, bottom), reducing_gap=2
+        )
+        assert (read_image(file) == np.asarray(expected)).all()
+        assert any(left < f[0] and top < f[1] and f[2] < right and f[3] < bottom for f in faces)
+
+
+def test_crops_keep_the_sound_of_their_frames(tmp_path: Path, find: Callable[[list], None]) -> None:
+    """The tone lasts one second of two; a crop of the second half is silent there."""
+    video = with_sound(tmp_path / "tone.mp4", "aac", 2)
+    find([[]] * 5 + [[(20, 10, 40, 35)]] * 6)
+    run("--inp", video, "--out", tmp_path, "--min_frames", 10, "--image_shape", "64,64")
+    crop = open_clip(tmp_path / "tone#000.mp4")
+    assert crop.has_audio and len(crop) == 25
+    with av.open(str(crop.path)) as container:
+        seconds = sum(frame.samples for frame in container.decode(audio=0)) / 48000
+    assert abs(seconds - 1) < 0.05
+
+
+def test_a_short_video_gives_its_whole_length_and_a_hint(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    frame, _ = scene([(60, 30)])
+    run("--inp", write(tmp_path / "short.mp4", [frame] * 3), "--out", tmp_path)
+    assert "short.mp4 has 3 frames, fewer than --min_frames 150" in capsys.readouterr().err
+    assert len(open_clip(tmp_path / "short#000.mp4")) == 3
+
+
+@pytest.mark.parametrize(("lost", "length"), [(2, 100), (6, 70)])
+def test_the_last_frames_are_kept_or_their_loss_is_told(
+    tmp_path: Path, find: Callable[[list], None], capsys: pytest.CaptureFixture, lost: int, length: int
+) -> None:
+    """Faces are looked for in frame 0, 5, ..., 95 and 99."""
+    find([[FACE]] * (21 - lost) + [[]] * lost)
+    run("--inp", grey(tmp_path / "a.mp4", 100), "--out", tmp_path, "--min_frames", 20)
+    kept = len(open_clip(tmp_path / "a#000.mp4"))
+    hint = f"no crop has the frames {kept} to 99" in capsys.readouterr().err
+    assert (kept == 100) == (not hint) and (kept == 100 if lost == 2 else 70 < kept <= 76)
+
+
+# ---- One box for the whole clip ------------------------------------------------
+
+
+def test_whole_keeps_every_frame_in_one_box(tmp_path: Path, find: Callable[[list], None]) -> None:
+    """The face leaves its first place and is unseen for the last third."""
+    video = grey(tmp_path / "a.mp4", 90)
+    path = [(60 + 12 * i, 40, 90 + 12 * i, 80) for i in range(4)]
+    faces = [[path[min(i, 3)]] if i < 12 else [] for i in range(19)]
+    find(faces)
+    run("--inp", video, "--out", tmp_path, "--whole")
+    assert len(open_clip(tmp_path / "a#000.mp4")) == 90
+    found = iter(faces)
+    track = whole_track(open_clip(video), lambda frame: boxes(next(found)))
+    assert track.surrounding_box.tolist() == [60, 40, 126, 80] and (track.start, track.end) == (0, 90)
+
+
+def test_whole_takes_a_face_that_is_seen_rarely(tmp_path: Path, find: Callable[[list], None]) -> None:
+    find([[FACE] if i % 4 == 0 else [] for i in range(51)])
+    run("--inp", grey(tmp_path / "a.mp4", 250), "--out", tmp_path, "--whole")
+    assert len(open_clip(tmp_path / "a#000.mp4")) == 250
+
+
+def test_frames_of_a_folder_have_the_rate_that_is_told(
+    tmp_path: Path, find: Callable[[list], None], capsys: pytest.CaptureFixture
+) -> None:
+    find([[FACE]] * 6)
+    options = ["--out", tmp_path, "--fps", "10", "--whole"]
+    run("--inp", write(tmp_path / "frames", [np.zeros((120, 160, 3), np.uint8)] * 6), *options)
+    assert open_clip(tmp_path / "frames#000.mp4").fps == 10
+    message = failure(capsys, "--inp", grey(tmp_path / "a.mp4", 3), *options)
+    assert "--fps 10: is for a folder of frames" in message
+
+
+# ---- Commands ------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("installed", [True, False])
-def test_the_printed_commands_cut_the_same_frames(still, tmp_path, capsys, monkeypatch, installed):
+def test_the_printed_commands_cut_the_same_frames(
+    still: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+) -> None:
     bundled = imageio_ffmpeg.get_ffmpeg_exe()
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -239,8 +206,10 @@ def test_the_printed_commands_cut_the_same_frames(still, tmp_path, capsys, monke
         assert (len(crop), crop.size) == (12, (256, 256))
 
 
-def test_without_any_ffmpeg_the_remedy_is_told_at_once(still, capsys, monkeypatch, tmp_path):
-    def absent():
+def test_without_any_ffmpeg_the_remedy_is_told_at_once(
+    still: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def absent() -> None:
         raise RuntimeError("No ffmpeg exe could be found.")
 
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -248,51 +217,47 @@ def test_without_any_ffmpeg_the_remedy_is_told_at_once(still, capsys, monkeypatc
     assert "install it, or give --out" in failure(capsys, "--inp", still)
 
 
-def failure(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        run(*arguments)
-    assert stopped.value.code == 2
-    message = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(message) == 1
-    return message[0]
+# ---- Mistakes ------------------------------------------------------------------
 
 
-def test_a_short_video_gives_its_whole_length_and_a_hint(tmp_path, capsys):
-    frame, _ = scene([(60, 30)])
-    run("--inp", write(tmp_path / "short.mp4", [frame] * 3), "--out", tmp_path)
-    assert "short.mp4 has 3 frames, fewer than --min_frames 150" in capsys.readouterr().err
-    assert len(open_clip(tmp_path / "short#000.mp4")) == 3
+@pytest.mark.parametrize("whole", [["--whole"], []])
+def test_no_face_is_told(
+    tmp_path: Path, find: Callable[[list], None], capsys: pytest.CaptureFixture, whole: list[str]
+) -> None:
+    find([[]] * 11)
+    video = grey(tmp_path / "a.mp4", 50)
+    assert "no face was found in its 50 frames" in failure(
+        capsys, "--inp", video, "--out", tmp_path / "c", *whole
+    )
+    assert not (tmp_path / "c").exists()
 
 
-def test_faces_that_do_not_stay_are_told(tmp_path, capsys):
-    frame, _ = scene([(60, 30)])
-    video = write(tmp_path / "brief.mp4", [frame] * 4 + [scene([])[0]] * 4, fps=5)
-    message = failure(capsys, "--inp", video, "--min_frames", 7, "--out", tmp_path / "crops")
-    assert "no face stays in its place for 7 frames; the longest stays for 4" in message
-    assert not (tmp_path / "crops").exists()
+def test_faces_that_do_not_stay_have_whole_as_remedy(
+    tmp_path: Path, find: Callable[[list], None], capsys: pytest.CaptureFixture
+) -> None:
+    find([[(10 + 20 * (i // 4), 20, 40 + 20 * (i // 4), 60)] for i in range(13)])
+    options = ["--inp", grey(tmp_path / "a.mp4", 60), "--out", tmp_path / "c", "--min_frames", 50]
+    message = failure(capsys, *options)
+    assert "no face stays in its place for 50 frames" in message and "--whole cuts one box" in message
 
 
-def test_a_video_without_faces_is_told(tmp_path, capsys):
-    video = write(tmp_path / "empty.mp4", [scene([])[0]] * 2)
-    assert "no face was found in its 2 frames" in failure(capsys, "--inp", video, "--out", tmp_path / "crops")
-    assert not (tmp_path / "crops").exists()
-
-
-def test_nothing_is_overwritten(still, tmp_path, capsys):
+def test_nothing_is_overwritten(still: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     earlier = tmp_path / "two faces#007.mp4"
     earlier.write_bytes(b"mine")
     assert f"{earlier}: exists" in failure(capsys, "--inp", still, "--out", tmp_path)
     assert list(tmp_path.iterdir()) == [earlier] and earlier.read_bytes() == b"mine"
 
 
-def test_commands_are_printed_for_videos_only(tmp_path, capsys):
+def test_commands_are_printed_for_videos_only(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write(tmp_path / "frames", [scene([])[0]])
     assert "give --out" in failure(capsys, "--inp", tmp_path / "frames")
 
 
-def test_a_detector_that_is_not_installed_is_named(still, capsys, monkeypatch):
+def test_a_detector_that_is_not_installed_is_named(
+    still: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "face_alignment", None)
     with pytest.raises(SystemExit):
-        main(["--inp", str(still), "--detector", "face-alignment"])
+        crop_video.main(["--inp", str(still), "--detector", "face-alignment"])
     assert "pip install face-alignment" in capsys.readouterr().err
     assert isinstance(load_detector(None, "cpu"), CascadeDetector)

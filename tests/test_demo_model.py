@@ -15,6 +15,7 @@ from checkpoints.hub import find_model
 from media.clips import open_clip
 from media.pictures import write_image
 from modules.build import build_generator, build_kp_detector
+from tests.demo_files import assert_refused
 from tests.mirror import served
 from tests.small import pixels, small_config, write_config
 
@@ -61,13 +62,7 @@ def test_a_model_is_downloaded_once(inputs: list[str], monkeypatch: pytest.Monke
 def test_a_mistake_is_one_line(
     inputs: list[str], capsys: pytest.CaptureFixture, options: str, message: str
 ) -> None:
-    before = sorted(Path().rglob("*"))
-    with pytest.raises(SystemExit) as stop:
-        demo.main([*inputs, *options.split()])
-    err = capsys.readouterr().err
-    assert stop.value.code == 2 and message in err
-    assert len([line for line in err.splitlines() if "error:" in line]) == 1
-    assert sorted(Path().rglob("*")) == before
+    assert_refused(Path(), capsys, [*inputs, *options.split()], message)
 
 
 def test_the_bundled_model_has_a_name(inputs: list[str]) -> None:

@@ -17,6 +17,7 @@ from media.pictures import fit, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector
+from tests.demo_files import assert_refused
 from tests.small import pixels, randomize, small_config, write_config
 
 FRAMES = 9
@@ -135,7 +136,7 @@ def test_a_mistake_with_a_motion_file_is_one_line(
 ) -> None:
     run("--save_motion", "motion.npz", result="first")
     write_model(Path("other.pth.tar"), seed=1)
-    assert_refused(place, capsys, [*SOURCE, *options.split()], message)
+    assert_refused(place, capsys, [*MODEL, *SOURCE, "--result_video", "result", *options.split()], message)
 
 
 # ---- Size ----------------------------------------------------------------------
@@ -168,16 +169,4 @@ def test_a_larger_result_has_the_motion_of_the_small_one() -> None:
 def test_a_mistake_is_one_line(
     place: Path, capsys: pytest.CaptureFixture, options: str, message: str
 ) -> None:
-    assert_refused(place, capsys, [*SOURCE, *DRIVING, *options.split()], message)
-
-
-def assert_refused(place: Path, capsys: pytest.CaptureFixture, options: list[str], message: str) -> None:
-    """The demo ends with one line that holds the message, and leaves every file as it was."""
-    capsys.readouterr()
-    before = {path: path.lstat().st_mtime_ns for path in place.rglob("*")}
-    with pytest.raises(SystemExit) as stop:
-        demo.main([*MODEL, "--result_video", "result", *options])
-    err = capsys.readouterr().err
-    assert stop.value.code == 2 and message in err and "Traceback" not in err
-    assert len([line for line in err.splitlines() if "error:" in line]) == 1
-    assert {path: path.lstat().st_mtime_ns for path in place.rglob("*")} == before
+    assert_refused(place, capsys, [*MODEL, *SOURCE, *DRIVING, *options.split()], message)

@@ -19,7 +19,7 @@ from media.pictures import write_image
 from media.writer import VideoWriter
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from tests.demo_files import FRAMES, MODEL, SIZE, picture
+from tests.demo_files import FRAMES, MODEL, SIZE, assert_refused, picture
 from tests.small import error_of
 
 ROOT = Path(__file__).parent.parent
@@ -148,11 +148,6 @@ def test_motion_of_each_video_is_saved_and_drives(written: dict[Path, list[np.nd
         assert same(written[Path("again", name)], written[Path("results", name)])
 
 
-def test_a_preview_shows_all() -> None:
-    demo.main(command("--crop_source", "2,2,26,26", "--preview", "look.png"))
-    assert Path("look.png").exists() and not Path("results").exists()
-
-
 def test_one_bar_for_all(capsys: pytest.CaptureFixture) -> None:
     demo.main(command())
     lines = [line for line in capsys.readouterr().err.splitlines() if "frames/s" in line]
@@ -202,10 +197,7 @@ def test_a_signal_keeps_whole_results_only() -> None:
 def test_a_mistake_is_one_line(
     folder: Path, capsys: pytest.CaptureFixture, options: str, message: str
 ) -> None:
-    before = {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
-    err = error_of(capsys, lambda: demo.main(command(*options.split())))
-    assert message in err and len([line for line in err.splitlines() if "error:" in line]) == 1
-    assert {path: path.lstat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert_refused(folder, capsys, command(*options.split()), message)
 
 
 def test_no_input_is_replaced(capsys: pytest.CaptureFixture) -> None:

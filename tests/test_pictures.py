@@ -71,7 +71,6 @@ def test_one_command_makes_every_picture(
         "preview.jpg",
         "paste-back.jpg",
         "face-all.jpg",
-        "smooth.png",
         "size.jpg",
     }
     assert read_image(out / "source.png").shape == (256, 256, 3)

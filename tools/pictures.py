@@ -20,10 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from matplotlib import get_data_path
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 import demo
@@ -36,7 +33,6 @@ from inference.animation import transfer
 from inference.animator import Animator
 from inference.inside import inside_pictures
 from inference.interface import load_checkpoints, make_animation
-from inference.motion import smooth
 from inference.networks import InferenceNetworks, model_size
 from inference.samples import ROOT, SAMPLE
 from media.clips import open_clip
@@ -60,7 +56,6 @@ SCENE_PUPPETS, OPTIONS_DRIVING, LARGE = (17, 21), 22, 33
 
 SCENE = (480, 640)  # height and width of a wall with two portraits
 FIRST, SECOND = (300, 60, 620, 380), (40, 170, 240, 370)  # where they hang: left, top, right, bottom
-NOISE = 4  # standard deviation in grey levels, for the jitter
 
 T = TypeVar("T")
 
@@ -205,6 +200,7 @@ def demo_frame(
 
 def write_options(out: Path, model: PictureModel) -> list[Path]:
     """Write all pictures of options; the driving puppet moves from near rest to somewhere else."""
+    # One driving puppet, and a wall with two portraits.
     by_unrest = sorted(performance(OPTIONS_DRIVING, 48), key=unrest)
     poses = [replace(pose, blink=0) for pose in (by_unrest[0], by_unrest[36])]
     driving = film(OPTIONS_DRIVING, model.size, poses)
@@ -212,16 +208,16 @@ def write_options(out: Path, model: PictureModel) -> list[Path]:
     for number, (left, top, right, bottom) in zip(SCENE_PUPPETS, (FIRST, SECOND), strict=True):
         wall[top:bottom, left:right] = portrait(number, right - left)
 
-    names = ("preview.jpg", "paste-back.jpg", "face-all.jpg", "smooth.png", "size.jpg")
+    # The demo itself makes them; the second face moves in the result of the first.
+    names = ("preview.jpg", "paste-back.jpg", "face-all.jpg", "size.jpg")
     paths = [out / name for name in names]
     preview = demo_frame(model, wall, driving, *paste_back(FIRST), preview=True)
     first = demo_frame(model, wall, driving, *paste_back(FIRST))
     both = demo_frame(model, first, driving, *paste_back(SECOND))
-    write_small(paths[0], preview)
-    write_small(paths[1], side_by_side(wall, driving[-1], first))
-    write_small(paths[2], side_by_side(wall, driving[-1], both))
-    write_small(paths[3], jitter(model, portrait(SCENE_PUPPETS[0], model.size)))
-    write_small(paths[4], larger(model, poses))
+    write_jpeg(paths[0], preview)
+    write_jpeg(paths[1], side_by_side(wall, driving[-1], first))
+    write_jpeg(paths[2], side_by_side(wall, driving[-1], both))
+    write_jpeg(paths[3], larger(model, poses))
     return paths
 
 
@@ -233,29 +229,6 @@ def side_by_side(wall: np.ndarray, frame: np.ndarray, result: np.ndarray) -> np.
     half = (SCENE[0] // 2, SCENE[1] // 2)
     cells = [fit(wall, half, "stretch"), scaled(frame, half[0] // 2), fit(result, half, "stretch")]
     return grid([[label(text) for text in ("source", "driving", "result")], cells])
-
-
-def jitter(model: PictureModel, still: np.ndarray, frames: int = 50) -> np.ndarray:
-    """Draw the motion of a keypoint of a still picture with noise, as it is found and as it is smoothed."""
-    random = np.random.default_rng(0)
-    noisy = [to_uint8((still + NOISE * random.standard_normal(still.shape)) / 255) for _ in range(frames)]
-    with torch.inference_mode():
-        found = [model.networks[1](to_tensor(frame).unsqueeze(0)) for frame in noisy]
-    x, smoothed = (
-        torch.cat([kp["value"][..., 0] for kp in keypoints]).numpy() * model.size / 2  # (frames, K) pixels
-        for keypoints in (found, smooth(found, FPS))
-    )
-    most = int(x.std(axis=0).argmax())
-    figure = Figure(figsize=(6.4, 2.6), dpi=100)
-    axes = figure.add_subplot()
-    for name, places in (("as found", x), ("--smooth", smoothed)):
-        axes.plot(places[:, most] - places[:, most].mean(), label=name)
-    axes.set(xlabel="frame", ylabel="pixels", title="a keypoint of a still picture with noise")
-    axes.legend(loc="upper right")
-    figure.tight_layout()
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def larger(model: PictureModel, poses: list[Pose]) -> np.ndarray:
@@ -337,14 +310,9 @@ def scaled(image: np.ndarray, size: int) -> np.ndarray:
     return fit(image, (size, size), "stretch")
 
 
-def write_small(path: Path, picture: np.ndarray) -> None:
-    """Write a .jpg, or a .png with few colours."""
-    image = Image.fromarray(picture)
+def write_jpeg(path: Path, picture: np.ndarray) -> None:
     with atomic_write(path) as temporary:
-        if path.suffix == ".png":
-            image.quantize(64).save(temporary, format="PNG", optimize=True)
-        else:
-            image.save(temporary, format="JPEG", quality=82, optimize=True)
+        Image.fromarray(picture).save(temporary, format="JPEG", quality=82, optimize=True)
 
 
 def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int) -> None:

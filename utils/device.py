@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from pathlib import Path
 
 import torch
 
@@ -71,9 +70,6 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
-# ---- Memory --------------------------------------------------------------------
-
-
 def peak_memory_mib(device: torch.device) -> float | None:
     """Return the peak memory in MiB of the device (on the CPU: of this process), or None if unknown."""
     if device.type == "cuda":
@@ -84,31 +80,3 @@ def peak_memory_mib(device: torch.device) -> float | None:
         return None
     unit = 2**20 if sys.platform == "darwin" else 2**10  # getrusage counts bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def memory_left(device: torch.device) -> int | None:
-    """Return the free bytes of the device, or None if unknown."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return system_memory_left()
-
-
-def system_memory_left() -> int | None:
-    """Return the bytes that the machine, its container and this process's limit leave; None outside Linux."""
-    left = []
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kib = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
-        left.append((kib["MemAvailable"] + kib["SwapFree"]) * 2**10)
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        group = Path("/sys/fs/cgroup")
-        used = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-        left.append(int((group / "memory.max").read_text(encoding="ascii")) - int(used["anon"]))
-    with contextlib.suppress(OSError, ValueError, ImportError):
-        import resource  # Windows has no such module
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-            left.append(limit - pages * resource.getpagesize())
-    return min(left, default=None)

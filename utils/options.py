@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import Field, field, fields
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from utils.errors import one_line
@@ -15,6 +16,8 @@ Options = TypeVar("Options")
 DEBUG = "--debug"  # `utils.program` looks for it
 MAX_SEED = 2**63 - 1
 PRECISIONS = ("fp32", "bf16", "fp16")
+TYPES = {"int": int, "float": float, "Path": Path}  # by annotations of options
+SEVERAL = "tuple[Path, ...]"
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -68,12 +71,20 @@ def listed(kind: Any) -> list[Field]:
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
-    """Add an option for each field of a dataclass."""
+    """Add an option for each field of a dataclass; its annotation says what it holds."""
     for entry in listed(kind):
-        more = dict(entry.metadata)
-        text = more.pop("help")
-        more |= {"action": "store_true"} if entry.default is False else {"default": entry.default}
-        parser.add_argument(f"--{entry.name}", help=text() if callable(text) else text, **more)
+        held = entry.type.removesuffix(" | None")  # the text, as annotations are not evaluated
+        how: dict[str, Any] = {"default": entry.default}
+        if held == "bool":
+            how = {"action": "store_true"}
+        elif held == SEVERAL:
+            how |= {"type": Path, "nargs": "+"}
+        elif held in TYPES:
+            how |= {"type": TYPES[held]}
+        how |= entry.metadata
+        if callable(how["help"]):
+            how["help"] = how["help"]()
+        parser.add_argument(f"--{entry.name}", **how)
 
 
 def typed(kind: type[Options], parsed: argparse.Namespace) -> Options:
@@ -93,7 +104,7 @@ def as_words(options: Any) -> list[str]:
             continue
         if value is True:
             words += [f"--{entry.name}"]
-        elif "nargs" in entry.metadata and isinstance(value, tuple):
+        elif entry.type.startswith(SEVERAL):
             words += [f"--{entry.name}", *map(str, value)]
         elif isinstance(value, tuple):
             words += [f"--{entry.name}={','.join(map(str, value))}"]  # a box may begin with a minus sign

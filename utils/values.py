@@ -64,6 +64,10 @@ def list_of(check: Callable[[Any], bool], value: Any) -> bool:
     return isinstance(value, list | tuple) and all(check(item) for item in value)
 
 
+def is_range(value: Any, least: float) -> bool:
+    return list_of(lambda item: is_number(item, least), value) and len(value) == 2 and value[0] <= value[1]
+
+
 FLAG = Leaf("true or false", lambda value: isinstance(value, bool))
 TEXT = Leaf("a text of letters that a path can have", is_text)
 COUNT = Leaf("a whole number of at least 1", lambda value: is_integer(value, least=1))
@@ -74,31 +78,13 @@ DECAY = Leaf("a number above 0 and below 1", lambda value: is_number(value) and 
 NUMBERS = Leaf("a list of numbers of at least 0", lambda value: list_of(is_number, value), (0, HUGE))
 WHOLES = Leaf("a list of whole numbers", lambda value: list_of(is_integer, value))
 SCALE = Leaf("1 divided by a whole number (1, 0.5, 0.25, …)", is_scale)
-SCALES = Leaf(
-    "a list of 1 divided by whole numbers ([1, 0.5, 0.25])",
-    lambda value: list_of(is_scale, value),
-)
+SCALES = Leaf("a list of 1 divided by whole numbers ([1, 0.5, 0.25])", lambda value: list_of(is_scale, value))
 FRAME_SHAPE = Leaf(
-    "[height, width, channels]",
-    lambda value: list_of(lambda item: is_integer(item, least=1), value) and len(value) == 3,
-    (1, 2**13),
+    "[height, width, channels]", lambda value: list_of(COUNT.check, value) and len(value) == 3, (1, 2**13)
 )
-RANGE = Leaf(
-    "[lowest, highest], both above 0",
-    lambda value: list_of(is_number, value) and len(value) == 2 and 0 < value[0] <= value[1],
-    (1 / 100, 100),
-)
+RANGE = Leaf("[lowest, highest], both above 0", lambda value: is_range(value, TINY), (1 / 100, 100))
 ANGLE = Leaf(
-    "degrees, or [lowest, highest]",
-    lambda value: (
-        is_number(value)
-        or (
-            list_of(lambda item: is_number(item, least=-360), value)
-            and len(value) == 2
-            and value[0] <= value[1]
-        )
-    ),
-    (-360, 360),
+    "degrees, or [lowest, highest]", lambda value: is_number(value) or is_range(value, -360), (-360, 360)
 )
 HUE = Leaf("a number from 0 to 0.5", lambda value: is_number(value) and value <= 0.5)
 SIZE = Leaf(

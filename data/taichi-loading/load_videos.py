@@ -17,6 +17,7 @@ folder.
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import re
 import shutil
@@ -81,28 +82,28 @@ def parse(argv: list[str] | None) -> LoadOptions:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    out, folder = options.out_folder, options.video_folder
     cutting.check_even(options.image_shape, options.format)
     clips = read_list(options.metadata)
-    wanted = defaultdict(list)
+    videos: dict[str, list[Listed]] = defaultdict(list)  # a video is downloaded once
     for clip in clips:
-        wanted[clip.video].append((clip, clip.target(out, options.format)))
-    videos = [
-        Video(name, tuple(parts), folder, options.image_shape, options.youtube)
-        for name, parts in wanted.items()
-    ]
-    targets = [target for video in videos for _, target in video.wanted]
-    check_downloads(videos, folder, options.youtube)
+        videos[clip.video].append(clip)
+    check_downloads(videos, options)
+    folder, report = options.video_folder, options.out_folder / "report.csv"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--video_folder {folder}: can't be made: {error.strerror or error}") from error
-    failures = cutting.make_clips(out, options.image_shape, load, videos, targets, options.workers)
-    write_failures(out / "report.csv", failures)
+    failures = cutting.make_clips(
+        options.out_folder,
+        options.image_shape,
+        functools.partial(load, options),
+        list(videos.values()),
+        [clip.target(options) for clip in clips],
+        options.workers,
+    )
+    write_failures(report, failures)
     if len(failures) == len(clips):
-        raise DatasetError(
-            f"{options.metadata}: none of its {len(clips)} clips can be had; see {out / 'report.csv'}"
-        )
+        raise DatasetError(f"{options.metadata}: none of its {len(clips)} clips can be had; see {report}")
 
 
 # ---- The list ---------------------------------------------------------------
@@ -121,15 +122,18 @@ class Listed:
     size: Size
     partition: str
 
-    def target(self, out: Path, suffix: str) -> Path:
-        """Return its place by the published name: person if known, video, first and last frame."""
-        name = "#".join([*filter(None, [self.person]), self.video, f"{self.start:06d}", f"{self.end:06d}"])
-        return out / self.partition / (name + suffix.removesuffix(".png"))
+    @property
+    def name(self) -> str:
+        """The published name: person, if known, video, and first and last frame in six digits."""
+        return "#".join([*filter(None, [self.person]), self.video, f"{self.start:06d}", f"{self.end:06d}"])
+
+    def target(self, options: LoadOptions) -> Path:
+        return options.out_folder / self.partition / (self.name + options.format.removesuffix(".png"))
 
 
 def read_list(path: Path) -> list[Listed]:
     """Read a list. Raises `DatasetError` naming the first line that is wrong."""
-    clips: dict[Path, Listed] = {}
+    clips: dict[tuple[str, str], Listed] = {}
     try:
         with regular_file(path, DatasetError).open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, restval="")
@@ -140,7 +144,7 @@ def read_list(path: Path) -> list[Listed]:
                 )
             for line in table:
                 clip = read_line(line, f"{path}, line {table.line_num}")
-                if clips.setdefault(clip.target(Path(), ""), clip) != clip:
+                if clips.setdefault((clip.partition, clip.name), clip) != clip:
                     which = f"{clip.video} from frame {clip.start} to {clip.end}"
                     raise DatasetError(
                         f"{path}: lists two clips of {which}; give each another person_id, or remove one"
@@ -190,34 +194,23 @@ def read_line(line: dict[str, str], place: str) -> Listed:
 # ---- One video --------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Video:
-    """A video to load, with the clips that are wanted of it and their places."""
-
-    name: str
-    wanted: tuple[tuple[Listed, Path], ...]
-    folder: Path
-    size: Size  # of the clips
-    youtube: str
-
-    @property
-    def is_finished(self) -> bool:
-        return all(target.exists() for _, target in self.wanted)
-
-
-def load(video: Video) -> list[cutting.Outcome]:
-    """Cut the clips of a video that are not there, and before download it unless it is there."""
-    finished = [(clip, target) for clip, target in video.wanted if target.exists()]
-    missing = [(clip, target) for clip, target in video.wanted if not target.exists()]
-    outcomes = [
-        cutting.Outcome(target, clip.video, len(open_clip(target)), clip.fps) for clip, target in finished
-    ]
+def load(options: LoadOptions, clips: list[Listed]) -> list[cutting.Outcome]:
+    """Cut the clips of one video that are not there, and before download it unless it is there."""
+    outcomes, missing = [], []
+    for clip in clips:
+        target = clip.target(options)
+        if target.exists():
+            outcomes.append(cutting.Outcome(target, clip.video, len(open_clip(target)), clip.fps))
+        else:
+            missing.append(clip)
     if missing:
+        name = missing[0].video
         try:
-            path = find_video(video.folder, video.name) or download_video(video)
-            outcomes += [cut_clip(path, clip, target, video.size) for clip, target in missing]
+            path = find_video(options.video_folder, name) or download_video(missing[0], options)
+            outcomes += [cut_clip(path, clip, options) for clip in missing]
         except MediaError as error:
-            outcomes += [cutting.Outcome(target, video.name, error=str(error)) for _, target in missing]
+            targets = [clip.target(options) for clip in missing]
+            outcomes += [cutting.Outcome(target, name, error=str(error)) for target in targets]
     return outcomes
 
 
@@ -228,32 +221,38 @@ def find_video(folder: Path, name: str) -> Path | None:
     )
 
 
-def cut_clip(path: Path, clip: Listed, target: Path, size: Size) -> cutting.Outcome:
+def cut_clip(path: Path, clip: Listed, options: LoadOptions) -> cutting.Outcome:
     """Write one clip of the video at `path`, at the listed seconds and the listed part of the picture."""
-    whole = open_clip(path)
+    whole, target = open_clip(path), clip.target(options)
+    # The same seconds, at the rate of what was downloaded.
     ratio = whole.fps / clip.fps
     start, end = round(clip.start * ratio), round(clip.end * ratio)
     if end > len(whole) + MISSING_SECONDS * whole.fps:
         error = f"{path}: ends after {len(whole)} frames, the clip after {end}"
         return cutting.Outcome(target, clip.video, error=error)
+    # The same part of the picture, in its size.
     scale_y, scale_x = whole.size[0] / clip.size[0], whole.size[1] / clip.size[1]
     left, top, right, bottom = clip.box
     box = left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
-    outcome = cutting.write_cut(
-        cutting.Cut(path, target, size, "stretch", box, range(start, min(end, len(whole))))
-    )
+    frames = range(start, min(end, len(whole)))
+    outcome = cutting.write_cut(cutting.Cut(path, target, options.image_shape, "stretch", box, frames))
     return outcome._replace(source=clip.video)
 
 
 # ---- Downloading ------------------------------------------------------------
 
 
-def check_downloads(videos: list[Video], folder: Path, youtube: str) -> None:
+def check_downloads(videos: dict[str, list[Listed]], options: LoadOptions) -> None:
     """Say once what can't be downloaded because the program is missing.
 
     Raises `UserError` if that is every video.
     """
-    absent = [video for video in videos if not video.is_finished and find_video(folder, video.name) is None]
+    folder, youtube = options.video_folder, options.youtube
+    absent = [
+        name
+        for name, clips in videos.items()
+        if find_video(folder, name) is None and not all(clip.target(options).exists() for clip in clips)
+    ]
     if not absent or shutil.which(youtube):
         return
     remedy = (
@@ -267,30 +266,30 @@ def check_downloads(videos: list[Video], folder: Path, youtube: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def download_video(video: Video) -> Path:
+def download_video(clip: Listed, options: LoadOptions) -> Path:
     """Download a video in the listed resolution, or the next best; it appears when it is whole.
 
     Raises `MediaError`.
     """
-    program = shutil.which(video.youtube)
+    name, folder, program = clip.video, options.video_folder, shutil.which(options.youtube)
     if program is None:
-        raise MediaError(f"{video.name}: is not in {video.folder}, and {video.youtube} is not installed")
-    partial = video.folder / ".partial"  # a download that was stopped goes on from here
+        raise MediaError(f"{name}: is not in {folder}, and {options.youtube} is not installed")
+    partial = folder / ".partial"  # a download that was stopped goes on from here
     partial.mkdir(exist_ok=True)
-    template = str(partial.absolute()).replace("%", "%%") + f"/{video.name}.%(ext)s"
+    template = str(partial.absolute()).replace("%", "%%") + f"/{name}.%(ext)s"
     command = [program, "--no-playlist", "--newline", "--format", "bestvideo*/best"]
-    command += ["--format-sort", f"res:{min(video.wanted[0][0].size)}", "--output", template]
-    command += ["--", f"https://www.youtube.com/watch?v={video.name}"]
+    command += ["--format-sort", f"res:{min(clip.size)}", "--output", template]
+    command += ["--", f"https://www.youtube.com/watch?v={name}"]
     run = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
-    path = find_video(partial, video.name)
+    path = find_video(partial, name)
     if run.returncode or path is None:
         said = [line.strip() for line in run.stderr.splitlines() if line.strip()] or [
             f"exit status {run.returncode}"
         ]
         raise MediaError(next((line for line in reversed(said) if line.startswith("ERROR")), said[-1]))
-    return path.replace(video.folder / path.name)
+    return path.replace(folder / path.name)
 
 
 def write_failures(path: Path, failures: list[cutting.Outcome]) -> None:

@@ -1,6 +1,6 @@
 """Measure how fast this machine is: a Markdown table of frames, training steps, samples and memory.
 
-    python -m tools.benchmarks [--quick] [--peer CHECKOUT] [--json FILE] [--parts frame demo ...]
+    python -m tools.benchmarks [--quick] [--peer CHECKOUT] [--parts frame demo ...]
 
 Each line is a process of its own, and those of a part take turns. "ratio" says how many times as fast a line
 is as the first of its part. CHECKOUT is one of the published code, which is the first line then:
@@ -10,7 +10,6 @@ https://github.com/AliaksandrSiarohin/first-order-model. The table of docs/perfo
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import sys
@@ -24,7 +23,6 @@ import torch
 from tools.benchmarks.drawn_clips import write_camera_clip, write_dataset
 from tools.benchmarks.turns import Command, take_turns
 from utils.device import best_precision, cpu_has
-from utils.files import atomic_write
 from utils.options import OptionParser
 from utils.program import command_line
 
@@ -155,7 +153,6 @@ def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(__doc__)
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 7")
     parser.add_argument("--peer", type=Path, help="a checkout of the published code")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was measured to a file")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     options = parser.parse_args(argv)
     peer = None if options.peer is None else options.peer.resolve()
@@ -165,10 +162,6 @@ def main(argv: list[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             table += PARTS[name](peer, 3 if options.quick else 7, Path(folder))
     print(", ".join(f"{name} {value}" for name, value in found.items()), as_markdown(table), sep="\n\n")
-    if options.json is not None:
-        content = {"machine": found, "rows": [row._asdict() for row in table]}
-        with atomic_write(options.json) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from frames_dataset import FramesDataset
 from inference.animation import FittedClip, SourcePictures, make_animators, write_animation
 from inference.animator import Animator
 from inference.graphs import export_graphs
-from inference.networks import InferenceNetworks, load_networks, painting
+from inference.interface import load_checkpoints
+from inference.networks import InferenceNetworks, painting
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
@@ -95,17 +96,15 @@ def vox_frames(form: str, batch_size: int = 1) -> Turn:
 
 def bundled_frames() -> Turn:
     """Animate with the model in sup-mat/, in its fast form."""
-    config = read_config(SAMPLE["config"])
-    networks = load_networks(config, SAMPLE["config"], SAMPLE["checkpoint"], CPU, plain=False)
-    height, width, _ = frame_shape(config)
+    networks = load_checkpoints(SAMPLE["config"], SAMPLE["checkpoint"], cpu=True)
+    height, width, _ = frame_shape(read_config(SAMPLE["config"]))
     pictures = to_tensor(np.random.default_rng(0).random((65, height, width, 3), np.float32))
     return functools.partial(timed_frames, Animator(*networks, pictures[:1]).animate, list(pictures[1:]))
 
 
 def demo_frames(clip: str) -> Turn:
     """Animate from a driving video's file to a result in a file, with the model in sup-mat/."""
-    config = read_config(SAMPLE["config"])
-    networks = load_networks(config, SAMPLE["config"], SAMPLE["checkpoint"], CPU, plain=False)
+    networks = load_checkpoints(SAMPLE["config"], SAMPLE["checkpoint"], cpu=True)
     source = read_image(SAMPLE["source_image"])
     driving = FittedClip(open_clip(Path(clip)), source.shape[:2], "stretch")
     options, pictures = DemoOptions(relative=True), SourcePictures([source])

@@ -108,7 +108,7 @@ def workers(commands: Mapping[str, Command], folder: Path) -> Iterator[dict[str,
 def take_turns(commands: Mapping[str, Command], folder: Path, rounds: int) -> dict[str, Timing]:
     """Time the commands in so many rounds, in which each has one turn."""
     with workers(commands, folder) as started:
-        for _ in range(rounds):
+        for _ in range(rounds):  # in turn, so that a busy minute of the machine meets all
             for worker in started.values():
                 worker.take_turn()
         return {name: worker.timing() for name, worker in started.items()}
