@@ -175,6 +175,7 @@ class FramesDataset(Dataset):
         attempt = 0
         while True:
             rng = np.random.default_rng([self.random_seed, *self._stream.tolist(), index, repeat, attempt])
+            # An identity where the config asks for them, one of its clips, two of its frames.
             choices = self._choices[self.videos[index if attempt == 0 else rng.integers(len(self))]]
             path = self.folder / choices[rng.integers(len(choices))]
             try:

@@ -259,15 +259,18 @@ class Visualizer:
         """
         height, width = source.shape[2:]
         size = (height, width)
+        # Frames, with their keypoints.
         columns = [(source, out["kp_source"])]
         if "transformed_frame" in out:
             columns.append((out["transformed_frame"], out["transformed_kp"]))
         columns.append((driving, out["kp_driving"]))
+        # The results.
         if "deformed" in out:
             columns.append((out["deformed"], None))
         columns.append((out["prediction"], None))
         if "kp_norm" in out:
             columns.append((out["prediction"], out["kp_norm"]))
+        # The motion.
         if "occlusion_map" in out:
             columns.append((enlarge(out["occlusion_map"], size), None))
         if "sparse_deformed" in out:

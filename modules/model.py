@@ -405,6 +405,7 @@ class GeneratorFullModel(nn.Module):
         generated = self.generator(x["source"], kp_source=kp_source, kp_driving=kp_driving)
         generated |= {"kp_source": kp_source, "kp_driving": kp_driving}
 
+        # Each term takes the values that it names.
         values = Values(self, x, generated, transform)
         losses = {term.name: term.weighed(self.loss_weights, values) for term in self.terms}
         if any("transform" in term.needs for term in self.terms):  # for pictures
