@@ -87,7 +87,7 @@ class Choices:
 
 
 def box(text: str, name: str) -> Corners | None:
-    """The corners in a text field, None where it is empty. Raises `UserError`."""
+    """Parse a text field of corners; None where it is empty. Raises `UserError`."""
     try:
         return box_option(text) if text.strip() else None
     except argparse.ArgumentTypeError as error:

@@ -14,15 +14,12 @@ from inference.animator import normalize_kp
 from media.clips import open_clip
 from media.pictures import write_image
 from modules.build import build_generator, build_kp_detector
-from tests.small import error_of, images, randomize, small_config, write_config
+from tests.small import error_of, randomize, small_config, write_config
+from tests.small import pixels as picture
 
 FRAMES, FPS, SIZE = 7, 30, 32
 MODEL = ["--config", "good.yaml", "--checkpoint", "good.pth.tar", "--cpu"]
 INPUTS = ["--source_image", "source.png", "--driving_video", "driving"]
-
-
-def picture(seed: int, size: int = SIZE) -> np.ndarray:
-    return (images(1, size, seed)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
 
 
 def write_sound(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:

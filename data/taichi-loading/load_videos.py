@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT, PATHS = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")
-if __name__ == "__main__" and not __package__ and not PATHS.startswith(ROOT):
+if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pathsep):
     # Python looks for imports beside the script that it is given; ours lie in the repository root.
     paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
@@ -124,7 +124,7 @@ class Listed:
 
     @property
     def name(self) -> str:
-        """The published name: person, if known, video, and first and last frame in six digits."""
+        """Return the published name: person, if known, video, and first and last frame in six digits."""
         return "#".join([*filter(None, [self.person]), self.video, f"{self.start:06d}", f"{self.end:06d}"])
 
     def target(self, options: LoadOptions) -> Path:
