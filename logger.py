@@ -246,7 +246,7 @@ class Visualizer:
     def __init__(self, kp_size: int = 5, draw_border: bool = False, colormap: str = "gist_rainbow"):
         if colormap not in matplotlib.colormaps:
             raise UserError(
-                f"visualizer_params.colormap: matplotlib has no colormap '{colormap}'; try gist_rainbow"
+                f"visualizer_params.colormap: matplotlib has no colormap {colormap!r}; try gist_rainbow"
             )
         self.kp_size, self.draw_border, self.colormap = kp_size, draw_border, matplotlib.colormaps[colormap]
 
