@@ -49,11 +49,14 @@ def cuts_of_source(
     `size`: (H, W). `detect` is needed for `options.crop` alone.
     """
     faces, aspect = np.zeros((0, 4)), size[1] / size[0]
+    # A box by hand
     if options.crop_source is not None:
         check_box(options.crop_source, picture.shape[:2], "--crop_source", path)
         return Cuts([shaped(options.crop_source, aspect)], faces)
+    # Whole pictures
     if not options.crop or detect is None:
         return window_around_face([picture], path, size, options, detect)
+    # Faces
     faces = find_faces(picture, detect, path)
     chosen = choose_faces(faces, options.face, path)
     return Cuts([shaped(face, aspect, GROWTH_OF_STILL) for face in chosen], faces)
@@ -64,13 +67,16 @@ def cuts_of_driving(
 ) -> Cuts:
     """Find at most one box for all frames of a video, which is read once for it. Raises `UserError`."""
     none, aspect = np.zeros((0, 4)), size[1] / size[0]
+    # A box by hand
     if options.crop_driving is not None:
         check_box(options.crop_driving, clip.size, "--crop_driving", clip.path)
         return Cuts([shaped(options.crop_driving, aspect)], none)
+    # Whole frames
     if not options.crop or detect is None:
         looks = np.linspace(0, len(clip) - 1, min(len(clip), FITTING_LOOKS)).astype(int)
         frames = (clip.read([number])[0] for number in looks.tolist())
         return window_around_face(frames, clip.path, size, options, detect)
+    # The main face
     face = find_steady_box(clip, detect, show)
     return Cuts([shaped(face, aspect, GROWTH)], face[None])
 
@@ -94,6 +100,7 @@ def window_around_face(
         boxes = detect(picture)
         if len(boxes):
             found.append(boxes[prominence(boxes, (height, width)).argmax()])
+    # The same window for all of them.
     if not found:
         return nothing
     face = np.median(found, axis=0)  # (4,)

@@ -99,7 +99,7 @@ class CascadeDetector:
         return boxes  # (F, 4)
 
     def _candidates(self, image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
-        """For each place that may be a face, the number of tilts at which it is found and its box (4,)."""
+        """Yield for each place that may be a face at how many tilts it is found, and its box (4,)."""
         scale = min(self.SHORT_SIDE / min(image.size), self.MAX_LONG_SIDE / max(image.size))
         sizes = self.WINDOW, self.SHORT_SIDE
         _, places = self._scan(_scaled(image, scale), self.TILTS, sizes, scale_step=1.2, neighbours=2)
@@ -107,7 +107,7 @@ class CascadeDetector:
             yield self._scan_closely(image, place)
 
     def _scan_closely(self, image: Image.Image, place: np.ndarray) -> tuple[int, np.ndarray]:
-        """The number of tilts at which the face at `place` (4,) is found, and the mean of its boxes."""
+        """Return at how many tilts the face at `place` (4,) is found, and the mean of its boxes."""
         side = place[2] - place[0]
         scale = self.CLOSE_WINDOW / side
         area = place + self.MARGIN * side * np.array([-1, -1, 1, 1])

@@ -16,7 +16,7 @@ SHARPNESS = 8  # of the border between two boxes that overlap
 
 
 class Paster:
-    """Puts pieces into pictures of one size, each at its box, with soft borders.
+    """Put pieces into pictures of one size, each at its box, with soft borders.
 
     `size`: (H, W). `boxes`: left, top, right, bottom in whole pixels, each with some of the picture in it.
     Where a box ends at the picture's edge or beyond, its border there is not soft. Where boxes overlap, each
@@ -29,26 +29,28 @@ class Paster:
         self.shares = [self._share(number) for number in range(len(self.boxes))]
 
     def paste(self, picture: np.ndarray, pieces: Sequence[np.ndarray]) -> np.ndarray:
-        """A copy of `picture` (H, W, 3) with `pieces` (N, M, 3) in it. Nothing changes outside the boxes."""
+        """Return a copy of `picture` (H, W, 3) with `pieces` (N, M, 3) in it, unchanged outside the boxes."""
         result = picture.copy()
         for box, share, piece in zip(self.boxes, self.shares, pieces, strict=True):
             left, top, right, bottom = box
             rows, columns = self._visible(box)
+            # A box may reach over the edge of the picture.
             enlarged = fit(piece, (bottom - top, right - left), "stretch")
             enlarged = enlarged[
                 rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
             ]
+            # Blend.
             under = result[rows, columns].astype(np.float32)
             result[rows, columns] = np.rint(under + share[..., None] * (enlarged - under)).astype(np.uint8)
         return result
 
     def _visible(self, box: Sequence[int]) -> tuple[slice, slice]:
-        """The rows and columns of the picture in a box."""
+        """Return the rows and columns of the picture in a box."""
         left, top, right, bottom = box
         return slice(max(0, top), min(self.size[0], bottom)), slice(max(0, left), min(self.size[1], right))
 
     def _share(self, number: int) -> np.ndarray:
-        """How much of piece `number` there is in each pixel of its box when the earlier ones lie below it.
+        """Return the share of piece `number` in each pixel of its box when the earlier ones lie below it.
 
         All pieces are laid down one after another, and together make the weights that their depths give.
         """
@@ -65,18 +67,18 @@ class Paster:
     def _softness(self, box: Sequence[int], place: tuple[slice, slice]) -> np.ndarray:
         """1 in the solid part of a box, falling to 0 at its sides, for the pixels of `place`."""
         left, top, right, bottom = box
-        rows = ramp(np.arange(place[0].start, place[0].stop), top, bottom, self.size[0])
-        columns = ramp(np.arange(place[1].start, place[1].stop), left, right, self.size[1])
+        rows = soft_edges(np.arange(place[0].start, place[0].stop), top, bottom, self.size[0])
+        columns = soft_edges(np.arange(place[1].start, place[1].stop), left, right, self.size[1])
         return rows[:, None] * columns
 
 
-def ramp(places: np.ndarray, start: int, stop: int, length: int) -> np.ndarray:
-    """Softness along one side of a picture of `length` pixels, of a box from `start` to `stop`."""
+def soft_edges(places: np.ndarray, start: int, stop: int, length: int) -> np.ndarray:
+    """Return the softness along one side of a picture of `length` pixels, of a box from `start` to `stop`."""
     width = FEATHER * (stop - start)
     begin = np.ones(len(places)) if start <= 0 else (places - start) / width
     end = np.ones(len(places)) if stop >= length else (stop - 1 - places) / width
     t = np.minimum(begin, end).clip(0, 1)
-    return t * t * (3 - 2 * t)
+    return t * t * (3 - 2 * t)  # smoothstep
 
 
 def depth_in(box: Sequence[int], place: tuple[slice, slice]) -> np.ndarray:

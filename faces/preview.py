@@ -15,7 +15,7 @@ MAX_SIDE = 1280  # pixels of the picture in a preview
 def preview(
     picture: np.ndarray, faces: np.ndarray, boxes: Sequence[Sequence[int]], crops: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """A picture (H, W, 3) uint8 with the `faces` (F, 4) found, numbered from 1, and the `boxes` to cut.
+    """Draw a picture (H, W, 3) uint8 with the `faces` (F, 4) found, numbered from 1, and the `boxes` to cut.
 
     On its right stand the `crops`, each (h, w, 3), one below the other. Returns (., ., 3) uint8.
     """
@@ -23,6 +23,7 @@ def preview(
     size = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
     drawn = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
     pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(max(12, max(size) // 40))
+    # Boxes below, faces and their numbers above.
     for box in boxes:
         rectangle(pen, np.array(box) * scale, CROP, width=max(2, max(size) // 300))
     for number, face in enumerate(np.asarray(faces) * scale, start=1):
@@ -32,7 +33,7 @@ def preview(
 
 
 def rectangle(pen: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
-    """An outline; its parts beyond the picture's edge are not seen."""
+    """Draw an outline; its parts beyond the picture's edge are not seen."""
     left, top, right, bottom = (round(side) for side in box)
     pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=width)
 

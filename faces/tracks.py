@@ -36,7 +36,7 @@ class Track:
         self.start, self.end = number, number + 1
 
     def add(self, number: int, box: np.ndarray) -> None:
-        """The face is at `box` (4,) in frame `number`, which is later than all before."""
+        """Note that the face is at `box` (4,) in frame `number`, which is later than all before."""
         self.numbers.append(number)
         self.boxes.append(box)
         self.end = number + 1
@@ -52,29 +52,29 @@ class Track:
             self.end = length
 
     def share_found(self, step: int) -> float:
-        """The share of detections, one every `step` frames, that found the face while it was there."""
+        """Return the share of detections, one every `step` frames, that found the face while it was there."""
         return len(self.numbers) / (1 + math.ceil((self.numbers[-1] - self.numbers[0]) / step))
 
     @property
     def _plausible(self) -> np.ndarray:
-        """Which boxes are about as high as most, (N,). The others are mistakes of the detector."""
+        """Tell which boxes are about as high as most, (N,); the others are mistakes of the detector."""
         heights = np.array([box[3] - box[1] for box in self.boxes])
         return np.abs(np.log(heights / np.median(heights))) <= math.log(MAX_GROWTH)
 
     @property
     def area(self) -> float:
-        """Of the median of its boxes."""
+        """Return the area of the median of its boxes."""
         left, top, right, bottom = np.median(self.boxes, axis=0)
         return (right - left) * (bottom - top)
 
     @property
     def surrounding_box(self) -> np.ndarray:
-        """The smallest box around the face in all frames, (4,)."""
+        """Return the smallest box around the face in all frames, (4,)."""
         boxes = np.array(self.boxes)[self._plausible]
         return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
     def boxes_at(self, numbers: np.ndarray) -> np.ndarray:
-        """The face's box in the frames `numbers` (M,), interpolated between detections: (M, 4)."""
+        """Return the face's box in the frames `numbers` (M,), interpolated between detections: (M, 4)."""
         plausible = self._plausible
         detected, boxes = np.array(self.numbers)[plausible], np.array(self.boxes)[plausible]
         return np.stack([np.interp(numbers, detected, side) for side in boxes.T], axis=1)
@@ -87,7 +87,7 @@ def find_tracks(
     show: ShowProgress = frames_bar,
     or_rarely: bool = False,
 ) -> list[Track]:
-    """All faces found in at least `MIN_FOUND` of the detections, in the order of their first frame.
+    """Find all faces in at least `MIN_FOUND` of the detections, in the order of their first frame.
 
     `show` gives the progress bar. `or_rarely`: where there are none, those that were found twice at least. Of
     two tracks of the same head, one is a mistake, and the better one is kept.
@@ -96,9 +96,11 @@ def find_tracks(
     with show("looking for faces", len(clip)) as progress:
         detections = _detect_faces(clip, detect, step, progress)
         tracks = link(detections, iou_with_initial, MAX_GAP * clip.fps)
+    # Detections are seconds apart: a face is there a little before and after.
     starts = {track.start for track in tracks}
     for track in tracks:
         track.extend_to_ends(max(step, int(MAX_LOST * clip.fps)), len(clip), track.end in starts)
+    # What is found rarely, or twice at one place, is a false alarm.
     often = [track for track in tracks if track.share_found(step) >= MIN_FOUND]
     if not often and or_rarely:
         often = [track for track in tracks if len(track.numbers) > 1]
@@ -106,7 +108,7 @@ def find_tracks(
 
 
 def without_doubles(tracks: list[Track]) -> list[Track]:
-    """The tracks, without those that show a part of the same head as one seen more often, or a larger one."""
+    """Drop tracks that show a part of the same head as one that is seen more often, or larger."""
     kept: list[Track] = []
     for track in sorted(tracks, key=lambda track: (-len(track.numbers), -track.area)):
         if not any(same_head(track, other) for other in kept):
@@ -128,7 +130,7 @@ def same_head(a: Track, b: Track) -> bool:
 def _detect_faces(
     clip: Clip, detect: FaceDetector, step: int, progress: Progress
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The number of every `step`-th frame, and of the last one, with the boxes (F, 4) in it."""
+    """Yield the number of every `step`-th frame, and of the last one, with the boxes (F, 4) in it."""
     last = len(clip) - 1
     for number, frame in enumerate(clip):
         if number % step == 0 or number == last:
@@ -148,11 +150,14 @@ def link(
 
     tracks: list[Track] = []
     for number, boxes in detections:
+        # Which track may a box belong to?
         near = [track for track in tracks if number - track.numbers[-1] <= max_gap]
         first, last = (np.array([track.boxes[i] for track in near]).reshape(-1, 4) for i in (0, -1))
         fits = (iou(first, boxes) >= iou_with_initial) & (iou(last, boxes) > 0)  # (near tracks, F)
+        # Together they overlap as much as possible.
         rows, columns = linear_sum_assignment(np.where(fits, iou(last, boxes), 0), maximize=True)
         owners = {column: near[row] for row, column in zip(rows, columns, strict=True) if fits[row, column]}
+        # What is left starts tracks.
         unowned = [track for track in near if track not in owners.values()]
         for column, box in enumerate(boxes):
             if column in owners:
@@ -163,7 +168,7 @@ def link(
 
 
 def _start_track(number: int, box: np.ndarray, near: list[Track], min_iou: float) -> Track:
-    """A track for `box` in frame `number`.
+    """Start a track for `box` in frame `number`.
 
     If `box` overlaps the last box of one of `near`, the track starts where that one ends, so that no frame
     lies between the two.

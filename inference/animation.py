@@ -213,6 +213,7 @@ def choose_reference(
     forward and backward from there. As each frame depends on the source and the reference alone, going
     through them in their order gives the same pictures and needs none in memory.
     """
+    # The first frame, or one that is read alone.
     number = options.best_frame
     if not options.measured_elsewhere:
         return Reference(), driving
@@ -220,6 +221,8 @@ def choose_reference(
         if number is not None and options.smooth is None:
             return Reference(number, animator.find(driving[number])), driving
         driving = analyse(animator, driving, options, show, cancelled)
+
+    # A smoothed frame, or the one closest in pose, takes them all.
     known = ({"kp_driving": kp} for kp in driving.keypoints)
     poses = [item["kp_driving"] for item in smoothed(known, driving.fps, options.smooth)]
     if number is None:
@@ -239,6 +242,7 @@ def animate(
 
     `rate`: frames a second, and `strength` of smoothing. `record` gets the keypoints as they are found.
     """
+    # Frames stream through: what is held is what smoothing and the batches of the animators need.
     with detect(animators[0], driving) as found:
         if record is not None:
             found = recorded(found, record)
@@ -302,6 +306,8 @@ def write_animation(
     `Cancelled` if no frame was written.
     """
     reference, driving = choose_reference(animators[0], driving, options, show, cancelled)
+
+    # Reading, computing and encoding run at the same time.
     record, done = Record(), 0
     results = animate(animators, driving, reference.keypoints, driving.fps, options.smooth, record)
     with (

@@ -100,7 +100,9 @@ def driving_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
 
 def find_boxes(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress) -> Boxes:
     """Find all that will be cut, before anything is computed. Raises `UserError`."""
+    # Sources
     boxes = {path: source_cuts(path, read_image(path), job).boxes for path in sources}
+    # The background needs a place for each of their faces.
     background: list[Corners] = []
     if job.background is not None:
         clip = job.background
@@ -111,6 +113,7 @@ def find_boxes(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: S
                 f"--background {clip.path}: has a place for {len(background)} of the {len(boxes[most])} "
                 f"faces of {most}; choose one with --face"
             )
+    # Driving videos
     drivings = {clip.path: next(iter(driving_cuts(clip, job, show).boxes), None) for clip in clips}
     return Boxes(boxes, drivings, background)
 
@@ -176,10 +179,12 @@ def write_results(
         animators = make_animators(networks, source, job.options)
         for pair in group:
             driving = motions.get(pair.driving) or driving_of(pair.driving, drivings, job, boxes)
+            # Of a video that drives several, the keypoints alone are needed from now on.
             if several and isinstance(driving, FittedClip):
                 what = f"motion of {pair.driving.name}"
                 driving = analyse(animators[0], driving, job.options, show, cancelled, what)
                 motions[pair.driving] = driving
+            # Animate and write.
             paste = paster(path, picture, job, boxes, driving.fps)
             with VideoWriter(pair.result, driving.fps, pair.driving if job.options.audio else None) as writer:
                 started = time.monotonic()
@@ -216,9 +221,11 @@ def paster(path: Path, picture: np.ndarray, job: Job, boxes: Boxes, fps: float) 
     """
     if not job.options.paste_back:
         return None
+    # Into the picture itself
     own = boxes.sources[path]
     if job.background is None:
         return functools.partial(Paster(picture.shape[:2], own).paste, picture)
+    # Into each frame of the background, which begins anew where it ends
     paste = Paster(job.background.size, boxes.background[: len(own)]).paste
     frames = repeated(job.background, fps)
     return lambda pieces: paste(next(frames), pieces)

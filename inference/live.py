@@ -89,6 +89,7 @@ class LiveAnimation:
     def animate(self, frame: Picture) -> np.ndarray:
         """Return the picture moved as the frame says: (H, W, 3) uint8. Raises `MediaError`."""
         driving = fitted(frame, self.size, self.fit)  # (3, H, W)
+        # One frame at a time: the filter and the reference remember the one before.
         with self._lock:
             animator = self.animators[self._shown]
             keypoints = self._smoothed(animator.find(driving))
