@@ -61,7 +61,7 @@ class LiveAnimation:
         self._shown = 0
         self._reference: Keypoints | None = None
         self._reference_distance = math.inf
-        self._smooth, self._filter = smooth, None if smooth is None else OneEuroFilter(MAX_RATE, smooth)
+        self._filter = None if smooth is None else OneEuroFilter(MAX_RATE, smooth)
         self._last_time = -math.inf
         self._lock = threading.Lock()
 
@@ -79,11 +79,8 @@ class LiveAnimation:
     def set_smoothing(self, strength: float | None) -> None:
         """Change the strength of the filter; None for none."""
         with self._lock:
-            if strength != self._smooth:
-                self._smooth, self._filter = (
-                    strength,
-                    None if strength is None else OneEuroFilter(MAX_RATE, strength),
-                )
+            if strength != (self._filter and self._filter.strength):
+                self._filter = None if strength is None else OneEuroFilter(MAX_RATE, strength)
 
     @torch.inference_mode()
     def animate(self, frame: Picture) -> np.ndarray:

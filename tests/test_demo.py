@@ -182,10 +182,7 @@ def test_without_options_the_sample_is_animated(
 # ---- Processes ---------------------------------------------------------------
 
 
-PROGRAMS = ["demo", "run", "app", "evaluate", "crop_video", "export", "data/prepare"]
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ["demo", "app", "evaluate", "crop_video", "export"])
 def test_help_answers_without_pytorch(program: str) -> None:
     """It takes seconds to load."""
     script = (
