@@ -118,6 +118,7 @@ def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
         if first is None:
             raise MediaError(f"{path}: holds no frames; convert or download it again")
         packets = [packet for packet in packets if packet.stream == stream.index]
+        # The times of frames: from their packets, or else by decoding all of them.
         pts, keyframes = _frame_times(container, stream, packets)
         if pts is None:
             length, times = _count_frames(path)
