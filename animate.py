@@ -30,8 +30,8 @@ def animate(
 ) -> Path:
     """Animate pairs of test clips into `log_dir`/animation, `<driving>-<source>`; return that folder.
 
-    The pairs are the dataset's list, or drawn from `seed`. Of the source clip only the first frame is
-    decoded. Pairs that would share a name, as `a-b` and `c` with `a` and `b-c`, get `distinct_names`.
+    The pairs are the dataset's list, or drawn from `seed`. Pairs that would share a name, as `a-b` and `c`
+    with `a` and `b-c`, get `distinct_names`.
     """
     params = config.get("animate_params") or {}
     pairs = PairedDataset(dataset, number_of_pairs=params.get("num_pairs", 50), seed=seed)
@@ -44,6 +44,7 @@ def animate(
             name = names[driving.name, source.name]
             if results.to_skip(name):
                 continue
+            # Of the source clip only the first frame is decoded.
             source_frame = source.first_frame().unsqueeze(0).to(device)
             normalization_params = params.get("normalization_params") or {}
             animator = Animator(

@@ -81,12 +81,13 @@ def serve_from(folder: Path, options: PageOptions) -> None:
         )
 
     # Serve, and delete old files but for the sample, until somebody ends it.
-    kept, due = set(folder.rglob("*")), 0.0
+    files, due = folder / "files", 0.0
+    kept = set(files.rglob("*"))
     with caught_signals() as caught:
         print(f"The page is at {shared or address} (Ctrl-C ends it)", flush=True)
         while not caught:
             if time.monotonic() >= due:
-                delete_old_files(folder, options.keep, kept)
+                delete_old_files(files, options.keep, kept)
                 due = time.monotonic() + min(300, options.keep / 2)
             time.sleep(0.5)
     page.close(verbose=False)

@@ -119,6 +119,7 @@ def check_output(out: Path | None, clip: Clip) -> None:
         return
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; name a folder")
+    # Crops of an earlier run could be taken for those of this one.
     earlier = sorted(out.glob("*")) if out.exists() else []
     for path in earlier:
         ours = same_name(path.name).startswith(same_name(crop_prefix(clip)))

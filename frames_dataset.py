@@ -74,14 +74,15 @@ class LazyClip:
 
 
 class ClipDataset(Protocol):
-    """The methods that training, validation, reconstruction and animation call on any dataset.
+    """What training, validation, reconstruction and animation ask of any dataset."""
 
-    clips: the names of the clips that `clip` reads, by number.
-    pairs_list: CSV file of pairs to animate, or None for random ones.
-    """
+    @property
+    def clips(self) -> list[str]:
+        """The names of the clips that `clip` reads, by number."""
 
-    clips: list[str]
-    pairs_list: str | Path | None
+    @property
+    def pairs_list(self) -> str | Path | None:
+        """A CSV file of pairs to animate, or None for random ones."""
 
     def __len__(self) -> int:
         """Return the number of training samples in a pass."""
@@ -174,6 +175,7 @@ class FramesDataset(Dataset):
         attempt = 0
         while True:
             rng = np.random.default_rng([self.random_seed, *self._stream.tolist(), index, repeat, attempt])
+            # An identity where the config asks for them, one of its clips, two of its frames.
             choices = self._choices[self.videos[index if attempt == 0 else rng.integers(len(self))]]
             path = self.folder / choices[rng.integers(len(choices))]
             try:

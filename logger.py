@@ -131,12 +131,8 @@ class Logger:
             "optimizer_discriminator": optimizer_discriminator,
             "optimizer_kp_detector": optimizer_kp_detector,
         }
-        load_parts(
-            content,
-            {name: part for name, part in parts.items() if part is not None},
-            checkpoint_path,
-            config_path,
-        )
+        given = {name: part for name, part in parts.items() if part is not None}
+        load_parts(content, given, checkpoint_path, config_path)
         return content.get("epoch")
 
 
@@ -250,7 +246,7 @@ class Visualizer:
     def __init__(self, kp_size: int = 5, draw_border: bool = False, colormap: str = "gist_rainbow"):
         if colormap not in matplotlib.colormaps:
             raise UserError(
-                f"visualizer_params.colormap: matplotlib has no colormap '{colormap}'; try gist_rainbow"
+                f"visualizer_params.colormap: matplotlib has no colormap {colormap!r}; try gist_rainbow"
             )
         self.kp_size, self.draw_border, self.colormap = kp_size, draw_border, matplotlib.colormaps[colormap]
 
@@ -263,15 +259,18 @@ class Visualizer:
         """
         height, width = source.shape[2:]
         size = (height, width)
+        # Frames, with their keypoints.
         columns = [(source, out["kp_source"])]
         if "transformed_frame" in out:
             columns.append((out["transformed_frame"], out["transformed_kp"]))
         columns.append((driving, out["kp_driving"]))
+        # The results.
         if "deformed" in out:
             columns.append((out["deformed"], None))
         columns.append((out["prediction"], None))
         if "kp_norm" in out:
             columns.append((out["prediction"], out["kp_norm"]))
+        # The motion.
         if "occlusion_map" in out:
             columns.append((enlarge(out["occlusion_map"], size), None))
         if "sparse_deformed" in out:

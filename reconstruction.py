@@ -51,6 +51,7 @@ def reconstruction(
             name = names[clip.name]
             if name in scores and results.to_skip(name):
                 continue
+            # The clip drives its own first frame.
             animator = Animator(
                 generator, kp_detector, clip.first_frame().unsqueeze(0).to(device), precision=precision
             )

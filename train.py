@@ -130,7 +130,7 @@ class Run:
             self.state.load(content, checkpoint, folder.config_path or "the config", self.batches)
         self.models = full_models(config, networks, device, device_ids)
 
-        # Progress and files.
+        # Progress and files; a new run has none before its first step.
         self.start = self.state.epoch, self.state.step
         left = (self.params["num_epochs"] - self.state.epoch) * len(self.batches) - self.state.step
         samples = left * self.params["batch_size"]
@@ -299,12 +299,14 @@ def train_step(
     generated: list[dict[str, Any]] = []
     values: list[dict[str, float]] = []
     for i, (part, drawn) in enumerate(parts):
+        # Only the last part's backward pass exchanges gradients between the ranks.
         with unsynchronised(generator_full, unless=i + 1 == count):
             with autocast(device, precision), frozen(state.networks["discriminator"]):
                 losses, out = generator_full(part, drawn)
                 loss = total(value.mean() for value in losses.values()) / count
             values.append(checked_numbers(losses, state))
             scaler.scale(loss).backward()
+        # Of the other parts the discriminator needs no more than this.
         generated.append(out if i == 0 else {name: out[name] for name in ("prediction", "kp_driving")})
     update("generator", state)
     if params["lr_kp_detector"] != 0:

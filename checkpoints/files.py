@@ -44,8 +44,9 @@ def find_checkpoint(path: str | Path) -> Path:
         candidates += [path / LAST] if (path / LAST).exists() else []
         if not candidates:
             raise CheckpointError(f"{path}: holds no checkpoint (looked for *-checkpoint.pth.tar)")
+        # Checkpoints are large: one that has no rival is not read.
         if len(candidates) == 1:
-            return candidates[0]  # unread, as a checkpoint may be large
+            return candidates[0]
         return max(candidates, key=lambda file: position(read_checkpoint(file)))
     if not path.is_file():
         raise CheckpointError(

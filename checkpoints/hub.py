@@ -58,6 +58,7 @@ def find_model(
     if name not in entries:
         raise UserError(f"--model {name}: no such model; choose one of {', '.join(entries)}")
     entry = entries[name]
+    # A model of this repository needs no download.
     if not entry.mirrors:
         path = ROOT / entry.file
         if not path.exists():
@@ -198,6 +199,7 @@ def request_rest(url: str, part: Path) -> None:
         if start and response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # all of it is there, or it is another file: verification tells
         response.raise_for_status()
+        # A server without ranges sends all of it again.
         if response.status_code != requests.codes.partial_content:
             start = 0
         size = response.headers.get("Content-Length", "")

@@ -56,7 +56,6 @@ class Outcome(NamedTuple):
     """A clip's length and its source's frames per second, or what went wrong."""
 
     target: Path
-    source: str
     frames: int = 0
     fps: float = 0.0
     error: str = ""
@@ -73,9 +72,17 @@ def write_cut(cut: Cut) -> Outcome:
             with VideoWriter(cut.target, clip.fps) as writer:
                 for frame in read_frames(clip, wanted):
                     writer.write(fit(frame, cut.size, cut.fit, cut.box))
-        return Outcome(cut.target, str(cut.source), len(open_clip(cut.target)), clip.fps)
+        return finished_clip(cut.target, clip.fps)
     except MediaError as error:
-        return Outcome(cut.target, str(cut.source), error=str(error))
+        return Outcome(cut.target, error=str(error))
+
+
+def finished_clip(target: Path, fps: float) -> Outcome:
+    """Look at a clip that has its name; `fps` is its source's."""
+    try:
+        return Outcome(target, len(open_clip(target)), fps)
+    except MediaError as error:
+        return Outcome(target, error=str(error))
 
 
 def read_frames(clip: Clip, wanted: range) -> Iterator[np.ndarray]:

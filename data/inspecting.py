@@ -16,7 +16,7 @@ FLAT, BLACK, STILL = 8, 16, 0.5  # grey levels of 255
 
 
 class Inspected(NamedTuple):
-    """What a clip holds; `fault` is empty, or a line that says what is wrong and the remedy."""
+    """The content of a clip; `fault` is empty, or a line with the fault and the remedy."""
 
     path: Path
     size: Size | None = None

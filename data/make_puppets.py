@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 ROOT, PATHS = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")
-if __name__ == "__main__" and not __package__ and not PATHS.startswith(ROOT):
+if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pathsep):
     # Python looks for imports beside the script that it is given; ours lie in the repository root.
     paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})

@@ -13,7 +13,7 @@ from media.pictures import Size
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (N, 4) and (M, 4) -> (N, M)."""
+    """Return the intersection over union of boxes (N, 4) and (M, 4): (N, M)."""
     a, b = a[:, None], b[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])  # (N, M, 2)
     both = sides.clip(0).prod(-1)
@@ -30,21 +30,22 @@ class CropBox(NamedTuple):
 
     @property
     def corners(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom."""
         return self.left, self.top, self.left + self.width, self.top + self.height
 
 
 def crop_box(face: np.ndarray, size: Size, image_shape: tuple[int, int], increase: float) -> CropBox:
-    """The box (4,) of a face, grown by the share `increase` on each side and to the shape of `image_shape`.
+    """Grow the box (4,) of a face by the share `increase` on each side, and to the shape of `image_shape`.
 
     It lies within the frame of `size` (height, width). It is moved inside, and shrunk only where it is larger
     than the frame. `image_shape` is (width, height).
     """
     aspect = image_shape[0] / image_shape[1]
+    # Around the face, and no larger than the frame.
     left, top, right, bottom = face
     height = (1 + 2 * increase) * max(bottom - top, (right - left) / aspect)
     height = min(height, size[0], size[1] / aspect)
     crop_width, crop_height = max(2, _even(height * aspect)), max(2, _even(height))
+    # Where the frame ends, the box is moved.
     return CropBox(
         left=_even(min(max(0, (left + right) / 2 - crop_width / 2), size[1] - crop_width)),
         top=_even(min(max(0, (top + bottom) / 2 - crop_height / 2), size[0] - crop_height)),

@@ -114,10 +114,12 @@ def main_face(tracks: Sequence[Track], size: Size) -> Track:
 
     A track ends where the face goes unseen for a while. Later and earlier ones in the same place are joined.
     """
+    # Sort the tracks.
     weights = [
         len(track.numbers) * prominence(np.median(track.boxes, axis=0)[None], size).item() for track in tracks
     ]
     first, *others = (tracks[i] for i in np.argsort(weights)[::-1])
+    # Join those of the same face at other times.
     parts = [first]
     for track in others:
         apart = all(
@@ -181,6 +183,7 @@ def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]
         raise no_face(clip)
     if isinstance(clip, StripClip):
         return tracks
+    # A short video can't have long crops.
     if len(clip) < min_frames:
         print(
             f"hint: {clip.path} has {len(clip)} frames, fewer than --min_frames {min_frames}; crops are kept "

@@ -28,10 +28,12 @@ def write_crops(
     leaves the crops that were finished before it. Returns lines about sound that is missing. Raises
     `MediaError`.
     """
+    # Photos
     if isinstance(clip, StripClip):
         for box, path in zip(boxes, paths, strict=True):
             write_image(path, fit(next(iter(clip)), size, "stretch", box.corners))
         return []
+    # Videos, all at the same time
     sound = clip.path if clip.has_audio else None
     writers = [
         VideoWriter(path, clip.fps, sound, audio_start=track.start / clip.fps)

@@ -56,11 +56,14 @@ def cuts_of_source(
     `size`: (H, W). `detect` is needed for `options.crop` alone.
     """
     faces, aspect = np.zeros((0, 4)), size[1] / size[0]
+    # A box by hand
     if options.crop_source is not None:
         check_box(options.crop_source, picture.shape[:2], "--crop_source", path)
         return Cuts([shaped(options.crop_source, aspect)], faces)
+    # Whole pictures
     if not options.crop or detect is None:
         return window_around_face([picture], path, size, options, detect)
+    # Faces
     faces = find_faces(picture, detect, path)
     chosen = choose_faces(faces, options.face, path)
     if lies_sideways(picture, chosen[0], detect):
@@ -124,6 +127,7 @@ def window_around_face(
         boxes = detect(picture).boxes
         if len(boxes):
             found.append(boxes[prominence(boxes, (height, width)).argmax()])
+    # The same window for all of them.
     if not found:
         return nothing
     face = np.median(found, axis=0)  # (4,)

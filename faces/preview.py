@@ -35,7 +35,7 @@ def preview(
 
 
 def rectangle(pen: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
-    """An outline; its parts beyond the picture's edge are not seen."""
+    """Draw an outline; its parts beyond the picture's edge are not seen."""
     left, top, right, bottom = (round(side) for side in box)
     pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=width)
 

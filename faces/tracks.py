@@ -105,6 +105,7 @@ def find_tracks(
     starts = {track.start for track in tracks}
     for track in tracks:
         track.extend_to_ends(max(step, int(MAX_LOST * clip.fps)), len(clip), track.end in starts)
+    # What is found rarely, or twice at one place, is a false alarm.
     often = [track for track in tracks if track.share_found(step) >= MIN_FOUND]
     if not often and or_rarely:
         often = [track for track in tracks if len(track.numbers) > 1]
@@ -122,8 +123,10 @@ def link(seen: Iterable[tuple[int, np.ndarray]], iou_with_initial: float, max_ga
         near = [track for track in tracks if number - track.numbers[-1] <= max_gap]
         first, last = (np.array([track.boxes[i] for track in near]).reshape(-1, 4) for i in (0, -1))
         fits = (iou(first, boxes) >= iou_with_initial) & (iou(last, boxes) > 0)  # (near tracks, F)
+        # Together they overlap as much as possible.
         rows, columns = linear_sum_assignment(np.where(fits, iou(last, boxes), 0), maximize=True)
         owners = {column: near[row] for row, column in zip(rows, columns, strict=True) if fits[row, column]}
+        # What is left starts tracks.
         unowned = [track for track in near if track not in owners.values()]
         for column, box in enumerate(boxes):
             if column in owners:

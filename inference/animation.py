@@ -273,6 +273,8 @@ def choose_reference(
         if place is not None and options.smooth is None:
             return Reference(options.best_frame, animator.find(driving[place])), driving
         driving = analyse(animator, driving, options, show, cancelled)
+
+    # A smoothed frame, or the one closest in pose, takes them all.
     known = ({"kp_driving": kp} for kp in driving.keypoints)
     poses = [item["kp_driving"] for item in smoothed(known, driving.fps, options.smooth, timeline.numbers)]
     if place is None:
@@ -294,6 +296,7 @@ def animate(
     `rate`: frames a second, and `strength` of smoothing, over the `numbers` of the frames. `record` gets the
     keypoints as they are found.
     """
+    # Frames stream through: what is held is what smoothing and the batches of the animators need.
     with detect(animators[0], driving) as found:
         if record is not None:
             found = recorded(found, record)

@@ -154,6 +154,7 @@ class Animator:
 
     @torch.inference_mode()
     def _detect_batch(self, batch: list[Tensor]) -> list[dict]:
+        # Frames come one by one, and go on one by one.
         driving = torch.stack(batch).to(self.source)  # (B, 3, H, W)
         with autocast(self.source.device, self.precision):
             out = {"driving": driving, "kp_driving": self.kp_detector(driving)}
@@ -169,6 +170,7 @@ class Animator:
         the source image under the flow alone, which a `Visualizer` draws.
         """
         detected = iter(detected)
+        # Without a reference the first item is it.
         if self.normalization_params is not None and initial is None:
             first = next(detected, None)
             if first is None:

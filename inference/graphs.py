@@ -136,6 +136,7 @@ def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
     size = model_size(config, config_path)
     networks = load_networks(config, config_path, checkpoint, torch.device("cpu"), plain=True)
     with new_folder(folder) as temporary:
+        # Write, and compare.
         export_graphs(*networks, size, temporary)
         graphs = open_graphs(temporary)
         difference = largest_difference(networks, graphs, size)
@@ -144,6 +145,7 @@ def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
                 f"{checkpoint}: its export differs from PyTorch by {255 * difference:.2g} grey levels of 255 "
                 "and is not kept; another version of torch or onnxruntime may export it right"
             )
+        # Say what is there.
         manifest = {
             "format": FORMAT,
             "config": config_path.stem,
@@ -237,6 +239,7 @@ def largest_difference(networks: InferenceNetworks, graphs: dict[str, Any], size
 
     known = {"source": source.numpy()} | run("encoder", {"source": source.numpy()})
     known |= {f"source_{name}": array for name, array in run("keypoints", {"frame": source.numpy()}).items()}
+    # The graphs animate as their readers would.
     found = []
     for frames in driving.split(3):  # batches of 3 and of 1
         keypoints = run("keypoints", {"frame": frames.numpy()})

@@ -40,7 +40,8 @@ INPUTS = (
 def with_sample(options: DemoOptions) -> DemoOptions:
     """Fill in the sample where an input is not given. Raises `UserError` where that is not there."""
     wanted = [name for name in SAMPLE if getattr(options, name) is None]
-    if options.model is not None:  # which brings its own
+    # A model by name brings its own config, a motion file needs no video.
+    if options.model is not None:
         wanted = [name for name in wanted if name not in ("config", "checkpoint")]
     if options.driving_motion is not None:
         wanted.remove("driving_video")
@@ -159,13 +160,15 @@ def missing_pairs(pairs: Sequence[DemoPair], skip_existing: bool) -> list[DemoPa
 
 def check_outputs(options: DemoOptions, pairs: Sequence[DemoPair]) -> None:
     """Raise `UserError` if a result would replace an input, or a folder that holds one, or has no folder."""
+    # Nothing that is read is replaced.
     for pair in pairs:
         check_result(pair.result, options, "result_video")
     outputs = {name: getattr(options, name) for name in ("preview", "save_motion")}
     for name, output in outputs.items():
         if output is not None:
             check_result(output, options, name)
-    if in_folder(options):  # the writer tells of a single one's folder
+    # Folders exist; the writer tells of a single result's.
+    if in_folder(options):
         outputs["result_video"] = pairs[0].result.parent
     for name, output in outputs.items():
         if output is not None and not output.absolute().parent.is_dir():
@@ -200,6 +203,7 @@ def check_result(result: Path, options: DemoOptions, option: str) -> None:
         return
     for name, paths in inputs_of(options).items():
         for path in paths:
+            # A folder of frames replaces all that lies in it.
             inside = [path, *path.absolute().parents] if result.is_dir() else [path]
             if any(place.exists() and place.samefile(result) for place in inside):
                 raise UserError(f"--{option} {result} would replace --{name} {path}; choose another name")
@@ -244,6 +248,7 @@ def hints(
     measured = options.find_best_frame or options.best_frame is not None
     if not options.relative and (options.adapt_scale or measured):
         lines.append("--adapt_scale, --find_best_frame and --best_frame do nothing without --relative")
+    # Pictures of which nothing is cut are distorted.
     whole = {} if options.crop or options.crop_source else dict(sources)
     if not (options.crop or options.crop_driving):
         whole |= {path: clip.size for path, clip in clips.items()}

@@ -33,6 +33,7 @@ def inside_pictures(animator: Animator, driving: Tensor, initial: Keypoints) -> 
     out = next(animator.animate([driving], initial, deformed=True))
     if "mask" not in out:
         raise UserError("this model has no dense motion network, so there is no flow and no mask to show")
+    # What goes in and comes out, then what is between.
     draw = Visualizer(kp_size=max(2, round(KEYPOINT * SIDE))).with_keypoints
     pictures = {
         "source": draw(zoom(animator.source), out["kp_source"]),

@@ -59,6 +59,7 @@ def make_animation(
     `find_best_frame` and `best_frame` choose the frame that relative movement is measured from, else it is
     the first. It computes where the networks are; `cpu` first moves them to the CPU. Raises `UserError`.
     """
+    # Where do the networks run?
     if cpu:
         generator, kp_detector = generator.cpu(), kp_detector.cpu()
     options = DemoOptions(
@@ -71,9 +72,11 @@ def make_animation(
     source = fitted(source_image, size, fit).unsqueeze(0).to(next(generator.parameters()).device)
     animator = Animator(generator, kp_detector, source, transfer(relative, adapt_movement_scale))
     clip = open_clip(driving_video) if isinstance(driving_video, (str, Path)) else driving_video
+    # Movement is measured from the first frame: they stream through.
     frames: Iterable[Tensor] = (fitted(frame, size, fit) for frame in clip)
     if not options.measured_elsewhere:
         return [to_array(out["prediction"]) for (out,) in animate([animator], frames)]
+    # Or from another one, which has to be found first.
     frames = list(frames)
     if best_frame is not None and not 0 <= best_frame < len(frames):
         raise UserError(f"best_frame={best_frame}: the driving video has the frames 0 to {len(frames) - 1}")

@@ -61,7 +61,7 @@ class LiveAnimation:
         self._shown = 0
         self._reference: Keypoints | None = None
         self._reference_distance = math.inf
-        self._smooth, self._filter = smooth, None if smooth is None else OneEuroFilter(MAX_RATE, smooth)
+        self._filter = None if smooth is None else OneEuroFilter(MAX_RATE, smooth)
         self._last_time = -math.inf
         self._lock = threading.Lock()
 
@@ -79,16 +79,14 @@ class LiveAnimation:
     def set_smoothing(self, strength: float | None) -> None:
         """Change the strength of the filter; None for none."""
         with self._lock:
-            if strength != self._smooth:
-                self._smooth, self._filter = (
-                    strength,
-                    None if strength is None else OneEuroFilter(MAX_RATE, strength),
-                )
+            if strength != (self._filter and self._filter.strength):
+                self._filter = None if strength is None else OneEuroFilter(MAX_RATE, strength)
 
     @torch.inference_mode()
     def animate(self, frame: Picture) -> np.ndarray:
         """Return the picture moved as the frame says: (H, W, 3) uint8. Raises `MediaError`."""
         driving = fitted(frame, self.size, self.fit)  # (3, H, W)
+        # One frame at a time: the filter and the reference remember the one before.
         with self._lock:
             animator = self.animators[self._shown]
             keypoints = self._smoothed(animator.find(driving))

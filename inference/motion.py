@@ -127,11 +127,13 @@ class OneEuroFilter:
         if name not in self.last:
             self.speed[name] = torch.zeros_like(tensor)
             return tensor
+        # How fast is the keypoint?
         change = (tensor - self.last[name]) * self.rate  # (1, K, ...)
         self.speed[name] = torch.lerp(self.speed[name], change, self.share(SPEED_CUTOFF))
         speed = norms(self.speed[name])
         if name == "jacobian":  # how large those of a model are means nothing, only their ratios do
             speed = speed / norms(self.last[name]).clamp(min=1e-6)
+        # The faster, the less it is smoothed.
         cutoff = MIN_CUTOFF / self.strength + BETA * speed
         return torch.lerp(self.last[name], tensor, self.share(cutoff))
 
@@ -162,6 +164,7 @@ class Record:
     def append(self, keypoints: Keypoints) -> None:
         for name, tensor in keypoints.items():
             block = self.blocks.get(name)
+            # Double a block that is full.
             if block is None or len(block) == self.length:
                 larger = tensor.new_empty((max(1024, 2 * self.length), *tensor.shape[1:]), device="cpu")
                 if block is not None:
@@ -251,6 +254,7 @@ def is_motion(arrays: dict[str, np.ndarray]) -> bool:
         return False
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # another kind of file in the zip
         return False
+    # Shapes and types, then numbers
     value, rate = arrays["value"], arrays["rate"]
     jacobian = arrays.get("jacobian", np.zeros((*value.shape, 2), np.float32))
     return (

@@ -36,10 +36,11 @@ def load_networks(
 ) -> InferenceNetworks:
     """Load generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form.
 
-    The fast form paints in bfloat16 for `precision` "bf16"; there is none in "fp16".
+    The fast form paints in bfloat16 for `precision` "bf16".
     """
     generator, kp_detector = build_generator(config), build_kp_detector(config)
     load_for_inference(checkpoint, generator, kp_detector, config_path)
+    # There is no fast form in fp16.
     if device.type == "cpu" and not plain and precision != "fp16":
         return fast_form(generator, painting(precision)), fast_form(kp_detector)
     return generator.to(device).eval(), kp_detector.to(device).eval()
@@ -87,6 +88,7 @@ def larger_size(model: Size, height: int | None) -> Size | None:
     """Return the size of a result of that height; None for the model's own. Raises `UserError`."""
     if height is None or height == model[0]:
         return None
+    # The shape stays that of the model.
     width, rest = divmod(height * model[1], model[0])
     if height < model[0] or rest:
         raise UserError(

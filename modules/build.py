@@ -1,7 +1,4 @@
-"""A config file becomes checked values, and the values become networks.
-
-This is the one factory: `run.py`, `demo.py` and the tests all build through it.
-"""
+"""Read a config file, and build networks from its values. Every program and test builds through here."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from utils.yaml_loader import parse_yaml, read_yaml
 
 
 def read_config(path: str | Path, changes: Sequence[str] = ()) -> dict:
-    """The values of a YAML config, checked. `changes`: `section.key=value` each, as `--set` takes them.
+    """Read and check the values of a YAML config. `changes`: `section.key=value` each, as `--set` takes them.
 
     Raises `ConfigError` naming the file, the key and what is allowed.
     """
@@ -36,10 +33,7 @@ def read_config(path: str | Path, changes: Sequence[str] = ()) -> dict:
 
 
 def apply_change(config: Any, change: str) -> None:
-    """Set one value of a config, `train_params.batch_size=8`.
-
-    The value is YAML. Sections on the way are made.
-    """
+    """Set a value of a config, `train_params.batch_size=8`; values are YAML, missing sections are made."""
     key, equals, text = change.partition("=")
     *sections, name = key.split(".")
     if not equals or not name:
@@ -60,13 +54,13 @@ def apply_change(config: Any, change: str) -> None:
 
 
 def frame_shape(config: dict) -> tuple[int, int, int]:
-    """(height, width, channels) of the frames that the config's networks take."""
+    """Return (height, width, channels) of the frames that the config's networks take."""
     height, width, channels = config["dataset_params"].get("frame_shape", DEFAULT_FRAME_SHAPE)
     return height, width, channels
 
 
 class Networks(NamedTuple):
-    """What a config describes, by the names of the parts of a checkpoint."""
+    """The networks of a config, by their names in a checkpoint."""
 
     generator: OcclusionAwareGenerator
     discriminator: MultiScaleDiscriminator

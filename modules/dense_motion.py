@@ -71,15 +71,17 @@ class DenseMotionNetwork(nn.Module):
         return self.motion(self.downsample(source_image), kp_driving, kp_source)
 
     def downsample(self, source_image: Tensor) -> Tensor:
-        """The part that depends on the source alone: (B, C, H, W) -> (B, C, h, w)."""
+        """Compute the part that depends on the source alone: (B, C, H, W) -> (B, C, h, w)."""
         return source_image if self.down is None else self.down(source_image)
 
     def motion(self, source: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
-        """As `forward`, from the downsampled source (B, C, h, w)."""
+        """Estimate the motion from the downsampled source (B, C, h, w); return what `forward` returns."""
+        # K+1 motions: where each is (Eq. 6), where it leads (Eq. 4), the source under it.
         size = source.shape[2:]
         heatmaps = difference_heatmaps(kp_driving, kp_source, size, self.kp_variance)  # (B, K+1, 1, h, w)
         motions = sparse_motions(kp_driving, kp_source, size)  # (B, K+1, h, w, 2)
         deformed = deform_by_each(source, motions)  # (B, K+1, C, h, w)
+        # The motion that each pixel follows, and what the source doesn't show.
         seen = torch.cat([heatmaps.to(source.dtype), deformed], dim=2).flatten(1, 2)  # (B, (K+1)·(1+C), h, w)
         logits, occlusion = joint_conv(self.mask, self.occlusion, self.hourglass(seen))
         mask = at_least_float32(logits).softmax(dim=1)  # (B, K+1, h, w)
@@ -93,9 +95,9 @@ class DenseMotionNetwork(nn.Module):
 def difference_heatmaps(
     kp_driving: Keypoints, kp_source: Keypoints, size: Sequence[int], kp_variance: float
 ) -> Tensor:
-    """Eq. 6: a Gaussian at the driving keypoint minus one at the source's; zeros for the background.
+    """Eq. 6: subtract a Gaussian at the source keypoint from one at the driving keypoint.
 
-    Returns (B, K+1, 1, h, w). It tells the network where each motion is to be found.
+    Returns (B, K+1, 1, h, w), zeros for the background first: the place of each motion.
     """
     driving = kp2gaussian(kp_driving, size, kp_variance)  # (B, K, h, w)
     heatmaps = driving - kp2gaussian(kp_source, size, kp_variance)  # (B, K, h, w)
@@ -130,5 +132,5 @@ def deform_by_each(source: Tensor, motions: Tensor) -> Tensor:
 
 
 def blend_motions(motions: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 7: the motions (B, K+1, h, w, 2), weighted by the mask (B, K+1, h, w): one flow (B, h, w, 2)."""
+    """Eq. 7: sum the motions (B, K+1, h, w, 2), weighted by the mask (B, K+1, h, w): (B, h, w, 2)."""
     return (motions * mask.unsqueeze(-1)).sum(dim=1)

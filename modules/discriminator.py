@@ -9,6 +9,7 @@ Shapes: `B` batch, `C` image channels, `K` keypoints, `H, W` image size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +88,7 @@ class Discriminator(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """One `Discriminator` for each of `scales`, all with the same parameters.
+    """One `Discriminator` for each of `scales`, all with the same further parameters `params`.
 
     Takes an image pyramid {"prediction_<scale>": (B, C, scale·H, scale·W)} and returns for each scale
     "feature_maps_<scale>" (a list) and "prediction_map_<scale>" (B, 1, ., .).
@@ -96,29 +97,10 @@ class MultiScaleDiscriminator(nn.Module):
     values only.
     """
 
-    def __init__(
-        self,
-        scales: Sequence[float] = (),
-        num_channels: int = 3,
-        block_expansion: int = 64,
-        num_blocks: int = 4,
-        max_features: int = 512,
-        sn: bool = False,
-        use_kp: bool = False,
-        num_kp: int = 10,
-        kp_variance: float = 0.01,
-        estimate_jacobian: bool = False,
-    ):
+    def __init__(self, scales: Sequence[float] = (), estimate_jacobian: bool = False, **params: Any):
         super().__init__()
         self.scales = scales
-        self.discs = nn.ModuleDict(
-            {
-                scale_key(scale): Discriminator(
-                    num_channels, block_expansion, num_blocks, max_features, sn, use_kp, num_kp, kp_variance
-                )
-                for scale in scales
-            }
-        )
+        self.discs = nn.ModuleDict({scale_key(scale): Discriminator(**params) for scale in scales})
 
     def forward(self, x: dict[str, Tensor], kp: Keypoints | None = None) -> dict[str, Tensor | list[Tensor]]:
         out = {}
@@ -130,5 +112,5 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 def scale_key(scale: float) -> str:
-    """A scale as a module name, which can't hold a dot: 0.5 -> "0-5"."""
+    """Turn a scale into a module name, which can't hold a dot: 0.5 -> "0-5"."""
     return str(scale).replace(".", "-")

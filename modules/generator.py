@@ -92,6 +92,7 @@ class OcclusionAwareGenerator(nn.Module):
             )
             self.size_multiple = max(self.size_multiple, self.dense_motion_network.size_multiple)
 
+        # Encoder, decoder, and what is between them.
         widths = [features_at(i, block_expansion, max_features) for i in range(num_down_blocks + 1)]
         self.first = SameBlock2d(num_channels, widths[0], kernel_size=7, padding=3)
         self.down_blocks = nn.ModuleList(

@@ -72,7 +72,7 @@ class KPDetector(nn.Module):
         kp = {"value": soft_argmax(heatmap)}  # (B, K, 2)
         if jacobian_maps is not None:
             kp["jacobian"] = expected_jacobian(heatmap, jacobian_maps)  # (B, K, 2, 2)
-        # In the image's dtype, whatever the layers computed in: autocast must not round coordinates.
+        # Autocast must not round coordinates: the dtype is the image's, whatever the layers computed in.
         return {name: tensor.to(x.dtype) for name, tensor in kp.items()}
 
 

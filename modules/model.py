@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.discriminator import MultiScaleDiscriminator
+from modules.discriminator import MultiScaleDiscriminator, scale_key
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.transform import Transform
@@ -42,7 +42,7 @@ class ImagePyramide(nn.Module):
         super().__init__()
         self.scales = scales
         self.downs = nn.ModuleDict(
-            {str(scale).replace(".", "-"): AntiAliasInterpolation2d(num_channels, scale) for scale in scales}
+            {scale_key(scale): AntiAliasInterpolation2d(num_channels, scale) for scale in scales}
         )
 
     def forward(self, x: Tensor) -> Pyramid:
@@ -60,7 +60,7 @@ def total(losses: Iterable[Tensor]) -> Tensor:
 
 
 def over_scales(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`loss` for arguments that are lists, an item for each scale: its sum over the scales."""
+    """Sum `loss` over scales: its arguments become lists, an item for each scale."""
 
     def summed(*lists: list, **same: Any) -> Tensor:
         return total(loss(*items, **same) for items in zip(*lists, strict=True))
@@ -69,36 +69,33 @@ def over_scales(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def weighted_l1(features: list[Tensor], target: list[Tensor], weights: list[float]) -> Tensor:
-    """L1 between feature maps of a generated and a real image.
-
-    They are VGG's (Sec. 3.3) or, for feature matching, a discriminator's.
-    """
+    """Return the L1 between feature maps of two images: VGG's (Sec. 3.3), or a discriminator's."""
     pairs = zip(features, target, weights, strict=False)  # VGG ends with the last weight that is not 0
     return total(weight * F.l1_loss(a, b) for a, b, weight in pairs if weight != 0)
 
 
 def pyramid_loss(generated: Pyramid, real: Pyramid) -> Tensor:
-    """L1 between the pixels of a generated and a real image, summed over the scales of their pyramids."""
+    """Return the L1 between the pixels of two images, summed over the scales of their pyramids."""
     return total(F.l1_loss(generated[name], real[name]) for name in real)
 
 
 def generator_gan_loss(prediction_map: Tensor) -> Tensor:
-    """LSGAN: the generator wants its pictures judged 1."""
+    """LSGAN: compare the judgement of generated pictures with 1."""
     return (1 - prediction_map).square().mean()
 
 
 def discriminator_gan_loss(real_map: Tensor, generated_map: Tensor) -> Tensor:
-    """LSGAN: the discriminator wants real pictures judged 1 and generated ones 0."""
+    """LSGAN: compare the judgement of real pictures with 1, of generated ones with 0."""
     return ((1 - real_map).square() + generated_map.square()).mean()
 
 
 def equivariance_value_loss(kp: Keypoints, transformed_kp: Keypoints, transform: Transform) -> Tensor:
-    """Eq. 9: keypoints of the transformed image, mapped back, are the keypoints of the image."""
+    """Eq. 9: compare keypoints with those of the transformed image, mapped back."""
     return (kp["value"] - transform.warp_coordinates(transformed_kp["value"])).abs().mean()
 
 
 def equivariance_jacobian_loss(kp: Keypoints, transformed_kp: Keypoints, transform: Transform) -> Tensor:
-    """Eq. 11 as |1 - J⁻¹ J_T J_transformed|: the inverse on one side keeps Jacobians from collapsing."""
+    """Eq. 11 as |1 - J⁻¹ J_T J_transformed|; the inverse on one side keeps Jacobians from collapsing."""
     with full_precision(like=kp["value"]):
         jacobian = at_least_float32(transformed_kp["jacobian"])  # (B, K, 2, 2)
         expected = transform.jacobian(transformed_kp["value"]) @ jacobian
@@ -107,7 +104,7 @@ def equivariance_jacobian_loss(kp: Keypoints, transformed_kp: Keypoints, transfo
 
 
 def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.1) -> Tensor:
-    """Keeps keypoints apart: how far the squared distance of each pair is below `threshold`, summed.
+    """Keep keypoints apart: sum up how far the squared distance of each pair is below `threshold`.
 
     Source: Wang et al., "One-Shot Free-View Neural Talking-Head Synthesis", CVPR 2021, without its depths.
     """
@@ -118,19 +115,19 @@ def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.1) -> Tensor:
 
 
 def occlusion_prior_loss(occlusion_logit: Tensor) -> Tensor:
-    """Keeps an occlusion map off 0 and 1, where its sigmoid has no gradient left to learn from.
+    """Keep an occlusion map off 0 and 1, where its sigmoid has no gradient left to learn from.
 
-    The cross entropy of one half and the map, less its minimum: 0 where the map is 1/2. From the logits
-    (B, 1, h, w) of the map, so that this slope doesn't fade where the map is 0 or 1 to the last bit.
+    The cross entropy of one half and the map, less its minimum, from the logits (B, 1, h, w) of the map: this
+    slope doesn't fade where the map is 0 or 1 to the last bit.
     """
     return ((F.softplus(occlusion_logit) + F.softplus(-occlusion_logit)) / 2).mean() - math.log(2)
 
 
 def mask_prior_loss(mask: Tensor, threshold: float = 0.01) -> Tensor:
-    """Keeps the motions of a mask (B, K+1, h, w) in use: how far the log of a share is below log `threshold`.
+    """Keep the motions of a mask (B, K+1, h, w) in use: sum up how far log shares are below log `threshold`.
 
-    Summed over the motions; a share is the mean over pictures and pixels. A motion that lost all its pixels
-    has next to no gradient from the pictures, and would never come back. This slope doesn't fade.
+    A share is the mean over pictures and pixels. A motion that lost all its pixels has next to no gradient
+    from the pictures, and would never come back. This slope doesn't fade.
     """
     shares = mask.mean(dim=(0, 2, 3))  # (K+1,)
     return (math.log(threshold) - shares.clamp(min=1e-12).log()).clamp(min=0).sum()
@@ -408,6 +405,7 @@ class GeneratorFullModel(nn.Module):
         generated = self.generator(x["source"], kp_source=kp_source, kp_driving=kp_driving)
         generated |= {"kp_source": kp_source, "kp_driving": kp_driving}
 
+        # Each term takes the values that it names.
         values = Values(self, x, generated, transform)
         losses = {term.name: term.weighed(self.loss_weights, values) for term in self.terms}
         if any("transform" in term.needs for term in self.terms):  # for pictures

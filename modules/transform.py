@@ -1,4 +1,4 @@
-"""The random transform under which keypoints and Jacobians shall be equivariant (paper Sec. 3.1).
+"""The random transform under which keypoints and Jacobians should be equivariant (paper Sec. 3.1).
 
 Shapes: `B` batch, `N` points, `P` control points, `C` channels, `H, W` image size, `xy` in [-1, 1].
 """
@@ -41,7 +41,7 @@ class Transform:
             self.control_params = sigma_tps * torch.randn(bs, 1, points_tps**2, generator=generator)
 
     def state(self) -> dict[str, Tensor]:
-        """What was drawn, as tensors with a batch dimension, which `DataParallel` can split."""
+        """Return the draw as tensors with a batch dimension, which `DataParallel` can split."""
         state = {"theta": self.theta, "control_params": self.control_params}
         return {name: tensor for name, tensor in state.items() if tensor is not None}
 
@@ -53,7 +53,7 @@ class Transform:
         return transform
 
     def to(self, like: Tensor) -> Transform:
-        """The same transform on the device and in the dtype of `like`."""
+        """Move to the device and dtype of `like`."""
         return Transform.from_state({name: tensor.to(like) for name, tensor in self.state().items()})
 
     def transform_frame(self, frame: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Transform:
         return warp(frame, self.warp_coordinates(grid).view(-1, height, width, 2), padding_mode="reflection")
 
     def warp_coordinates(self, coordinates: Tensor) -> Tensor:
-        """T at coordinates (B or 1, N, 2): (B, N, 2)."""
+        """Apply T to coordinates (B or 1, N, 2): (B, N, 2)."""
         with full_precision(like=coordinates):
             warped = coordinates @ self.theta[:, :, :2].mT + self.theta[:, None, :, 2]  # (B, N, 2)
         if self.control_params is None:
@@ -73,7 +73,7 @@ class Transform:
         return warped + (bump * self.control_params).sum(dim=-1, keepdim=True)
 
     def jacobian(self, coordinates: Tensor) -> Tensor:
-        """dT/dxy at coordinates (B, N, 2), in closed form: (B, N, 2, 2)."""
+        """Return dT/dxy at coordinates (B, N, 2), in closed form: (B, N, 2, 2)."""
         linear = self.theta[:, None, :, :2]  # (B, 1, 2, 2)
         if self.control_params is None:
             return linear.expand(-1, coordinates.shape[1], -1, -1)
@@ -85,7 +85,7 @@ class Transform:
 
     @staticmethod
     def _offsets(coordinates: Tensor, control_params: Tensor) -> Tensor:
-        """Coordinates (B, N, 2) relative to each of the P control points: (B, N, P, 2)."""
+        """Return coordinates (B, N, 2) relative to each of the P control points: (B, N, P, 2)."""
         per_side = math.isqrt(control_params.shape[-1])
         points = make_coordinate_grid((per_side, per_side), like=coordinates).flatten(0, 1)  # (P, 2)
         return coordinates.unsqueeze(2) - points

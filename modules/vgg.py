@@ -1,4 +1,7 @@
-"""VGG-19, whose features the perceptual loss compares, and where its weights come from."""
+"""VGG-19, whose features the perceptual loss compares, and its weights.
+
+Shapes: `B` batch, `H, W` image size.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class Vgg19(nn.Module):
 
 
 def load_vgg19(weights: str) -> nn.Sequential:
-    """The convolutional layers of a torchvision VGG-19 with the weights that `Vgg19` describes."""
+    """Load the convolutional layers of a torchvision VGG-19; `weights` as of `Vgg19`."""
     from torchvision.models import VGG19_Weights, vgg19  # takes seconds, and only training needs it
 
     with torch.random.fork_rng(devices=[]):

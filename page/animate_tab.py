@@ -119,7 +119,7 @@ def place_inputs(form: Form) -> None:
 
 
 def place_outputs() -> tuple[gr.Button, list[Any]]:
-    """The button that starts, and the widgets that `outputs` fills."""
+    """Place the button that starts, and the widgets that `outputs` fills; return them."""
     with gr.Row():
         go = gr.Button("Animate", variant="primary", elem_id="go")
         stop = gr.Button("Cancel", elem_id="stop")

@@ -157,4 +157,5 @@ def checked(name: str, widget: Any, value: Any) -> Any:
         wanted = f"a number from {low} to {high}"
     if not fits:
         raise UserError(f"{name}: {value!r} is not {wanted}")
-    return type(getattr(Choices, name))(value)
+    kind: Any = type(getattr(Choices, name, 0))  # what is no choice is a frame's number
+    return kind(value)

@@ -51,7 +51,7 @@ def box_view(picture: np.ndarray, cut: Cuts, size: Size, title: str) -> dict:
 
 
 def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
-    """The button that shows boxes, and where they are shown."""
+    """Place what is cut; return the button that shows boxes, and where they are shown."""
     with gr.Accordion("Crop", open=False):
         told = "faces are found in photos; elsewhere show the boxes and drag them"
         form.add("cut", "Cut out", told, choices=[NOTHING, FACES, BOXES])

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def html_widget(name: str, elem_id: str) -> gr.HTML:
-    """The widget that `NAME.html`, `NAME.css` and `NAME.js` make; empty at first."""
+    """Make a widget of `NAME.html`, `NAME.css` and `NAME.js`, empty at first."""
     html, css, script = (
         (HERE / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
@@ -22,5 +22,5 @@ def html_widget(name: str, elem_id: str) -> gr.HTML:
 
 
 def data_url(picture: np.ndarray) -> str:
-    """A picture (h, w, 3) uint8 as the address of a JPEG that holds itself."""
+    """Encode a picture (h, w, 3) uint8 as the address of a JPEG that holds itself."""
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture)).decode()

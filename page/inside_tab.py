@@ -14,14 +14,14 @@ from inference.animator import Animator
 from inference.inside import inside_pictures
 from inference.jobs import driving_of, find_places, source_of
 from modules.util import Keypoints
-from page.choices import Choices, Form
+from page.choices import Choices, Form, checked
 from page.limits import MAX_FRAMES, open_video, read_picture, shown_errors, upload_path
 from page.making import make_plan
 from page.worker import VIDEO_WORKER
 from utils.errors import UserError
 from utils.progress import no_bar
 
-KEPT = 4  # pictures that are encoded, so that the slider need not wait
+KEPT_PICTURES = 4  # encoded, so that the slider need not wait
 
 Gallery = list[tuple[np.ndarray, str]]
 
@@ -33,7 +33,7 @@ def look(choices: Choices, number: int, offline: bool) -> Gallery:
     return [(image, title) for title, image in inside_pictures(animator, frame, initial).items()]
 
 
-@functools.lru_cache(maxsize=KEPT)
+@functools.lru_cache(maxsize=KEPT_PICTURES)
 def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip, Keypoints]:
     """Prepare the first thing that the tab Animate would animate. Raises `UserError`.
 
@@ -62,9 +62,10 @@ def on_new_video(video: Any) -> Any:
 
 
 def build_inside_tab(form: Form, offline: bool) -> None:
-    def inside(number: float, *values: object) -> Gallery:
+    def inside(number: object, *values: object) -> Gallery:
         with shown_errors():
-            return VIDEO_WORKER.submit(look, Choices(**form.read(values)), int(number), offline).result()
+            wanted = Choices(**form.read(values)), checked("number", frame, number)
+            return VIDEO_WORKER.submit(look, *wanted, offline).result()
 
     gr.Markdown(
         "What the networks see in a frame of the driving video, with the files and settings of *Animate*."

@@ -53,7 +53,7 @@ def without_folders(message: str) -> str:
 
 
 def upload_path(file: Any) -> Path | None:
-    """The path of a file as a browser or program names it: a mapping, or None. Raises `UserError`.
+    """Return the path of an upload, which comes as a mapping or None. Raises `UserError`.
 
     Only what was uploaded lies in the folder that is asked for. Gradio checks this for a mapping that says
     by its `meta` that it is a file, and only for such.

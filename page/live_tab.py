@@ -75,7 +75,7 @@ def drop_idle() -> None:
 
 
 async def answer_frame(request: Request) -> Response:
-    """POST /live/frame: a JPEG in, the animated picture as a JPEG out.
+    """Answer POST /live/frame: a JPEG in, the animated picture as a JPEG out.
 
     The token comes in a header, which pages of other hosts can't send. The query says which picture, whether
     the reference is to be set, whether that is automatic, and how much to smooth.

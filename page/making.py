@@ -22,7 +22,7 @@ from utils.device import pick_device
 from utils.errors import UserError
 from utils.options import as_words
 
-KEPT = 2  # models in memory; one of 256x256 takes about 250 MiB
+KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
 
 # ---- Models ------------------------------------------------------------------
 
@@ -38,7 +38,7 @@ def choose_model(
     return load_model(*find_model(model, offline))
 
 
-@functools.lru_cache(maxsize=KEPT)
+@functools.lru_cache(maxsize=KEPT_MODELS)
 def load_model(config_path: Path, checkpoint: Path) -> InferenceNetworks:
     """Load a model, or take it from memory: Gradio names the folder of an upload after its content."""
     config = read_config(config_path)

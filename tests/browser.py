@@ -12,7 +12,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from inference.samples import SAMPLE
-from tools import browser as tools_browser
 from tools.browser import browser_arguments, find_chromium, write_camera
 
 MANDATORY = "BROWSER_TESTS"  # set to "1" where a missing browser is a failure, as .ci/run does
@@ -35,17 +34,6 @@ def chromium() -> str:
         complain = pytest.fail if os.environ.get(MANDATORY) == "1" else pytest.skip
         complain(f"no Chromium on this machine: {HOW}")
     return path
-
-
-@contextlib.contextmanager
-def served(*options: str) -> Iterator[str]:
-    """The address of `tools.browser.served`; what the server told is shown where a test fails."""
-    lines: list[str] = []
-    try:
-        with tools_browser.served(*options) as (address, lines, _):
-            yield address
-    finally:
-        print("".join(lines))
 
 
 @contextlib.contextmanager

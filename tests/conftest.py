@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
+from tools.browser import served
 
 
 @pytest.fixture
@@ -43,16 +44,15 @@ def place(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The address of a page that is served for the tests of a file."""
-    from tests.browser import served  # needs Playwright
-
-    with served() as address:
+    with served() as (address, lines, _):
         yield address
+    print("".join(lines))  # where a test fails
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A browser whose camera shows the sample's driving video."""
-    from tests.browser import launched
+    from tests.browser import launched  # needs Playwright
 
     with launched(tmp_path_factory.mktemp("camera") / "clip.y4m") as browser:
         yield browser

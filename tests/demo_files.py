@@ -14,15 +14,12 @@ from inference.animator import normalize_kp
 from media.clips import open_clip
 from media.pictures import write_image
 from modules.build import build_generator, build_kp_detector
-from tests.small import error_of, images, randomize, small_config, write_config
+from tests.small import error_of, randomize, small_config, write_config
+from tests.small import pixels as picture
 
 FRAMES, FPS, SIZE = 7, 30, 32
 MODEL = ["--config", "good.yaml", "--checkpoint", "good.pth.tar", "--cpu"]
 INPUTS = ["--source_image", "source.png", "--driving_video", "driving"]
-
-
-def picture(seed: int, size: int = SIZE) -> np.ndarray:
-    return (images(1, size, seed)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
 
 
 def write_sound(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:
@@ -47,8 +44,8 @@ def write_talk(path: Path) -> None:
         write_sound(container, sound, FRAMES / FPS)
 
 
-def trained(config: dict) -> dict[str, torch.nn.Module]:
-    torch.manual_seed(0)
+def trained(config: dict, seed: int = 0) -> dict[str, torch.nn.Module]:
+    torch.manual_seed(seed)
     networks = {"generator": build_generator(config), "kp_detector": build_kp_detector(config)}
     generator, kp_detector = networks["generator"], networks["kp_detector"]
     motion = generator.dense_motion_network
@@ -60,6 +57,11 @@ def trained(config: dict) -> dict[str, torch.nn.Module]:
     ):
         head.weight.data *= gain  # keypoints follow the picture, and the prediction follows them
     return {name: randomize(network).eval() for name, network in networks.items()}
+
+
+def write_model(path: Path, seed: int = 0) -> None:
+    networks = trained(small_config(), seed)
+    torch.save({name: network.state_dict() for name, network in networks.items()}, path)
 
 
 def run(result: Path, *options: str, inputs: list[str] = INPUTS) -> np.ndarray:
@@ -109,8 +111,7 @@ def write_inputs(place: Path) -> None:
     write_config(place / "odd.yaml", small_config({"dataset_params.frame_shape": [30, 30, 3]}))
     one_channel = {"dataset_params.frame_shape": [32, 32, 1], "model_params.common_params.num_channels": 1}
     write_config(place / "one_channel.yaml", small_config(one_channel))
-    content = {name: network.state_dict() for name, network in trained(small_config()).items()}
-    torch.save(content, place / "good.pth.tar")
+    write_model(place / "good.pth.tar")
     torch.save({"generator": {}}, place / "half.pth.tar")
     (place / "damaged.pth.tar").write_bytes((place / "good.pth.tar").read_bytes()[:5000])
     for name in ("text.png", "text.mp4", "text.txt"):

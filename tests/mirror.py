@@ -5,7 +5,6 @@ The first part of the path says how:
     /whole/NAME     all of it, or the range that is asked for
     /cut/NAME       as /whole, but the first answer breaks off after half of it
     /stubborn/NAME  as /cut, but without ranges
-    /page/NAME      a web page instead
     /huge/NAME      says that it is larger than any disk
     anything else   404
 """
@@ -17,8 +16,6 @@ import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-PAGE = b"<html>Please log in</html>"
 
 
 class Mirror(ThreadingHTTPServer):
@@ -38,10 +35,8 @@ class Handler(BaseHTTPRequestHandler):
         first = not any(path == self.path for path, _ in self.server.requests)
         self.server.requests.append((self.path, wanted))
         content, start = self.server.content, 0
-        if way not in ("whole", "cut", "stubborn", "page", "huge"):
+        if way not in ("whole", "cut", "stubborn", "huge"):
             return self.send_error(404)
-        if way == "page":
-            content = PAGE
         if wanted and way in ("whole", "cut"):
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
         if start >= len(content):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import time
@@ -26,7 +25,6 @@ from media.clips import open_clip
 from page.choices import BOXES, CHOSEN, FACES, Choices
 from page.limits import open_video, read_picture, without_folders
 from page.making import command_of
-from page.server import delete_old_files
 from tests.test_docs import blocks
 from tools.browser import served
 from utils.errors import UserError
@@ -79,9 +77,7 @@ def test_names_and_defaults_of_the_arguments(address: str) -> None:
     assert defaults == {name: getattr(Choices, name) for name in defaults}
 
 
-@pytest.mark.parametrize(
-    ("name", "suffix"), [("gif", ".gif"), ("webm", ".webm"), ("mkv", ".mkv"), ("png (zip)", ".zip")]
-)
+@pytest.mark.parametrize(("name", "suffix"), [("gif", ".gif"), ("webm", ".webm"), ("png (zip)", ".zip")])
 def test_formats(address: str, name: str, suffix: str) -> None:
     player, picture, result, line, _ = animate(address, format=name, size=256)
     assert Path(result).suffix == suffix
@@ -103,6 +99,10 @@ def test_formats(address: str, name: str, suffix: str) -> None:
         ({"cut": BOXES, "paste_back": True}, "'paste back' needs something that is cut out"),
         ({"cut": FACES, "paste_back": True, "side_by_side": True}, "exclude each other"),
         ({"config": handle_file(ROOT / "config" / "vox-256.yaml")}, "give both, or neither"),
+        ({"size": 99999}, "size: 99999 is not a number from 0 to 2160"),
+        ({"smooth": "very"}, "smooth: 'very' is not a number from 0 to 5"),
+        ({"audio": None}, "audio: None is not true or false"),
+        ({"format": "exe"}, "format: 'exe' is not one of mp4, mov, mkv, webm, gif, png (zip)"),
     ],
 )
 def test_mistakes_are_told_in_one_line(address: str, values: dict, told: str) -> None:
@@ -114,47 +114,17 @@ def test_mistakes_are_told_in_one_line(address: str, values: dict, told: str) ->
     assert told in str(caught.value) and "\n" not in str(caught.value) and "/tmp" not in str(caught.value)
 
 
-def test_cancel_keeps_what_is_done(address: str) -> None:
-    client = Client(address, verbose=False)
-    job = client.submit(
-        source_image=handle_file(SAMPLE["source_image"]),
-        driving_video=handle_file(SAMPLE["driving_video"]),
-        smooth=1.0,
-        api_name="/animate",
-    )
-    for *_, line, _command in job:
-        if re.match("animation: [1-9]", line):
-            client.predict(api_name="/cancel")
-            break
-    _, _, result, line, _ = job.result()
-    assert line.startswith("stopped after ") and len(open_clip(result)) == int(line.split()[2])
-
-
 # ---- Files -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        "/etc/passwd",
-        str(ROOT / "README.md"),
-        "README.md",
-        "app.py",
-        "/proc/self/environ",
-        "/tmp/../etc/passwd",
-    ],
+    "path", ["/etc/passwd", str(ROOT / "README.md"), "README.md", "app.py", "/tmp/../etc/passwd"]
 )
 def test_only_its_own_files_are_served(address: str, path: str) -> None:
-    session = requests.Session()
-    for route in (
-        f"gradio_api/file={path}",
-        f"gradio_api/file/{path}",
-        f"file={path}",
-        f"static/../../{path}",
-    ):
+    for route in ("gradio_api/file=", "gradio_api/file/", "file=", "static/../../"):
         request = requests.Request("GET", address).prepare()
-        request.url = address + route  # as it stands, without tidying
-        answer = session.send(request)
+        request.url = address + route + path  # as it stands, without tidying
+        answer = requests.Session().send(request)
         assert answer.status_code in (400, 403, 404, 405), (route, answer.status_code)
         assert "root:" not in answer.text and "First Order" not in answer.text
 
@@ -191,21 +161,16 @@ def test_files_of_the_server_are_no_inputs(
             assert "a file is named that was not uploaded; upload it first" in told
 
 
-def test_files_are_deleted(address: str) -> None:
-    result = animate(address)
-    files = Path(own_folder(address))
-    assert any(files.rglob("result.mp4")) and Path(result[2]).exists()
+def test_old_files_of_people_are_deleted(address: str) -> None:
+    result = Path(animate(address)[2])
+    answer = requests.post(f"{address}gradio_api/upload", files={"files": ("a.txt", b"a")})
+    files = Path(answer.json()[0]).parents[1]
+    assert result.exists() and any(files.rglob("result.mp4"))
     end = time.monotonic() + 3 * KEPT + 30
     while any(files.rglob("result.mp4")) and time.monotonic() < end:
         time.sleep(1)
-    assert not any(files.rglob("result.mp4"))
-    assert not list((files.parent / "results").iterdir())
-
-
-def own_folder(address: str) -> str:
-    """Where the server keeps files, from the answer to an upload."""
-    answer = requests.post(f"{address}gradio_api/upload", files={"files": ("a.txt", b"a")})
-    return str(Path(answer.json()[0]).parents[1])
+    assert not any(files.rglob("result.mp4")) and not any((files.parent / "results").iterdir())
+    assert any(files.rglob("source.png"))  # the sample
 
 
 # ---- Live --------------------------------------------------------------------
@@ -279,15 +244,3 @@ def test_without_a_network_the_page_goes_on_unshared(server: tuple[str, list[str
     opens, fails, says_where = lines[:3]
     assert "over the internet" in opens and "Gradio's server can't be reached" in fails
     assert address in says_where
-
-
-def test_only_old_files_of_people_are_deleted(tmp_path: Path) -> None:
-    sample, upload = tmp_path / "a" / "sample.png", tmp_path / "b" / "upload.png"
-    for path in (sample, upload):
-        path.parent.mkdir()
-        path.touch()
-    delete_old_files(tmp_path, 60, {sample})
-    assert upload.exists()
-    time.sleep(0.3)
-    delete_old_files(tmp_path, 0.2, {sample})
-    assert sample.exists() and not upload.parent.exists()

@@ -9,7 +9,7 @@ import pytest
 
 from tools.benchmarks import turns
 from tools.benchmarks.__main__ import Row, as_markdown
-from tools.benchmarks.turns import Command, take_turns, workers
+from tools.benchmarks.turns import Command, take_turns, worker
 
 COUNTER = """
 from turns import serve_turns
@@ -35,7 +35,7 @@ def test_workers_take_turns_and_the_first_is_not_counted() -> None:
 
 def test_a_worker_that_fails_is_told() -> None:
     command = Command([sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(RuntimeError, match="ended before"), workers({"broken": command}, Path()):
+    with pytest.raises(RuntimeError, match="ended before"), worker(command, Path()):
         pass
 
 

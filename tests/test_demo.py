@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,10 +17,9 @@ import torch
 
 import demo
 from inference import animation, inputs
-from inference.animator import Animator, pose
+from inference.animator import pose
 from inference.options import DemoOptions
 from media.clips import open_clip
-from media.tensors import to_tensor
 from media.writer import VideoWriter
 from tests.demo_files import (
     FPS,
@@ -34,7 +32,7 @@ from tests.demo_files import (
     run,
     trained,
 )
-from tests.small import images, small_config
+from tests.small import small_config
 from utils.progress import Progress
 
 ROOT = Path(__file__).parent.parent
@@ -116,22 +114,6 @@ def test_side_by_side(place: Path) -> None:
     assert np.abs(prediction - run(place / "alone").astype(int)).max() <= 1
 
 
-def test_frames_are_read_as_they_are_shown() -> None:
-    read = []
-
-    def clip() -> Iterator[np.ndarray]:
-        for frame in driving_frames() * 100:
-            read.append(1)
-            yield frame
-
-    networks = trained(small_config())
-    animator = Animator(networks["generator"], networks["kp_detector"], images(1), batch_size=2)
-    for shown, _ in enumerate(animator.animate(map(to_tensor, clip())), start=1):
-        assert len(read) <= shown + 12  # of 400
-        if shown == 10:
-            break
-
-
 # ---- Where movement starts from ----------------------------------------------
 
 
@@ -200,10 +182,7 @@ def test_without_options_the_sample_is_animated(
 # ---- Processes ---------------------------------------------------------------
 
 
-PROGRAMS = ["demo", "run", "app", "evaluate", "crop_video", "export", "data/prepare"]
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ["demo", "app", "evaluate", "crop_video", "export"])
 def test_help_answers_without_pytorch(program: str) -> None:
     """It takes seconds to load."""
     script = (

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from skimage import data
 
@@ -18,10 +17,9 @@ from faces.yunet import FaceDetector
 from media.clips import open_clip
 from media.pictures import read_image, write_image
 from media.writer import VideoWriter
-from modules.build import build_generator, build_kp_detector
-from tests.demo_files import assert_refused
+from tests.demo_files import assert_refused, write_model
 from tests.media_files import encode_lossless
-from tests.small import pixels, randomize, small_config, write_config
+from tests.small import pixels, small_config, write_config
 
 FRAMES = 4
 MODEL = ["--config", "small.yaml", "--checkpoint", "small.pth.tar", "--cpu"]
@@ -40,13 +38,8 @@ def people() -> np.ndarray:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("inputs")
-    config = small_config()
-    write_config(place / "small.yaml", config)
-    torch.manual_seed(0)
-    networks = {"generator": build_generator(config), "kp_detector": build_kp_detector(config)}
-    torch.save(
-        {name: randomize(network).state_dict() for name, network in networks.items()}, place / "small.pth.tar"
-    )
+    write_config(place / "small.yaml", small_config())
+    write_model(place / "small.pth.tar")
     write_image(place / "people.png", people())
     write_image(place / "nobody.png", pixels(0, 96))
     with VideoWriter(place / "moving", 25) as writer:

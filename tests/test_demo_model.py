@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 
 import demo
-from checkpoints import hub as weights
-from checkpoints.hub import find_model
 from media.clips import open_clip
 from media.pictures import write_image
-from modules.build import build_generator, build_kp_detector
 from tests.demo_files import assert_refused
-from tests.mirror import served
-from tests.small import pixels, small_config, write_config
+from tests.small import pixels
 
 
 @pytest.fixture
@@ -29,23 +22,6 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for number in range(3):
         write_image(f"driving/{number}.png", pixels(1 + number))
     return ["--source_image", "source.png", "--driving_video", "driving", "--result_video", "result", "--cpu"]
-
-
-def test_a_model_is_downloaded_once(inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    config = small_config()
-    networks = {"generator": build_generator(config), "kp_detector": build_kp_detector(config)}
-    state = {name: network.state_dict() for name, network in networks.items()}
-    torch.save(state | {"padding": torch.rand(700_000)}, "model.pth.tar")  # it is sent in several pieces
-    write_config(Path("small.yaml"), config)
-    with served(Path("model.pth.tar").read_bytes()) as mirror:
-        row = {"config": "small.yaml", "file": "small-cpk.pth.tar", "licence": "none"}
-        row["mirrors"] = [f"{mirror.url}/none/x", f"{mirror.url}/cut/x"]
-        Path("table.yaml").write_text(yaml.safe_dump({"small": row}))
-        find_here = functools.partial(find_model, table=Path("table.yaml").resolve(), cache=Path("cache"))
-        monkeypatch.setattr(weights, "find_model", find_here)
-        demo.main(["--model", "small", *inputs])
-    demo.main(["--model", "small", "--offline", *inputs])  # the server is gone
-    assert len(open_clip("result")) == 3
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import demo
 from inference.animator import Animator
@@ -16,27 +15,12 @@ from media.clips import open_clip
 from media.pictures import fit, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
-from modules.build import build_generator, build_kp_detector
-from tests.demo_files import assert_refused
-from tests.small import pixels, randomize, small_config, write_config
+from tests.demo_files import assert_refused, trained, write_model
+from tests.small import pixels, small_config, write_config
 
 FRAMES = 9
 MODEL = ["--config", "small.yaml", "--checkpoint", "small.pth.tar", "--cpu", "--plain"]
 SOURCE, DRIVING = ["--source_image", "source.png"], ["--driving_video", "driving"]
-
-
-def networks(seed: int = 0) -> list[torch.nn.Module]:
-    torch.manual_seed(seed)
-    config = small_config()
-    kp_detector, generator = build_kp_detector(config), build_generator(config)
-    kp_detector.kp.weight.data *= 100  # keypoints follow the picture
-    generator.final.weight.data *= 20
-    return [randomize(network).eval() for network in (generator, kp_detector)]
-
-
-def write_model(path: Path, seed: int = 0) -> None:
-    generator, kp_detector = networks(seed)
-    torch.save({"generator": generator.state_dict(), "kp_detector": kp_detector.state_dict()}, path)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +53,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> int:
 def test_smooth_keypoints_drive(initial: int | None) -> None:
     source = fit(pixels(0, 64), (32, 32), "stretch")
     switches = dict.fromkeys(("use_relative_movement", "use_relative_jacobian"), True)
-    animator = Animator(*networks(), to_tensor(source).unsqueeze(0), switches)
+    animator = Animator(*trained(small_config()).values(), to_tensor(source).unsqueeze(0), switches)
     found = [item["kp_driving"] for item in animator.detect(map(to_tensor, open_clip("driving")))]
     kps = list(smooth(found, 25, 0.5))
     outs = animator.generate(({"kp_driving": kp} for kp in kps), kps[initial or 0])
@@ -144,7 +128,7 @@ def test_a_mistake_with_a_motion_file_is_one_line(
 
 def test_a_larger_result_has_the_motion_of_the_small_one() -> None:
     pictures = [to_tensor(fit(pixels(0, 64), (side, side), "stretch")).unsqueeze(0) for side in (32, 64)]
-    animator = Animator(*networks(), pictures[0], large=pictures[1])
+    animator = Animator(*trained(small_config()).values(), pictures[0], large=pictures[1])
     outs = animator.animate(map(to_tensor, open_clip("driving")))
     expected = np.stack([to_pixels(out["prediction"][0]) for out in outs])
     frames = run("--size", "64")

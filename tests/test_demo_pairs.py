@@ -132,12 +132,6 @@ def counted(function, calls: list):
     return wrapped
 
 
-def test_a_single_result_is_skipped_too(capsys: pytest.CaptureFixture) -> None:
-    Path("result.mp4").write_text("mine")
-    demo.main([*MODEL, "--source_image", "source.png", "--driving_video", "driving", "--skip_existing"])
-    assert Path("result.mp4").read_text() == "mine" and "1 of 1 results" in capsys.readouterr().out
-
-
 def test_motion_of_each_video_is_saved_and_drives(written: dict[Path, list[np.ndarray]]) -> None:
     demo.main(command("--save_motion", "motions"))
     assert names("motions") == ["driving.npz", "talk.npz"]

@@ -262,15 +262,9 @@ def checks_of_make_test() -> set[str]:
     return {line for line in lines if not line.startswith("pytest")}
 
 
-def test_pre_commit_runs_what_make_test_checks() -> None:
+def test_pre_commit_and_workflow_run_what_make_test_checks() -> None:
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
-    hooks = {hook["entry"] for repository in config["repos"] for hook in repository["hooks"]}
-    assert checks_of_make_test() <= hooks
-
-
-def test_workflow_runs_what_make_test_checks() -> None:
+    assert checks_of_make_test() <= {hook["entry"] for place in config["repos"] for hook in place["hooks"]}
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
-    steps = workflow["jobs"]["test"]["steps"]
-    run = "\n".join(step.get("run", "") for step in steps)
-    assert "make test" in run
-    assert all(check in run for check in checks_of_make_test())
+    run = "\n".join(step.get("run", "") for step in workflow["jobs"]["test"]["steps"])
+    assert all(check in run for check in {"make test", *checks_of_make_test()})

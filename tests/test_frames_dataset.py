@@ -12,7 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from frames_dataset import DatasetRepeater, FramesDataset, PairedDataset, identity, read_video
-from tests.numbered_clips import SHAPE, dataset, numbered_frame, write_clip
+from tests.clips import SHAPE, dataset, numbered_frame
+from tests.clips import write_numbered_clip as write_clip
 from utils.errors import DatasetError, MediaError
 
 FLIPS = {"flip_param": {"time_flip": True, "horizontal_flip": True}}

@@ -149,14 +149,6 @@ def test_streams_of_several_threads_share_networks(networks: InferenceNetworks) 
         np.testing.assert_array_equal(list(pool.map(stream, range(4))), expected)
 
 
-def test_one_live_animation_in_several_threads(networks: InferenceNetworks) -> None:
-    live = LiveAnimation(networks, [picture(0)], relative=False)
-    frames = driving_frames()
-    expected = [live.animate(frame) for frame in frames]
-    with ThreadPoolExecutor(4) as pool:
-        np.testing.assert_array_equal(list(pool.map(live.animate, frames)), expected)
-
-
 def test_live_reference_and_pictures(networks: InferenceNetworks) -> None:
     live = LiveAnimation(networks, [picture(0), picture(1)])
     first, other = driving_frames()[:2]

@@ -101,11 +101,6 @@ def test_the_live_filter_does_not_depend_on_the_scale_of_a_models_jacobians(
         torch.testing.assert_close(scaled["jacobian"], 10 * plain["jacobian"], rtol=1e-4, atol=1e-4)
 
 
-def test_lag_is_measured() -> None:
-    times = np.arange(60.0)[:, None]
-    assert lag(np.sin((times - 0.7) / 5), np.sin(times / 5)) == pytest.approx(0.7, abs=0.05)
-
-
 def test_a_steady_movement_stays_as_it_is_even_at_the_ends() -> None:
     first, step = random_keypoints(2)
     moving = [{name: first[name] + t * step[name] for name in PARTS} for t in range(20)]

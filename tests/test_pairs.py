@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from frames_dataset import PairedDataset
-from tests.numbered_clips import dataset, write_clip
+from tests.clips import dataset
+from tests.clips import write_numbered_clip as write_clip
 from utils.errors import DatasetError
 
 

@@ -1,4 +1,4 @@
-"""A running page, and a Chromium to look at it, for tests, measurements and pictures of the page."""
+"""Serve the page, and find a Chromium to look at it, for tests and pictures."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def find_chromium() -> str | None:
-    """The path of the browser, None where there is none."""
+    """Return the path of the browser, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def browser_arguments(camera: Path | None = None) -> list[str]:
-    """Options of the browser; `camera`: a .y4m that is shown as if filmed, in a loop."""
+    """Return options of the browser; `camera`: a .y4m that is shown as if filmed, in a loop."""
     options = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
     if camera is not None:
         options += [
@@ -38,7 +38,7 @@ def browser_arguments(camera: Path | None = None) -> list[str]:
 def served(
     *options: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, list[str], subprocess.Popen]]:
-    """`python app.py` with these options and the model that ships: its address, what it told, its process."""
+    """Run app.py with the model that ships; yield its address, the lines that it prints, and its process."""
     with subprocess.Popen(
         [sys.executable, str(ROOT / "app.py"), "--offline", *options],
         stdout=subprocess.PIPE,
@@ -62,7 +62,7 @@ def served(
 
 
 def write_camera(path: Path, video: Path, size: tuple[int, int] = (256, 256)) -> Path:
-    """A video as a .y4m of this (width, height), which Chromium takes for a camera."""
+    """Write a video as a .y4m of this (width, height), which Chromium takes for a camera."""
     with av.open(str(video)) as source, av.open(str(path), "w", format="yuv4mpegpipe") as target:
         stream = target.add_stream("wrapped_avframe", rate=30)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"

@@ -49,7 +49,7 @@ def show_live(page: Page) -> None:
 
 
 def show_inside(page: Page) -> None:
-    """For the files of `show_animate`."""
+    """Show the files of `show_animate`."""
     page.get_by_role("tab", name="Inside").click()
     page.get_by_role("button", name="Look inside").click()
     page.locator("#inside").get_by_text("flow", exact=True).wait_for()
@@ -57,7 +57,7 @@ def show_inside(page: Page) -> None:
 
 
 def take(page: Page, path: Path) -> None:
-    """All of the tab, from its top, without the empty space below."""
+    """Take all of the tab, from its top, without the empty space below."""
     page.mouse.move(0, 0)
     page.wait_for_timeout(1000)  # what fades in has come
     quality = None if path.suffix == ".png" else 85  # the suffix says which kind it is

@@ -12,9 +12,7 @@ import multiprocessing
 import multiprocessing.queues
 import os
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +31,8 @@ from utils.signals import STOP_SIGNALS
 
 def seeded_generator(*key: int) -> torch.Generator:
     """Return a stream of random numbers that belongs to `key`, unrelated to those of other keys."""
-    sequence = np.random.SeedSequence([len(key), *key])  # the length, as zeros at the end are ignored
+    # The length belongs to the key, as zeros at its end are ignored.
+    sequence = np.random.SeedSequence([len(key), *key])
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
 
@@ -122,6 +121,7 @@ def allow_open_files(num_workers: int) -> None:
         return
     if not num_workers:
         return
+    # Raise the soft limit, which a user may do, as far as it takes.
     needed = opened + FILES_PER_WORKER * num_workers + FILES_OF_BATCHES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if needed <= soft or soft == resource.RLIM_INFINITY:
@@ -179,20 +179,8 @@ def deaths_told() -> Iterator[None]:
         raise WorkerDied from error
 
 
-def started(loader: DataLoader) -> Iterator[dict]:
-    """Start the workers of a loader. Raises `OSError` if the system starts no more processes."""
-    try:
-        return iter(loader)
-    except OSError as error:
-        # Without this the half-made iterator would print a traceback of its own when it goes.
-        hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
-        traceback.clear_frames(error.__traceback__)
-        sys.unraisablehook = hook
-        raise
-
-
 class TimedBatches:
-    """Iterates a loader and splits the time into waiting for data and computing.
+    """Iterate a loader, and split the time into waiting for data and computing.
 
     Raises `WorkerDied` between two batches, never within a step.
     """
@@ -202,11 +190,14 @@ class TimedBatches:
         self.data, self.compute, self.steps = 0.0, 0.0, 0
 
     def __iter__(self) -> Iterator[dict]:
-        with deaths_told():  # a worker can have died since the last epoch
-            iterator = started(self.loader)
-        if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise in the middle of a step
+        # A worker can have died since the last epoch.
+        with deaths_told():
+            iterator = iter(self.loader)
+        # PyTorch's handler would raise in the middle of a step.
+        if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         while True:
+            # Wait for a batch, then for the step on it.
             start = time.perf_counter()
             with deaths_told():
                 x = next(iterator, None)

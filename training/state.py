@@ -58,8 +58,9 @@ class TrainingState:
             network.to(device).train()
             if params.get("channels_last", False):
                 network.to(memory_format=torch.channels_last)
+            # A rate of 0 freezes running statistics, too.
             if params[f"lr_{name}"] == 0:
-                network.requires_grad_(False).eval()  # eval: running statistics stay too
+                network.requires_grad_(False).eval()
         self.averages: dict[str, AveragedModel] = {}
         if "ema_decay" in params:
             self.averages = {
@@ -77,6 +78,7 @@ class TrainingState:
     def update_averages(self) -> None:
         """Move the averages by a step; their decay grows, or the random first weights would stay for long."""
         for name, average in self.averages.items():
+            # The decay grows to that of the config.
             steps = steps_of(self.optimizers[f"optimizer_{name}"])
             decay = min(self.params["ema_decay"], (1 + steps) / (10 + steps))
             average.multi_avg_fn = get_ema_multi_avg_fn(decay)
@@ -126,6 +128,7 @@ class TrainingState:
         load_parts(content, {**self.networks, **self.optimizers}, path, config_path)
         self._load_averages(content, path)
         resume = content.get("resume")
+        # A published checkpoint knows only its epoch.
         if resume is None:
             self.epoch = content["epoch"] + 1
             return

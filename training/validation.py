@@ -42,7 +42,8 @@ class Validation:
         rows, sources, drivings = [], [], []
         for source, driving in self._pairs(device):
             generated = rebuild(generator, kp_detector, source, driving)["prediction"].float()
-            with full_precision(like=driving):  # half-precision variances would make SSIM meaningless
+            # Variances in half precision would make SSIM meaningless.
+            with full_precision(like=driving):
                 similarity = ssim(generated, driving, data_range=1.0).item()
             rows.append([(generated - driving).abs().mean().item(), similarity])
             sources.append(source[-1])

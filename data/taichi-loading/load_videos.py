@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT, PATHS = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")
-if __name__ == "__main__" and not __package__ and not PATHS.startswith(ROOT):
+if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pathsep):
     # Python looks for imports beside the script that it is given; ours lie in the repository root.
     paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
@@ -93,15 +93,16 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--video_folder {folder}: can't be made: {error.strerror or error}") from error
+    targets = {clip.target(options): clip for clip in clips}
     failures = cutting.make_clips(
         options.out_folder,
         options.image_shape,
         functools.partial(load, options),
         list(videos.values()),
-        [clip.target(options) for clip in clips],
+        list(targets),
         options.workers,
     )
-    write_failures(report, failures)
+    write_failures(report, {targets[failure.target]: failure for failure in failures})
     if len(failures) == len(clips):
         raise DatasetError(f"{options.metadata}: none of its {len(clips)} clips can be had; see {report}")
 
@@ -124,7 +125,7 @@ class Listed:
 
     @property
     def name(self) -> str:
-        """The published name: person, if known, video, and first and last frame in six digits."""
+        """Return the published name: person, if known, video, and first and last frame in six digits."""
         return "#".join([*filter(None, [self.person]), self.video, f"{self.start:06d}", f"{self.end:06d}"])
 
     def target(self, options: LoadOptions) -> Path:
@@ -196,21 +197,15 @@ def read_line(line: dict[str, str], place: str) -> Listed:
 
 def load(options: LoadOptions, clips: list[Listed]) -> list[cutting.Outcome]:
     """Cut the clips of one video that are not there, and before download it unless it is there."""
-    outcomes, missing = [], []
-    for clip in clips:
-        target = clip.target(options)
-        if target.exists():
-            outcomes.append(cutting.Outcome(target, clip.video, len(open_clip(target)), clip.fps))
-        else:
-            missing.append(clip)
+    targets = {clip: clip.target(options) for clip in clips}
+    missing = [clip for clip in clips if not targets[clip].exists()]
+    outcomes = [cutting.finished_clip(targets[clip], clip.fps) for clip in clips if clip not in missing]
     if missing:
-        name = missing[0].video
         try:
-            path = find_video(options.video_folder, name) or download_video(missing[0], options)
+            path = find_video(options.video_folder, missing[0].video) or download_video(missing[0], options)
             outcomes += [cut_clip(path, clip, options) for clip in missing]
         except MediaError as error:
-            targets = [clip.target(options) for clip in missing]
-            outcomes += [cutting.Outcome(target, name, error=str(error)) for target in targets]
+            outcomes += [cutting.Outcome(targets[clip], error=str(error)) for clip in missing]
     return outcomes
 
 
@@ -229,14 +224,13 @@ def cut_clip(path: Path, clip: Listed, options: LoadOptions) -> cutting.Outcome:
     start, end = round(clip.start * ratio), round(clip.end * ratio)
     if end > len(whole) + MISSING_SECONDS * whole.fps:
         error = f"{path}: ends after {len(whole)} frames, the clip after {end}"
-        return cutting.Outcome(target, clip.video, error=error)
+        return cutting.Outcome(target, error=error)
     # The same part of the picture, in its size.
     scale_y, scale_x = whole.size[0] / clip.size[0], whole.size[1] / clip.size[1]
     left, top, right, bottom = clip.box
     box = left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
     frames = range(start, min(end, len(whole)))
-    outcome = cutting.write_cut(cutting.Cut(path, target, options.image_shape, "stretch", box, frames))
-    return outcome._replace(source=clip.video)
+    return cutting.write_cut(cutting.Cut(path, target, options.image_shape, "stretch", box, frames))
 
 
 # ---- Downloading ------------------------------------------------------------
@@ -292,14 +286,14 @@ def download_video(clip: Listed, options: LoadOptions) -> Path:
     return path.replace(folder / path.name)
 
 
-def write_failures(path: Path, failures: list[cutting.Outcome]) -> None:
+def write_failures(path: Path, failures: dict[Listed, cutting.Outcome]) -> None:
     """List the clips that this run could not make, and why."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(("video_id", "clip", "reason"))
-        table.writerows((failure.source, failure.target.name, failure.error) for failure in failures)
+        table.writerows((clip.video, made.target.name, made.error) for clip, made in failures.items())
     if failures:
-        videos = {failure.source for failure in failures}
+        videos = {clip.video for clip in failures}
         print(f"{len(failures)} clips of {len(videos)} videos could not be made; {path} says why")
 
 

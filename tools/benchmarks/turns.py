@@ -54,61 +54,48 @@ def peak_memory() -> float:
     return 0.0
 
 
-class Worker:
-    """A process that serves turns."""
-
-    def __init__(self, command: Command, folder: Path):
-        self.values: list[float] = []
-        self.peak = 0.0
-        self.process = subprocess.Popen(
-            command.arguments,
-            cwd=folder,
-            env={**os.environ, **command.environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def wait_until_ready(self) -> None:
-        """Wait for the end of the first turn. Raises `RuntimeError` if the process ends before."""
-        for line in self.process.stdout or ():
-            if line == "ready\n":
-                return
-        raise RuntimeError(f"{self.process.args!r} ended before it was ready")
-
-    def take_turn(self) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        value, self.peak = json.loads(self.process.stdout.readline())
-        self.values.append(value)
-
-    def timing(self) -> Timing:
-        return Timing(statistics.median(self.values), min(self.values), max(self.values), self.peak)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @contextlib.contextmanager
-def workers(commands: Mapping[str, Command], folder: Path) -> Iterator[dict[str, Worker]]:
-    """Start a worker for each command, and end them after the block. They are ready when it begins."""
-    started: dict[str, Worker] = {}
+def worker(command: Command, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a worker, wait for the end of its first turn, and end it after the block.
+
+    Raises `RuntimeError` if it ends before.
+    """
+    process = subprocess.Popen(
+        command.arguments,
+        cwd=folder,
+        env={**os.environ, **command.environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
-        for name, command in commands.items():
-            started[name] = Worker(command, folder)
-            started[name].wait_until_ready()
-        yield started
+        if "ready\n" not in iter(process.stdout or ()):
+            raise RuntimeError(f"{process.args!r} ended before it was ready")
+        yield process
     finally:
-        for worker in started.values():
-            worker.end()
+        process.kill()
+        process.wait()
+
+
+def take_turn(process: subprocess.Popen[str]) -> tuple[float, float]:
+    """Let a worker make a turn; return what it measured, and its peak memory."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    value, peak = json.loads(process.stdout.readline())
+    return value, peak
 
 
 def take_turns(commands: Mapping[str, Command], folder: Path, rounds: int) -> dict[str, Timing]:
     """Time the commands in so many rounds, in which each has one turn."""
-    with workers(commands, folder) as started:
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    with contextlib.ExitStack() as stack:
+        started = {name: stack.enter_context(worker(command, folder)) for name, command in commands.items()}
         for _ in range(rounds):  # in turn, so that a busy minute of the machine meets all
-            for worker in started.values():
-                worker.take_turn()
-        return {name: worker.timing() for name, worker in started.items()}
+            for name, process in started.items():
+                turns[name].append(take_turn(process))
+    values = {name: [value for value, _ in measured] for name, measured in turns.items()}
+    return {
+        name: Timing(statistics.median(taken), min(taken), max(taken), turns[name][-1][1])
+        for name, taken in values.items()
+    }
