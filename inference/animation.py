@@ -17,7 +17,7 @@ from torch import Tensor
 
 from faces.crops import cut_out
 from faces.options import Corners
-from inference.animator import Animator, pick
+from inference.animator import Animator, item_of
 from inference.motion import Record, load_motion, smooth
 from inference.networks import InferenceNetworks
 from inference.options import DemoOptions
@@ -138,7 +138,7 @@ class KnownMotion:
         """Read a motion file of the model with a fingerprint. Raises `MediaError`."""
         motion = load_motion(path, fingerprint)
         frames = range(len(motion.keypoints["value"]))
-        return cls([pick(motion.keypoints, i) for i in frames], motion.rate)
+        return cls([item_of(motion.keypoints, i) for i in frames], motion.rate)
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -230,7 +230,7 @@ def choose_reference(
     return Reference(number, poses[number]), driving
 
 
-def animate(
+def animate_frames(
     animators: Sequence[Animator],
     driving: Iterable[Tensor] | KnownMotion,
     reference: Keypoints | None = None,
@@ -309,7 +309,7 @@ def write_animation(
 
     # Reading, computing and encoding run at the same time.
     record, done = Record(), 0
-    results = animate(animators, driving, reference.keypoints, driving.fps, options.smooth, record)
+    results = animate_frames(animators, driving, reference.keypoints, driving.fps, options.smooth, record)
     with (
         show(what, len(driving)) as progress,
         behind(writer.write, FRAMES_BEHIND) as write,

@@ -149,7 +149,7 @@ class Animator:
         driving = torch.stack(batch).to(self.source)  # (B, 3, H, W)
         with autocast(self.source.device, self.precision):
             out = {"driving": driving, "kp_driving": self.kp_detector(driving)}
-        return [pick(out, i) for i in range(len(batch))]
+        return [item_of(out, i) for i in range(len(batch))]
 
     def generate(
         self, detected: Iterable[dict], initial: Keypoints | None = None, deformed: bool = False
@@ -183,7 +183,7 @@ class Animator:
                 out["kp_norm"] = kp
             out |= self.generator.generate(self.encoding, kp, self.kp_source, deformed=deformed)
         check_finite(*kp.values(), out["prediction"])
-        return [item | pick(out, i) for i, item in enumerate(batch)]
+        return [item | item_of(out, i) for i, item in enumerate(batch)]
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -211,9 +211,9 @@ def expand(kp: Keypoints, batch: int) -> Keypoints:
     return {name: tensor.expand(batch, *tensor.shape[1:]) for name, tensor in kp.items()}
 
 
-def pick(batched: dict, index: int) -> dict:
+def item_of(batched: dict, index: int) -> dict:
     """Return item `index` of every tensor in a dictionary of dictionaries, as batches of one."""
     return {
-        name: pick(value, index) if isinstance(value, dict) else value[index : index + 1]
+        name: item_of(value, index) if isinstance(value, dict) else value[index : index + 1]
         for name, value in batched.items()
     }

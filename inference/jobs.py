@@ -234,7 +234,7 @@ def paster(path: Path, picture: np.ndarray, job: Job, boxes: Boxes, fps: float) 
 # ---- The whole of a command ----------------------------------------------------
 
 
-def write_all(
+def write_and_report(
     load: Callable[[], InferenceNetworks],
     pairs: Sequence[DemoPair],
     drivings: Drivings,
