@@ -176,8 +176,7 @@ class FolderClip(Clip):
             yield number, frame
 
 
-# Workers come back to the same clips epoch after epoch. One string takes a fifth of the memory of a list of
-# names.
+# Workers come back to the same clips epoch after epoch. One string takes a fifth of a list's memory.
 @functools.lru_cache(maxsize=4096)
 def _frame_names(folder: Path, mtime_ns: int) -> str:
     """Join the names of the frames in `folder`, in natural order, by slashes.

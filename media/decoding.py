@@ -65,7 +65,7 @@ def opened_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.V
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a coded picture is turned upright: first transposed, then mirrored."""
+    """The turn of a coded picture that makes it upright: first transposed, then mirrored."""
 
     transposed: bool
     mirrored_y: bool
@@ -73,13 +73,11 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Orientation:
-        """Read the display matrix [a b u; c d v; x y w].
-
-        It maps (x, y) to (a x + c y, b x + d y), with y pointing down.
-        """
+        """Read the display matrix [a b u; c d v; x y w]."""
         side_data = frame.side_data.get("DISPLAYMATRIX")
         if not isinstance(side_data, Buffer):
             return cls(False, False, False)
+        # It maps (x, y) to (a x + c y, b x + d y), with y pointing down.
         a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
         if abs(b) > abs(a):
             return cls(True, b < 0, c < 0)
@@ -94,19 +92,13 @@ class Orientation:
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """All that opening a video finds out.
-
-    `pts` (N,): the sorted times of the frames, or None where frames can't be told by their time and are
-    counted instead. `times` (N,): the same in seconds, also of frames that were counted; None where the file
-    does not tell. `keyframes`: the sorted times at which decoding can start. `coded_size`: (height, width)
-    before it is turned upright.
-    """
+    """All that opening a video finds out."""
 
     length: int
-    pts: np.ndarray | None
-    times: np.ndarray | None
-    keyframes: np.ndarray
-    coded_size: Size
+    pts: np.ndarray | None  # (N,), sorted; None where frames can't be told by their time, but are counted
+    times: np.ndarray | None  # (N,) in seconds, also of counted frames; None where the file does not tell
+    keyframes: np.ndarray  # the sorted times at which decoding can start
+    coded_size: Size  # (height, width) before it is turned upright
     orientation: Orientation
     fps: float
     has_audio: bool
@@ -117,8 +109,7 @@ class VideoIndex:
 def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
     """Index the video at `path`; `mtime_ns` and `size` make a changed file a new entry of the cache.
 
-    Packets are read but not decoded, except for the first frame. Where packets don't tell the frames, all are
-    decoded. Raises `MediaError` if the file is damaged or holds no video.
+    Packets are read but not decoded, except for the first frame, or where they don't tell the frames.
     """
     with opened_video(path) as (container, stream):
         first, packets = _demux(container, stream)
@@ -127,6 +118,7 @@ def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
         if first is None:
             raise MediaError(f"{path}: holds no frames; convert or download it again")
         packets = [packet for packet in packets if packet.stream == stream.index]
+        # The times of frames: from their packets, or else by decoding all of them.
         pts, keyframes = _frame_times(container, stream, packets)
         if pts is None:
             length, times = _count_frames(path)

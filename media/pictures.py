@@ -177,14 +177,14 @@ def fit(frame: np.ndarray, size: Size, how: str, box: Box | None = None) -> np.n
     left, top, right, bottom = (0, 0, frame.shape[1], frame.shape[0]) if box is None else box
     ratio_x, ratio_y = (right - left) / width, (bottom - top) / height
     image = Image.fromarray(frame)
-    if how == "pad":
+    if how == "pad":  # as large as fits, in the middle of black
         largest = max(ratio_x, ratio_y)
         inner = max(1, round(width * ratio_x / largest)), max(1, round(height * ratio_y / largest))
         canvas = Image.new("RGB", (width, height))
         corner = (width - inner[0]) // 2, (height - inner[1]) // 2
         canvas.paste(_resized(image, inner, (left, top, right, bottom)), corner)
         return np.array(canvas)
-    if how == "crop":
+    if how == "crop":  # a smaller box of the right shape, in the middle of the box
         smallest = min(ratio_x, ratio_y)
         margin_x = (right - left - width * smallest) / 2
         margin_y = (bottom - top - height * smallest) / 2

@@ -40,10 +40,7 @@ def steady(clip: Clip) -> Clip:
 
 
 class SteadyClip(Clip):
-    """A video of variable frame rate, shown at the rate at which most of its frames follow each other.
-
-    Whatever is computed from such a clip has its speed, and goes with its sound. `times` (N,): seconds.
-    """
+    """A video of variable frame rate, shown at the rate at which most of its frames follow each other."""
 
     def __init__(self, clip: Clip, times: np.ndarray):
         fps = min(MAX_RATE, 1 / max(1e-6, float(np.median(np.diff(times)))))

@@ -36,6 +36,7 @@ def mux_sound(picture: Path, source: Path, target: Path, container: str, offset:
         open_container(source) as sounds,
         created(target, container) as output,
     ):
+        # Both streams must be there before the first packet is muxed.
         video, sound = pictures.streams.video[0], sounds.streams.audio[0]
         video_out = output.add_stream_from_template(video)
         codec, samples = ("libopus", "flt") if container == "webm" else ("aac", "fltp")
@@ -43,6 +44,7 @@ def mux_sound(picture: Path, source: Path, target: Path, container: str, offset:
         sound_out = cast(av.AudioStream, output.add_stream(codec, rate=_RATE, layout=layout, format=samples))
         sound_out.bit_rate = _BIT_RATE
 
+        # Packets in the order of their times: a player reads on without seeking.
         start = _picture_start(sounds) + Fraction(offset).limit_denominator(_RATE)
         frames = _between(sounds, sound, sound_out, start, start + _picture_seconds(pictures, video))
         sound_packets = (packet for frame in frames for packet in sound_out.encode(frame))

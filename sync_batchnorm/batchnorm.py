@@ -88,6 +88,7 @@ class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.track_running_stats and (self._place is None or self._place.replica == 0):
             self._update_running_statistics(mean, m2 / (total - 1))
 
+        # y = weight * (x - mean) / std + bias, with x = pivot + centred.
         scale = (m2 / total + self.eps).rsqrt()  # (C,)
         scale = scale if self.weight is None else scale * self.weight
         shift = (pivot - mean) * scale

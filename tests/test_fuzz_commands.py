@@ -31,8 +31,6 @@ from tests.fuzzing import (
     needs_unix,
     outcome,
 )
-from tools import pictures
-from tools.benchmarks import puppet_quality
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,12 +86,6 @@ PROGRAMS = {
         prepare.main, {"--check": ["data"], "--config": ["data.yaml"], "--workers": ["1"]}, fixed=("--check",)
     ),
     "make_puppets": Program(make_puppets.main, {"--out": ["good.yaml"]}, fixed=("--out",)),
-    "pictures": Program(
-        pictures.main,
-        MODEL | {"--sheet": ["OUT/sheet.png"], "--data": ["data"], "--out": ["OUT"]},
-        fixed=("--out", "--sheet"),
-    ),
-    "puppet_quality": Program(puppet_quality.main, MODEL | {"--data": ["data"], "--json": ["OUT/a.json"]}),
 }
 
 

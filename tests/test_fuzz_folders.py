@@ -15,12 +15,10 @@ from data import prepare
 from frames_dataset import FramesDataset, PairedDataset
 from media.pictures import write_image
 from tests.fuzzing import (
-    assert_one_line,
     emptied,
     fuzz,
     limited_time,
     needs_unix,
-    outcome,
 )
 from tests.media_files import encode, moving
 from tests.small import pixels
@@ -116,27 +114,3 @@ def read_pairs(root: Path) -> None:
     for index in range(len(pairs)):
         driving, source = pairs.pair(index)
         assert source.first_frame().shape == (3, 32, 32) and len(list(driving)) == len(driving)
-
-
-@needs_unix
-@pytest.mark.filterwarnings("default")
-def test_the_check_of_any_folder_reports(
-    contents: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Within this process, as starting workers takes seconds."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "data.checking.in_parallel", lambda function, jobs, workers: (function(job) for job in jobs)
-    )
-
-    def check(data: st.DataObject) -> None:
-        root = emptied(tmp_path / "root")
-        grow(data, root, contents)
-        done = outcome(prepare.main, ["--check", str(root)])
-        if done.status == 1:
-            assert " wrong\n" in done.out and "nothing wrong" not in done.out and "error:" not in done.err
-        else:
-            assert_one_line(done)
-            assert ("nothing wrong" in done.out) == (done.status == 0)
-
-    fuzz(check, 200)

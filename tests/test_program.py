@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import demo
 from tests.small import error_of
 from tests.training import assert_same_run, config_file, newest, start
 from utils.distributed import in_torchrun
@@ -66,12 +65,6 @@ def test_a_bug_keeps_its_traceback() -> None:
 def test_debug_shows_where_an_error_comes_from(capsys: pytest.CaptureFixture) -> None:
     told = error_of(capsys, lambda: failing(UserError("mistake"))(["--debug"]))
     assert told.startswith("Traceback") and told.endswith("error: mistake\n")
-
-
-def test_every_program_tells_of_debug(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as stop:
-        demo.main(["--help"])
-    assert stop.value.code == 0 and "  --debug  " in capsys.readouterr().out
 
 
 # ---- Streams ---------------------------------------------------------------------

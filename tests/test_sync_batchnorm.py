@@ -236,12 +236,6 @@ def test_half_precision_inputs_have_float32_statistics(dtype: torch.dtype) -> No
     torch.testing.assert_close(ours[0].running_var, plain.running_var, rtol=1e-5, atol=1e-5)
 
 
-def test_channels_last_is_kept() -> None:
-    inputs = [x.to(memory_format=torch.channels_last) for x in split_batch((0, 3, 5, 4), [3, 2])[0]]
-    outputs = within(60, lambda: run_in_replicas(SynchronizedBatchNorm2d(3), inputs))
-    assert all(y.is_contiguous(memory_format=torch.channels_last) for y in outputs)
-
-
 def test_one_value_per_replica_is_enough_for_two_replicas_only() -> None:
     plain = randomised(nn.BatchNorm1d(3))
     batches = [split_batch((0, 3), [1, 1])]

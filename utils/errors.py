@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 
 MAX_LINE = 5000  # characters of an error: a path can have 4,096
 
@@ -89,16 +88,9 @@ def system_error(error: OSError) -> str:
     """Return what the system refused, on which path if it says so, and the remedy."""
     reason = error.strerror or last_line(error) or type(error).__name__
     place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    if error.errno == errno.ENOENT and not place and not folder_exists():
-        return "the current folder was removed; change to another one and start again"
+    if error.errno == errno.ENOENT and not place:
+        return f"{reason}; the current folder may have been removed: change to another one and start again"
     return f"{place}{reason}; {REMEDIES.get(error.errno, 'check the path, its permissions and its disk')}"
-
-
-def folder_exists() -> bool:
-    try:
-        return Path.cwd().exists()
-    except OSError:
-        return False
 
 
 def last_line(error: Exception) -> str:

@@ -25,13 +25,8 @@ class OptionParser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-        self.add_argument(
-            DEBUG,
-            action=_Nothing,
-            nargs=0,
-            default=argparse.SUPPRESS,
-            help="show the traceback of an error, too",
-        )
+        text = "show the traceback of an error, too"
+        self.add_argument(DEBUG, action=_Nothing, nargs=0, default=argparse.SUPPRESS, help=text)
 
     def error(self, message: str) -> NoReturn:
         """Print usage and error; a wrong value, which argparse repeats, can hold line breaks."""

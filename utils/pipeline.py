@@ -24,11 +24,6 @@ MAX_WORKERS = 4  # each holds the maps of a frame
 # ---- Frames side by side -------------------------------------------------------
 
 
-def workers_for(threads: int) -> int:
-    """Return how many frames are computed side by side where PyTorch has that many threads."""
-    return min(threads, MAX_WORKERS)
-
-
 @functools.cache
 def frame_pool(threads: int) -> ThreadPoolExecutor:
     """Start workers that share PyTorch's `threads` evenly, so that each computes a frame with few of them.
@@ -36,7 +31,7 @@ def frame_pool(threads: int) -> ThreadPoolExecutor:
     Threads that work on different frames never wait for each other. That makes small layers faster, and a
     core that another program uses slows only the worker that would run on it.
     """
-    workers = workers_for(threads)
+    workers = min(threads, MAX_WORKERS)
     started = threading.Barrier(workers + 1)
 
     def start() -> None:
@@ -63,7 +58,7 @@ def in_order(function: Callable[[In], Out], items: Iterable[In], device: torch.d
     try:
         for item in items:  # never more of them ahead than there are workers
             waiting.append(pool.submit(function, item))
-            if len(waiting) > workers_for(threads):
+            if len(waiting) > min(threads, MAX_WORKERS):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

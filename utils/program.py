@@ -34,13 +34,12 @@ def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None
         arguments = sys.argv[1:] if argv is None else argv
         with guarded_output() as stdout, one_line_reports():
             status = exit_status(main, arguments)
-            # The last lines are still in the buffer: only now they may turn out not to be writable.
-            if (failure := stdout.finish()) is not None:
-                if isinstance(failure, BrokenPipeError):
-                    status = CLOSED_PIPE
-                elif not status:
-                    print(f"error: stdout could not be written: {told(failure)}", file=sys.stderr)
-                    status = 2
+            failure = stdout.finish()  # the last lines are still in the buffer
+            if isinstance(failure, BrokenPipeError):
+                status = CLOSED_PIPE
+            elif failure is not None and not status:
+                print(f"error: stdout could not be written: {told(failure)}", file=sys.stderr)
+                status = 2
         if status is not None:
             sys.exit(status)
 

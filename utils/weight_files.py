@@ -54,7 +54,7 @@ def read_weights(path: str | Path) -> Any:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # torch.load raises whatever the damage brings about
-        raise load_failure(path, error) from error
+        raise _load_failure(path, error) from error
 
 
 def check_file(path: str | Path) -> None:
@@ -62,12 +62,14 @@ def check_file(path: str | Path) -> None:
     path = regular_file(path, CheckpointError)
     with path.open("rb") as file:
         head = file.read(64)
-    if is_safetensors(path):
-        _check_table(head, path)
+    if is_safetensors(path) and head[8:9] == b"{":
+        # It begins with the length of its table, which is JSON. Its reader checks the rest.
+        if int.from_bytes(head[:8], "little") > MAX_TABLE_BYTES:
+            raise CheckpointError(f"{path}: {DAMAGED}: its table of names is too large")
+    elif is_safetensors(path) or not (head.startswith(_ZIP) or (head[:1] == b"\x80" and _LEGACY in head)):
+        raise CheckpointError(f"{path}: {DAMAGED}: it is {_kind_of(head)}")
     elif head.startswith(_ZIP):
         _check_archive(path)
-    elif not (head[:1] == b"\x80" and _LEGACY in head):
-        raise CheckpointError(f"{path}: {DAMAGED}: it is {_kind_of(head)}")
 
 
 def _kind_of(head: bytes) -> str:
@@ -75,21 +77,11 @@ def _kind_of(head: bytes) -> str:
         return "empty; download or copy it again"
     if head[8:10] == b'{"':
         return "a file of safetensors; rename it so that it ends in .safetensors"
+    if head.startswith(_ZIP) or _LEGACY in head:
+        return "a file of PyTorch; rename it so that it ends in .pth.tar"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for beginning, kind in _OTHER_KINDS.items():
-        if start.startswith(beginning):
-            return kind
-    return "of no kind that is known here; download or copy it again"
-
-
-def _check_table(head: bytes, path: Path) -> None:
-    # A .safetensors file begins with the length of its table, which is JSON. Its reader checks the rest.
-    if head[8:9] != b"{":
-        of_pytorch = head.startswith(_ZIP) or _LEGACY in head
-        kind = "a file of PyTorch; rename it so that it ends in .pth.tar" if of_pytorch else _kind_of(head)
-        raise CheckpointError(f"{path}: {DAMAGED}: it is {kind}")
-    if int.from_bytes(head[:8], "little") > MAX_TABLE_BYTES:
-        raise CheckpointError(f"{path}: {DAMAGED}: its table of names is too large")
+    kinds = [kind for beginning, kind in _OTHER_KINDS.items() if start.startswith(beginning)]
+    return [*kinds, "of no kind that is known here; download or copy it again"][0]
 
 
 def _check_archive(path: Path) -> None:
@@ -113,7 +105,7 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path}: {DAMAGED}: it is an archive of other things")
 
 
-def load_failure(path: str | Path, error: Exception) -> CheckpointError:
+def _load_failure(path: str | Path, error: Exception) -> CheckpointError:
     """Say in other words what `torch.load` raised, which advises to load the file unsafely."""
     text = str(error)
     unsafe = re.search(r"GLOBAL ([\w.]+)", text)
