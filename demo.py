@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
             config, config_path, checkpoint, device, options.plain, options.precision
         )
 
-    jobs.write_all(load, pairs, drivings, job, fingerprint)
+    jobs.write_and_report(load, pairs, drivings, job, fingerprint)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from faces.regions import Region, cut_out
-from inference.animator import Animator, pick
+from inference.animator import Animator, item_of
 from inference.motion import Record, load_motion, smooth
 from inference.networks import InferenceNetworks
 from inference.options import DemoOptions
@@ -188,7 +188,7 @@ class KnownMotion:
         """Read a motion file of the model with a fingerprint. Raises `MediaError`."""
         motion = load_motion(path, fingerprint)
         frames = range(len(motion.keypoints["value"]))
-        return cls([pick(motion.keypoints, i) for i in frames], motion.rate, Timeline.whole(len(frames)))
+        return cls([item_of(motion.keypoints, i) for i in frames], motion.rate, Timeline.whole(len(frames)))
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -282,7 +282,7 @@ def choose_reference(
     return Reference(int(timeline.numbers[place]), poses[place]), driving
 
 
-def animate(
+def animate_frames(
     animators: Sequence[Animator],
     driving: Iterable[Tensor] | KnownMotion,
     reference: Keypoints | None = None,
@@ -363,8 +363,10 @@ def write_animation(
     `Cancelled` if no frame was written.
     """
     reference, driving = choose_reference(animators[0], driving, options, show, cancelled)
+
+    # Reading, computing and encoding run at the same time.
     record, done, timeline = Record(), 0, driving.timeline
-    results = animate(
+    results = animate_frames(
         animators, driving, reference.keypoints, driving.fps, options.smooth, record, timeline.numbers
     )
     with (

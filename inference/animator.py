@@ -158,7 +158,7 @@ class Animator:
         driving = torch.stack(batch).to(self.source)  # (B, 3, H, W)
         with autocast(self.source.device, self.precision):
             out = {"driving": driving, "kp_driving": self.kp_detector(driving)}
-        return [pick(out, i) for i in range(len(batch))]
+        return [item_of(out, i) for i in range(len(batch))]
 
     def generate(
         self, detected: Iterable[dict], initial: Keypoints | None = None, deformed: bool = False
@@ -194,7 +194,7 @@ class Animator:
                 self.encoding, kp, self.kp_source, deformed=deformed, movement=self.movement
             )
         check_finite(*kp.values(), out["prediction"])
-        return [item | pick(out, i) for i, item in enumerate(batch)]
+        return [item | item_of(out, i) for i, item in enumerate(batch)]
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -222,9 +222,9 @@ def expand(kp: Keypoints, batch: int) -> Keypoints:
     return {name: tensor.expand(batch, *tensor.shape[1:]) for name, tensor in kp.items()}
 
 
-def pick(batched: dict, index: int) -> dict:
+def item_of(batched: dict, index: int) -> dict:
     """Return item `index` of every tensor in a dictionary of dictionaries, as batches of one."""
     return {
-        name: pick(value, index) if isinstance(value, dict) else value[index : index + 1]
+        name: item_of(value, index) if isinstance(value, dict) else value[index : index + 1]
         for name, value in batched.items()
     }

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from checkpoints.files import find_checkpoint
-from inference.animation import analyse, animate, choose_reference, transfer
+from inference.animation import analyse, animate_frames, choose_reference, transfer
 from inference.animator import Animator
 from inference.live import LiveAnimation
 from inference.networks import InferenceNetworks, fitted, load_networks, size_for
@@ -75,13 +75,15 @@ def make_animation(
     # Movement is measured from the first frame: they stream through.
     frames: Iterable[Tensor] = (fitted(frame, size, fit) for frame in clip)
     if not options.measured_elsewhere:
-        return [to_array(out["prediction"]) for (out,) in animate([animator], frames)]
+        return [to_array(out["prediction"]) for (out,) in animate_frames([animator], frames)]
     # Or from another one, which has to be found first.
     frames = list(frames)
     if best_frame is not None and not 0 <= best_frame < len(frames):
         raise UserError(f"best_frame={best_frame}: the driving video has the frames 0 to {len(frames) - 1}")
     reference, driving = choose_reference(animator, analyse(animator, frames, options), options)
-    return [to_array(out["prediction"]) for (out,) in animate([animator], driving, reference.keypoints)]
+    return [
+        to_array(out["prediction"]) for (out,) in animate_frames([animator], driving, reference.keypoints)
+    ]
 
 
 def animate_stream(

@@ -332,7 +332,7 @@ def limited(size: Size, longest: int) -> tuple[Size, float]:
 # ---- The whole of a command ----------------------------------------------------
 
 
-def write_all(
+def write_and_report(
     load: Callable[[], InferenceNetworks],
     pairs: Sequence[DemoPair],
     drivings: Drivings,
