@@ -80,24 +80,22 @@ def steady_region(clip: Clip, track: Track, detect: FaceDetector, aspect: float)
     boxes = np.array(track.boxes)[track.plausible]
     numbers = np.array(track.numbers)[track.plausible]
     chosen = np.unique(np.linspace(0, len(numbers) - 1, VIDEO_LOOKS).round().astype(int))
-    by_number = {int(numbers[i]): boxes[i] for i in chosen}
-    looks = [
-        look_closely(frame, by_number[number], detect) for number, frame in clip.chosen(sorted(by_number))
+    looks = {int(numbers[i]): boxes[i] for i in chosen}
+    regions = [
+        region_of(look_closely(frame, looks[number], detect), looks[number], aspect)
+        for number, frame in clip.chosen(list(looks))
     ]
-    regions = [region_of(face, box, aspect) for face, box in zip(looks, by_number.values(), strict=True)]
     # One scale and one angle, and the way that its middle makes along both sides.
     width, height, angle = (
         float(np.median([getattr(region, name) for region in regions]))
         for name in ("width", "height", "angle")
     )
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
-    offset = np.mean([[region.x, region.y] for region in regions], axis=0)
-    offset = offset - np.mean([(box[:2] + box[2:]) / 2 for box in by_number.values()], axis=0)
-    upright = Region(0, 0, 1, 1, -angle)
-    along = np.array([upright.point(middle + offset) for middle in middles])  # (N, 2)
-    way, middle = np.ptp(along, axis=0), (along.min(axis=0) + along.max(axis=0)) / 2
-    grown = max((width + way[0]) / width, (height + way[1]) / height)
-    x, y = Region(0, 0, 1, 1, angle).point(middle)
+    offset = np.mean([[region.x, region.y] for region in regions], axis=0) - middles[chosen].mean(axis=0)
+    across, down = Region(0, 0, 0, 0, angle).places_of(middles + offset)  # (N,) each
+    grown = max(1 + np.ptp(across) / width, 1 + np.ptp(down) / height)
+    middle = np.array([across.min() + across.max(), down.min() + down.max()]) / 2
+    x, y = Region(0, 0, 0, 0, angle).point(middle)
     return Region(float(x), float(y), width * grown, height * grown, angle).within(clip.size)
 
 

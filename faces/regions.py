@@ -83,9 +83,9 @@ class Region(NamedTuple):
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return np.array([self.x, self.y]) + offset @ np.array([[cos, sin], [-sin, cos]])
 
-    def places(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where pixels of a picture lie in the region: across and down, (rows, columns) each, in pixels."""
-        dx, dy = columns[None] + 0.5 - self.x, rows[:, None] + 0.5 - self.y
+    def places_of(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where points (..., 2) lie in the region: across and down from its corner, (...) each."""
+        dx, dy = points[..., 0] - self.x, points[..., 1] - self.y
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return cos * dx + sin * dy + self.width / 2, cos * dy - sin * dx + self.height / 2
 

@@ -7,7 +7,7 @@ A box is left, top, right, bottom in pixels of the upright frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -93,15 +93,11 @@ def find_tracks(
     """
     step = look_step(clip)
     with show("looking for faces", len(clip)) as progress:
-
-        def seen() -> Iterator[tuple[int, np.ndarray]]:
-            before = -1
-            for number, frame in clip.chosen(looks_at(clip, span)):
-                yield number, detect(frame).boxes
-                progress.advance(number - before)
-                before = number
-
-        tracks = link(seen(), iou_with_initial, MAX_GAP * clip.fps)
+        seen = []
+        for number, frame in clip.chosen(looks_at(clip, span)):  # not always in order
+            seen.append((number, detect(frame).boxes))
+            progress.advance(min(step, len(clip) - progress.done))
+        tracks = link(sorted(seen, key=lambda look: look[0]), iou_with_initial, MAX_GAP * clip.fps)
     starts = {track.start for track in tracks}
     for track in tracks:
         track.extend_to_ends(max(step, int(MAX_LOST * clip.fps)), len(clip), track.end in starts)

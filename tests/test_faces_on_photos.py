@@ -82,7 +82,8 @@ def test_a_region_that_is_turned_goes_back_to_its_place() -> None:
     region = Region(250.0, 240.0, 180.0, 180.0, math.radians(20))
     left, top, right, bottom = region.bounds
     back = put_back(cut_out(smooth, region, (180, 180)), region, region.bounds).astype(int)
-    across, down = region.places(np.arange(top, bottom), np.arange(left, right))
+    y, x = np.mgrid[top:bottom, left:right] + 0.5
+    across, down = region.places_of(np.stack([x, y], axis=-1))
     inside = (np.minimum(across, down) > 2) & (np.maximum(across, down) < 178)
     assert np.abs(back - smooth[top:bottom, left:right])[inside].max() <= 4
 
@@ -104,7 +105,8 @@ def test_a_picture_cut_and_put_back_unmoved_is_the_picture_at_its_border() -> No
     difference = np.abs(paster.paste(photo, [piece], paster.details(photo, [piece])).astype(int) - photo).max(
         axis=2
     )
-    across, down = region.places(np.arange(512), np.arange(512))
+    y, x = np.mgrid[:512, :512] + 0.5
+    across, down = region.places_of(np.stack([x, y], axis=-1))
     depth = np.minimum(np.minimum(across, down), region.width - np.maximum(across, down)) / region.width
     assert difference[depth < 0.02].max() <= 1 and difference[depth <= 0].max() == 0
     assert difference.max() > 8  # the middle shows the piece
