@@ -2,7 +2,7 @@
 
     generator, kp_detector = fast_form(generator), fast_form(kp_detector)
 
-It is a copy of the network, of the same class and with the same forward, in which layers have been swapped:
+It is a copy of the network, with the same class and forward, in which layers have been swapped:
 
 1. A batch norm behind a convolution goes into its weights (`fold`).
 2. 3×3 convolutions, above all those of the bottleneck, take a quarter of the products (`WinogradConv2d`).
@@ -10,12 +10,10 @@ It is a copy of the network, of the same class and with the same forward, in whi
    (`UpsampledConv2d`).
 4. The last convolution computes four pixels at once, which fills the processor's vectors (`FourPixelConv2d`).
 
-Each layer takes the convolution that it stands for, transforms its weights in float64 and stores them in that
-convolution's dtype. Maps are kept channels last, and large ones are worked through in slabs of rows, so that
-what lies between two steps stays in the processor's cache.
+Each layer transforms the weights of its convolution in float64. Maps are kept channels last, and large ones are
+worked through in slabs of rows, so that what lies between two steps stays in the processor's cache.
 
-Shapes: `B` batch, `C` channels in, `O` channels out, `H, W` map size, `R, S` rows and columns of a slab (of
-tiles or of pixels).
+Shapes: `B` batch, `C` channels in, `O` out, `H, W` map size, `R, S` rows and columns of a slab.
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from modules.generator import OcclusionAwareGenerator
 from modules.util import DownBlock2d, Hourglass, ResBlock2d, SameBlock2d, UpBlock2d
+from utils.device import cpu_has, cpu_is_amd
 
 Network = TypeVar("Network", bound=nn.Module)
 Tensors = Sequence[Tensor] | Tensor  # several, also as a tensor that is indexed by its first axis
@@ -202,8 +201,7 @@ def times_packed(x: Tensor, matrix: Tensor) -> Tensor:
 def packing_pays(dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies faster than PyTorch's own products: on AMD's processors with AVX-512."""
     # The processor decides, and no trial, so that a machine always gives the same pixels.
-    processor: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9
-    if "AMD" not in str(processor.get("cpu_name")) or not processor.get("avx512_f"):
+    if not (cpu_is_amd() and cpu_has("avx512_f")):
         return False
     x, identity = torch.ones(2, 16, dtype=dtype), torch.eye(16, dtype=dtype)
     try:  # these operators are not PyTorch's public interface, and don't take every dtype

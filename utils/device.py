@@ -48,7 +48,8 @@ def best_precision(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     if device.type == "cpu":
-        return "bf16" if cpu_has("avx512_bf16") or cpu_has("amx_bf16") else "fp32"
+        # Of Intel's processors those without AMX are slower in bf16, though they have instructions for it.
+        return "bf16" if cpu_has("amx_bf16") or (cpu_is_amd() and cpu_has("avx512_bf16")) else "fp32"
     return "fp32"
 
 
@@ -61,8 +62,15 @@ def precision_hints(device: torch.device, precision: str) -> list[str]:
 
 def cpu_has(feature: str) -> bool:
     """Say whether the processor has an instruction set, by PyTorch's name for it, such as "amx_bf16"."""
-    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9
-    return bool(capabilities.get(feature))
+    return bool(cpu_capabilities().get(feature))
+
+
+def cpu_is_amd() -> bool:
+    return "AMD" in str(cpu_capabilities().get("cpu_name"))
+
+
+def cpu_capabilities() -> dict:
+    return getattr(torch.cpu, "get_capabilities", dict)()  # not there before torch 2.9
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

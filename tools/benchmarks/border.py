@@ -1,4 +1,4 @@
-"""Measure how calm the border of a pasted piece is, for 12 puppets, with its movement faded there and without.
+"""Measure how calm the border of a pasted piece is, for 12 puppets, with its movement faded and without.
 
     python -m tools.benchmarks.border [--sheet FILE.png]
 
