@@ -16,6 +16,8 @@ from media.pictures import Size
 
 FEATHER = 0.1  # width of the soft border, as a share of the region's side
 CALM = 0.2  # width of the border in which movement fades, likewise
+AROUND = 0.25  # and of the ring around the face
+SAME = 24  # levels of 255: what changes less, outside of the face, has not changed
 SHARPNESS = 8  # of the border between two regions that overlap
 
 
@@ -27,6 +29,14 @@ class Place(NamedTuple):
     columns: slice
     share: np.ndarray  # (rows, columns, 1) in [0, 1]
     still: np.ndarray  # (rows, columns, 1) in [0, 1], how much of its movement the border takes
+    outer: np.ndarray  # (rows, columns, 1) in [0, 1], 1 outside of the face
+
+
+class Before(NamedTuple):
+    """The pixels (rows, columns, 3) at a place: of the picture, and of the piece that was cut out of it."""
+
+    picture: np.ndarray
+    piece: np.ndarray
 
 
 class Paster:
@@ -41,24 +51,23 @@ class Paster:
         self.places = [self._place(number) for number in range(len(self.regions))]
 
     def paste(
-        self, picture: np.ndarray, pieces: Sequence[np.ndarray], details: Sequence[np.ndarray] | None = None
+        self, picture: np.ndarray, pieces: Sequence[np.ndarray], before: Sequence[Before] | None = None
     ) -> np.ndarray:
         """Lay `pieces` (N, M, 3) into a copy of `picture` (H, W, 3); outside the regions nothing changes."""
         result = picture.copy()
         for number, (place, piece) in enumerate(zip(self.places, pieces, strict=True)):
+            seen = self._seen(piece, number)
+            if before is not None:
+                seen = sharpened(seen, before[number], place)
             under = result[place.rows, place.columns].astype(np.float32)
-            seen = self._seen(piece, number) + (0 if details is None else details[number])
             mixed = np.rint(under + place.share * (seen - under)).clip(0, 255)
             result[place.rows, place.columns] = mixed.astype(np.uint8)
         return result
 
-    def details(self, picture: np.ndarray, cut: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return what cutting pieces out of `picture` and putting them back loses, where a border is calm.
-
-        `paste` adds it again, so that what does not move stays as sharp as it is.
-        """
+    def before(self, picture: np.ndarray, cut: Sequence[np.ndarray]) -> list[Before]:
+        """Keep what `paste` needs of the picture that the pieces were `cut` from, before they moved."""
         return [
-            place.still * (picture[place.rows, place.columns].astype(np.float32) - self._seen(piece, number))
+            Before(picture[place.rows, place.columns].astype(np.float32), self._seen(piece, number))
             for number, (place, piece) in enumerate(zip(self.places, cut, strict=True))
         ]
 
@@ -69,7 +78,7 @@ class Paster:
         return put_back(piece, self.regions[number], place.box)[
             place.rows.start - top : place.rows.stop - top,
             place.columns.start - left : place.columns.stop - left,
-        ]
+        ].astype(np.float32)
 
     def _place(self, number: int) -> Place:
         """The place of a piece, where the earlier ones lie below it.
@@ -87,9 +96,21 @@ class Paster:
         weights *= covered / np.maximum(weights.sum(axis=0), 1e-300)
         left_over = 1 - weights[number + 1 :].sum(axis=0)
         share = (weights[number] / np.maximum(left_over, 1e-6)).clip(0, 1).astype(np.float32)
-        distances, _ = sides(self.regions[number], self.size, rows, columns)
-        still = 1 - smoothstep(distances / CALM).astype(np.float32)
-        return Place(box, rows, columns, share[..., None], still[..., None])
+        inner, nearest = sides(self.regions[number], self.size, rows, columns)
+        still = 1 - smoothstep(inner / CALM).astype(np.float32)
+        outer = 1 - smoothstep((nearest - AROUND) / FEATHER).astype(np.float32)
+        return Place(box, rows, columns, share[..., None], still[..., None], outer[..., None])
+
+
+def sharpened(seen: np.ndarray, before: Before, place: Place) -> np.ndarray:
+    """Give a piece back what cutting it out has lost of its picture, where it does not move.
+
+    It does not at a calm border, nor around the face where it has hardly changed.
+    """
+    change = seen - before.piece
+    same = place.outer * (1 - smoothstep(np.abs(change).max(axis=2, keepdims=True) / SAME))
+    lost = before.picture - before.piece
+    return before.piece + (1 - same) * change + np.maximum(place.still, same) * lost
 
 
 def border(region: Region, size: Size, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:

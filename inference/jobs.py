@@ -315,7 +315,7 @@ def paste_of(path: Path, picture: np.ndarray, job: Job, places: Places, fps: flo
         own = [region.scaled(factor) for region in own]
         paster = Paster(size, own)
         cut = [cut_out(picture, region, job.sizes[1] or job.sizes[0]) for region in own]
-        return functools.partial(paster.paste, picture, details=paster.details(picture, cut))
+        return functools.partial(paster.paste, picture, before=paster.before(picture, cut))
     size, factor = limited(job.background.size, job.options.max_side)
     paste = Paster(size, [region.scaled(factor) for region in places.background[: len(own)]]).paste
     frames = repeated(job.background, fps)

@@ -86,8 +86,8 @@ def write_source_video(
             return frame
         (animator,) = make_animators(networks, pictures, options)
         out = next(animator.generate([item], initial))
-        details = paster.details(frame, pictures.large or pictures.pictures)
-        return paster.paste(frame, [to_pixels(out["prediction"][0])], details)
+        before = paster.before(frame, pictures.large or pictures.pictures)
+        return paster.paste(frame, [to_pixels(out["prediction"][0])], before)
 
     numbers = at_rate(driving, source.clip)
     done = 0

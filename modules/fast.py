@@ -10,7 +10,7 @@ It is a copy of the network, with the same class and forward, in which layers ha
    (`UpsampledConv2d`).
 4. The last convolution computes four pixels at once, which fills the processor's vectors (`FourPixelConv2d`).
 
-Each layer transforms the weights of its convolution in float64. Maps are kept channels last, and large ones are
+Each layer transforms its convolution's weights in float64. Maps are kept channels last, and large ones are
 worked through in slabs of rows, so that what lies between two steps stays in the processor's cache.
 
 Shapes: `B` batch, `C` channels in, `O` out, `H, W` map size, `R, S` rows and columns of a slab.

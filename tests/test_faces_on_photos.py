@@ -102,7 +102,7 @@ def test_a_picture_cut_and_put_back_unmoved_is_the_picture_at_its_border() -> No
     region = region_around(photo, np.array([178, 63, 268, 176]), FaceDetector(), 1)
     paster = Paster(photo.shape[:2], [region])
     piece = cut_out(photo, region, (64, 64))
-    difference = np.abs(paster.paste(photo, [piece], paster.details(photo, [piece])).astype(int) - photo).max(
+    difference = np.abs(paster.paste(photo, [piece], paster.before(photo, [piece])).astype(int) - photo).max(
         axis=2
     )
     y, x = np.mgrid[:512, :512] + 0.5

@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> None:
             results = [to_pixels(out["prediction"][0]) for out in animator.animate(driving)]
             difference = np.abs(np.stack(results).astype(int) - piece).mean(axis=(0, 3))  # (H, W)
             figures.append((difference[border].mean(), difference[~border].mean()))
-            details = None if fade is None else paster.details(picture, [piece])
-            row.append(paster.paste(picture, [results[-1]], details))
+            before = None if fade is None else paster.before(picture, [piece])
+            row.append(paster.paste(picture, [results[-1]], before))
         rows.append(np.concatenate(row, axis=1)[::2, ::2])
     means = np.array(figures).reshape(PUPPETS, 2, 2).mean(axis=0)
     for name, (at_border, in_middle) in zip(("without", "with"), means, strict=True):
