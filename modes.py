@@ -70,6 +70,9 @@ def tell(*lines: object) -> None:
 def run_training(options: argparse.Namespace, config: dict, device: torch.device) -> None:
     """Go on with the run that has the checkpoint and a config of this name, or start a new one."""
     outlive_output()  # days of training are worth more than a pipe that was closed
+    # The softmax of the heatmaps underflows, and a CPU takes ten times as long over such gradients. Threads
+    # take this on from the one that starts them, so it comes before the first of PyTorch's.
+    torch.set_flush_denormal(True)
     checkpoint = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
     if checkpoint is not None and (folder := RunFolder(checkpoint.parent, options.config)).is_run():
         with folder:

@@ -60,7 +60,7 @@ def drift(rng: np.random.Generator, frames: int, shortest: float, longest: float
 
 
 def blinks(rng: np.random.Generator, frames: int, first: float, gap: tuple[float, float]) -> np.ndarray:
-    """How far the eyes are shut, (frames,) in [0, 1], in blinks of nine frames that are `gap` frames apart."""
+    """How far the eyes are shut, (frames,) in [0, 1]: blinks of nine frames, `gap` frames apart."""
     t, shut = np.arange(frames), np.zeros(frames)
     centre = rng.uniform(0, first)
     while centre < frames + 5:
