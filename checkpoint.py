@@ -41,6 +41,13 @@ MOTION_HEADS = ("dense_motion_network.mask.", "dense_motion_network.occlusion.")
 # With another hourglass the whole motion network starts anew: its layers mean nothing to each other.
 MOTION = ("dense_motion_network.",)
 HOURGLASS = ("dense_motion_network.hourglass.",)
+# The layers with channels for each keypoint.
+KEYPOINTS = (
+    "kp.",
+    "jacobian.",
+    "dense_motion_network.hourglass.encoder.down_blocks.0.conv.",
+    *MOTION_HEADS,
+)
 
 # ---- Finding -------------------------------------------------------------------
 
@@ -223,13 +230,16 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str, pat
 def load_for_finetuning(networks: Mapping[str, nn.Module], path: Path, config_path: Path) -> list[str]:
     """Start from the weights of a checkpoint wherever they fit; returns lines that say what starts anew.
 
-    A discriminator of another layout starts anew. Raises `CheckpointError` for a checkpoint of another number
-    of keypoints: the motion network reads one map a keypoint, so what both have learned is lost.
+    A discriminator of another layout starts anew. Raises `CheckpointError` for a checkpoint of more
+    keypoints.
     """
     content = read_checkpoint(path)
     weights, notes = inference_weights(content), []
     if all(isinstance(state, dict) for state in weights.values()):  # else `load_parts` says what is wrong
-        check_keypoints(weights["kp_detector"], networks["kp_detector"], path, config_path)
+        added = added_keypoints(weights["kp_detector"], networks["kp_detector"], path, config_path)
+        if added:
+            notes.append(f"{added} keypoints are new: they start anew")
+            weights = {name: with_new_keypoints(state, networks[name]) for name, state in weights.items()}
         notes += starts_anew(weights["generator"], networks["generator"])[1]
         weights = {name: matching_weights(state, networks[name]) for name, state in weights.items()}
     load_parts(weights, {name: networks[name] for name in INFERENCE_NETWORKS}, path, config_path)
@@ -240,16 +250,32 @@ def load_for_finetuning(networks: Mapping[str, nn.Module], path: Path, config_pa
     return notes
 
 
-def check_keypoints(state: dict[str, Tensor], kp_detector: nn.Module, path: Path, config_path: Path) -> None:
-    """Raise `CheckpointError` if the detector of a checkpoint finds another number of keypoints."""
+def added_keypoints(state: dict[str, Tensor], kp_detector: nn.Module, path: Path, config_path: Path) -> int:
+    """How many keypoints the config has more than a checkpoint; `CheckpointError` if it has fewer."""
     own = kp_detector.state_dict()
-    if "kp.weight" in state and "kp.weight" in own:
-        found, wanted = len(state["kp.weight"]), len(own["kp.weight"])
-        if found != wanted:
-            raise CheckpointError(
-                f"{path}: its 'generator' does not fit {config_path}: it has {found} keypoints, the config "
-                f"{wanted}; set model_params.common_params.num_kp to {found}, or train without --checkpoint"
-            )
+    if not ("kp.weight" in state and "kp.weight" in own):
+        return 0
+    found, wanted = len(state["kp.weight"]), len(own["kp.weight"])
+    if found > wanted:
+        raise CheckpointError(
+            f"{path}: its 'generator' does not fit {config_path}: it has {found} keypoints, the config "
+            f"{wanted}; set model_params.common_params.num_kp to {found}, or train without --checkpoint"
+        )
+    return wanted - found
+
+
+def with_new_keypoints(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return weights for more keypoints, of which the new ones come last and at first have no influence."""
+    grown = dict(state)
+    for key, fresh in network.state_dict().items():
+        old = state.get(key)
+        if old is None or not key.startswith(KEYPOINTS) or old.dim() != fresh.dim():
+            continue
+        if all(a <= b for a, b in zip(old.shape, fresh.shape, strict=True)):
+            grown[key] = fresh.clone()
+            grown[key][: len(old)] = 0
+            grown[key][tuple(slice(length) for length in old.shape)] = old
+    return grown
 
 
 def starts_anew(state: dict[str, Tensor], generator: nn.Module) -> tuple[tuple[str, ...], list[str]]:

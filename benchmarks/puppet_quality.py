@@ -27,7 +27,8 @@ both coordinates.
 Expression: how far lids and mouth are open, 0 to 1, by a linear ridge regression from the pixels around the
 eyes and the mouth, fitted on drawn frames of training identities. The figures are the correlations with the
 truth: of the drawn test frames themselves, which bounds the others, of the reconstructed ones, and of the
-results of relative transfer, whose truth is the source's expression plus the change of the driving one.
+results of relative transfer. There both are changes since the first frame, and the truth is that of a source
+which changes as the driving clip does, from wide open or shut no further.
 
 Colour: the face is the convex hull of the landmarks of the head, true ones in the source and regressed ones
 in the results. The figure is the L1 between the mean colours of the face in a result and in its source.
@@ -338,10 +339,10 @@ def transfer_scores(
         landmarks = regress(keypoints(networks[1], results))
         found.append(landmarks - landmarks[0])
         true.append(driving.landmarks - driving.landmarks[0])
-        openness.append(express(results, landmarks, source.names))
-        true_openness.append(
-            np.clip(source.openness[0] + driving.openness - driving.openness[0], 0, 1)  # (T, 2)
-        )
+        opened = express(results, landmarks, source.names)  # (T, 2)
+        openness.append(opened - opened[0])
+        moved = np.clip(source.openness[0] + driving.openness - driving.openness[0], 0, 1)
+        true_openness.append(moved - moved[0])
         looks = face_colour(source.frames[0], source.landmarks[0], source.names)
         kept += [
             abs(face_colour(*pair, source.names) - looks).mean()
