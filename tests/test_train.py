@@ -270,9 +270,8 @@ def test_new_keypoints_start_anew_and_change_no_picture(root: Path, capsys: pyte
     notes = load_for_finetuning(new | {"discriminator": nn.Linear(1, 1)}, path, Path("more.yaml"))
     assert notes[0] == "2 keypoints are new: they start anew"
     with torch.no_grad():
-        for networks in (old, new):
-            for network in networks.values():
-                network.eval()
+        for network in (*old.values(), *new.values()):
+            network.eval()
         new["generator"].dense_motion_network.mask.bias[-2:] = -1e3  # else the new ones take their share
         source, driving = torch.rand(2, 1, 3, 32, 32)
         seen = []
@@ -385,12 +384,9 @@ def train_in_double(rank: int, world: int, port: int, root: Path, log: Path) -> 
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(rank)  # the ranks start apart; rank 0's weights count
-    changes = {
-        "dataset_params.root_dir": str(root),
-        "train_params.num_epochs": 1,
-        "train_params.batch_size": 4,
-    }
-    config = small_config(changes | {"train_params.num_repeats": 2})
+    changes = {"num_epochs": 1, "batch_size": 4, "num_repeats": 2}
+    changes = {f"train_params.{key}": value for key, value in changes.items()}
+    config = small_config({"dataset_params.root_dir": str(root), **changes})
     with process_group(torch.device("cpu")):
         dataset = FramesDataset(is_train=True, **config["dataset_params"])
         networks = (build_generator(config), build_discriminator(config), build_kp_detector(config))
@@ -414,12 +410,8 @@ def test_an_epoch_is_the_plain_loop(root: Path) -> None:
     trained = read_checkpoint(find_checkpoint(start(root, config_file(root, train_params__num_epochs=1))))
     config = small_config({"dataset_params.root_dir": str(root)})
     torch.manual_seed(0)
-    builders = {
-        "generator": build_generator,
-        "discriminator": build_discriminator,
-        "kp_detector": build_kp_detector,
-    }
-    networks = {name: build(config) for name, build in builders.items()}
+    builders = (build_generator, build_discriminator, build_kp_detector)
+    networks = {name: build(config) for name, build in zip(NETWORKS, builders, strict=True)}
     adam = {
         name: torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
         for name, network in networks.items()

@@ -8,12 +8,8 @@ test identity takes part, with all its frames.
 Reconstruction: the first frame of each clip is driven by all of its frames. L1 is the mean absolute
 difference in [0, 1], SSIM that of scikit-image with Gaussian weights. A pixel is torn if its absolute error,
 the mean over its three channels, is above 0.25: that is a part of the picture in the wrong place, and not a
-blurred edge or a slightly wrong colour. "copy" is the first frame itself as the answer to every frame. Torn
-pixels are also given for the thirds of the frames with the smallest, medium and largest displacement: the
-mean distance of the true landmarks from those of the first frame.
-
-Keypoints: the share of the pixels that follow a keypoint is the mean of its mask over the reconstructed
-frames. A keypoint with less than 0.1% is dead.
+blurred edge or a slightly wrong colour. "copy" is the first frame itself as the answer to every frame. A
+keypoint is dead if its mask has a mean below 0.1% over the reconstructed frames.
 
 Landmarks: a linear regression from the keypoints' values to the true landmarks, fitted on training
 identities. The error of a landmark is its Euclidean distance to the truth over the distance between the true
@@ -30,11 +26,6 @@ truth: of the drawn test frames themselves, which bounds the others, of the reco
 results of relative transfer. There both are changes since the first frame, and the truth is that of a source
 which changes as the driving clip does, from wide open or shut no further.
 
-Colour: the face is the convex hull of the landmarks of the head, true ones in the source and regressed ones
-in the results. The figure is the L1 between the mean colours of the face in a result and in its source.
-Beside it stands the L1 between the faces of the driving clip and the source: a result that took on the looks
-of the driving clip would have that.
-
 Shapes: `T` frames of a clip, `N` frames of all clips, `K` keypoints, `L` landmarks, `H, W` size.
 """
 
@@ -48,8 +39,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull
-from skimage.draw import polygon2mask
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
@@ -132,17 +121,14 @@ class Reconstruction(NamedTuple):
 
     rebuilt: np.ndarray  # (N, 3): L1, SSIM and share of torn pixels
     copied: np.ndarray  # (N, 3)
-    displacement: np.ndarray  # (N,) of the landmarks since the first frame, in eye distances
-    mask_share: (
-        np.ndarray
-    )  # (N, K): share of the pixels that follow each keypoint; (N, 0) without dense motion
+    masks: np.ndarray  # (N, K): mean mask of each keypoint; (N, 0) without dense motion
     openness: np.ndarray  # (N, 2) found in the model's frames
 
 
 def reconstruct(
     samples: Iterable[Sample], networks: Networks, express: ExpressionRegression
 ) -> Reconstruction:
-    rebuilt, copied, displacement, mask_share, openness = [], [], [], [], []
+    rebuilt, copied, masks, openness = [], [], [], []
     for frames, landmarks, names, _ in samples:
         animator = Animator(*networks, frames[:1], batch_size=BATCH_SIZE)
         predictions = []
@@ -150,17 +136,9 @@ def reconstruct(
             predictions.append(out["prediction"])
             rebuilt.append(scores(out["prediction"][0], real))
             copied.append(scores(frames[0], real))
-            mask_share.append(out["mask"][0, 1:].mean((1, 2)).numpy() if "mask" in out else np.empty(0))
-        first = np.broadcast_to(landmarks[0], landmarks.shape)
-        displacement.append(landmark_errors(landmarks, first, names).mean(axis=1))
+            masks.append(out["mask"][0, 1:].mean((1, 2)).numpy() if "mask" in out else np.empty(0))
         openness.append(express(torch.cat(predictions), landmarks, names))
-    return Reconstruction(
-        np.array(rebuilt),
-        np.array(copied),
-        np.concatenate(displacement),
-        np.array(mask_share),
-        np.concatenate(openness),
-    )
+    return Reconstruction(np.array(rebuilt), np.array(copied), np.array(masks), np.concatenate(openness))
 
 
 def scores(picture: Tensor, real: Tensor) -> tuple[float, float, float]:
@@ -176,35 +154,14 @@ def torn_pixels(picture: Tensor, real: Tensor) -> float:
     return ((picture - real).abs().mean(dim=0) > TORN_ERROR).float().mean().item()
 
 
-def by_displacement(torn: np.ndarray, displacement: np.ndarray) -> list[dict[str, float]]:
-    """The mean of `torn` (N,) over the thirds of frames with small, medium and large displacement (N,)."""
-    thirds = np.array_split(np.argsort(displacement, kind="stable"), 3)
-    return [
-        {"displacement_to": float(displacement[third].max()), "torn": float(torn[third].mean())}
-        for third in thirds
-        if len(third)
-    ]
-
-
 def reconstruction_figures(found: Reconstruction) -> dict[str, Any]:
-    """The part of the figures that comes from reconstruction."""
-    l1, ssim, torn = found.rebuilt.mean(axis=0).tolist()
-    copy_l1, copy_ssim, copy_torn = found.copied.mean(axis=0).tolist()
-    share = found.mask_share.mean(axis=0)  # (K,)
-    return {
-        "reconstruction": {
-            "l1": l1,
-            "copy_l1": copy_l1,
-            "l1_over_copy": l1 / copy_l1,
-            "ssim": ssim,
-            "copy_ssim": copy_ssim,
-            "torn": torn,
-            "copy_torn": copy_torn,
-        },
-        "torn_by_displacement": by_displacement(found.rebuilt[:, 2], found.displacement),
-        "mask_share": share.tolist(),
-        "dead_keypoints": np.flatnonzero(share < DEAD_SHARE).tolist(),
-    }
+    figures = {}
+    for prefix, values in (("", found.rebuilt), ("copy_", found.copied)):
+        for name, value in zip(("l1", "ssim", "torn"), values.mean(axis=0).tolist(), strict=True):
+            figures[prefix + name] = value
+    figures["l1_over_copy"] = figures["l1"] / figures["copy_l1"]
+    dead = np.flatnonzero(found.masks.mean(axis=0) < DEAD_SHARE).tolist()
+    return {"reconstruction": figures, "dead_keypoints": dead}
 
 
 # ---- Expression --------------------------------------------------------------
@@ -294,21 +251,10 @@ def motion_correlation(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     )
 
 
-def face_colour(picture: Tensor, landmarks: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Mean colour (3,) of a picture (3, H, W) inside the convex hull of the head's landmarks."""
-    height, width = picture.shape[1:]
-    head = np.array([point for point, name in zip(landmarks, names, strict=True) if "shoulder" not in name])
-    corners = head[ConvexHull(head).vertices][:, ::-1]  # (., 2) as (y, x)
-    mask = polygon2mask((height, width), (corners + 1) / 2 * (height - 1, width - 1))  # (H, W)
-    return picture.numpy()[:, mask].mean(axis=1)
-
-
 class Transfer(NamedTuple):
     """Figures of relative transfer to another identity."""
 
     motion: np.ndarray  # (L,) correlations of the landmarks
-    colour_kept: float  # difference of colour between result and source
-    colour_other: float  # between driving clip and source
     expression: dict[str, float]  # correlations of lids and mouth
 
 
@@ -317,8 +263,6 @@ def transfer_scores(
 ) -> Transfer:
     found, true = [], []
     openness, true_openness = [], []
-    kept: list[float] = []
-    taken: list[float] = []
     for driving, source in zip(samples, samples[1:] + samples[:1], strict=True):
         animator = Animator(*networks, source.frames[:1], RELATIVE, batch_size=BATCH_SIZE)
         results = torch.cat([out["prediction"] for out in animator.animate(driving.frames)])  # (T, 3, H, W)
@@ -329,19 +273,8 @@ def transfer_scores(
         openness.append(opened - opened[0])
         moved = np.clip(source.openness[0] + driving.openness - driving.openness[0], 0, 1)
         true_openness.append(moved - moved[0])
-        looks = face_colour(source.frames[0], source.landmarks[0], source.names)
-        kept += [
-            abs(face_colour(*pair, source.names) - looks).mean()
-            for pair in zip(results, landmarks, strict=True)
-        ]
-        taken += [
-            abs(face_colour(*pair, source.names) - looks).mean()
-            for pair in zip(driving.frames, driving.landmarks, strict=True)
-        ]
     return Transfer(
         motion_correlation(np.concatenate(found), np.concatenate(true)),
-        float(np.mean(kept)),
-        float(np.mean(taken)),
         expression_correlation(np.concatenate(openness), np.concatenate(true_openness)),
     )
 
@@ -399,10 +332,8 @@ def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> di
     errors = np.concatenate(
         [landmark_errors(regress(keypoints(networks[1], s.frames)), s.landmarks, names) for s in samples]
     )
-    rebuilt, transfer = (
-        reconstruct(samples, networks, express),
-        transfer_scores(samples, networks, regress, express),
-    )
+    rebuilt = reconstruct(samples, networks, express)
+    transfer = transfer_scores(samples, networks, regress, express)
     openness = np.concatenate([sample.openness for sample in samples])
     drawn = np.concatenate([express(sample.frames, sample.landmarks, names) for sample in samples])
     return {
@@ -412,10 +343,6 @@ def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> di
         "landmark_error": with_mean(names, errors.mean(axis=0)),
         "landmark_error_without_ears": mean_without_ears(names, errors.mean(axis=0)),
         "motion_correlation": with_mean(names, transfer.motion),
-        "face_colour": {
-            "result_to_source": transfer.colour_kept,
-            "driving_to_source": transfer.colour_other,
-        },
         "expression": {
             "drawn": expression_correlation(drawn, openness),
             "reconstruction": expression_correlation(rebuilt.openness, openness),
@@ -426,14 +353,9 @@ def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> di
 
 def print_figures(figures: dict[str, Any]) -> None:
     print(f"{figures['identities']} unseen identities, {figures['frames']} frames")
-    for group in ("reconstruction", "face_colour"):
-        print(f"{group}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures[group].items()))
+    print(", ".join(f"{name} {value:.4f}" for name, value in figures["reconstruction"].items()))
     for kind, found in figures["expression"].items():
         print(f"expression, {kind}: lids {found['lids']:.3f}, mouth {found['mouth']:.3f}")
-    print("torn pixels by displacement of the landmarks, in eye distances:")
-    for third in figures["torn_by_displacement"]:
-        print(f"  up to {third['displacement_to']:.2f}: {third['torn']:.3%}")
-    print("pixels that follow each keypoint: " + " ".join(f"{share:.2%}" for share in figures["mask_share"]))
     print(f"dead keypoints: {len(figures['dead_keypoints'])} {figures['dead_keypoints']}")
     print(f"{'landmark':16}{'error':>8}{'motion':>8}")
     for name, error in figures["landmark_error"].items():
