@@ -1,7 +1,4 @@
-"""Kinds of values in a YAML file, and the check that a file holds the right keys and values.
-
-It imports nothing heavy, so that the table of models can be read before PyTorch is there.
-"""
+"""Kinds of values in a YAML file, and the check that a file holds the right keys and values."""
 
 from __future__ import annotations
 
@@ -18,11 +15,7 @@ TINY, HUGE = 1e-6, 10**6  # of what is multiplied and divided by
 
 
 class Leaf(NamedTuple):
-    """A kind of value.
-
-    `bounds` hold for every number in the value. They are far from what anyone needs, and keep the sums of a
-    run finite and what it asks of the machine sane.
-    """
+    """A kind of value; the bounds of its numbers are far from what anyone needs and keep sums finite."""
 
     words: str
     check: Callable[[Any], bool]

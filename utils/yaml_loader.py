@@ -1,7 +1,4 @@
-"""YAML for configs: PyYAML's safe loader, strict about what is a slip or an attack.
-
-No tags, no key twice, few aliases, a small file. Whatever can't be read is a `ConfigError` with its place.
-"""
+"""YAML for configs: PyYAML's safe loader without tags, keys twice, many aliases or large files."""
 
 from __future__ import annotations
 
