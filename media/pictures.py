@@ -136,7 +136,11 @@ def read_image_size(path: str | Path) -> Size:
 def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
     """Open `path` without decoding it. What it claims to hold is checked before memory is asked for."""
     if path.suffix.lower() in HEIC_SUFFIXES:
-        know_heic(path)
+        try:
+            import pillow_heif  # optional
+        except ImportError:
+            raise MediaError(f"{path}: needs the package pillow-heif: pip install pillow-heif") from None
+        pillow_heif.register_heif_opener()
         return Image.open(path, formats=(*_FORMATS, "HEIF"))
     try:
         return Image.open(path, formats=_FORMATS)
@@ -147,15 +151,6 @@ def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
         if image.width * image.height > MAX_STRIP_PIXELS:
             raise
         return image
-
-
-def know_heic(path: Path) -> None:
-    """Let Pillow read the pictures of phones. Raises `MediaError` where the package for it is missing."""
-    try:
-        import pillow_heif  # optional
-    except ImportError:
-        raise MediaError(f"{path}: needs the package pillow-heif: pip install pillow-heif") from None
-    pillow_heif.register_heif_opener()
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

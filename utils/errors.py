@@ -32,9 +32,6 @@ class DatasetError(UserError):
     """A dataset folder or pair list that does not hold what is asked of it."""
 
 
-# ---- Words -------------------------------------------------------------------
-
-
 def told(error: Exception) -> str | None:
     """Return an error as one line for the user, or None if it is a bug."""
     if isinstance(error, UserError):

@@ -21,8 +21,6 @@ Out = TypeVar("Out")
 
 MAX_WORKERS = 4  # each holds the maps of a frame
 
-# ---- Frames side by side -------------------------------------------------------
-
 
 @functools.cache
 def frame_pool(threads: int) -> ThreadPoolExecutor:
@@ -62,9 +60,6 @@ def in_order(function: Callable[[In], Out], items: Iterable[In], device: torch.d
     finally:
         for future in waiting:
             future.cancel()
-
-
-# ---- Ahead and behind ----------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -11,8 +11,6 @@ from utils.errors import ConfigError
 MIN_SCALE = 1 / 1024
 TINY, HUGE = 1e-6, 10**6  # of what is multiplied and divided by
 
-# ---- Values ------------------------------------------------------------------
-
 
 class Leaf(NamedTuple):
     """A kind of value; the bounds of its numbers are far from what anyone needs and keep sums finite."""
@@ -37,7 +35,7 @@ class Leaf(NamedTuple):
 
 
 def is_integer(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and is_number(value, least)
 
 
 def is_number(value: Any, least: float = 0) -> bool:
@@ -90,8 +88,6 @@ COLORMAP = Leaf("the name of a matplotlib colormap", is_text)
 FORMAT = Leaf(".mp4 or .gif", lambda value: value in (".mp4", ".gif"))
 FEATURES, BLOCKS = COUNT.at_most(2**13), COUNT.at_most(12)
 HALVINGS, REPEATS = WHOLE.at_most(12), COUNT.at_most(10**5)
-
-# ---- Checks ------------------------------------------------------------------
 
 
 def check_keys(values: Any, schema: dict, path: str | Path, key: str) -> None:

@@ -19,8 +19,6 @@ from utils.signals import STOP_SIGNALS
 Given = TypeVar("Given")
 Returned = TypeVar("Returned")
 
-# ---- The program -------------------------------------------------------------
-
 
 def in_parallel(
     function: Callable[[Given], Returned], jobs: Sequence[Given], workers: int
@@ -43,9 +41,6 @@ def in_parallel(
             ) from None
         finally:
             held_end.close()  # the workers end now, and leaving the pool waits until they are gone
-
-
-# ---- The workers -------------------------------------------------------------
 
 
 def become_worker(lifeline: Connection) -> None:
