@@ -14,7 +14,7 @@ from checkpoints import hub
 from checkpoints.files import find_checkpoint
 from inference.options import DemoOptions
 from inference.samples import ROOT, SAMPLE
-from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip
+from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip, rate_refused
 from media.pictures import PHOTO_SUFFIXES, Size
 from media.rates import steady
 from media.writer import WRITTEN_SUFFIXES
@@ -229,7 +229,7 @@ def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> Clips:
     others = [path for path in (options.background, options.source_video) if path is not None]
     paths = dict.fromkeys([*drivings, *others])
     if options.fps is not None and not any(path.is_dir() for path in paths):
-        raise UserError(f"--fps {options.fps:g}: is for folders of frames; a video has a rate of its own")
+        raise rate_refused(options.fps)
     opened = {path: steady(open_clip(path, fps=options.fps if path.is_dir() else None)) for path in paths}
     background, source = (
         None if path is None else opened[path] for path in (options.background, options.source_video)
