@@ -39,6 +39,9 @@ class ExportOptions:
         None, "a .pth.tar or .safetensors file, or the folder of a run, whose newest one is taken"
     )
     out: Path | None = option(None, "a new file of weights, or a new folder for graphs", metavar="PATH")
+    calm_border: bool = option(
+        False, "graphs whose movement fades at the border, to be pasted into a picture"
+    )
 
 
 def parse(argv: list[str] | None) -> ExportOptions:
@@ -101,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # Graphs
     assert config_path is not None
-    difference = graphs.export_model(config_path, checkpoint, out)
+    difference = graphs.export_model(config_path, checkpoint, out, options.calm_border)
     print(f"{out}: differs from PyTorch by {255 * difference:.2g} grey levels of 255 at most")
 
 

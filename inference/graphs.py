@@ -6,6 +6,7 @@ Shapes: `B` batch, `K` keypoints, `H, W` the model's size.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faces.paste import calm_border
 from inference.animator import Animator
 from inference.networks import InferenceNetworks, load_networks, model_size
 from media.pictures import Size
@@ -68,19 +70,21 @@ def find(kp_detector: KPDetector, inputs: Named) -> Named:
     return kp_detector(inputs["frame"])
 
 
-def generate(generator: OcclusionAwareGenerator, inputs: Named) -> Named:
+def generate(generator: OcclusionAwareGenerator, inputs: Named, movement: Tensor | None = None) -> Named:
     image = inputs.get("source", inputs["small"])  # only `image_skip` reads it
     encoding = SourceEncoding(image, inputs["small"], inputs["features"])
     kp_source, kp_driving = (
         {name: inputs[f"{whose}_{name}"] for name in ("value", "jacobian") if f"{whose}_{name}" in inputs}
         for whose in ("source", "driving")
     )
-    out = generator.generate(encoding, kp_driving, kp_source, deformed=False)
+    out = generator.generate(encoding, kp_driving, kp_source, deformed=False, movement=movement)
     return {"prediction": out["prediction"]}
 
 
 @torch.no_grad()
-def parts_of(generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: Size) -> dict[str, GraphPart]:
+def parts_of(
+    generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: Size, movement: Tensor | None
+) -> dict[str, GraphPart]:
     source, driving = textures(3, size).split([1, 2])
     inputs = {"source": source} if generator.image_skip else {}
     inputs |= encode(generator, {"source": source})
@@ -89,7 +93,9 @@ def parts_of(generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: 
     return {
         "encoder": GraphPart(generator, encode, {"source": driving}, {"source"}),
         "keypoints": GraphPart(kp_detector, find, {"frame": driving}, {"frame"}),
-        "frame": GraphPart(generator, generate, inputs | of_driving, set(of_driving)),
+        "frame": GraphPart(
+            generator, functools.partial(generate, movement=movement), inputs | of_driving, set(of_driving)
+        ),
     }
 
 
@@ -103,16 +109,20 @@ def check_installed(purpose: str, *packages: str) -> None:
         raise UserError(f"{purpose} needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
-def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
-    """Write graphs and manifest to a new folder; return the largest difference to PyTorch, in [0, 1]."""
+def export_model(config_path: Path, checkpoint: Path, folder: Path, calm: bool = False) -> float:
+    """Write graphs and manifest to a new folder; return the largest difference to PyTorch, in [0, 1].
+
+    `calm`: movement fades at all four sides, for results that are pasted back.
+    """
     config = read_config(config_path)
     size = model_size(config, config_path)
     networks = load_networks(config, config_path, checkpoint, torch.device("cpu"), plain=True)
+    movement = torch.from_numpy(calm_border(np.ones(4, bool), size))[None, None] if calm else None
     with new_folder(folder) as temporary:
         # Write, and compare.
-        export_graphs(*networks, size, temporary)
+        export_graphs(*networks, size, temporary, movement)
         graphs = open_graphs(temporary)
-        difference = largest_difference(networks, graphs, size)
+        difference = largest_difference(networks, graphs, size, movement)
         if not difference <= MAX_DIFFERENCE:
             raise UserError(
                 f"{checkpoint}: its export differs from PyTorch by {255 * difference:.2g} grey levels of 255 "
@@ -124,6 +134,7 @@ def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
             "config": config_path.stem,
             "size": list(size),
             "checkpoint": {"file": checkpoint.name, "sha256": sha256(checkpoint)},
+            "calm_border": calm,
             "opset": OPSET,
             "graphs": {
                 name: {
@@ -144,14 +155,18 @@ def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
 
 
 def export_graphs(
-    generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: Size, folder: Path
+    generator: OcclusionAwareGenerator,
+    kp_detector: KPDetector,
+    size: Size,
+    folder: Path,
+    movement: Tensor | None = None,
 ) -> None:
     """Write the three graphs of plain networks on the CPU into `folder`; batches may have any size."""
     if in_fast_form(generator) or in_fast_form(kp_detector):
         raise ValueError("no engine runs the graphs of the fast form; export the plain networks")
     if generator.dense_motion_network is None:
         raise UserError("a model without dense motion can't be exported: nothing in it moves")
-    for name, part in parts_of(generator.eval(), kp_detector.eval(), size).items():
+    for name, part in parts_of(generator.eval(), kp_detector.eval(), size, movement).items():
         write_graph(part.eval(), folder / f"{name}.onnx")
 
 
@@ -196,10 +211,13 @@ def open_graphs(folder: Path) -> dict[str, Any]:
     return {path.stem: onnxruntime.InferenceSession(path, providers=only) for path in folder.glob("*.onnx")}
 
 
-def largest_difference(networks: InferenceNetworks, graphs: dict[str, Any], size: Size) -> float:
+def largest_difference(
+    networks: InferenceNetworks, graphs: dict[str, Any], size: Size, movement: Tensor | None = None
+) -> float:
     """Return by how much any pixel, in [0, 1], of PyTorch's and the graphs' predictions differs at most."""
     source, driving = textures(5, size).split([1, 4])
-    expected = torch.cat([out["prediction"] for out in Animator(*networks, source).animate(driving)])
+    animator = Animator(*networks, source, movement=movement)
+    expected = torch.cat([out["prediction"] for out in animator.animate(driving)])
 
     def run(name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         inputs, outputs = graphs[name].get_inputs(), graphs[name].get_outputs()

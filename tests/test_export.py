@@ -71,6 +71,14 @@ def test_every_kind_of_model_is_exported_right(changes: dict, capsys: pytest.Cap
     assert manifest["checkpoint"]["sha256"] == graphs.sha256(Path("model.pth.tar"))
 
 
+def test_a_calm_border_is_a_part_of_the_graphs() -> None:
+    model = write_model({})
+    export.main([*model, "--out", "calm", "--calm_border"])  # which compares with PyTorch
+    export.main([*model, "--out", "plain"])
+    frames = [Path(name, "frame.onnx").read_bytes() for name in ("calm", "plain")]
+    assert frames[0] != frames[1] and json.loads(Path("calm/manifest.json").read_text())["calm_border"]
+
+
 def test_the_program_of_the_docs_animates() -> None:
     """It knows the graphs by the names of their inputs, and gets the pictures of PyTorch."""
     export.main([*write_model({}), "--out", "graphs"])
