@@ -102,9 +102,9 @@ def test_a_wrong_export_does_not_stay(monkeypatch: pytest.MonkeyPatch, capsys: p
 
     export_graphs = graphs.export_graphs
 
-    def other_model(generator, kp_detector, size, folder):
+    def other_model(generator, kp_detector, *more):
         generator.final.weight.data += 0.1
-        export_graphs(generator, kp_detector, size, folder)
+        export_graphs(generator, kp_detector, *more)
         generator.final.weight.data -= 0.1
 
     monkeypatch.setattr(graphs, "export_graphs", other_model)
