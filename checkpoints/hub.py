@@ -72,11 +72,12 @@ def find_model(
 
 def put_in_place(entry: Entry, path: Path, offline: bool) -> None:
     """Download the checkpoint, unless another process just did."""
-    told = f"{path}: is not there, and --offline forbids to download it; {by_hand(entry, path)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if offline:
-            raise UserError(told)
+            raise UserError(
+                f"{path}: is not there, and --offline forbids to download it; {by_hand(entry, path)}"
+            )
         with FileLock(path.parent / ".lock"):
             if not path.is_file():
                 download(entry, path)

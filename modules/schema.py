@@ -175,10 +175,8 @@ def loss_problems(config: dict) -> Iterator[str]:
     # The discriminator.
     if weights["generator_gan"] == 0:
         return
-    judged, num_blocks = (
-        model["discriminator_params"].get("scales") or [],
-        model["discriminator_params"].get("num_blocks") or 4,
-    )
+    discriminator = model["discriminator_params"]
+    judged, num_blocks = discriminator.get("scales", []), discriminator.get("num_blocks", 4)
     if not judged:
         yield "model_params.discriminator_params.scales must hold a scale where generator_gan is not 0"
     if not set(judged) <= set(scales):
@@ -188,7 +186,7 @@ def loss_problems(config: dict) -> Iterator[str]:
             f"train_params.loss_weights.feature_matching needs {num_blocks} weights, one for each block of "
             "the discriminator"
         )
-    height, width, _ = config["dataset_params"].get("frame_shape") or DEFAULT_FRAME_SHAPE
+    height, width, _ = config["dataset_params"].get("frame_shape", DEFAULT_FRAME_SHAPE)
     for scale in judged:
         if not has_room(int(min(height, width) * scale), num_blocks):
             yield (
@@ -202,20 +200,15 @@ def network_problems(config: dict) -> Iterator[str]:
     model = config["model_params"]
     generator, discriminator = model["generator_params"], model["discriminator_params"]
     motion = generator.get("dense_motion_params")
-    scales = discriminator.get("scales") or []
+    scales = discriminator.get("scales", [])
     if len(set(scales)) < len(scales):
         yield "model_params.discriminator_params.scales must hold no scale twice"
-    if generator.get("image_skip", False) and not generator.get("estimate_occlusion_map", False):
-        yield (
-            "model_params.generator_params.image_skip needs estimate_occlusion_map: true, which says what to "
-            "paint anew"
-        )
-    if generator.get("image_skip", False) and motion is None:
-        yield (
-            "model_params.generator_params.image_skip needs dense_motion_params: nothing is warped without "
-            "them"
-        )
-    channels = (config["dataset_params"].get("frame_shape") or DEFAULT_FRAME_SHAPE)[2]
+    image_skip = generator.get("image_skip", False)
+    if image_skip and not generator.get("estimate_occlusion_map", False):
+        yield "model_params.generator_params.image_skip needs estimate_occlusion_map: true"
+    if image_skip and motion is None:
+        yield "model_params.generator_params.image_skip needs dense_motion_params"
+    channels = config["dataset_params"].get("frame_shape", DEFAULT_FRAME_SHAPE)[2]
     if channels != model["common_params"]["num_channels"]:
         yield "dataset_params.frame_shape must end in model_params.common_params.num_channels"
     for name, params in {
@@ -224,7 +217,7 @@ def network_problems(config: dict) -> Iterator[str]:
         "generator_params.dense_motion_params": motion or {},
         "discriminator_params": discriminator,
     }.items():
-        if (params.get("max_features") or 512) < (params.get("block_expansion") or 64):
+        if params.get("max_features", 512) < params.get("block_expansion", 64):
             yield f"model_params.{name}.max_features must be at least its block_expansion"
 
 
