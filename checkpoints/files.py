@@ -33,6 +33,15 @@ NETWORKS = ("generator", "discriminator", "kp_detector")
 INFERENCE_NETWORKS = ("generator", "kp_detector")
 LAST, BEST = "last-checkpoint.pth.tar", "best-checkpoint.pth.tar"
 
+# The layers of generator and keypoint detector with channels for each keypoint.
+KEYPOINT_LAYERS = (
+    "kp.",
+    "jacobian.",
+    "dense_motion_network.hourglass.encoder.down_blocks.0.conv.",
+    "dense_motion_network.mask.",
+    "dense_motion_network.occlusion.",
+)
+
 # ---- Finding -------------------------------------------------------------------
 
 
@@ -212,15 +221,17 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str, pat
 def load_for_finetuning(networks: Mapping[str, nn.Module], path: Path, config_path: Path) -> list[str]:
     """Start from the weights of a checkpoint that fit by name and shape; return a line for what starts anew.
 
-    Raises `CheckpointError` where no weight of generator or detector fits, and for another number of
-    keypoints: the motion network reads a map for each, so what both have learned is lost.
+    Raises `CheckpointError` where no weight of generator or detector fits, and for fewer keypoints than the
+    checkpoint has. New keypoints come last.
     """
     content = read_checkpoint(path)
     content |= inference_weights(content)
-    check_keypoints(content["kp_detector"], networks["kp_detector"], path, config_path)
-    notes = []
+    added = added_keypoints(content["kp_detector"], networks["kp_detector"], path, config_path)
+    notes = [f"{added} keypoints are new: they start anew"] if added else []
     for name, network in networks.items():
         saved, own = content.get(name, {}), network.state_dict()
+        if added and name in INFERENCE_NETWORKS:
+            saved = with_new_keypoints(saved, own)
         fitting = {key: saved[key] for key in own if key in saved and saved[key].shape == own[key].shape}
         learned = [key for key, _ in network.named_parameters()]  # blur kernels follow from the config
         fresh = [key for key in learned if key not in fitting]
@@ -232,13 +243,29 @@ def load_for_finetuning(networks: Mapping[str, nn.Module], path: Path, config_pa
     return notes
 
 
-def check_keypoints(state: dict[str, Tensor], kp_detector: nn.Module, path: Path, config_path: Path) -> None:
-    """Raise `CheckpointError` if the detector of a checkpoint finds another number of keypoints."""
+def added_keypoints(state: dict[str, Tensor], kp_detector: nn.Module, path: Path, config_path: Path) -> int:
+    """Return how many more keypoints a config has than a checkpoint; raise `CheckpointError` for fewer."""
     own = kp_detector.state_dict()
-    if "kp.weight" in state and "kp.weight" in own:
-        found, wanted = len(state["kp.weight"]), len(own["kp.weight"])
-        if found != wanted:
-            raise CheckpointError(
-                f"{path}: its 'generator' does not fit {config_path}: it has {found} keypoints, the config "
-                f"{wanted}; set model_params.common_params.num_kp to {found}, or train without --checkpoint"
-            )
+    if not ("kp.weight" in state and "kp.weight" in own):
+        return 0
+    found, wanted = len(state["kp.weight"]), len(own["kp.weight"])
+    if found > wanted:
+        raise CheckpointError(
+            f"{path}: its 'generator' does not fit {config_path}: it has {found} keypoints, the config "
+            f"{wanted}; set model_params.common_params.num_kp to {found}, or train without --checkpoint"
+        )
+    return wanted - found
+
+
+def with_new_keypoints(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights for more keypoints, of which the new ones come last and at first have no influence."""
+    grown = dict(state)
+    for key, fresh in own.items():
+        old = state.get(key)
+        if old is None or not key.startswith(KEYPOINT_LAYERS) or old.dim() != fresh.dim():
+            continue
+        if all(a <= b for a, b in zip(old.shape, fresh.shape, strict=True)):
+            grown[key] = fresh.clone()
+            grown[key][: len(old)] = 0
+            grown[key][tuple(slice(length) for length in old.shape)] = old
+    return grown

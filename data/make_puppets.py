@@ -7,7 +7,8 @@ last is for testing. A clip is `id00012#00003.mp4`, or a folder of png files `id
 identity 12, counted from 0. Clips of an identity share the puppet and differ in background and motion.
 
 Beside each clip lies `id00012#00003.npz` with its landmarks: `xy`, float32 (frames, 10, 2), in [-1, 1] inside
-the frame, and `names`, the ten `LANDMARKS`, where left is the left of the picture when the puppet faces us.
+the frame, `names`, the ten `LANDMARKS`, where left is the left of the picture when the puppet faces us, and
+`openness`, float32 (frames, 2), of lids and mouth, 0 shut to 1 open.
 What the head or the hair hides keeps its true place. A place can lie outside the frame.
 
 A run that is stopped leaves nothing behind. `data/puppets/__init__.py` tells how puppets are built.
@@ -43,6 +44,12 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video"
+    )
+    parser.add_argument(
+        "--framing",
+        choices=("close", "wide"),
+        default="close",
+        help="close: the head fills two thirds of the picture, and blinks and talks more (default close)",
     )
     parser.add_argument(
         "--out",

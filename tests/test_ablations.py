@@ -15,7 +15,6 @@ def figures(l1: float) -> dict:
         "reconstruction": {"l1": l1, "l1_over_copy": 10 * l1, "ssim": 0.5, "torn": 0.02},
         "landmark_error": {"mean": 0.1},
         "motion_correlation": {"mean": 0.9},
-        "face_colour": {"result_to_source": 0.02},
     }
 
 

@@ -24,8 +24,9 @@ from data.puppets.dataset import Clip, plan
 from data.puppets.hairstyles import HAIRS
 from data.puppets.identity import Puppet
 from data.puppets.landmarks import LANDMARKS, landmarks
-from data.puppets.motion import REACH, Pose, random_motion
+from data.puppets.motion import CLOSE_REACH, REACH, Pose, portrait_motion, random_motion
 from data.puppets.render import render
+from data.puppets.view import View
 from media.clips import open_clip
 
 SCRIPT = Path(make_puppets.__file__)
@@ -113,6 +114,36 @@ def test_motion_is_smooth_bounded_and_lively() -> None:
             assert np.ptp(values) >= 0.2 * reach, field.name
 
 
+def test_a_portrait_blinks_and_talks_within_a_clip() -> None:
+    for seed in range(100):
+        motion = portrait_motion(np.random.default_rng(seed), 24)
+        for part in ("blink", "mouth"):
+            values = np.array([getattr(pose, part) for pose in motion])
+            assert values.min() < 0.1 and 0.6 < values.max() <= 1, (seed, part)
+        assert max(abs(pose.x) for pose in motion) <= CLOSE_REACH.x
+
+
+def test_a_still_head_blinks_and_talks_as_much_but_hardly_moves() -> None:
+    for seed in range(10):
+        moving, still = (
+            portrait_motion(np.random.default_rng(seed), 24, still=still) for still in (False, True)
+        )
+        for part in ("x", "yaw", "roll", "scale"):
+            ranges = [np.ptp([getattr(pose, part) for pose in motion]) for motion in (moving, still)]
+            assert ranges[1] == pytest.approx(0.1 * ranges[0])
+        for part in ("blink", "mouth", "smile"):
+            assert [getattr(pose, part) for pose in moving] == [getattr(pose, part) for pose in still]
+
+
+def test_a_close_up_fills_two_thirds_of_the_picture_and_keeps_the_shoulders() -> None:
+    for seed in range(20):
+        actor = puppet(seed).close_up()
+        view = View(actor, Pose())
+        crown, chin = view.face(0, [-1.0, 1.0])[:, 1]
+        assert 0.65 <= (chin - crown) / 2 <= 0.75
+        assert 0.8 < landmarks(actor, Pose())[-1, 1] < 1
+
+
 @pytest.mark.parametrize("hair", HAIRS)
 def test_nothing_jumps_while_the_head_turns(hair: str) -> None:
     actor = replace(puppet(3), hair=hair, hat="none")
@@ -134,8 +165,9 @@ def test_xy_is_the_centre_of_a_pixel() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("pose", POSES)
-def test_landmarks_lie_on_what_is_drawn(seed: int, pose: Pose) -> None:
-    actor = bare(seed)
+@pytest.mark.parametrize("close", [False, True])
+def test_landmarks_lie_on_what_is_drawn(seed: int, pose: Pose, close: bool) -> None:
+    actor = bare(seed).close_up() if close else bare(seed)
     image = render(actor, pose, 256)
     near = "ear_left" if pose.yaw >= 0 else "ear_right"  # the other one may be behind the head
     drawn = {
@@ -186,8 +218,10 @@ def pixels_of(clip: Path) -> np.ndarray:
     return opened.read(range(len(opened)))
 
 
-@pytest.mark.parametrize("format, suffix, tolerance", [("png", "", 0), ("mp4", ".mp4", 12)])
-def test_a_dataset_end_to_end(tmp_path: Path, format: str, suffix: str, tolerance: int) -> None:
+@pytest.mark.parametrize(
+    "format, suffix, tolerance, framing", [("png", "", 0, "close"), ("mp4", ".mp4", 12, "wide")]
+)
+def test_a_dataset_end_to_end(tmp_path: Path, format: str, suffix: str, tolerance: int, framing: str) -> None:
     out = tmp_path / "made" / "puppets"
     make_puppets.main(
         [
@@ -199,6 +233,8 @@ def test_a_dataset_end_to_end(tmp_path: Path, format: str, suffix: str, toleranc
             "32",
             "--format",
             format,
+            "--framing",
+            framing,
             "--out",
             str(out),
             "--seed",
@@ -217,12 +253,14 @@ def test_a_dataset_end_to_end(tmp_path: Path, format: str, suffix: str, toleranc
     for split, names in clips.items():
         for name in names:
             identity, number = (int(part) for part in name.removesuffix(suffix).removeprefix("id").split("#"))
-            actor, poses = Clip(out, 5, identity, number, 3, 32).performance()
+            actor, poses = Clip(out, 5, identity, number, 3, 32, framing).performance()
             expected = np.stack([render(actor, pose, 32) for pose in poses])
             assert np.abs(pixels_of(out / split / name).astype(int) - expected).mean() <= tolerance
             with np.load(out / split / f"{name.removesuffix(suffix)}.npz") as truth:
                 assert tuple(truth["names"]) == LANDMARKS
                 assert truth["xy"].dtype == np.float32
+                openness = [(1 - pose.blink, pose.mouth) for pose in poses]
+                assert truth["openness"] == pytest.approx(np.array(openness), abs=1e-6)
                 assert truth["xy"] == pytest.approx(
                     np.stack([landmarks(actor, pose) for pose in poses]), abs=1e-6
                 )

@@ -18,7 +18,14 @@ import torch.multiprocessing as mp
 from torch import nn
 
 import run
-from checkpoints.files import NETWORKS, find_checkpoint, read_checkpoint, write_checkpoint
+from checkpoints.files import (
+    NETWORKS,
+    find_checkpoint,
+    load_for_finetuning,
+    load_for_inference,
+    read_checkpoint,
+    write_checkpoint,
+)
 from frames_dataset import FramesDataset
 from modules.build import build_discriminator, build_generator, build_kp_detector
 from modules.model import DiscriminatorFullModel, GeneratorFullModel
@@ -252,15 +259,36 @@ def test_other_layers_keep_what_fits_by_name_and_shape(root: Path, capsys: pytes
     assert all(torch.equal(before[key], after[key]) for key in fitting)
 
 
-def test_another_number_of_keypoints_is_refused_in_one_line(
-    root: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_new_keypoints_start_anew_and_change_no_picture(root: Path, capsys: pytest.CaptureFixture) -> None:
     first = start(root, config_file(root), log="first")
-    other = config_file(root, "five", model_params__common_params__num_kp=5)
+    config, more = small_config(), small_config({"model_params.common_params.num_kp": 5})
+    old, new = (
+        {"generator": build_generator(c), "kp_detector": build_kp_detector(c)} for c in (config, more)
+    )
+    path = find_checkpoint(first)
+    load_for_inference(path, *old.values(), "small.yaml")
+    notes = load_for_finetuning(new | {"discriminator": nn.Linear(1, 1)}, path, Path("more.yaml"))
+    assert notes[0] == "2 keypoints are new: they start anew"
+    with torch.no_grad():
+        for network in (*old.values(), *new.values()):
+            network.eval()
+        new["generator"].dense_motion_network.mask.bias[-2:] = -1e3  # else the new ones take their share
+        source, driving = torch.rand(2, 1, 3, 32, 32)
+        seen = []
+        for generator, kp_detector in (old.values(), new.values()):
+            kp = {"kp_source": kp_detector(source), "kp_driving": kp_detector(driving)}
+            seen.append((kp["kp_driving"]["value"][:, :3], generator(source, **kp)["prediction"]))
+    for before, after in zip(*seen, strict=True):
+        torch.testing.assert_close(before, after)
+
+
+def test_fewer_keypoints_are_refused_in_one_line(root: Path, capsys: pytest.CaptureFixture) -> None:
+    first = start(root, config_file(root), log="first")
+    other = config_file(root, "two", model_params__common_params__num_kp=2)
     capsys.readouterr()
     message = error_of(capsys, lambda: start(root, other, "--checkpoint", str(first), log="second"))
     assert len(message.splitlines()) == 1
-    assert "it has 3 keypoints, the config 5; set model_params.common_params.num_kp to 3, or" in message
+    assert "it has 3 keypoints, the config 2; set model_params.common_params.num_kp to 3, or" in message
     assert not (root.parent / "second").exists()
 
 
@@ -356,12 +384,9 @@ def train_in_double(rank: int, world: int, port: int, root: Path, log: Path) -> 
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(rank)  # the ranks start apart; rank 0's weights count
-    changes = {
-        "dataset_params.root_dir": str(root),
-        "train_params.num_epochs": 1,
-        "train_params.batch_size": 4,
-    }
-    config = small_config(changes | {"train_params.num_repeats": 2})
+    changes = {"num_epochs": 1, "batch_size": 4, "num_repeats": 2}
+    changes = {f"train_params.{key}": value for key, value in changes.items()}
+    config = small_config({"dataset_params.root_dir": str(root), **changes})
     with process_group(torch.device("cpu")):
         dataset = FramesDataset(is_train=True, **config["dataset_params"])
         networks = (build_generator(config), build_discriminator(config), build_kp_detector(config))
@@ -385,12 +410,8 @@ def test_an_epoch_is_the_plain_loop(root: Path) -> None:
     trained = read_checkpoint(find_checkpoint(start(root, config_file(root, train_params__num_epochs=1))))
     config = small_config({"dataset_params.root_dir": str(root)})
     torch.manual_seed(0)
-    builders = {
-        "generator": build_generator,
-        "discriminator": build_discriminator,
-        "kp_detector": build_kp_detector,
-    }
-    networks = {name: build(config) for name, build in builders.items()}
+    builders = (build_generator, build_discriminator, build_kp_detector)
+    networks = {name: build(config) for name, build in zip(NETWORKS, builders, strict=True)}
     adam = {
         name: torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
         for name, network in networks.items()

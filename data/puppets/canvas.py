@@ -17,7 +17,7 @@ LINE = 0.032  # width of outlines, head units
 class Canvas:
     """A square picture drawn large and then averaged down, which smooths its edges.
 
-    Places are xy, lengths are head units times `scale`, which the puppet's pose sets.
+    Places are xy, lengths are head units times `scale`, which the puppet's pose and the camera set.
     """
 
     def __init__(self, size: int) -> None:

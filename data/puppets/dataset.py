@@ -11,7 +11,7 @@ import numpy as np
 
 from data.puppets.identity import Background, Puppet
 from data.puppets.landmarks import LANDMARKS, landmarks
-from data.puppets.motion import Pose, random_motion
+from data.puppets.motion import Pose, portrait_motion, random_motion
 from data.puppets.render import render
 from media.writer import VideoWriter
 from utils.errors import UserError
@@ -26,7 +26,7 @@ FPS = 25
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip to write; its pixels follow from `seed`, `identity`, `number`, `frames` and `size` alone."""
+    """One clip to write; its pixels follow from all but `path` alone."""
 
     path: Path  # without the .npz beside it; no suffix is a folder of png files
     seed: int
@@ -34,12 +34,17 @@ class Clip:
     number: int
     frames: int
     size: int
+    framing: str = "close"
 
     def performance(self) -> tuple[Puppet, list[Pose]]:
         """Who is in the clip, and a pose for each frame."""
         puppet = Puppet.random(np.random.default_rng([self.seed, self.identity]))
         rng = np.random.default_rng([self.seed, self.identity, self.number])
-        return replace(puppet, background=Background.random(rng)), random_motion(rng, self.frames)
+        puppet = replace(puppet, background=Background.random(rng))
+        if self.framing == "wide":
+            return puppet, random_motion(rng, self.frames)
+        # In every second clip the head hardly moves, so that lids and lips are all there is to learn.
+        return puppet.close_up(), portrait_motion(rng, self.frames, still=self.number % 2 == 1)
 
 
 def write_clip(clip: Clip) -> None:
@@ -49,11 +54,14 @@ def write_clip(clip: Clip) -> None:
         for pose in poses:
             writer.write(render(puppet, pose, clip.size))
     xy = np.stack([landmarks(puppet, pose) for pose in poses]).astype(np.float32)  # (frames, L, 2)
+    openness = np.array([(1 - pose.blink, pose.mouth) for pose in poses], np.float32)  # (frames, 2)
     stem = clip.path.name.removesuffix(".mp4")
-    np.savez(clip.path.with_name(f"{stem}.npz"), xy=xy, names=np.array(LANDMARKS))
+    np.savez(clip.path.with_name(f"{stem}.npz"), xy=xy, names=np.array(LANDMARKS), openness=openness)
 
 
-def plan(folder: Path, videos: int, frames: int, size: int, format: str, seed: int) -> list[Clip]:
+def plan(
+    folder: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "close"
+) -> list[Clip]:
     """The clips of a dataset, `CLIPS_PER_IDENTITY` of each identity.
 
     Every tenth identity, and at least one, is in `test`.
@@ -66,7 +74,7 @@ def plan(folder: Path, videos: int, frames: int, size: int, format: str, seed: i
         number, identity = divmod(video, identities)
         split = "test" if identity in tests else "train"
         path = folder / split / f"id{identity:05d}#{number:05d}{suffix}"
-        clips.append(Clip(path, seed, identity, number, frames, size))
+        clips.append(Clip(path, seed, identity, number, frames, size, framing))
     return clips
 
 
@@ -80,10 +88,13 @@ def write_all(clips: list[Clip]) -> None:
             progress.advance(1)
 
 
-def make_dataset(out: Path, videos: int, frames: int, size: int, format: str, seed: int) -> None:
+def make_dataset(
+    out: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "close"
+) -> None:
     """Write a dataset under a temporary name beside `out`, and rename it when it is whole.
 
-    `format` is "png" or "mp4". Raises `UserError` if `out` exists or a number makes no sense.
+    `format` is "png" or "mp4", `framing` "close" or "wide". Raises `UserError` if `out` exists or a
+    number makes no sense.
     """
     bounds = {
         "videos": (videos, 2, 10**6),
@@ -102,6 +113,6 @@ def make_dataset(out: Path, videos: int, frames: int, size: int, format: str, se
         with new_folder(out) as temporary:
             for split in ("train", "test"):
                 (temporary / split).mkdir()
-            write_all(plan(temporary, videos, frames, size, format, seed))
+            write_all(plan(temporary, videos, frames, size, format, seed, framing))
     except OSError as error:
         raise UserError(f"--out {out} can't be written: {error.strerror or error}") from error

@@ -22,7 +22,7 @@ def render(puppet: Puppet, pose: Pose, size: int) -> np.ndarray:
     canvas, view, hair = Canvas(size), View(puppet, pose), HAIRS[puppet.hair]
     near = -1 if view.turn > 0 else 1  # the side of the ear in front of the head
     ears = hair is None or hair.ears  # whether they show through the hair
-    canvas.scale = pose.scale
+    canvas.scale = pose.scale * puppet.zoom
     canvas.image.paste(backdrop(puppet.background, size))
     if hair:
         draw_back_hair(canvas, view)

@@ -42,7 +42,6 @@ COLUMNS: dict[str, tuple[str, Callable[[dict], float]]] = {
     "torn pixels": (".2%", lambda figures: figures["reconstruction"]["torn"]),
     "landmark error": (".1%", lambda figures: figures["landmark_error"]["mean"]),
     "motion correlation": (".3f", lambda figures: figures["motion_correlation"]["mean"]),
-    "face colour": (".4f", lambda figures: figures["face_colour"]["result_to_source"]),
 }
 
 

@@ -8,12 +8,8 @@ test identity takes part, with all its frames.
 Reconstruction: the first frame of each clip is driven by all of its frames. L1 is the mean absolute
 difference in [0, 1], SSIM that of scikit-image with Gaussian weights. A pixel is torn if its absolute error,
 the mean over its three channels, is above 0.25: that is a part of the picture in the wrong place, and not a
-blurred edge or a slightly wrong colour. "copy" is the first frame itself as the answer to every frame. Torn
-pixels are also given for the thirds of the frames with the smallest, medium and largest displacement: the
-mean distance of the true landmarks from those of the first frame.
-
-Keypoints: the share of the pixels that follow a keypoint is the mean of its mask over the reconstructed
-frames. A keypoint with less than 0.1% is dead.
+blurred edge or a slightly wrong colour. "copy" is the first frame itself as the answer to every frame. A
+keypoint is dead if its mask has a mean below 0.1% over the reconstructed frames.
 
 Landmarks: a linear regression from the keypoints' values to the true landmarks, fitted on training
 identities. The error of a landmark is its Euclidean distance to the truth over the distance between the true
@@ -24,10 +20,11 @@ regressed from the keypoints of the result. Their displacement since the first f
 the true landmarks of the driving clip: the figure is the correlation of the two over all pairs, frames and
 both coordinates.
 
-Colour: the face is the convex hull of the landmarks of the head, true ones in the source and regressed ones
-in the results. The figure is the L1 between the mean colours of the face in a result and in its source.
-Beside it stands the L1 between the faces of the driving clip and the source: a result that took on the looks
-of the driving clip would have that.
+Expression: how far lids and mouth are open, 0 to 1, by a linear ridge regression from the pixels around the
+eyes and the mouth, fitted on drawn frames of training identities. The figures are the correlations with the
+truth: of the drawn test frames themselves, which bounds the others, of the reconstructed ones, and of the
+results of relative transfer. There both are changes since the first frame, and the truth is that of a source
+which changes as the driving clip does, from wide open or shut no further.
 
 Shapes: `T` frames of a clip, `N` frames of all clips, `K` keypoints, `L` landmarks, `H, W` size.
 """
@@ -42,8 +39,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull
-from skimage.draw import polygon2mask
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
@@ -55,6 +50,7 @@ from inference.networks import load_networks
 from modules.build import read_config
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
+from modules.util import make_coordinate_grid, warp
 from utils.errors import DatasetError, UserError
 from utils.files import atomic_write
 from utils.options import OptionParser
@@ -66,6 +62,9 @@ RELATIVE = {"use_relative_movement": True, "use_relative_jacobian": True, "adapt
 BATCH_SIZE = 8
 FITTED_FRAMES = 4  # of each training identity, for the regression
 TORN_ERROR = 0.25  # a pixel with a larger error is torn
+PATCH = 14  # pixels a side of what expressions are read from
+EYE_BOX, MOUTH_BOX = (0.33, 0.33), (0.48, 0.4)  # half their width and height, in `face_patches`' units
+RIDGE = 0.01  # penalty on squared weights, a frame
 DEAD_SHARE = 0.001  # a keypoint that fewer of the pixels follow is dead
 
 Networks = tuple[OcclusionAwareGenerator, KPDetector]
@@ -77,6 +76,7 @@ class Sample(NamedTuple):
     frames: Tensor  # (T, 3, H, W) in [0, 1]
     landmarks: np.ndarray  # (T, L, 2) in [-1, 1]
     names: tuple[str, ...]  # of the L landmarks
+    openness: np.ndarray  # (T, 2) of lids and mouth, 0 shut to 1 open
 
 
 # ---- Clips -------------------------------------------------------------------
@@ -99,10 +99,12 @@ def read_sample(dataset: FramesDataset, number: int, frames: int | None = None) 
             f"{path}: no such file; true landmarks come with the clips of data/make_puppets.py"
         )
     with np.load(path) as truth:  # of plain arrays: pickles are refused by default
-        landmarks, names = truth["xy"], tuple(truth["names"].tolist())
+        if "openness" not in truth:
+            raise DatasetError(f"{path}: tells no expressions; make the clips anew with data/make_puppets.py")
+        landmarks, names, openness = truth["xy"], tuple(truth["names"].tolist()), truth["openness"]
     chosen = np.unique(np.linspace(0, len(clip) - 1, frames or len(clip)).round().astype(int))
     pictures = torch.stack([frame for i, frame in enumerate(clip) if i in chosen])
-    return Sample(pictures, landmarks[chosen].astype(float), names)
+    return Sample(pictures, landmarks[chosen].astype(float), names, openness[chosen].astype(float))
 
 
 @torch.inference_mode()
@@ -119,25 +121,24 @@ class Reconstruction(NamedTuple):
 
     rebuilt: np.ndarray  # (N, 3): L1, SSIM and share of torn pixels
     copied: np.ndarray  # (N, 3)
-    displacement: np.ndarray  # (N,) of the landmarks since the first frame, in eye distances
-    mask_share: (
-        np.ndarray
-    )  # (N, K): share of the pixels that follow each keypoint; (N, 0) without dense motion
+    masks: np.ndarray  # (N, K): mean mask of each keypoint; (N, 0) without dense motion
+    openness: np.ndarray  # (N, 2) found in the model's frames
 
 
-def reconstruct(samples: Iterable[Sample], networks: Networks) -> Reconstruction:
-    rebuilt, copied, displacement, mask_share = [], [], [], []
-    for frames, landmarks, names in samples:
+def reconstruct(
+    samples: Iterable[Sample], networks: Networks, express: ExpressionRegression
+) -> Reconstruction:
+    rebuilt, copied, masks, openness = [], [], [], []
+    for frames, landmarks, names, _ in samples:
         animator = Animator(*networks, frames[:1], batch_size=BATCH_SIZE)
+        predictions = []
         for real, out in zip(frames, animator.animate(frames), strict=True):
+            predictions.append(out["prediction"])
             rebuilt.append(scores(out["prediction"][0], real))
             copied.append(scores(frames[0], real))
-            mask_share.append(out["mask"][0, 1:].mean((1, 2)).numpy() if "mask" in out else np.empty(0))
-        first = np.broadcast_to(landmarks[0], landmarks.shape)
-        displacement.append(landmark_errors(landmarks, first, names).mean(axis=1))
-    return Reconstruction(
-        np.array(rebuilt), np.array(copied), np.concatenate(displacement), np.array(mask_share)
-    )
+            masks.append(out["mask"][0, 1:].mean((1, 2)).numpy() if "mask" in out else np.empty(0))
+        openness.append(express(torch.cat(predictions), landmarks, names))
+    return Reconstruction(np.array(rebuilt), np.array(copied), np.array(masks), np.concatenate(openness))
 
 
 def scores(picture: Tensor, real: Tensor) -> tuple[float, float, float]:
@@ -153,34 +154,74 @@ def torn_pixels(picture: Tensor, real: Tensor) -> float:
     return ((picture - real).abs().mean(dim=0) > TORN_ERROR).float().mean().item()
 
 
-def by_displacement(torn: np.ndarray, displacement: np.ndarray) -> list[dict[str, float]]:
-    """The mean of `torn` (N,) over the thirds of frames with small, medium and large displacement (N,)."""
-    thirds = np.array_split(np.argsort(displacement, kind="stable"), 3)
-    return [
-        {"displacement_to": float(displacement[third].max()), "torn": float(torn[third].mean())}
-        for third in thirds
-        if len(third)
-    ]
-
-
 def reconstruction_figures(found: Reconstruction) -> dict[str, Any]:
-    """The part of the figures that comes from reconstruction."""
-    l1, ssim, torn = found.rebuilt.mean(axis=0).tolist()
-    copy_l1, copy_ssim, copy_torn = found.copied.mean(axis=0).tolist()
-    share = found.mask_share.mean(axis=0)  # (K,)
+    figures = {}
+    for prefix, values in (("", found.rebuilt), ("copy_", found.copied)):
+        for name, value in zip(("l1", "ssim", "torn"), values.mean(axis=0).tolist(), strict=True):
+            figures[prefix + name] = value
+    figures["l1_over_copy"] = figures["l1"] / figures["copy_l1"]
+    dead = np.flatnonzero(found.masks.mean(axis=0) < DEAD_SHARE).tolist()
+    return {"reconstruction": figures, "dead_keypoints": dead}
+
+
+# ---- Expression --------------------------------------------------------------
+
+
+class ExpressionRegression:
+    """Openness of lids and mouth, (T, 2), as linear functions of the pixels around eyes and mouth."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        patches: list[tuple[np.ndarray, ...]] = []
+        truth = []
+        for sample in samples:
+            patches.append(face_patches(sample.frames, sample.landmarks, sample.names))
+            truth.append(sample.openness)
+        openness = np.concatenate(truth)
+        self.fits = [
+            ridge_regression(np.concatenate(inputs), openness[:, part])
+            for part, inputs in enumerate(zip(*patches, strict=True))
+        ]
+
+    def __call__(self, frames: Tensor, landmarks: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+        patches = face_patches(frames, landmarks, names)
+        found = [inputs @ fit[:-1] + fit[-1] for inputs, fit in zip(patches, self.fits, strict=True)]
+        return np.stack(found, axis=1)
+
+
+def face_patches(
+    frames: Tensor, landmarks: np.ndarray, names: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels around both eyes (T, P), and around the mouth (T, Q), upright and of mean 0 and deviation 1."""
+    points = {name: torch.from_numpy(landmarks[:, i]).float() for i, name in enumerate(names)}
+    across = points["eye_right"] - points["eye_left"]
+    mouth = (points["mouth_left"] + points["mouth_right"]) / 2
+    down = mouth - (points["eye_left"] + points["eye_right"]) / 2
+    unit = torch.hypot(across.norm(dim=1), down.norm(dim=1))  # (T,)
+    right = across / across.norm(dim=1, keepdim=True) * unit[:, None]  # (T, 2)
+    axes = torch.stack([right, torch.stack([-right[:, 1], right[:, 0]], 1)], 1)  # (T, 2, 2)
+    square = make_coordinate_grid((PATCH, PATCH), like=unit)  # (P, P, 2)
+
+    def patch(centre: Tensor, half: tuple[float, float]) -> Tensor:
+        grid = centre[:, None, None] + torch.einsum("yxi,tij->tyxj", square * torch.tensor(half), axes)
+        pixels = warp(frames, grid, padding_mode="border").flatten(1)  # (T, 3PP)
+        return (pixels - pixels.mean(1, keepdim=True)) / (pixels.std(1, keepdim=True) + 1e-3)
+
+    eyes = torch.cat([patch(points[f"eye_{side}"], EYE_BOX) for side in ("left", "right")], dim=1)
+    below = mouth + 0.1 * axes[:, 1]
+    return eyes.double().numpy(), patch(below, MOUTH_BOX).double().numpy()
+
+
+def ridge_regression(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Weights (D + 1,), the last a constant, from inputs (N, D) to targets (N,)."""
+    inputs = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
+    penalty = RIDGE * len(inputs) * np.eye(inputs.shape[1])
+    return np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets)
+
+
+def expression_correlation(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Correlation of openness (N, 2) with the truth."""
     return {
-        "reconstruction": {
-            "l1": l1,
-            "copy_l1": copy_l1,
-            "l1_over_copy": l1 / copy_l1,
-            "ssim": ssim,
-            "copy_ssim": copy_ssim,
-            "torn": torn,
-            "copy_torn": copy_torn,
-        },
-        "torn_by_displacement": by_displacement(found.rebuilt[:, 2], found.displacement),
-        "mask_share": share.tolist(),
-        "dead_keypoints": np.flatnonzero(share < DEAD_SHARE).tolist(),
+        part: float(np.corrcoef(found[:, i], true[:, i])[0, 1]) for i, part in enumerate(("lids", "mouth"))
     }
 
 
@@ -210,44 +251,31 @@ def motion_correlation(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     )
 
 
-def face_colour(picture: Tensor, landmarks: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Mean colour (3,) of a picture (3, H, W) inside the convex hull of the head's landmarks."""
-    height, width = picture.shape[1:]
-    head = np.array([point for point, name in zip(landmarks, names, strict=True) if "shoulder" not in name])
-    corners = head[ConvexHull(head).vertices][:, ::-1]  # (., 2) as (y, x)
-    mask = polygon2mask((height, width), (corners + 1) / 2 * (height - 1, width - 1))  # (H, W)
-    return picture.numpy()[:, mask].mean(axis=1)
+class Transfer(NamedTuple):
+    """Figures of relative transfer to another identity."""
+
+    motion: np.ndarray  # (L,) correlations of the landmarks
+    expression: dict[str, float]  # correlations of lids and mouth
 
 
 def transfer_scores(
-    samples: list[Sample], networks: Networks, regress: LandmarkRegression
-) -> tuple[np.ndarray, float, float]:
-    """Motion correlation of each landmark (L,), and the two colour differences.
-
-    These are that of result and source, and that of driving clip and source.
-    """
+    samples: list[Sample], networks: Networks, regress: LandmarkRegression, express: ExpressionRegression
+) -> Transfer:
     found, true = [], []
-    kept: list[float] = []
-    taken: list[float] = []
+    openness, true_openness = [], []
     for driving, source in zip(samples, samples[1:] + samples[:1], strict=True):
         animator = Animator(*networks, source.frames[:1], RELATIVE, batch_size=BATCH_SIZE)
         results = torch.cat([out["prediction"] for out in animator.animate(driving.frames)])  # (T, 3, H, W)
         landmarks = regress(keypoints(networks[1], results))
         found.append(landmarks - landmarks[0])
         true.append(driving.landmarks - driving.landmarks[0])
-        looks = face_colour(source.frames[0], source.landmarks[0], source.names)
-        kept += [
-            abs(face_colour(*pair, source.names) - looks).mean()
-            for pair in zip(results, landmarks, strict=True)
-        ]
-        taken += [
-            abs(face_colour(*pair, source.names) - looks).mean()
-            for pair in zip(driving.frames, driving.landmarks, strict=True)
-        ]
-    return (
+        opened = express(results, landmarks, source.names)  # (T, 2)
+        openness.append(opened - opened[0])
+        moved = np.clip(source.openness[0] + driving.openness - driving.openness[0], 0, 1)
+        true_openness.append(moved - moved[0])
+    return Transfer(
         motion_correlation(np.concatenate(found), np.concatenate(true)),
-        float(np.mean(kept)),
-        float(np.mean(taken)),
+        expression_correlation(np.concatenate(openness), np.concatenate(true_openness)),
     )
 
 
@@ -278,17 +306,14 @@ def read_datasets(config: dict, data: Path | None) -> tuple[FramesDataset, Frame
     return train, test
 
 
-def fit_landmarks(train: FramesDataset, kp_detector: nn.Module) -> LandmarkRegression:
-    """The regression, from a few frames of every training identity."""
-    numbers = one_clip_each(train)
-    values, landmarks = [], []
-    with Progress(len(numbers), "fitting landmarks", "clips") as progress:
+def read_samples(dataset: FramesDataset, frames: int | None = None) -> list[Sample]:
+    """A clip of each identity; with `frames`, only so many of each."""
+    numbers, samples = one_clip_each(dataset), []
+    with Progress(len(numbers), "reading puppets", "clips") as progress:
         for number in numbers:
-            sample = read_sample(train, number, FITTED_FRAMES)
-            values.append(keypoints(kp_detector, sample.frames))
-            landmarks.append(sample.landmarks)
-            progress.advance(1, train.clips[number])
-    return LandmarkRegression(np.concatenate(values), np.concatenate(landmarks))
+            samples.append(read_sample(dataset, number, frames))
+            progress.advance(1, dataset.clips[number])
+    return samples
 
 
 def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> dict[str, Any]:
@@ -298,33 +323,39 @@ def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> di
         config, config_path, find_checkpoint(checkpoint), torch.device("cpu"), plain=True
     )
     train, test = read_datasets(config, data)
-    regress = fit_landmarks(train, networks[1])
-
-    samples = [read_sample(test, number) for number in one_clip_each(test)]
+    fitted, samples = read_samples(train, FITTED_FRAMES), read_samples(test)
     names = samples[0].names
+
+    values = np.concatenate([keypoints(networks[1], sample.frames) for sample in fitted])
+    regress = LandmarkRegression(values, np.concatenate([sample.landmarks for sample in fitted]))
+    express = ExpressionRegression(fitted)
     errors = np.concatenate(
         [landmark_errors(regress(keypoints(networks[1], s.frames)), s.landmarks, names) for s in samples]
     )
-    correlation, kept, taken = transfer_scores(samples, networks, regress)
+    rebuilt = reconstruct(samples, networks, express)
+    transfer = transfer_scores(samples, networks, regress, express)
+    openness = np.concatenate([sample.openness for sample in samples])
+    drawn = np.concatenate([express(sample.frames, sample.landmarks, names) for sample in samples])
     return {
         "identities": len(samples),
         "frames": sum(len(sample.frames) for sample in samples),
-        **reconstruction_figures(reconstruct(samples, networks)),
+        **reconstruction_figures(rebuilt),
         "landmark_error": with_mean(names, errors.mean(axis=0)),
         "landmark_error_without_ears": mean_without_ears(names, errors.mean(axis=0)),
-        "motion_correlation": with_mean(names, correlation),
-        "face_colour": {"result_to_source": kept, "driving_to_source": taken},
+        "motion_correlation": with_mean(names, transfer.motion),
+        "expression": {
+            "drawn": expression_correlation(drawn, openness),
+            "reconstruction": expression_correlation(rebuilt.openness, openness),
+            "transfer": transfer.expression,
+        },
     }
 
 
 def print_figures(figures: dict[str, Any]) -> None:
     print(f"{figures['identities']} unseen identities, {figures['frames']} frames")
-    for group in ("reconstruction", "face_colour"):
-        print(f"{group}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures[group].items()))
-    print("torn pixels by displacement of the landmarks, in eye distances:")
-    for third in figures["torn_by_displacement"]:
-        print(f"  up to {third['displacement_to']:.2f}: {third['torn']:.3%}")
-    print("pixels that follow each keypoint: " + " ".join(f"{share:.2%}" for share in figures["mask_share"]))
+    print(", ".join(f"{name} {value:.4f}" for name, value in figures["reconstruction"].items()))
+    for kind, found in figures["expression"].items():
+        print(f"expression, {kind}: lids {found['lids']:.3f}, mouth {found['mouth']:.3f}")
     print(f"dead keypoints: {len(figures['dead_keypoints'])} {figures['dead_keypoints']}")
     print(f"{'landmark':16}{'error':>8}{'motion':>8}")
     for name, error in figures["landmark_error"].items():
