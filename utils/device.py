@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -14,7 +15,7 @@ from utils.errors import UserError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str | None = None, device_ids: list[int] | None = None) -> torch.device:
+def pick_device(name: str | None = None, device_ids: Sequence[int] | None = None) -> torch.device:
     """Return the device called `name`, or the best; GPUs by torchrun's rank or `device_ids`.
 
     Raises `UserError` for a device that isn't there.
