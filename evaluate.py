@@ -39,11 +39,10 @@ class EvaluationOptions:
 
 def parse(argv: list[str] | None) -> EvaluationOptions:
     parser = OptionParser(__doc__)
-    parser.add_argument(
-        "--generated", type=Path, required=True, metavar="DIR", help="what a model made: reconstruction/png"
-    )
-    parser.add_argument("--real", type=Path, required=True, metavar="DIR", help="the test clips")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--generated", type=Path, required=True, metavar="DIR", help="what a model made: reconstruction/png")
+    add("--real", type=Path, required=True, metavar="DIR", help="the test clips")
+    add(
         "--metrics",
         nargs="+",
         default=["l1"],
@@ -51,30 +50,24 @@ def parse(argv: list[str] | None) -> EvaluationOptions:
         metavar="METRIC",
         help=f"any of {' '.join(METRICS)} (default: l1)",
     )
-    parser.add_argument(
-        "--landmarks",
-        metavar="DETECTOR",
-        help="for akd and mkr: face-alignment, keypoint-rcnn or puppets",
-    )
-    parser.add_argument("--identity", metavar="DETECTOR", help="for aed: insightface")
-    parser.add_argument(
+    add("--landmarks", metavar="DETECTOR", help="for akd and mkr: face-alignment, keypoint-rcnn or puppets")
+    add("--identity", metavar="DETECTOR", help="for aed: insightface")
+    add(
         "--puppets",
         type=Path,
         metavar="DIR",
         help="dataset of data/make_puppets.py on whose train/ the "
         "detector 'puppets' is fitted (default: the folder that holds --real)",
     )
-    parser.add_argument(
+    add(
         "--frame_size",
         type=int,
         nargs=2,
         metavar=("H", "W"),
         help="of the frames in real clips that are strips (default: squares)",
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the results go (default: the folder --generated)"
-    )
-    parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
+    add("--out", type=Path, metavar="DIR", help="where the results go (default: the folder --generated)")
+    add("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
     given = vars(parser.parse_args(argv))
     return EvaluationOptions(
         **given

@@ -35,31 +35,24 @@ from utils.signals import exit_on_signals
 @command_line
 def main(argv: list[str] | None = None) -> None:
     parser = OptionParser("Draw a dataset of cartoon heads that move, with their true landmarks.")
-    parser.add_argument(
-        "--videos", type=int, default=400, help="number of clips, four for each identity (default 400)"
-    )
-    parser.add_argument("--frames", type=int, default=32, help="frames in a clip (default 32)")
-    parser.add_argument(
-        "--size", type=int, default=128, help="width and height of a frame in pixels (default 128)"
-    )
-    parser.add_argument(
-        "--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--videos", type=int, default=400, help="number of clips, four for each identity (default 400)")
+    add("--frames", type=int, default=32, help="frames in a clip (default 32)")
+    add("--size", type=int, default=128, help="width and height of a frame in pixels (default 128)")
+    add("--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video")
+    add(
         "--framing",
         choices=("close", "wide"),
         default="close",
         help="close: the head fills two thirds of the picture, and blinks and talks more (default close)",
     )
-    parser.add_argument(
+    add(
         "--out",
         type=Path,
         default=Path("data/made-puppets"),
         help="new folder to write (default data/made-puppets)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed gives the same dataset (default 0)"
-    )
+    add("--seed", type=int, default=0, help="the same seed gives the same dataset (default 0)")
     options = parser.parse_args(argv)
     with exit_on_signals():
         make_dataset(**vars(options))

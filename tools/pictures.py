@@ -333,21 +333,18 @@ def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int) -> None:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(__doc__)
-    parser.add_argument(
-        "--config", type=Path, default=SAMPLE["config"], help="default: that of the model that ships"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--config", type=Path, default=SAMPLE["config"], help="default: that of the model that ships")
+    add(
         "--checkpoint",
         type=Path,
         nargs="+",
         default=[SAMPLE["checkpoint"]],
         help="a .pth.tar file, or the folder of a run; several for --sheet",
     )
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "sup-mat", help="an existing folder (default: sup-mat)"
-    )
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a sheet of pairs, and nothing else")
-    parser.add_argument("--data", type=Path, help="dataset of the sheet (default: the config's root_dir)")
+    add("--out", type=Path, default=ROOT / "sup-mat", help="an existing folder (default: sup-mat)")
+    add("--sheet", type=Path, metavar="FILE", help="write a sheet of pairs, and nothing else")
+    add("--data", type=Path, help="dataset of the sheet (default: the config's root_dir)")
     options = parser.parse_args(argv)
     models = [load_picture_model(options.config, checkpoint) for checkpoint in options.checkpoint]
     if options.sheet:

@@ -61,20 +61,19 @@ class LoadOptions:
 
 def parse(argv: list[str] | None) -> LoadOptions:
     parser = OptionParser("Download, cut, crop and resize the clips of a list.")
-    parser.add_argument("--metadata", type=Path, required=True, help="the list, a CSV file")
-    parser.add_argument("--out_folder", type=Path, required=True, help="folder to write, or to go on with")
-    parser.add_argument("--video_folder", type=Path, help="where whole videos are and go (OUT_FOLDER/videos)")
-    parser.add_argument(
-        "--format", choices=(".mp4", ".png"), default=".png", help="a video or a folder of png a clip (.png)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--metadata", type=Path, required=True, help="the list, a CSV file")
+    add("--out_folder", type=Path, required=True, help="folder to write, or to go on with")
+    add("--video_folder", type=Path, help="where whole videos are and go (OUT_FOLDER/videos)")
+    add("--format", choices=(".mp4", ".png"), default=".png", help="a video or a folder of png a clip (.png)")
+    add(
         "--image_shape",
         type=cutting.size_option,
         default=(256, 256),
         help="height,width of the frames (256,256)",
     )
     cutting.add_workers_option(parser)
-    parser.add_argument("--youtube", default="yt-dlp", help="the program that downloads (default yt-dlp)")
+    add("--youtube", default="yt-dlp", help="the program that downloads (default yt-dlp)")
     given = vars(parser.parse_args(argv))
     return LoadOptions(**given | {"video_folder": given["video_folder"] or given["out_folder"] / "videos"})
 

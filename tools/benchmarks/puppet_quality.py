@@ -284,10 +284,11 @@ def transfer_scores(
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OptionParser(__doc__)
-    parser.add_argument("--config", type=Path, default=ROOT / "config" / "puppets-128.yaml")
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "sup-mat" / "puppets-128.pth.tar")
-    parser.add_argument("--data", type=Path, help="folder of the puppets (default: the config's root_dir)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    add = parser.add_argument
+    add("--config", type=Path, default=ROOT / "config" / "puppets-128.yaml")
+    add("--checkpoint", type=Path, default=ROOT / "sup-mat" / "puppets-128.pth.tar")
+    add("--data", type=Path, help="folder of the puppets (default: the config's root_dir)")
+    add("--json", type=Path, help="also write the figures to this file")
     return parser.parse_args(argv)
 
 
