@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--framing",
         choices=("close", "wide"),
-        default="close",
-        help="close: the head fills two thirds of the picture, and blinks and talks more (default close)",
+        default="wide",
+        help="close: the head fills two thirds of the picture, and blinks and talks more (default wide)",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("data/puppets"), help="new folder to write (default data/puppets)"
