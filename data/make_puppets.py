@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     add(
         "--framing",
         choices=("close", "wide"),
-        default="close",
-        help="close: the head fills two thirds of the picture, and blinks and talks more (default close)",
+        default="wide",
+        help="close: the head fills two thirds of the picture, and blinks and talks more (default wide)",
     )
     add(
         "--out",
