@@ -30,8 +30,7 @@ def animate(
 ) -> Path:
     """Animate pairs of test clips into `log_dir`/animation, `<driving>-<source>`; return that folder.
 
-    The pairs are the dataset's list, or drawn from `seed`. Pairs that would share a name, as `a-b` and `c`
-    with `a` and `b-c`, get `distinct_names`.
+    The pairs are the dataset's list, or drawn from `seed`.
     """
     params = config.get("animate_params") or {}
     pairs = PairedDataset(dataset, number_of_pairs=params.get("num_pairs", 50), seed=seed)

@@ -1,9 +1,7 @@
 """Serve the web page: animate a picture with a video, or live with a camera.
 
-    python app.py
-    python app.py --host 0.0.0.0 --port 8000
-
-It is for this machine alone unless `--host` or `--share` open it.
+python app.py
+python app.py --host 0.0.0.0 --port 8000
 """
 
 from __future__ import annotations

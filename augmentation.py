@@ -1,10 +1,7 @@
 """Random changes of a training clip: flips, rotation, resizing, cropping, colour.
 
-One draw holds for every frame of a clip, so that source and driving still belong together. All randomness
-comes from the generator that is passed in.
-
-Shapes: `T` frames, `H, W` size. A clip comes in as frames (T, H, W, 3) and is turned once, to `planes` (T, 3,
-H, W): the order that networks read, and in which colour arithmetic runs over whole channels.
+One draw holds for every frame of a clip, so that source and driving still belong together.
+Shapes: `T` frames, `H, W` size; `planes` (T, 3, H, W) is the order in which networks read a clip.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from media.pictures import to_float
 from modules.schema import AUGMENTATION
 from utils.values import check_keys
 
-Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # planes -> planes
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # planes -> planes
 
 
 class AllAugmentationTransform:
@@ -39,21 +36,18 @@ class AllAugmentationTransform:
         jitter_param: Mapping[str, Any] | None = None,
     ):
         self.flip = RandomFlip(**(flip_param or {}))
-        steps: list[tuple[Callable[..., Step], Mapping[str, Any] | None]] = [
-            (RandomRotation, rotation_param),
-            (RandomResize, resize_param),
-            (RandomCrop, crop_param),
-            (ColorJitter, jitter_param),
-        ]
-        self.transforms = [step(**params) for step, params in steps if params is not None]
+        changes: dict[Callable[..., Change], Mapping[str, Any] | None] = {
+            RandomRotation: rotation_param,
+            RandomResize: resize_param,
+            RandomCrop: crop_param,
+            ColorJitter: jitter_param,
+        }
+        self.transforms = [change(**params) for change, params in changes.items() if params is not None]
         self.changes_size = resize_param is not None or crop_param is not None
 
     @classmethod
     def from_config(cls, augmentation_params: Mapping[str, Any] | None) -> AllAugmentationTransform:
-        """Build the transform of a config's `augmentation_params`; None only converts to float.
-
-        Raises `ConfigError` for unknown keys and values that can't be used.
-        """
+        """Build the transform of a config's `augmentation_params`, if any. Raises `ConfigError`."""
         if augmentation_params is None:
             return cls()
         check_keys(augmentation_params, AUGMENTATION, "dataset_params", "augmentation_params")
@@ -117,10 +111,7 @@ class RandomResize:
 
 
 class RandomCrop:
-    """Cut a window of `size` (one number, or [height, width]) out at any valid offset, each equally likely.
-
-    A clip that is smaller than the window is first padded on both sides with its edge pixels.
-    """
+    """Cut out a random window of `size`, a number or [height, width]; edge pixels fill what is smaller."""
 
     def __init__(self, size: int | Sequence[int]):
         self.height, self.width = (size, size) if isinstance(size, int) else size
@@ -147,7 +138,7 @@ class ColorJitter:
     """Change brightness, contrast, saturation and hue, in random order.
 
     The first three are multiplied by a factor from [max(0, 1 - x), 1 + x]; hue is turned by a part of the
-    colour circle from [-x, x], x up to 0.5. A part that is 0 is left out.
+    colour circle from [-x, x], x up to 0.5.
     """
 
     def __init__(self, brightness: float = 0, contrast: float = 0, saturation: float = 0, hue: float = 0):
@@ -229,12 +220,10 @@ def _clip_after_blend(colour: np.ndarray, factor: float) -> None:
 
 
 def _turn_hue(block: np.ndarray, shift: float) -> None:
-    """Turn the hue of one block (3, h, W) without going through HSV.
-
-    As hue goes round, each channel is a wave cut off at the lowest and the highest of the three. Before the
-    cut, the wave is 2 * channel - middle, and turning the hue by up to a sixth of the circle slides it up or
-    down by 6 * turn * chroma.
-    """
+    """Turn the hue of one block (3, h, W) without going through HSV."""
+    # As hue goes round, each channel is a wave cut off at the lowest and the highest of the three. Before the
+    # cut, the wave is 2 * channel - middle, and turning the hue by up to a sixth of the circle slides it up
+    # or down by 6 * turn * chroma.
     thirds = round(3 * shift)
     if thirds:
         # A third of the circle makes red green, green blue, and blue red.

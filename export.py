@@ -6,13 +6,12 @@
     python export.py --model vox --out vox-onnx
 
 A name that ends in .pth.tar, .pth, .pt or .safetensors becomes a file of the weights alone, about a quarter
-of a training checkpoint. A .safetensors file can hold no pickle, and any program that knows the format reads
-it.
+of a training checkpoint. A .safetensors file can hold no pickle.
 
 Any other name becomes a folder with three graphs and manifest.json, which names their inputs, outputs and
 shapes. encoder.onnx runs once for a source, keypoints.onnx for each frame, and frame.onnx makes a prediction
-from what they give. ONNX Runtime then animates with them, and the export is only kept if no pixel differs
-from PyTorch's by more than 1/255.
+from what they give. The export is only kept if, in ONNX Runtime, no pixel differs from PyTorch's by more
+than 1/255.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ class ExportOptions:
 
 
 def parse(argv: list[str] | None) -> ExportOptions:
-    """Read the options; those that don't go together end the program with one line."""
     parser = OptionParser(__doc__)
     add_options(parser, ExportOptions)
     parser.add_argument("paths", nargs="*", help=argparse.SUPPRESS)  # of an earlier program
@@ -66,7 +64,6 @@ def parse(argv: list[str] | None) -> ExportOptions:
 
 
 def is_weights(out: Path) -> bool:
-    """Whether the name is one for a file of weights, else a folder of graphs."""
     return out.name.lower().endswith(SUFFIXES)
 
 

@@ -6,11 +6,8 @@ Layout. `root_dir` holds clips: folders of frames, strip images, or videos (`med
 formats). They lie in `train/` and `test/`, or directly in `root_dir`, which is then split 80/20 by seed. The
 identity of a clip is its name up to the first `#`.
 
-Randomness. A training sample is a function of (random_seed, seed, epoch, index) and of the files, never of
-which worker draws it, how many workers there are, or what was drawn before. So the number of workers may
-change, and an epoch can go on from its middle. The training loop calls `set_epoch(epoch, seed)` before it
-iterates; the values lie in shared memory, where workers that outlive an epoch see them. `DatasetRepeater`
-turns its index into (repeat, index), and each repeat has a stream of its own.
+Randomness. A training sample is a function of (random_seed, seed, epoch, repeat, index) and of the files,
+never of which worker draws it or what was drawn before, so an epoch can go on from its middle.
 
 Shapes: `T` frames, `H, W` size. Everything is RGB float32 in [0, 1].
 """
@@ -52,10 +49,9 @@ def as_shape(frame_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 class LazyClip:
-    """A clip whose frames are decoded one by one, so that its length costs no memory.
+    """A clip whose frames, float32 tensors (3, H, W) in [0, 1], are decoded one by one in each loop over it.
 
-    `for frame in clip` gives float32 tensors (3, H, W) in [0, 1], `len(clip)` counts them, and each loop
-    starts anew. `name` is the file name, `fps` the frames per second, `size` is (H, W).
+    `name` is the file name, `fps` the frames per second, `size` is (H, W).
     """
 
     def __init__(self, path: Path, frame_shape: Sequence[int]):
@@ -88,10 +84,9 @@ class ClipDataset(Protocol):
         """Return the number of training samples in a pass."""
 
     def draw(self, index: int, repeat: int = 0) -> dict[str, Any]:
-        """Return training sample `index` in pass number `repeat` of this epoch.
+        """Return sample `index` in pass number `repeat` of this epoch, a function of these numbers.
 
-        It holds "source" and "driving", float32 (3, H, W) in [0, 1], and is a function of these numbers and
-        of those of `set_epoch`.
+        It holds "source" and "driving", float32 (3, H, W) in [0, 1].
         """
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
@@ -110,16 +105,9 @@ class FramesDataset(Dataset):
     """The training or the test clips of `root_dir`.
 
     Training samples are two frames of one clip, in order of time before augmentation: `{"source": float32 (3,
-    H, W), "driving": float32 (3, H, W), "name": str}`. Only those two frames are decoded. Test samples are
-    whole clips, `{"video": float32 (3, T, H, W), "name": str}`.
-
-    root_dir: folder with `train/` and `test/`, or with the clips themselves for a random split.
-    frame_shape: (H, W, 3) of every frame, and of the frames in a strip.
-    id_sampling: training draws an identity, then one of its clips; the length is the number of identities,
-        and a random split keeps each identity on one side.
-    random_seed: of the random split and of the samples.
-    pairs_list: CSV file for `PairedDataset`.
-    augmentation_params: parameters of `AllAugmentationTransform`, used in training only.
+    H, W), "driving": float32 (3, H, W), "name": str}`. Test samples are whole clips, `{"video": float32 (3,
+    T, H, W), "name": str}`. With `id_sampling`, training draws an identity, then one of its clips; the length
+    is the number of identities, and a random split keeps each identity on one side.
 
     An unreadable clip is warned of once, and training draws another instead. `DatasetError` is raised when
     more than a tenth of the clips are unreadable, when the folders are not as described, and for frames that
@@ -147,11 +135,11 @@ class FramesDataset(Dataset):
             self._choices = _group_by_identity(self.clips)
         self.videos = list(self._choices)
 
-        self._stream = torch.zeros(2, dtype=torch.int64).share_memory_()  # (seed, epoch)
+        # (seed, epoch), where workers that outlive an epoch see them.
+        self._stream = torch.zeros(2, dtype=torch.int64).share_memory_()
         self._unreadable = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
-        """Choose the random numbers of the samples that follow, in all workers; `seed` is that of the run."""
         self._stream.copy_(torch.tensor([seed, epoch]))
 
     def __len__(self) -> int:
@@ -233,8 +221,7 @@ class FramesDataset(Dataset):
 class DatasetRepeater(Dataset):
     """`num_repeats` passes over a dataset as one epoch, with other random numbers in each pass and epoch.
 
-    As published it also repeats a plain sequence, which can't be trained on. Raises `TypeError` for any other
-    dataset that would repeat the same samples.
+    As published it also repeats a plain sequence, which can't be trained on.
     """
 
     def __init__(self, dataset: ClipDataset | Sequence, num_repeats: int = 100):
@@ -272,12 +259,10 @@ class ClipPair(NamedTuple):
 
 
 class PairedDataset(Dataset):
-    """At most `number_of_pairs` pairs of clips of a test dataset.
+    """At most `number_of_pairs` pairs of clips of a test dataset, from its `pairs_list` or drawn by `seed`.
 
-    They come from its `pairs_list` or else are drawn from all pairs by `seed`. `pairs` holds the indices
-    (driving, source). Samples are whole clips: `driving_video`, `driving_name`, `source_video`,
-    `source_name`. Clips of a pairs list that the dataset lacks are warned of by name; a list that can't be
-    read, or of which no pair is left, raises `DatasetError`.
+    `pairs` holds the indices (driving, source). Samples are whole clips: `driving_video`, `driving_name`,
+    `source_video`, `source_name`. Raises `DatasetError` for a list of which no pair is left.
     """
 
     def __init__(self, initial_dataset: ClipDataset, number_of_pairs: int, seed: int = 0):
@@ -303,7 +288,6 @@ class PairedDataset(Dataset):
         return [(clips[driving], clips[source]) for driving, source in self.pairs]
 
     def pair(self, index: int) -> ClipPair:
-        """Return the clips of a pair, to be decoded frame by frame."""
         return ClipPair(*(self.initial_dataset.clip(clip) for clip in self.pairs[index]))
 
 

@@ -27,15 +27,10 @@ MAX_LOG_BYTES = 2**30
 
 
 class Logger:
-    """Writes the files of a training run.
+    """Writes the logs, pictures and checkpoints of a training run, and its curves to `curves`.
 
-    - `log.txt`: a line an epoch with the mean of each loss.
-    - `log.jsonl`: the same for programs, with speed, memory and validation; and the losses of every
-      `STEPS_PER_LINE`-th step.
-    - `train-vis/`: pictures.
-    - `%08d-checkpoint.pth.tar`: every `checkpoint_freq` epochs. `checkpoints/files.py` names the others.
-
-    `curves` gets curves and pictures too: a writer of TensorBoard, or one like it (see `open_curves`).
+    `log.txt` has a line an epoch with the mean of each loss; `log.jsonl` has the same for programs, with
+    speed, memory and validation, and the losses of every `STEPS_PER_LINE`-th step.
     """
 
     STEPS_PER_LINE = 100
@@ -67,11 +62,8 @@ class Logger:
             file.write(f"{epoch:0{self.zfill_num}d}) {scores}\n")
         self._write_machine_line({"epoch": epoch, "losses": losses} | measured)
         if self.curves is not None:
-            for kind, scores_of_kind in {
-                "loss": losses,
-                "validation": measured.get("validation", {}),
-            }.items():
-                for name, value in scores_of_kind.items():
+            for kind, named in ("loss", losses), ("validation", measured.get("validation", {})):
+                for name, value in named.items():
                     self.curves.add_scalar(f"{kind}/{name}", value, epoch)
 
     def _write_machine_line(self, entry: dict) -> None:
@@ -118,10 +110,7 @@ class Logger:
         optimizer_kp_detector: torch.optim.Optimizer | None = None,
         config_path: str | Path = "the config",
     ) -> int | None:
-        """Load the given parts of a checkpoint; return its epoch (None in files with weights only).
-
-        Raises `CheckpointError` if a part is missing or fits another config.
-        """
+        """Load parts of a checkpoint; return its epoch, if it has one. Raises `CheckpointError`."""
         content = read_checkpoint(checkpoint_path)
         parts = {
             "generator": generator,
@@ -140,10 +129,9 @@ class Logger:
 
 
 def rewind(folder: Path, start: tuple[int, int]) -> None:
-    """Bring a run's folder back to `start`, an (epoch, step), from where the run resumes.
+    """Drop the log lines of a run's folder from `start`, an (epoch, step), on; set later checkpoints aside.
 
-    Drops later lines of its logs and sets later checkpoints aside. Raises `UserError` for a log of another
-    kind, before anything is changed.
+    Raises `UserError` for a log of another kind, before anything is changed.
     """
     moments = {folder / SCORES_LOG: moment_of_scores, folder / MACHINE_LOG: moment_of_entry}
     kept = {path: lines_before(start, path, moment) for path, moment in moments.items() if path.exists()}
@@ -187,15 +175,12 @@ TRACKERS = ("tensorboard", "wandb")  # the names of their packages
 
 
 class WandbWriter:
-    """Weights & Biases with the methods of TensorBoard's `SummaryWriter`.
-
-    The folder's name is the run's id, so that a resumed run adds to its curves.
-    """
+    """Weights & Biases with the methods of TensorBoard's `SummaryWriter`."""
 
     def __init__(self, folder: Path, config: dict[str, Any]):
         import wandb  # optional
 
-        name = folder.name
+        name = folder.name  # also the run's id, so that a resumed run adds to its curves
         self.as_image = wandb.Image
         self.run = wandb.init(
             project="first-order-model", name=name, id=name, resume="allow", dir=folder, config=config
@@ -237,8 +222,8 @@ def open_curves(tracker: str | None, folder: Path, config: dict[str, Any]) -> An
 class Visualizer:
     """Draws inputs and results of the networks, a row for each image of a batch.
 
-    `kp_size`: radius of a keypoint in pixels. `draw_border`: a white line around each picture. `colormap`:
-    matplotlib's name of the colours of the keypoints. Raises `UserError` for one that it lacks.
+    `kp_size` is the radius of a keypoint in pixels, `colormap` matplotlib's name of their colours. Raises
+    `UserError` for one that it lacks.
     """
 
     MAX_ROWS = 8
@@ -251,11 +236,10 @@ class Visualizer:
         self.kp_size, self.draw_border, self.colormap = kp_size, draw_border, matplotlib.colormaps[colormap]
 
     def visualize(self, driving: Tensor, source: Tensor, out: dict) -> np.ndarray:
-        """Columns: source, transformed frame, driving, deformed, prediction, occlusion, motions and masks.
+        """Draw `driving`, `source` (B, 3, H, W) in [0, 1], and what became of them, at most `MAX_ROWS`.
 
-        `driving`, `source` (B, 3, H, W) in [0, 1]; `out` is the generator's result with "kp_source" and
-        "kp_driving"; columns for which it has nothing are left out. Returns uint8 (rows·H, columns·W, 3) of
-        the first `MAX_ROWS` images.
+        `out` is the generator's result with "kp_source" and "kp_driving"; columns for which it has nothing
+        are left out. Returns uint8 (rows·H, columns·W, 3).
         """
         height, width = source.shape[2:]
         size = (height, width)

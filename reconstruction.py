@@ -35,9 +35,8 @@ def reconstruction(
 ) -> float:
     """Drive the first frame of each test clip by all its frames, into `log_dir`/reconstruction.
 
-    Beside the results (see `Results`) writes `l1.csv`, a row for each video, and `l1.json` with the mean over
-    all frames, as published, and the mean over videos. Returns the mean over all frames of the absolute
-    difference in [0, 1].
+    Writes results, `l1.csv`, a row for each video, and `l1.json` with the means over frames and over videos.
+    Returns the mean over all frames, as published, of the absolute difference in [0, 1].
     """
     params = config.get("reconstruction_params") or {}
     folder = Path(log_dir) / "reconstruction"

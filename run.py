@@ -5,8 +5,7 @@
     torchrun --nproc_per_node=4 run.py config/vox-256.yaml
 
 With --checkpoint, training goes on in the checkpoint's run folder if that run has a config file of the same
-name. Any other config starts a new run from the checkpoint's weights (fine-tuning). Reconstructions and
-animations are written beside the checkpoint, or into --log_dir.
+name. Any other config starts a new run from the checkpoint's weights (fine-tuning).
 """
 
 from __future__ import annotations
@@ -32,64 +31,66 @@ from training.folder import RunFolder
 from utils.device import pick_device, precision_hints
 from utils.distributed import process_group, rank
 from utils.errors import UserError
-from utils.options import PRECISIONS, OptionParser, seed_number
+from utils.options import PRECISIONS, OptionParser, add_options, option, seed_number, typed
 from utils.program import command_line, outlive_output
 
 COPIES = 4  # of each weight that learns: itself, its gradient, and Adam's two moments
 
 
+def gpu_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of GPU numbers like 0,1,2,3") from None
+
+
 @dataclass(frozen=True)
 class Options:
-    """The command line of `run.py`; the help of `parse` explains each option."""
+    """Each field is the option of `run.py` that has its name."""
 
-    config: Path
-    changes: list[str]  # of the config, `section.key=value` each
-    mode: str  # "train", "reconstruction" or "animate"
-    log_dir: Path | None
-    checkpoint: str | None  # a file or the folder of a run
-    device_ids: list[int] | None
-    device: str | None  # "cuda", "mps" or "cpu"
-    precision: str
-    seed: int | None
-    skip_existing: bool
-    tracker: str | None
-    verbose: bool
+    config: Path = option(None, "the config, by the published option")
+    set: tuple[str, ...] | None = option(
+        None,
+        "change values of the config: --set train_params.batch_size=8 dataset_params.root_dir=data/mine",
+        nargs="+",
+        action="extend",
+        metavar="KEY=VALUE",
+    )
+    mode: str = option("train", "default: train", choices=["train", "reconstruction", "animate"])
+    log_dir: Path | None = option(
+        None,
+        "train: the folder for the folders of runs (default: log); reconstruction and animate: the folder "
+        "to write to (default: that of the checkpoint)",
+    )
+    checkpoint: str | None = option(
+        None, "a .pth.tar file, or the folder of a run, for its newest checkpoint"
+    )
+    device_ids: tuple[int, ...] | None = option(
+        None, "GPUs to train on, by number: 0,1,2,3 (default: the first)", type=gpu_numbers
+    )
+    device: str | None = option(None, "default: the best there is", choices=["cuda", "mps", "cpu"])
+    precision: str = option("fp32", "default: fp32", choices=PRECISIONS)
+    seed: int | None = option(
+        None, "of everything random (default: 0, or that of the run that goes on)", type=seed_number
+    )
+    skip_existing: bool = option(False, "don't reconstruct or animate what is there already")
+    tracker: str | None = option(
+        None, "for curves (default: tensorboard, where it is installed)", choices=TRACKERS
+    )
+    verbose: bool = option(False, "print the networks")
 
 
 def parse(argv: list[str] | None) -> Options:
     parser = OptionParser(__doc__)
-    add = parser.add_argument
-    add("config_file", nargs="?", metavar="CONFIG", help="a YAML config, see config/")
-    add("--config", help="the config, by the published option")
-    add(
-        "--set",
-        dest="changes",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change values of the config: --set train_params.batch_size=8 dataset_params.root_dir=data/mine",
+    parser.add_argument(
+        "config_file", nargs="?", type=Path, metavar="CONFIG", help="a YAML config, see config/"
     )
-    add("--mode", default="train", choices=["train", "reconstruction", "animate"])
-    add(
-        "--log_dir",
-        type=Path,
-        help="train: the folder for the folders of runs (default: log); reconstruction and animate: the "
-        "folder to write to (default: that of the checkpoint)",
-    )
-    add("--checkpoint", help="a .pth.tar file, or the folder of a run, for its newest checkpoint")
-    add("--device_ids", type=gpu_numbers, help="GPUs to train on, by number: 0,1,2,3 (default: the first)")
-    add("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
-    add("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
-    add("--seed", type=seed_number, help="of everything random (default: 0, or that of the run that goes on)")
-    add("--skip_existing", action="store_true", help="don't reconstruct or animate what is there already")
-    add("--tracker", choices=TRACKERS, help="for curves (default: tensorboard, where it is installed)")
-    add("--verbose", action="store_true", help="print the networks")
-    values = vars(parser.parse_args(argv))
-    given = values.pop("config_file"), values.pop("config")
-    if (given[0] is None) == (given[1] is None):
+    add_options(parser, Options)
+    parsed = parser.parse_args(argv)
+    if (parsed.config_file is None) == (parsed.config is None):
         parser.error("give one config: run.py config/vox-256.yaml, or run.py --config config/vox-256.yaml")
-    options = Options(config=Path(given[0] or given[1]), **values)
+    parsed.config = parsed.config_file or parsed.config
+    options = typed(Options, parsed)
     if options.mode != "train" and options.checkpoint is None:
         parser.error(
             f"{options.mode} needs --checkpoint (a .pth.tar written by training, or the folder of a run)"
@@ -97,17 +98,10 @@ def parse(argv: list[str] | None) -> Options:
     return options
 
 
-def gpu_numbers(text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of GPU numbers like 0,1,2,3") from None
-
-
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    config = read_config(options.config, options.changes)
+    config = read_config(options.config, options.set or ())
     # Mistakes that would else be told after an epoch.
     Visualizer(**(config.get("visualizer_params") or {}))
     check_tracker(options.tracker)
@@ -131,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
             found = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
             parent = options.log_dir or Path("log")
             with RunFolder.find(
-                found, parent, config, options.config, options.changes, options.tracker
+                found, parent, config, options.config, options.set or (), options.tracker
             ) as folder:
                 checkpoint = resume_or_load(options, networks, folder)
                 validated = "eval_freq" in config["train_params"]
@@ -191,10 +185,8 @@ def prepare(options: Options, config: dict, networks: Networks, device: torch.de
 
 
 def try_memory(options: Options, config: dict, device: torch.device) -> None:
-    """Raise `UserError` if there is too little memory for the weights.
-
-    It is asked for at once: where networks take it bit by bit, the system kills the process.
-    """
+    """Raise `UserError` if there is too little memory for the weights."""
+    # All of it at once: where networks take it bit by bit, the system kills the process.
     with torch.device("meta"):
         weights = [weight for network in build_networks(config) for weight in network.parameters()]
     needed = sum(weight.nbytes for weight in weights) * (COPIES if options.mode == "train" else 1)

@@ -1,8 +1,4 @@
-"""Training: the run, its loop, one step, and the models over one or many devices.
-
-`training/state.py` holds the content of a checkpoint, `training/batches.py` the data and all randomness,
-`training/folder.py` the folder that a run writes to.
-"""
+"""Training: the run, its loop, one step, and the models over one or many devices."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +55,7 @@ def train(
     checkpoint: str | Path | None,
     log_dir: str | Path | RunFolder,
     dataset: ClipDataset,
-    device_ids: list[int] | None = None,
+    device_ids: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
     seed: int | None = None,
     precision: str = "fp32",
@@ -67,16 +63,11 @@ def train(
 ) -> int | None:
     """Train until `num_epochs`, or until a signal; return the number of the signal that stopped it, if any.
 
-    checkpoint: one of the run in `log_dir`, to resume from.
-    log_dir: the run's folder; in a new run it is made after the first step, so that a run that never trained
-        leaves nothing.
-    device_ids: with several, the batch is split over these GPUs.
-    seed: of all random numbers; by default that of the run that is resumed, or 0.
-    precision: "fp32", "bf16" or "fp16".
-    test_dataset: for the validation that `train_params.eval_freq` asks for.
-
-    In a process group each rank takes its share of the batch, and rank 0 writes. Raises `DatasetError` if
-    there isn't one batch of data, and `UserError` when a loss is not finite any more.
+    `checkpoint`: one of the run in `log_dir`, to resume from; the folder of a new run is made after its first
+    step. `seed` is by default that of the run that is resumed, or 0. `test_dataset` is for the validation
+    that `train_params.eval_freq` asks for. In a process group each rank takes its share of the batch, and
+    rank 0 writes. Raises `DatasetError` if there isn't one batch of data, and `UserError` when a loss is not
+    finite any more.
     """
     folder = log_dir if isinstance(log_dir, RunFolder) else RunFolder(log_dir, config)
     networks = Networks(generator, discriminator, kp_detector)
@@ -106,7 +97,7 @@ class Run:
         dataset: ClipDataset,
         test_dataset: ClipDataset | None,
         device: torch.device,
-        device_ids: list[int] | None,
+        device_ids: Sequence[int] | None,
         seed: int | None,
         precision: str,
     ):
@@ -144,10 +135,7 @@ class Run:
         return self.state.epoch >= self.params["num_epochs"]
 
     def train_epoch(self, caught: list[int]) -> int | None:
-        """Train to the end of the epoch; return the signal that stops the run there or before, if any.
-
-        `caught`: the signals so far, a list that grows.
-        """
+        """Train to the end of the epoch; return the signal that stops the run there or before, if any."""
         state, epoch = self.state, self.state.epoch
         # The epoch, from where the state stands in it.
         set_learning_rates(state.optimizers, self.params, epoch)
@@ -282,10 +270,9 @@ def train_step(
 ) -> tuple[dict[str, float], tuple[dict, dict]]:
     """Train generator and keypoint detector, then the discriminator on what they generated before.
 
-    With `accumulate` the batch is computed in equal parts, whose gradients add up to those of the whole
-    batch. Batch norm and spectral norm see the parts one by one, so with them the result is near, not equal.
-    Returns the losses, and the first part with the generator's result for it. Changes no weights where a loss
-    is not finite.
+    With `accumulate` the batch is computed in equal parts, whose gradients add up; batch norm and spectral
+    norm see them one by one. Returns the losses, and the first part with the generator's result for it.
+    Changes no weights where a loss is not finite.
     """
     params, scaler, optimizers = state.params, state.scaler, state.optimizers
     generator_full, discriminator_full = models
@@ -381,7 +368,7 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def full_models(
-    config: dict, networks: Networks, device: torch.device, device_ids: list[int] | None
+    config: dict, networks: Networks, device: torch.device, device_ids: Sequence[int] | None
 ) -> tuple[nn.Module, nn.Module]:
     """Build the models of the generator's and of the discriminator's step on the run's devices."""
     params = config["train_params"]
@@ -395,7 +382,7 @@ def full_models(
 
 
 def on_devices(
-    model: nn.Module, params: dict, device: torch.device, device_ids: list[int] | None
+    model: nn.Module, params: dict, device: torch.device, device_ids: Sequence[int] | None
 ) -> nn.Module:
     """Move `model` to its device, or split it over several; `params`: the config's `train_params`."""
     model.to(device)
@@ -404,7 +391,7 @@ def on_devices(
     if params.get("compile", False):
         model.compile()
     if device_ids is not None and len(device_ids) > 1 and not dist.is_initialized():
-        return DataParallelWithCallback(model, device_ids=device_ids)
+        return DataParallelWithCallback(model, device_ids=list(device_ids))
     return model
 
 

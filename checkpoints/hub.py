@@ -2,15 +2,12 @@
 
     config, checkpoint = find_model("vox")
 
-`config/checkpoints.yaml` is the table of names. A download goes to a hidden file beside its place, is
-verified and then renamed; a transfer that breaks off is resumed, from another mirror too. `FILE.sha256`
-beside a verified file spares hashing it in every run.
+A download goes to a hidden file beside its place, is verified and then renamed; a transfer that breaks off is
+resumed, from another mirror too. `config/checkpoints.yaml` is the table of names.
 """
 
 from __future__ import annotations
 
-import shutil
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -20,10 +17,9 @@ import requests
 from filelock import FileLock
 
 from checkpoints.files import load_for_inference
-from checkpoints.table import ROOT, TABLE, Entry, is_digest, read_table
+from checkpoints.table import ROOT, TABLE, Entry, read_table
 from modules.build import build_generator, build_kp_detector, read_config
 from utils.errors import CheckpointError, UserError
-from utils.files import atomic_write
 from utils.progress import Progress
 
 CACHE = pooch.os_cache("first-order-model")
@@ -51,8 +47,8 @@ def find_model(
 ) -> Model:
     """Return the config and the checkpoint of a model, which is downloaded into `cache` if it isn't there.
 
-    Without `download_it` the checkpoint may be missing. A file that was put there by hand is verified once.
-    Raises `UserError` for an unknown name, a wrong file, and one that can't be had.
+    Without `download_it` the checkpoint may be missing. Raises `UserError` for an unknown name, a wrong file,
+    and one that can't be had.
     """
     entries = read_table(table)
     if name not in entries:
@@ -65,35 +61,31 @@ def find_model(
             raise UserError(f"{entry.file} is not in this checkout: give --config and --checkpoint")
         return Model(entry.config, path)
     path = cache / entry.file
-    if download_it and not is_verified(path, entry):
-        with one_process_at_a_time(path):
-            put_in_place(entry, path, offline)
+    if path.is_file():
+        problem = wrong_bytes(path, entry)
+        if problem is not None:
+            raise CheckpointError(f"{path}: {problem}; remove it and run again")
+    elif download_it:
+        put_in_place(entry, path, offline)
     return Model(entry.config, path)
 
 
-def one_process_at_a_time(path: Path) -> FileLock:
-    """Make the folder of a checkpoint and return its lock. Raises `UserError` if it can't be made."""
+def put_in_place(entry: Entry, path: Path, offline: bool) -> None:
+    """Download the checkpoint, unless another process just did."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        (path.parent / ".lock").touch()
+        if offline:
+            raise UserError(
+                f"{path}: is not there, and --offline forbids to download it; {by_hand(entry, path)}"
+            )
+        with FileLock(path.parent / ".lock"):
+            if not path.is_file():
+                download(entry, path)
     except OSError as error:
         raise UserError(
-            f"{path.parent}: can't be written ({error.strerror}); XDG_CACHE_HOME names another cache"
+            f"{path.parent}: can't be written ({error.strerror or error}); free some space, or let "
+            "XDG_CACHE_HOME name another place"
         ) from error
-    return FileLock(path.parent / ".lock")
-
-
-def put_in_place(entry: Entry, path: Path, offline: bool) -> None:
-    """Download the checkpoint unless it is there, and verify it."""
-    if path.is_file():
-        problem = problem_of(path, entry)
-        if problem is not None:
-            raise CheckpointError(f"{path}: {problem}; remove it and run again")
-    elif offline:
-        raise UserError(f"{path}: is not there, and --offline forbids to download it; {by_hand(entry, path)}")
-    else:
-        download(entry, path)
-    record(path, entry)
 
 
 def by_hand(entry: Entry, path: Path) -> str:
@@ -104,56 +96,31 @@ def by_hand(entry: Entry, path: Path) -> str:
 # ---- Verification --------------------------------------------------------------
 
 
-def problem_of(path: Path, entry: Entry) -> str | None:
-    """Say what is wrong with a checkpoint; None if it is the one that the table means.
-
-    Without a hash in the table it must hold the networks of the config.
-    """
+def wrong_bytes(path: Path, entry: Entry) -> str | None:
+    """Say how size or hash of a checkpoint differ from those in the table; None if they don't."""
+    size = path.stat().st_size
+    if entry.size not in (None, size):
+        return f"it has {size} bytes, not {entry.size} as in the table"
     for kind in ("sha256", "md5"):
         expected = getattr(entry, kind)
-        if expected is not None:
-            found = pooch.file_hash(str(path), alg=kind)
-            return None if found == expected else f"its {kind} is {found}, not {expected} as in the table"
-    if entry.size not in (None, path.stat().st_size):
-        return f"it has {path.stat().st_size} bytes, not {entry.size} as in the table"
+        if expected is not None and (found := pooch.file_hash(str(path), alg=kind)) != expected:
+            return f"its {kind} is {found}, not {expected} as in the table"
+    return None
+
+
+def wrong_layout(path: Path, entry: Entry) -> str | None:
+    """Say why a checkpoint does not fit the config of its model; None if it does. Print its hash then."""
     config = read_config(entry.config)
     try:
         load_for_inference(path, build_generator(config), build_kp_detector(config), entry.config.name)
     except CheckpointError as error:
         return str(error).removeprefix(f"{path}: ")
+    digest = pooch.file_hash(str(path), alg="sha256")
+    print(f"{entry.file}: sha256 {digest} (the table has no hash of it; its layout is right)")
     return None
 
 
-def record_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-def is_verified(path: Path, entry: Entry) -> bool:
-    """Whether the file is unchanged since its hash was recorded, and the table has no other hash by now."""
-    recorded = record_of(path)
-    if not path.is_file() or not recorded.is_file() or recorded.stat().st_mtime < path.stat().st_mtime:
-        return False
-    digest = recorded.read_bytes()[:64].decode(errors="replace")
-    if not is_digest(digest, 64):
-        warnings.warn(f"{recorded}: holds no sha256; the checkpoint is verified anew", stacklevel=2)
-        return False
-    return entry.sha256 in (None, digest)
-
-
-def record(path: Path, entry: Entry) -> None:
-    """Write the sha256 of a verified file beside it, and print it where the table has no hash."""
-    digest = entry.sha256 or pooch.file_hash(str(path), alg="sha256")
-    with atomic_write(record_of(path)) as temporary:
-        temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8")  # as `sha256sum --check` reads it
-    if entry.sha256 is None and entry.md5 is None:
-        print(f"{path.name}: sha256 {digest} (the table has no hash of it; its layout is right)")
-
-
 # ---- Download ------------------------------------------------------------------
-
-
-class MirrorError(Exception):
-    """Why a mirror can't give the file."""
 
 
 def download(entry: Entry, path: Path) -> None:
@@ -162,38 +129,43 @@ def download(entry: Entry, path: Path) -> None:
     problems = []
     for url in entry.mirrors:
         try:
-            # What another mirror or an earlier run began may be another file: then once more from the start.
-            begun = length(part) > 0
-            receive(url, part)
-            problem = problem_of(part, entry)
-            if problem is not None and begun:
-                part.unlink()
-                receive(url, part)
-                problem = problem_of(part, entry)
-            if problem is None:
-                part.replace(path)
-                return
-            part.unlink()
-            raise MirrorError(problem)
-        except MirrorError as error:
-            problems.append(f"{urlsplit(url).netloc}: {error}")
+            problem = complete(url, part, entry)
+        except requests.RequestException as error:
+            problem = reason(error)
+        if problem is None:
+            part.replace(path)
+            return
+        problems.append(f"{urlsplit(url).netloc}: {problem}")
     raise UserError(f"{entry.file} can't be downloaded ({'; '.join(problems)}); {by_hand(entry, path)}")
 
 
+def complete(url: str, part: Path, entry: Entry) -> str | None:
+    """Complete `part` from a mirror and verify it; say what is wrong with it, if anything."""
+    begun = length(part) > 0
+    receive(url, part)
+    problem = wrong_bytes(part, entry)
+    if problem is None and entry.sha256 is None and entry.md5 is None:
+        problem = wrong_layout(part, entry)
+    if problem is None:
+        return None
+    part.unlink()
+    # What another mirror or an earlier run began may be another file: then once more from the start.
+    return complete(url, part, entry) if begun else problem
+
+
 def receive(url: str, part: Path) -> None:
-    """Complete `part` from `url`; resume for as long as each attempt brings more of it."""
+    """Request the rest of `part`, again for as long as each attempt brings more of it."""
     while True:
         before = length(part)
         try:
-            return request_rest(url, part)
-        except requests.RequestException as error:
+            return request_rest(url, part, before)
+        except requests.RequestException:
             if length(part) <= before:
-                raise MirrorError(reason(error)) from error
+                raise
 
 
-def request_rest(url: str, part: Path) -> None:
-    """Request what `part` lacks, and write it. Raises `requests.RequestException` where that breaks off."""
-    start = length(part)
+def request_rest(url: str, part: Path, start: int) -> None:
+    """Write what `part` lacks from `start` on. Raises `requests.RequestException` where that breaks off."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if start and response.status_code == requests.codes.requested_range_not_satisfiable:
@@ -203,32 +175,15 @@ def request_rest(url: str, part: Path) -> None:
         if response.status_code != requests.codes.partial_content:
             start = 0
         size = response.headers.get("Content-Length", "")
-        rest = int(size) if size.isdigit() else None
-        free = shutil.disk_usage(part.parent).free
-        if rest is not None and rest > free:
-            raise full_disk(part, f"{mebibytes(rest)} MiB are needed and {mebibytes(free)} are free")
-        total = None if rest is None else mebibytes(start + rest)
-        try:
-            with (
-                part.open("r+b" if start else "wb") as file,
-                Progress(total, part.name.removeprefix(".part-"), "MiB") as progress,
-            ):
-                file.seek(start)
-                for piece in response.iter_content(PIECE):
-                    file.write(piece)
-                    progress.advance(file.tell() // MEBIBYTE - progress.done)
-        except requests.RequestException:  # an OSError too
-            raise
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise full_disk(part, error.strerror or str(error)) from error
-
-
-def full_disk(part: Path, problem: str) -> UserError:
-    return UserError(
-        f"{part.parent}: can't hold the download ({problem}); free some space, or let XDG_CACHE_HOME name "
-        "another place"
-    )
+        total = -(-(start + int(size)) // MEBIBYTE) if size.isdigit() else None
+        with (
+            part.open("r+b" if start else "wb") as file,
+            Progress(total, part.name.removeprefix(".part-"), "MiB") as progress,
+        ):
+            file.seek(start)
+            for piece in response.iter_content(PIECE):
+                file.write(piece)
+                progress.advance(file.tell() // MEBIBYTE - progress.done)
 
 
 def reason(error: requests.RequestException) -> str:
@@ -241,7 +196,3 @@ def reason(error: requests.RequestException) -> str:
 
 def length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def mebibytes(size: int) -> int:
-    return -(-size // MEBIBYTE)

@@ -29,7 +29,7 @@ class Entry:
     mirrors: tuple[str, ...] = ()
 
 
-def is_digest(value: object, length: int) -> bool:
+def _is_digest(value: object, length: int) -> bool:
     return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{length}}}", value) is not None
 
 
@@ -47,8 +47,8 @@ ROW = {
     "file": _INSIDE,
     "licence": TEXT,
     "size?": WHOLE.at_most(2**40),
-    "sha256?": Leaf("64 digits in quotes", lambda value: is_digest(value, 64)),
-    "md5?": Leaf("32 digits in quotes", lambda value: is_digest(value, 32)),
+    "sha256?": Leaf("64 digits in quotes", lambda value: _is_digest(value, 64)),
+    "md5?": Leaf("32 digits in quotes", lambda value: _is_digest(value, 32)),
     "mirrors?": Leaf("a list of addresses", lambda value: list_of(_is_address, value)),
 }
 

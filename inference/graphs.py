@@ -1,8 +1,5 @@
 """A model as three ONNX graphs, for programs without PyTorch.
 
-encoder.onnx runs once for a source, keypoints.onnx for each frame, and frame.onnx makes a prediction from
-what they give.
-
 Shapes: `B` batch, `K` keypoints, `H, W` the model's size.
 """
 
@@ -16,9 +13,9 @@ import io
 import json
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +29,6 @@ from modules.build import read_config
 from modules.fast import in_fast_form
 from modules.generator import OcclusionAwareGenerator, SourceEncoding
 from modules.keypoint_detector import KPDetector
-from modules.util import Keypoints
 from utils.errors import UserError
 from utils.files import new_folder
 
@@ -44,76 +40,56 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")  # by an export and its check
 # ---- Parts ---------------------------------------------------------------------
 
 
-class EncoderGraph(nn.Module):
-    """What is computed once for a source (B, 3, H, W)."""
+Named = dict[str, Tensor]
 
-    def __init__(self, generator: OcclusionAwareGenerator):
+
+class GraphPart(nn.Module):
+    """A network and what of it becomes a graph: a function from tensors by name to tensors by name.
+
+    `inputs` are examples; those named in `batched` may have a batch of any size.
+    """
+
+    def __init__(
+        self, network: nn.Module, compute: Callable[[Any, Named], Named], inputs: Named, batched: set[str]
+    ):
         super().__init__()
-        self.generator = generator
+        self.network, self.compute, self.inputs, self.batched = network, compute, inputs, batched
 
-    def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        encoding = self.generator.encode(source)
-        return encoding.small, encoding.features
-
-
-class KeypointGraph(nn.Module):
-    """The keypoints of frames (B, 3, H, W): (B, K, 2) and, where the model has them, (B, K, 2, 2)."""
-
-    def __init__(self, kp_detector: KPDetector):
-        super().__init__()
-        self.kp_detector = kp_detector
-
-    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.kp_detector(frame).values())
+    def forward(self, *tensors: Tensor) -> Named:
+        return self.compute(self.network, dict(zip(self.inputs, tensors, strict=True)))
 
 
-class FrameGraph(nn.Module):
-    """Predictions (B, 3, H, W) from the encoding and keypoints of a source and driving keypoints (B, ...)."""
-
-    def __init__(self, generator: OcclusionAwareGenerator, inputs: Sequence[str]):
-        super().__init__()
-        self.generator, self.inputs = generator, inputs
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        values = dict(zip(self.inputs, tensors, strict=True))
-        image = values.get("source", values["small"])  # only `image_skip` reads it
-        encoding = SourceEncoding(image, values["small"], values["features"])
-        kp_source, kp_driving = (
-            {name: values[f"{whose}_{name}"] for name in ("value", "jacobian") if f"{whose}_{name}" in values}
-            for whose in ("source", "driving")
-        )
-        return self.generator.generate(encoding, kp_driving, kp_source, deformed=False)["prediction"]
+def encode(generator: OcclusionAwareGenerator, inputs: Named) -> Named:
+    encoding = generator.encode(inputs["source"])
+    return {"small": encoding.small, "features": encoding.features}
 
 
-class GraphPart(NamedTuple):
-    """A network to export: examples of its inputs by name, those with a batch of any size, its outputs."""
-
-    network: nn.Module
-    inputs: dict[str, Tensor]
-    batched: set[str]
-    outputs: list[str]
+def find(kp_detector: KPDetector, inputs: Named) -> Named:
+    return kp_detector(inputs["frame"])
 
 
-def frame_inputs(source: SourceEncoding, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
-    """Return what a frame is made of, by the names that frame.onnx has for it."""
-    values = {"source": source.image, "small": source.small, "features": source.features}
-    for whose, keypoints in (("source", kp_source), ("driving", kp_driving)):
-        values |= {f"{whose}_{name}": tensor for name, tensor in keypoints.items()}
-    return values
+def generate(generator: OcclusionAwareGenerator, inputs: Named) -> Named:
+    image = inputs.get("source", inputs["small"])  # only `image_skip` reads it
+    encoding = SourceEncoding(image, inputs["small"], inputs["features"])
+    kp_source, kp_driving = (
+        {name: inputs[f"{whose}_{name}"] for name in ("value", "jacobian") if f"{whose}_{name}" in inputs}
+        for whose in ("source", "driving")
+    )
+    out = generator.generate(encoding, kp_driving, kp_source, deformed=False)
+    return {"prediction": out["prediction"]}
 
 
 @torch.no_grad()
 def parts_of(generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: Size) -> dict[str, GraphPart]:
     source, driving = textures(3, size).split([1, 2])
-    encoding, kp_source, kp_driving = generator.encode(source), kp_detector(source), kp_detector(driving)
-    inputs = frame_inputs(encoding, kp_driving, kp_source)
-    if not generator.image_skip:
-        del inputs["source"]
-    of_driving = {name for name in inputs if name.startswith("driving_")}
+    inputs = {"source": source} if generator.image_skip else {}
+    inputs |= encode(generator, {"source": source})
+    inputs |= {f"source_{name}": tensor for name, tensor in kp_detector(source).items()}
+    of_driving = {f"driving_{name}": tensor for name, tensor in kp_detector(driving).items()}
     return {
-        "encoder": GraphPart(EncoderGraph(generator), {"source": driving}, {"source"}, ["small", "features"]),
-        "keypoints": GraphPart(KeypointGraph(kp_detector), {"frame": driving}, {"frame"}, list(kp_driving)),
-        "frame": GraphPart(FrameGraph(generator, list(inputs)), inputs, of_driving, ["prediction"]),
+        "encoder": GraphPart(generator, encode, {"source": driving}, {"source"}),
+        "keypoints": GraphPart(kp_detector, find, {"frame": driving}, {"frame"}),
+        "frame": GraphPart(generator, generate, inputs | of_driving, set(of_driving)),
     }
 
 
@@ -128,10 +104,7 @@ def check_installed(purpose: str, *packages: str) -> None:
 
 
 def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
-    """Write graphs and manifest to `folder`, which is new; return the largest difference to PyTorch.
-
-    The folder is there when all of it is written and checked, or not at all. Raises `UserError`.
-    """
+    """Write graphs and manifest to a new folder; return the largest difference to PyTorch, in [0, 1]."""
     config = read_config(config_path)
     size = model_size(config, config_path)
     networks = load_networks(config, config_path, checkpoint, torch.device("cpu"), plain=True)
@@ -173,32 +146,28 @@ def export_model(config_path: Path, checkpoint: Path, folder: Path) -> float:
 def export_graphs(
     generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: Size, folder: Path
 ) -> None:
-    """Write the three graphs of plain networks on the CPU into `folder`.
-
-    Batches may have any size, but a frame has one source. Raises `UserError` for networks without dense
-    motion, and `ValueError` for those in fast form: what the exporter makes of their slabs runs in no engine.
-    """
+    """Write the three graphs of plain networks on the CPU into `folder`; batches may have any size."""
     if in_fast_form(generator) or in_fast_form(kp_detector):
         raise ValueError("no engine runs the graphs of the fast form; export the plain networks")
     if generator.dense_motion_network is None:
         raise UserError("a model without dense motion can't be exported: nothing in it moves")
     for name, part in parts_of(generator.eval(), kp_detector.eval(), size).items():
-        write_graph(part, folder / f"{name}.onnx")
+        write_graph(part.eval(), folder / f"{name}.onnx")
 
 
 @torch.no_grad()
 def write_graph(part: GraphPart, path: Path) -> None:
-    batch = torch.export.Dim("batch", min=1)
+    batch, examples = torch.export.Dim("batch", min=1), tuple(part.inputs.values())
     shapes: Any = tuple({0: batch} if name in part.batched else None for name in part.inputs)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the exporter's, about itself
         torch.onnx.export(
-            part.network.eval(),
-            tuple(part.inputs.values()),
+            part,
+            examples,
             path,
             input_names=list(part.inputs),
-            output_names=part.outputs,
-            dynamic_shapes=(shapes,) if isinstance(part.network, FrameGraph) else shapes,
+            output_names=list(part(*examples)),
+            dynamic_shapes=(shapes,),  # of `*tensors`
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -228,7 +197,7 @@ def open_graphs(folder: Path) -> dict[str, Any]:
 
 
 def largest_difference(networks: InferenceNetworks, graphs: dict[str, Any], size: Size) -> float:
-    """Compare predictions of PyTorch and of opened graphs, in [0, 1]: the largest difference of any pixel."""
+    """Return by how much any pixel, in [0, 1], of PyTorch's and the graphs' predictions differs at most."""
     source, driving = textures(5, size).split([1, 4])
     expected = torch.cat([out["prediction"] for out in Animator(*networks, source).animate(driving)])
 

@@ -14,7 +14,7 @@ from checkpoints import hub
 from checkpoints.files import find_checkpoint
 from inference.options import DemoOptions
 from inference.samples import ROOT, SAMPLE
-from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip
+from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip, rate_refused
 from media.pictures import PHOTO_SUFFIXES, Size
 from media.rates import steady
 from media.writer import WRITTEN_SUFFIXES
@@ -213,7 +213,7 @@ def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> tuple[dict[Pa
     background = options.background
     paths = dict.fromkeys([*drivings, *([] if background is None else [background])])
     if options.fps is not None and not any(path.is_dir() for path in paths):
-        raise UserError(f"--fps {options.fps:g}: is for folders of frames; a video has a rate of its own")
+        raise rate_refused(options.fps)
     opened = {path: steady(open_clip(path, fps=options.fps if path.is_dir() else None)) for path in paths}
     return {path: opened[path] for path in drivings}, None if background is None else opened[background]
 

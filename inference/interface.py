@@ -1,7 +1,6 @@
 """Animation from Python: what notebooks and programs call.
 
-A picture is a path, the bytes of a file, a PIL image or an array, of any size; `media.encoded.as_pixels` says
-which arrays. Shapes: `H, W` size that the model takes.
+`media.pictures.as_pixels` says what a picture can be. Shapes: `H, W` size that the model takes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from inference.networks import InferenceNetworks, fitted, load_networks, size_fo
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
-from media.encoded import Picture
+from media.pictures import Picture
 from modules.build import read_config
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
@@ -32,10 +31,9 @@ from utils.errors import UserError
 def load_checkpoints(
     config_path: str | Path, checkpoint_path: str | Path, cpu: bool = False, plain: bool = False
 ) -> InferenceNetworks:
-    """Load generator and keypoint detector of a checkpoint, on the best device or, with `cpu`, on the CPU.
+    """Load generator and keypoint detector, on the best device or the CPU. Raises `UserError`.
 
-    On the CPU they come in their fast form (`modules/fast.py`), which can't be trained; with `plain` as
-    they were trained. Raises `ConfigError` and `CheckpointError`.
+    On the CPU they come, unless `plain`, in their fast form (`modules/fast.py`), which can't be trained.
     """
     config, device = read_config(config_path), pick_device("cpu" if cpu else None)
     return load_networks(config, config_path, find_checkpoint(checkpoint_path), device, plain)
@@ -53,13 +51,11 @@ def make_animation(
     find_best_frame: bool = False,
     best_frame: int | None = None,
 ) -> list[np.ndarray]:
-    """Animate a picture with other pictures, or with a video: a list of float32 (H, W, 3) in [0, 1].
+    """Animate a picture with pictures or a video: a list of float32 (H, W, 3) in [0, 1]. Raises `UserError`.
 
-    Pictures of another size than the model's are fitted to it, as `fit` says ("stretch", "crop" or "pad").
-    `find_best_frame` and `best_frame` choose the frame that relative movement is measured from, else it is
-    the first. It computes where the networks are; `cpu` first moves them to the CPU. Raises `UserError`.
+    `fit` ("stretch", "crop" or "pad") says how pictures get the model's size. Relative movement is measured
+    from the first frame, or the one of `find_best_frame` or `best_frame`. `cpu` moves the networks there.
     """
-    # Where do the networks run?
     if cpu:
         generator, kp_detector = generator.cpu(), kp_detector.cpu()
     options = DemoOptions(
@@ -95,11 +91,10 @@ def animate_stream(
     smooth: float | None = None,
     fit: str = "crop",
 ) -> Iterator[np.ndarray]:
-    """Animate a picture with the frames of a camera as they come: uint8 (H, W, 3) for each.
+    """Animate a picture with the frames of a camera as they come: uint8 (H, W, 3) each. Raises `UserError`.
 
-    `networks`: of `load_checkpoints`; without them the small model of sup-mat/. Relative movement is measured
-    from the first frame. `smooth`: strength of a filter for live use. Streams in several threads may share
-    networks. `LiveAnimation` can do more. Raises `UserError`.
+    `networks`: of `load_checkpoints`, else the small model of sup-mat/; streams in several threads may share
+    them. `smooth`: strength of a filter for live use. `LiveAnimation` can do more.
     """
     live = LiveAnimation(
         networks or sample_networks(), [source], relative, adapt_movement_scale, smooth, fit=fit

@@ -1,7 +1,4 @@
-"""Live animation: pictures that follow the frames of a camera, one frame at a time.
-
-Shapes: `H, W` size that the model takes, `K` keypoints.
-"""
+"""Live animation: pictures of the model's size (H, W) that follow the frames of a camera."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from inference.animation import transfer
 from inference.animator import Animator
 from inference.motion import OneEuroFilter
 from inference.networks import InferenceNetworks, fitted, size_for
-from media.encoded import Picture
+from media.pictures import Picture
 from media.tensors import to_pixels
 from modules.util import Keypoints
 
@@ -25,15 +22,11 @@ MIN_RATE, MAX_RATE = 1.0, 60.0  # frames a second that the filter is told; a cam
 
 
 class LiveAnimation:
-    """Pictures, one of which moves as the frames do that `animate` is called with.
+    """Pictures, one of which moves as the frames do that `animate` is called with; threads may share it.
 
-    `sources`: each is encoded once. `relative`: measure movement from a reference frame, at first the first
-    one. `smooth`: strength of the filter, None for none. `auto_reference`: whenever a frame's pose is closer
-    to the picture's than the reference's was, it becomes the reference. `fit`: how pictures of another shape
-    get the model's, as of `media.pictures.fit`.
-
-    Several threads may call one instance; their frames are animated one after another. Instances may share
-    networks.
+    `relative`: measure movement from a reference frame, at first the first one. `auto_reference`: a frame
+    whose pose is closer to the picture's becomes the reference. `smooth`: strength of the filter, None for
+    none. `fit`: as of `media.pictures.fit`. Instances may share networks.
     """
 
     def __init__(
@@ -95,7 +88,6 @@ class LiveAnimation:
         return to_pixels(out["prediction"][0])
 
     def _smoothed(self, keypoints: Keypoints) -> Keypoints:
-        """Filter the keypoints by how long ago the last frame was."""
         now = time.monotonic()
         seconds, self._last_time = now - self._last_time, now
         if self._filter is None:

@@ -1,7 +1,4 @@
-"""The two networks of inference from a config and a checkpoint, and what is known before they are loaded.
-
-Shapes: `H, W` size that the model takes.
-"""
+"""The two networks of inference and the size (H, W) of the pictures that they take."""
 
 from __future__ import annotations
 
@@ -13,8 +10,7 @@ from torch import Tensor
 
 from checkpoints.files import inference_weights, load_for_inference, read_checkpoint
 from inference.motion import model_fingerprint
-from media.encoded import Picture, as_pixels
-from media.pictures import Size, fit, to_uint8
+from media.pictures import Picture, Size, as_pixels, fit, to_uint8
 from media.tensors import to_tensor
 from modules.build import build_generator, build_kp_detector, frame_shape
 from modules.fast import Products, fast_form
@@ -34,10 +30,7 @@ def load_networks(
     plain: bool,
     precision: str = "fp32",
 ) -> InferenceNetworks:
-    """Load generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form.
-
-    The fast form paints in bfloat16 for `precision` "bf16".
-    """
+    """Load generator and keypoint detector in eval mode; on the CPU, unless `plain`, in their fast form."""
     generator, kp_detector = build_generator(config), build_kp_detector(config)
     load_for_inference(checkpoint, generator, kp_detector, config_path)
     # There is no fast form in fp16.
@@ -52,7 +45,7 @@ def painting(precision: str) -> Products | None:
 
 
 def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
-    """Return the (H, W) that a model takes. Raises `UserError` if it is not one of colour pictures."""
+    """Return the (H, W) that a model of colour pictures takes. Raises `UserError` for another model."""
     height, width, channels = frame_shape(config)
     if channels != 3:
         raise UserError(
@@ -63,10 +56,7 @@ def model_size(config: dict, config_path: str | Path) -> tuple[int, int]:
 
 
 def size_for(generator: OcclusionAwareGenerator, source: Picture) -> Size:
-    """Return the (H, W) that pictures are fitted to: that of the generator's config, else the source's own.
-
-    Raises `MediaError`.
-    """
+    """Return the (H, W) of the generator's config, or else of the source. Raises `MediaError`."""
     if generator.frame_size is not None:
         return generator.frame_size
     height, width = as_pixels(source).shape[:2]
@@ -74,9 +64,9 @@ def size_for(generator: OcclusionAwareGenerator, source: Picture) -> Size:
 
 
 def fitted(picture: Picture, size: Size, how: str) -> Tensor:
-    """Turn a picture in any form and of any size into (3, H, W) float32 in [0, 1].
+    """Turn any picture into (3, H, W) float32 in [0, 1]; `how` as of `media.pictures.fit`.
 
-    `how`: as of `media.pictures.fit`. Floating point of the right size is not rounded. Raises `MediaError`.
+    Floating point of the right size is not rounded. Raises `MediaError`.
     """
     pixels = as_pixels(picture)
     if pixels.shape[:2] != size:

@@ -19,10 +19,9 @@ from utils.progress import Progress
 
 
 class Results:
-    """The folder of a mode: `<name><format>`, drawings of inputs and results, and `png/<name>.png`.
+    """The folder of a mode: `<name><suffix>`, drawings of inputs and results, and predictions in `png/`.
 
-    The latter holds the predictions as a lossless strip, which reads back as a clip. `skip_existing` keeps
-    what is there already. Raises `UserError` if the folder can't be made.
+    `png/<name>.png` is a lossless strip. Raises `UserError` if the folder can't be made.
     """
 
     def __init__(self, folder: Path, suffix: str, visualizer_params: dict | None, skip_existing: bool):
@@ -42,10 +41,7 @@ class Results:
     def write(
         self, name: str, animator: Animator, driving: LazyClip, progress: Progress
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Animate and write; yield each driving frame and its prediction, (3, H, W) each.
-
-        Only the strip grows in memory with the clip.
-        """
+        """Animate and write; yield each driving frame and its prediction, (3, H, W) each."""
         video_path, strip_path = self.paths(name)
         height, width = driving.size
         strip = np.empty((height, len(driving) * width, 3), np.uint8)

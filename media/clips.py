@@ -1,7 +1,4 @@
-"""Read clips: a folder of frames, a strip image, or a video.
-
-Shapes: `N` frames, `H, W` height and width after rotation. A frame is (H, W, 3) uint8 RGB.
-"""
+"""Read clips: a folder of frames, a strip image, or a video of `N` frames (H, W, 3) uint8 RGB, upright."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -79,11 +77,9 @@ def identity(name: str) -> str:
 def open_clip(
     path: str | Path, frame_shape: tuple[int, int, int] | None = None, fps: float | None = None
 ) -> Clip:
-    """Open a folder of frames, a strip image or a video.
+    """Open a folder of frames at `fps`, a strip image or a video; it needs no closing. Raises `MediaError`.
 
-    `frame_shape` (H, W, C) matters for images only: they are cut into frames of that size, which lie side by
-    side. Without it an image is a clip of one frame. `fps` is the rate of a folder of frames. Files are open
-    only while frames are read, so a clip needs no closing. Raises `MediaError`.
+    An image is a row of frames of `frame_shape` (H, W, C), or without that one frame.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -93,7 +89,7 @@ def open_clip(
         if path.is_dir():
             return FolderClip(path, fps or DEFAULT_FPS)
     if fps is not None:
-        raise MediaError(f"--fps {fps:g}: is for a folder of frames; a video has a rate of its own")
+        raise rate_refused(fps)
     if suffix in PHOTO_SUFFIXES:
         return StripClip(path, frame_shape)
     if suffix in VIDEO_SUFFIXES:
@@ -102,26 +98,19 @@ def open_clip(
     raise MediaError(f"{path}: is not a known kind of clip; give a folder of frames or one of {known}")
 
 
+def rate_refused(fps: float) -> MediaError:
+    return MediaError(f"--fps {fps:g}: is for folders of frames; a video has a rate of its own")
+
+
+@dataclass(eq=False, repr=False)
 class Clip:
-    """Frames of one size; `iter(clip)` yields them one at a time as (H, W, 3) uint8 RGB.
+    """Frames of one size; `iter(clip)` yields them one at a time as (H, W, 3) uint8 RGB."""
 
-    Attributes: `path`; `size` (height, width), upright; `fps`, the mean for a variable frame rate;
-    `has_audio`; `times` (N,), the seconds at which frames are shown, if the file tells.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        size: Size,
-        fps: float = DEFAULT_FPS,
-        has_audio: bool = False,
-        times: np.ndarray | None = None,
-    ):
-        self.path: Final = path
-        self.size: Final = size
-        self.fps: Final = fps
-        self.has_audio: Final = has_audio
-        self.times: Final = times
+    path: Final[Path]
+    size: Final[Size]  # (height, width), upright
+    fps: Final[float] = DEFAULT_FPS  # the mean, where it varies
+    has_audio: Final[bool] = False
+    times: Final[np.ndarray | None] = None  # (N,), the seconds at which frames are shown, if the file tells
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -134,9 +123,9 @@ class Clip:
         raise NotImplementedError
 
     def read(self, indices: Iterable[int]) -> np.ndarray:
-        """Return the frames `indices`, in any order and with repeats: (N, H, W, 3) uint8, as in iteration.
+        """Return the frames `indices`, in any order and with repeats: (N, H, W, 3) uint8.
 
-        Raises `IndexError` for a number outside [0, len(clip)) and `MediaError` where decoding fails.
+        Raises `IndexError` for a number outside [0, len(clip)), and `MediaError`.
         """
         slots = defaultdict(list)  # frame number -> places in the result
         for slot, index in enumerate(map(operator.index, indices)):
@@ -179,10 +168,7 @@ class FolderClip(Clip):
 # Workers come back to the same clips epoch after epoch. One string takes a fifth of a list's memory.
 @functools.lru_cache(maxsize=4096)
 def _frame_names(folder: Path, mtime_ns: int) -> str:
-    """Join the names of the frames in `folder`, in natural order, by slashes.
-
-    `mtime_ns` makes a folder whose files were added, renamed or removed a new entry of the cache.
-    """
+    """Join the names of the frames in `folder`, in natural order, by slashes; `mtime_ns` is for the cache."""
     with os.scandir(folder) as entries:
         images = [entry.name for entry in entries if has_suffix(entry.name, IMAGE_SUFFIXES)]
     return "/".join(sorted(images, key=natural_key))
@@ -213,10 +199,7 @@ class StripClip(Clip):
 
 
 class VideoClip(Clip):
-    """A video file.
-
-    Opening it reads its packets and decodes only the first frame, where the format allows it.
-    """
+    """A video file; opening it decodes only the first frame, where the format allows it."""
 
     def __init__(self, path: Path):
         with media_errors(path, "check its permissions"):

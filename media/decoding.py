@@ -1,7 +1,4 @@
-"""What lies in a video file: its frames by number, where decoding can start, how it is turned upright.
-
-Times are in ticks of the stream's time base. Shapes: `N` frames.
-"""
+"""The index of a video's `N` frames, and decoding from a keyframe. Times are in ticks of the time base."""
 
 from __future__ import annotations
 
@@ -107,10 +104,7 @@ class VideoIndex:
 # An entry takes 16 bytes a frame. Workers come back to the same clips epoch after epoch.
 @functools.lru_cache(maxsize=4096)
 def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
-    """Index the video at `path`; `mtime_ns` and `size` make a changed file a new entry of the cache.
-
-    Packets are read but not decoded, except for the first frame, or where they don't tell the frames.
-    """
+    """Index the video at `path`, which `mtime_ns` and `size` tell from an earlier one."""
     with opened_video(path) as (container, stream):
         first, packets = _demux(container, stream)
         if packets is None or _ends_early(path, container, stream, packets):
@@ -174,10 +168,7 @@ def _demux(
 def _ends_early(
     path: Path, container: av.container.InputContainer, stream: av.VideoStream, packets: list[_Packet]
 ) -> bool:
-    """Say whether a file was cut off, as far as its format tells.
-
-    FFmpeg plays what there is, so half a download looks like a short clip.
-    """
+    """Say whether a file was cut off, as far as its format tells; FFmpeg plays half a download."""
     kind, own = container.format.name, [packet for packet in packets if packet.stream == stream.index]
     if kind == "gif":  # a mark stands at the end
         with path.open("rb") as file:
@@ -197,11 +188,8 @@ def _ends_early(
 def _frame_times(
     container: av.container.InputContainer, stream: av.VideoStream, packets: list[_Packet]
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return `pts` and `keyframes` of the index.
-
-    Packets tell the times of frames where each is a frame with its own time, and the first is a keyframe that
-    none precedes.
-    """
+    """Return `pts` and `keyframes` of the index."""
+    # Each packet must be a frame with its own time, and the first a keyframe that none precedes.
     times = [packet.pts for packet in packets if packet.pts is not None]
     if (
         container.format.name not in _TIMED_CONTAINERS
@@ -240,11 +228,7 @@ def _mean_fps(times: np.ndarray | None, stream: av.VideoStream) -> float:
 def decode_chosen(
     container: av.container.InputContainer, stream: av.VideoStream, start: int, targets: Mapping[int, int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decode the frames at the times `targets`, which map to their numbers, and yield (number, frame).
-
-    `container` was sought to the keyframe at time `start` before. A frame that the decoder knows to be
-    incomplete is left out.
-    """
+    """Decode from the keyframe at `start` and yield (number, frame) for the times in `targets`, if intact."""
     context = stream.codec_context
     waiting = set(targets)
     for position, packet in enumerate(container.demux(stream)):

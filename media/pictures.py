@@ -1,4 +1,4 @@
-"""Open, fit and write pictures.
+"""Read, fit and write pictures: files, encoded ones in memory, PIL images and arrays.
 
 Shapes: `H, W` height and width after rotation. A picture is (H, W, 3) uint8 RGB.
 """
@@ -6,6 +6,7 @@ Shapes: `H, W` height and width after rotation. A picture is (H, W, 3) uint8 RGB
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from utils.files import atomic_write, regular_file
 
 Size = tuple[int, int]  # (height, width)
 Box = tuple[float, float, float, float]  # (left, top, right, bottom)
+Picture = str | Path | bytes | Image.Image | np.ndarray
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
@@ -33,6 +35,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_PIXELS = 178_956_970  # of a picture or of a frame of a video; from here on Pillow refuses
 MAX_STRIP_PIXELS = 2**28  # of a strip: 4,096 frames of 256x256
 MAX_FILE_BYTES = 2**30  # of a picture's file, which may be read as a whole
+MAX_OVERSHOOT = 0.1  # beyond [0, 1]; resizing with a sharp filter brings about that much
 
 
 # ---- Values -----------------------------------------------------------------
@@ -103,8 +106,7 @@ def _picture_errors(path: Path) -> Iterator[None]:
 def read_image(path: str | Path, any_size: bool = False) -> np.ndarray:
     """Read a picture of any mode as (H, W, 3) uint8 RGB, upright; of an animated one the first frame.
 
-    16 bits are rounded to 8, and transparent pixels are laid on white. Pillow refuses more than 179 million
-    pixels; with `any_size` a png may have `MAX_STRIP_PIXELS`. Raises `MediaError`.
+    With `any_size` a png may have `MAX_STRIP_PIXELS`, else `MAX_PIXELS`. Raises `MediaError`.
     """
     path = Path(path)
     with _picture_errors(path):
@@ -134,7 +136,11 @@ def read_image_size(path: str | Path) -> Size:
 def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
     """Open `path` without decoding it. What it claims to hold is checked before memory is asked for."""
     if path.suffix.lower() in HEIC_SUFFIXES:
-        know_heic(path)
+        try:
+            import pillow_heif  # optional
+        except ImportError:
+            raise MediaError(f"{path}: needs the package pillow-heif: pip install pillow-heif") from None
+        pillow_heif.register_heif_opener()
         return Image.open(path, formats=(*_FORMATS, "HEIF"))
     try:
         return Image.open(path, formats=_FORMATS)
@@ -147,15 +153,6 @@ def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
         return image
 
 
-def know_heic(path: Path) -> None:
-    """Let Pillow read the pictures of phones. Raises `MediaError` where the package for it is missing."""
-    try:
-        import pillow_heif  # optional
-    except ImportError:
-        raise MediaError(f"{path}: needs the package pillow-heif: pip install pillow-heif") from None
-    pillow_heif.register_heif_opener()
-
-
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = (np.asarray(image).clip(0, 65535).astype(np.uint32) + 128) // 257  # (H, W) in [0, 255]
@@ -163,6 +160,59 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         return lay_on_white(np.asarray(image.convert("RGBA")))
     return np.array(image.convert("RGB"))
+
+
+# ---- Pictures that are not files --------------------------------------------
+
+
+def as_pixels(picture: Picture) -> np.ndarray:
+    """Turn a path, bytes of a file, PIL image or array into RGB (H, W, 3). Raises `MediaError`.
+
+    Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Uint8 stays so; floating point in [0, 1] becomes
+    float32.
+    """
+    if isinstance(picture, np.ndarray):
+        return _array_to_rgb(picture)
+    if isinstance(picture, bytes):
+        return decode_picture(picture)
+    if isinstance(picture, Image.Image):
+        with _picture_errors(Path("the picture")):
+            return _to_rgb(ImageOps.exif_transpose(picture))
+    return read_image(picture)
+
+
+def decode_picture(data: bytes, name: str = "the picture") -> np.ndarray:
+    """Decode the bytes of a picture's file as `read_image` does. Raises `MediaError` about `name`."""
+    with _picture_errors(Path(name)), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+
+
+def encode_jpeg(frame: np.ndarray, quality: int = 90) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(checked_frame(frame)).save(file, format="JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _array_to_rgb(array: np.ndarray) -> np.ndarray:
+    grey = array[..., None] if array.ndim == 2 else array
+    if grey.ndim != 3 or grey.shape[2] not in (1, 3, 4) or not grey.size:
+        raise MediaError(
+            f"a picture of shape {array.shape}: arrays are (H, W), (H, W, 3) or, with alpha, (H, W, 4)"
+        )
+    is_float = np.issubdtype(grey.dtype, np.floating)
+    if is_float:
+        low, high = grey.min(), grey.max()
+        if not (low >= -MAX_OVERSHOOT and high <= 1 + MAX_OVERSHOOT):  # NaN compares false
+            raise MediaError(
+                f"a picture of floating point from {low:g} to {high:g}: must be in [0, 1]; divide by 255, or "
+                "give uint8"
+            )
+    elif grey.dtype != np.uint8:
+        raise MediaError(f"a picture of {grey.dtype}: arrays are uint8, or floating point in [0, 1]")
+    if grey.shape[2] == 4:
+        return lay_on_white(to_uint8(grey) if is_float else grey)
+    return np.broadcast_to(grey, (*grey.shape[:2], 3)).astype(np.float32 if is_float else np.uint8, order="C")
 
 
 # ---- Fitting ----------------------------------------------------------------

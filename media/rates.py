@@ -1,7 +1,4 @@
-"""Clips at another frame rate: each frame is shown when it should be, others are repeated or left out.
-
-Shapes: `N` frames of a clip, `M` at the other rate.
-"""
+"""Clips of `N` frames at another rate, with `M`: frames are repeated or left out so that times stay."""
 
 from __future__ import annotations
 

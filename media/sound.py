@@ -26,10 +26,10 @@ def created(path: Path, container: str) -> av.container.OutputContainer:
 
 
 def mux_sound(picture: Path, source: Path, target: Path, container: str, offset: float = 0) -> None:
-    """Write to `target` the video of `picture` with the sound of `source`, cut to the same length.
+    """Write to `target` the video of `picture` with the first sound track of `source`, cut to its length.
 
-    The sound is that of the first track, from `offset` seconds after the picture of `source` begins. It
-    becomes AAC, or Opus in a .webm. `container`: FFmpeg's name of the format, in which `picture` is, too.
+    The sound begins `offset` seconds after the picture of `source` does. `container`: FFmpeg's name of the
+    format, in which `picture` is, too.
     """
     with (
         av.open(str(picture.absolute())) as pictures,
@@ -45,7 +45,9 @@ def mux_sound(picture: Path, source: Path, target: Path, container: str, offset:
         sound_out.bit_rate = _BIT_RATE
 
         # Packets in the order of their times: a player reads on without seeking.
-        start = _picture_start(sounds) + Fraction(offset).limit_denominator(_RATE)
+        shown = sounds.streams.best("video")
+        begins = _seconds(shown.start_time, shown.time_base) if shown and shown.start_time else 0
+        start = begins + Fraction(offset).limit_denominator(_RATE)
         frames = _between(sounds, sound, sound_out, start, start + _picture_seconds(pictures, video))
         sound_packets = (packet for frame in frames for packet in sound_out.encode(frame))
         video_packets = (packet for packet in pictures.demux(video) if packet.size)
@@ -55,14 +57,6 @@ def mux_sound(picture: Path, source: Path, target: Path, container: str, offset:
             if packet.stream is video:
                 packet.stream = video_out
             output.mux(packet)
-
-
-def _picture_start(container: av.container.InputContainer) -> Fraction:
-    """Return the second at which the video's picture begins."""
-    shown = container.streams.best("video")
-    if shown is None or not shown.start_time:
-        return Fraction(0)
-    return _seconds(shown.start_time, shown.time_base)
 
 
 def _picture_seconds(container: av.container.InputContainer, video: av.VideoStream) -> Fraction:

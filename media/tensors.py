@@ -1,7 +1,4 @@
-"""Pixels to tensors and back. These two functions stand alone, so that the other media files need no PyTorch.
-
-Shapes: `...` any leading dimensions, `C` channels, `H, W` height and width.
-"""
+"""Pixels to tensors and back; alone in a file, so that the other files of media/ need no PyTorch."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import re
 import shutil
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import cast
 
 import av
@@ -59,17 +58,11 @@ class VideoWriter:
                 writer.write(frame)  # (H, W, 3) uint8, one size for the whole video
 
     The result appears under its name only when it is whole. An exception in the block discards it, unless
-    `finish()` was called, which keeps the frames written so far.
+    `finish()` was called, which keeps the frames written so far. .mp4, .mov and .mkv are H.264, .webm is VP9:
+    odd sides are padded by repeating the last row or column.
 
-    .mp4, .mov and .mkv are H.264 yuv420p, which plays in browsers; .webm is VP9. These need even sides, so an
-    odd one is padded by repeating its last row or column. A .gif has a palette a frame and at most 50 frames
-    per second. A folder of pngs keeps every pixel.
-
-    `audio_from`: a video whose first sound track goes into a video, from `audio_start` seconds after the
-    beginning of its picture on, as long as the picture. `audio_note` is None or, at the latest after the
-    block, a line for the user that says why there is no sound; the picture is written all the same.
-
-    Raises `MediaError` when constructed if the name can't be written, and later if the disk fails.
+    `audio_from`: a video whose sound goes along, from `audio_start` seconds after its picture begins. After
+    the block `audio_note` says why there is no sound, or is None. Raises `MediaError`.
     """
 
     def __init__(
@@ -99,14 +92,13 @@ class VideoWriter:
             return None
         if not has_audio:
             self.audio_note = f"{self.path}: has no sound, because {source} has none"
-        return Path(source) if has_audio else None
+            return None
+        return Path(source)
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self.finish()
         elif not self._finished:
@@ -162,7 +154,6 @@ class VideoWriter:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`."""
     if not path.is_dir():
         temporary.replace(path)
         return
@@ -217,7 +208,6 @@ class _VideoOutput:
         self._stream.height, self._stream.width = size
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
-        """Return `frame` as the encoder takes it."""
         raise NotImplementedError
 
     def write(self, frame: np.ndarray) -> None:
@@ -231,7 +221,6 @@ class _VideoOutput:
         self._container.close()
 
     def abandon(self) -> None:
-        """Close the file if it is open, whatever state it is in."""
         with contextlib.suppress(av.error.FFmpegError, OSError):
             self._container.close()
 

@@ -1,6 +1,4 @@
-"""The dense-motion network: K local affine motions -> one dense backward flow and an occlusion map.
-
-Paper Sec. 3.1 (the motions) and 3.2 (their combination).
+"""The dense-motion network: K local affine motions -> one dense backward flow (paper Sec. 3.1 and 3.2).
 
 Attribute names are the published checkpoint format: renaming one breaks every `.pth.tar`.
 Shapes: `B` batch, `K` keypoints, `C` image channels, `h, w` the size at which motion is estimated.
@@ -33,15 +31,11 @@ from modules.util import (
 class DenseMotionNetwork(nn.Module):
     """Source image (B, C, H, W) and keypoints of both frames -> where each driving pixel comes from.
 
-    Returns a dictionary:
-    "deformation" (B, h, w, 2), xy positions in the source; "mask" (B, K+1, h, w), which motion each pixel
-    follows (background first); "sparse_deformed" (B, K+1, C, h, w), the source under each motion; with
+    Returns "deformation" (B, h, w, 2), xy positions in the source; "mask" (B, K+1, h, w), which motion each
+    pixel follows (background first); "sparse_deformed" (B, K+1, C, h, w), the source under each motion; with
     `estimate_occlusion_map` also "occlusion_map" (B, 1, h, w) in [0, 1], where 0 is what the source doesn't
     show, and "occlusion_logit", of which it is the sigmoid. Mask and occlusion map are in at least float32.
-
-    `kp_variance`: variance of the Gaussians of Eq. 6.
-    `scale_factor`: motion is estimated at this scale of the image.
-    `trunk`: builds the network that reads heatmaps and warped sources.
+    `kp_variance` is that of the Gaussians of Eq. 6, `scale_factor` the scale at which motion is estimated.
     """
 
     def __init__(
@@ -95,10 +89,7 @@ class DenseMotionNetwork(nn.Module):
 def difference_heatmaps(
     kp_driving: Keypoints, kp_source: Keypoints, size: Sequence[int], kp_variance: float
 ) -> Tensor:
-    """Eq. 6: subtract a Gaussian at the source keypoint from one at the driving keypoint.
-
-    Returns (B, K+1, 1, h, w), zeros for the background first: the place of each motion.
-    """
+    """Eq. 6: subtract Gaussians at source keypoints from driving ones: (B, K+1, 1, h, w), background 0."""
     driving = kp2gaussian(kp_driving, size, kp_variance)  # (B, K, h, w)
     heatmaps = driving - kp2gaussian(kp_source, size, kp_variance)  # (B, K, h, w)
     return F.pad(heatmaps, (0, 0, 0, 0, 1, 0)).unsqueeze(2)

@@ -1,6 +1,4 @@
-"""Patch discriminators at one or several scales: LSGAN with feature matching.
-
-Training uses them when a config sets `generator_gan`.
+"""Patch discriminators at one or several scales, for configs that set `generator_gan`.
 
 Attribute names are the published checkpoint format: renaming one breaks every `.pth.tar`.
 Shapes: `B` batch, `C` image channels, `K` keypoints, `H, W` image size.
@@ -19,10 +17,9 @@ from modules.util import Keypoints, features_at, kp2gaussian
 
 
 class DownBlock2d(nn.Module):
-    """4×4 convolution without padding, instance norm, leaky ReLU, 2×2 average pooling.
+    """4×4 convolution, instance norm, leaky ReLU, pooling: (B, C, H, W) -> (B, C', H-3, W-3), or half of it.
 
-    (B, C, H, W) -> (B, C', H-3, W-3), halved if pooled. Norm and pooling can be left out. `sn` adds spectral
-    normalisation.
+    `sn` adds spectral normalisation.
     """
 
     def __init__(
@@ -49,8 +46,7 @@ def maybe_spectral_norm(conv: nn.Conv2d, sn: bool) -> nn.Conv2d:
 class Discriminator(nn.Module):
     """Image (B, C, H, W) in [0, 1] -> (feature maps of every block, prediction map (B, 1, ., .)).
 
-    `use_kp`: the image is judged together with the Gaussians (of variance `kp_variance`) of the driving
-    keypoints.
+    With `use_kp` it is judged together with Gaussians of the driving keypoints.
     """
 
     def __init__(
@@ -91,10 +87,8 @@ class MultiScaleDiscriminator(nn.Module):
     """One `Discriminator` for each of `scales`, all with the same further parameters `params`.
 
     Takes an image pyramid {"prediction_<scale>": (B, C, scale·H, scale·W)} and returns for each scale
-    "feature_maps_<scale>" (a list) and "prediction_map_<scale>" (B, 1, ., .).
-
-    `estimate_jacobian` belongs to the parameters that all networks share; discriminators look at keypoint
-    values only.
+    "feature_maps_<scale>" (a list) and "prediction_map_<scale>" (B, 1, ., .). `estimate_jacobian` is one of
+    the parameters that all networks share, and changes nothing here.
     """
 
     def __init__(self, scales: Sequence[float] = (), estimate_jacobian: bool = False, **params: Any):

@@ -32,8 +32,6 @@ class KPDetector(nn.Module):
     `single_jacobian_map`: one Jacobian map shared by all keypoints instead of one each.
     `scale_factor`: the detector sees the image at this scale (1, 0.5, 0.25, …).
     `pad`: padding of the 7×7 heads; the published 0 keeps keypoints 3 pixels of the map away from the border.
-    `trunk`: builds the network in front of the heads.
-
     Raises `UserError` unless H and W are multiples of `size_multiple`.
     """
 

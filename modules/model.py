@@ -1,8 +1,6 @@
 """The losses (paper Sec. 3.3 and supplementary) and the two full models that weigh them.
 
-Each loss term is a small pure function and a line of `TERMS`; a new one needs no more than that. The full
-models run the networks, so that `DataParallel` splits networks and losses alike.
-
+Each loss term is a small pure function and a line of `TERMS`; a new one needs no more than that.
 Shapes: `B` batch, `K` keypoints, `C` channels, `H, W` image size, `xy` in [-1, 1].
 """
 
@@ -106,7 +104,7 @@ def equivariance_jacobian_loss(kp: Keypoints, transformed_kp: Keypoints, transfo
 def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.1) -> Tensor:
     """Keep keypoints apart: sum up how far the squared distance of each pair is below `threshold`.
 
-    Source: Wang et al., "One-Shot Free-View Neural Talking-Head Synthesis", CVPR 2021, without its depths.
+    Source: Wang et al., "One-Shot Free-View Neural Talking-Head Synthesis", CVPR 2021.
     """
     count = kp["value"].shape[1]
     first, second = torch.triu_indices(count, count, offset=1, device=kp["value"].device)
@@ -115,19 +113,15 @@ def keypoint_prior_loss(kp: Keypoints, threshold: float = 0.1) -> Tensor:
 
 
 def occlusion_prior_loss(occlusion_logit: Tensor) -> Tensor:
-    """Keep an occlusion map off 0 and 1, where its sigmoid has no gradient left to learn from.
-
-    The cross entropy of one half and the map, less its minimum, from the logits (B, 1, h, w) of the map: this
-    slope doesn't fade where the map is 0 or 1 to the last bit.
-    """
+    """Keep an occlusion map off 0 and 1, where its sigmoid has no gradient left to learn from."""
+    # Cross entropy of one half and the map, less its minimum: from logits its slope never fades.
     return ((F.softplus(occlusion_logit) + F.softplus(-occlusion_logit)) / 2).mean() - math.log(2)
 
 
 def mask_prior_loss(mask: Tensor, threshold: float = 0.01) -> Tensor:
     """Keep the motions of a mask (B, K+1, h, w) in use: sum up how far log shares are below log `threshold`.
 
-    A share is the mean over pictures and pixels. A motion that lost all its pixels has next to no gradient
-    from the pictures, and would never come back. This slope doesn't fade.
+    A motion that lost all its pixels has next to no gradient from the pictures, and would never come back.
     """
     shares = mask.mean(dim=(0, 2, 3))  # (K+1,)
     return (math.log(threshold) - shares.clamp(min=1e-12).log()).clamp(min=0).sum()
@@ -145,25 +139,16 @@ class Requirement(NamedTuple):
 
 @dataclass(frozen=True)
 class Term:
-    """A term of the generator's loss: `loss(*needs)` times its weight, left out where the weight is 0.
+    """A term of the generator's loss: `loss(*needs)` times its weight, left out where the weight is 0."""
 
-    name: what logs call it.
-    needs: the arguments of `loss`, by their names in `Values`.
-    weight: the key of its weight in `train_params.loss_weights`, by default its name.
-    weighs_features: the weight is a list, a number for each feature map, and `loss` takes it as `weights`.
-    published: the key is in every published config and must not be left out.
-    only_with: the key of another weight, without which this term is left out too.
-    requires: what the config's networks must have.
-    """
-
-    name: str
+    name: str  # in logs
     loss: Callable[..., Tensor]
-    needs: tuple[str, ...]
-    weight: str = ""
-    weighs_features: bool = False
-    published: bool = False
-    only_with: str | None = None
-    requires: Requirement | None = None
+    needs: tuple[str, ...]  # the arguments of `loss`, by their names in `Values`
+    weight: str = ""  # the key of the weight in `train_params.loss_weights`, by default the name
+    weighs_features: bool = False  # the weight is a list, a number for each feature map, for `loss`
+    published: bool = False  # the key is in every published config and must not be left out
+    only_with: str | None = None  # the key of another weight, without which this term is left out too
+    requires: Requirement | None = None  # what the config's networks must have
 
     @property
     def key(self) -> str:
@@ -251,6 +236,11 @@ def once(compute: Callable[[Values], Any]) -> property:
     return property(get)
 
 
+def pyramid_of(name: str) -> property:
+    """Make a property of the pyramid of the value `name`."""
+    return once(lambda values: values._model.pyramid(getattr(values, name)))
+
+
 class Values:
     """Every value that a term may need, under its name; the properties are computed when first asked for."""
 
@@ -289,25 +279,13 @@ class Values:
         if unknown:
             raise ValueError(f"the loss '{term.name}' needs {unknown}; there are {sorted(names)}")
 
-    @once
-    def real_pyramid(self) -> Pyramid:
-        return self._model.pyramid(self.driving)
-
-    @once
-    def generated_pyramid(self) -> Pyramid:
-        return self._model.pyramid(self.prediction)
-
-    @once
-    def deformed_pyramid(self) -> Pyramid:
-        return self._model.pyramid(self.deformed)
-
-    @once
-    def painted_pyramid(self) -> Pyramid:
-        return self._model.pyramid(self.painted)
+    real_pyramid = pyramid_of("driving")
+    generated_pyramid = pyramid_of("prediction")
+    deformed_pyramid = pyramid_of("deformed")
+    painted_pyramid = pyramid_of("painted")
 
     @once
     def generated_features(self) -> list[list[Tensor]]:
-        """VGG's feature maps of each level of the pyramid."""
         return [self._model.vgg(level) for level in self.generated_pyramid.values()]
 
     @once
@@ -325,12 +303,10 @@ class Values:
 
     @property
     def generated_judgements(self) -> list[Tensor]:
-        """The prediction map of each scale."""
         return [self._judged[0][f"prediction_map_{scale}"] for scale in self._model.discriminator.scales]
 
     @property
     def generated_maps(self) -> list[list[Tensor]]:
-        """The discriminator's feature maps of each scale."""
         return [self._judged[0][f"feature_maps_{scale}"] for scale in self._model.discriminator.scales]
 
     @property
@@ -364,14 +340,10 @@ def detach_kp(kp: Keypoints) -> Keypoints:
 class GeneratorFullModel(nn.Module):
     """Keypoint detector and generator with every loss they are trained on.
 
-    `forward({"source": (B, 3, H, W), "driving": (B, 3, H, W)})` returns the weighted losses by name and what
-    was generated (the generator's result, "kp_source", "kp_driving", and "transformed_frame",
-    "transformed_kp" of the equivariance loss). A loss whose weights are all zero is neither computed nor
-    returned.
-
-    Nothing of the real branch is kept for the backward pass. Call it within `frozen(discriminator)`: then
-    gradients pass through the discriminator to the generator, and none are computed for the discriminator's
-    own weights.
+    `forward({"source": (B, 3, H, W), "driving": (B, 3, H, W)})` returns the weighted losses by name, but for
+    those of weight 0, and what was generated: the generator's result, "kp_source", "kp_driving", and
+    "transformed_frame", "transformed_kp" of the equivariance loss. Call it within `frozen(discriminator)`,
+    which gets no gradients from it.
     """
 
     def __init__(
@@ -414,11 +386,7 @@ class GeneratorFullModel(nn.Module):
 
 
 class DiscriminatorFullModel(nn.Module):
-    """The discriminator with its loss.
-
-    `forward(x, generated)` takes what `GeneratorFullModel` took and returned, and returns the weighted loss
-    by name. It takes the keypoint detector and the generator as the published class does, and needs neither.
-    """
+    """The discriminator with its loss, of what `GeneratorFullModel` took and returned."""
 
     def __init__(
         self,

@@ -7,139 +7,128 @@ from pathlib import Path
 
 from modules.model import TERMS
 from modules.vgg import RELU_X_1
+from utils import values as kind
 from utils.errors import ConfigError
 from utils.options import MAX_SEED
-from utils.values import (
-    ANGLE,
-    BLOCKS,
-    COLORMAP,
-    COUNT,
-    DECAY,
-    FEATURES,
-    FLAG,
-    FORMAT,
-    FRAME_SHAPE,
-    HALVINGS,
-    HUE,
-    INTERPOLATION,
-    NUMBER,
-    NUMBERS,
-    POSITIVE,
-    RANGE,
-    REPEATS,
-    SCALE,
-    SCALES,
-    SIZE,
-    TEXT,
-    WHOLE,
-    WHOLES,
-)
 
 DEFAULT_FRAME_SHAPE = (256, 256, 3)  # that of the published configs
 
 # ---- Sections ----------------------------------------------------------------
 
-HOURGLASS = {"block_expansion": FEATURES, "max_features": FEATURES, "num_blocks": BLOCKS}
+HOURGLASS = {"block_expansion": kind.FEATURES, "max_features": kind.FEATURES, "num_blocks": kind.BLOCKS}
 
 AUGMENTATION = {
-    "flip_param?": {"horizontal_flip?": FLAG, "time_flip?": FLAG},
-    "rotation_param?": {"degrees": ANGLE},
-    "resize_param?": {"ratio?": RANGE, "interpolation?": INTERPOLATION},
-    "crop_param?": {"size": SIZE},
-    "jitter_param?": {"brightness?": NUMBER, "contrast?": NUMBER, "saturation?": NUMBER, "hue?": HUE},
+    "flip_param?": {"horizontal_flip?": kind.FLAG, "time_flip?": kind.FLAG},
+    "rotation_param?": {"degrees": kind.ANGLE},
+    "resize_param?": {"ratio?": kind.RANGE, "interpolation?": kind.INTERPOLATION},
+    "crop_param?": {"size": kind.SIZE},
+    "jitter_param?": {
+        "brightness?": kind.NUMBER,
+        "contrast?": kind.NUMBER,
+        "saturation?": kind.NUMBER,
+        "hue?": kind.HUE,
+    },
 }
 
 # A key for each term of the generator's loss, and the one term of the discriminator's.
 LOSS_WEIGHTS = {
-    term.key if term.published else f"{term.key}?": NUMBERS if term.weighs_features else NUMBER
+    term.key if term.published else f"{term.key}?": kind.NUMBERS if term.weighs_features else kind.NUMBER
     for term in TERMS
-} | {"discriminator_gan": NUMBER}
+} | {"discriminator_gan": kind.NUMBER}
 
 SCHEMA = {
     "dataset_params": {
-        "root_dir": TEXT,
-        "frame_shape?": FRAME_SHAPE,
-        "id_sampling?": FLAG,
-        "pairs_list?": TEXT,
-        "random_seed?": WHOLE.at_most(MAX_SEED),
+        "root_dir": kind.TEXT,
+        "frame_shape?": kind.FRAME_SHAPE,
+        "id_sampling?": kind.FLAG,
+        "pairs_list?": kind.TEXT,
+        "random_seed?": kind.WHOLE.at_most(MAX_SEED),
         "augmentation_params?": AUGMENTATION,
     },
     "model_params": {
         "common_params": {
-            "num_kp": COUNT.at_most(1000),
-            "num_channels": COUNT.at_most(16),
-            "estimate_jacobian?": FLAG,
+            "num_kp": kind.COUNT.at_most(1000),
+            "num_channels": kind.COUNT.at_most(16),
+            "estimate_jacobian?": kind.FLAG,
         },
         "kp_detector_params": HOURGLASS
         | {
-            "temperature": POSITIVE,
-            "scale_factor?": SCALE,
-            "single_jacobian_map?": FLAG,
-            "pad?": WHOLE.at_most(100),
+            "temperature": kind.POSITIVE,
+            "scale_factor?": kind.SCALE,
+            "single_jacobian_map?": kind.FLAG,
+            "pad?": kind.WHOLE.at_most(100),
         },
         "generator_params": {
-            "block_expansion": FEATURES,
-            "max_features": FEATURES,
-            "num_down_blocks": HALVINGS,
-            "num_bottleneck_blocks": WHOLE.at_most(1000),
-            "estimate_occlusion_map?": FLAG,
-            "align_corners?": FLAG,
-            "image_skip?": FLAG,
-            "dense_motion_params?": HOURGLASS | {"scale_factor?": SCALE, "kp_variance?": POSITIVE},
+            "block_expansion": kind.FEATURES,
+            "max_features": kind.FEATURES,
+            "num_down_blocks": kind.HALVINGS,
+            "num_bottleneck_blocks": kind.WHOLE.at_most(1000),
+            "estimate_occlusion_map?": kind.FLAG,
+            "align_corners?": kind.FLAG,
+            "image_skip?": kind.FLAG,
+            "dense_motion_params?": HOURGLASS | {"scale_factor?": kind.SCALE, "kp_variance?": kind.POSITIVE},
         },
         "discriminator_params": {
-            "scales?": SCALES,
-            "block_expansion?": FEATURES,
-            "max_features?": FEATURES,
-            "num_blocks?": BLOCKS,
-            "sn?": FLAG,
-            "use_kp?": FLAG,
-            "kp_variance?": POSITIVE,
+            "scales?": kind.SCALES,
+            "block_expansion?": kind.FEATURES,
+            "max_features?": kind.FEATURES,
+            "num_blocks?": kind.BLOCKS,
+            "sn?": kind.FLAG,
+            "use_kp?": kind.FLAG,
+            "kp_variance?": kind.POSITIVE,
         },
     },
     "train_params": {
-        "num_epochs": COUNT,
-        "num_repeats?": REPEATS,
-        "epoch_milestones": WHOLES,
-        "lr_generator": NUMBER,
-        "lr_discriminator": NUMBER,
-        "lr_kp_detector": NUMBER,
-        "batch_size": REPEATS,
-        "scales": SCALES,
-        "checkpoint_freq": COUNT,
-        "num_workers?": WHOLE.at_most(512),
-        "vgg_weights?": TEXT,
-        "accumulate?": REPEATS,
-        "ema_decay?": DECAY,
-        "max_grad_norm?": POSITIVE,
-        "eval_freq?": COUNT,
-        "channels_last?": FLAG,
-        "compile?": FLAG,
-        "transform_params": {"sigma_affine": NUMBER, "sigma_tps?": NUMBER, "points_tps?": COUNT.at_most(100)},
+        "num_epochs": kind.COUNT,
+        "num_repeats?": kind.REPEATS,
+        "epoch_milestones": kind.WHOLES,
+        "lr_generator": kind.NUMBER,
+        "lr_discriminator": kind.NUMBER,
+        "lr_kp_detector": kind.NUMBER,
+        "batch_size": kind.REPEATS,
+        "scales": kind.SCALES,
+        "checkpoint_freq": kind.COUNT,
+        "num_workers?": kind.WHOLE.at_most(512),
+        "vgg_weights?": kind.TEXT,
+        "accumulate?": kind.REPEATS,
+        "ema_decay?": kind.DECAY,
+        "max_grad_norm?": kind.POSITIVE,
+        "eval_freq?": kind.COUNT,
+        "channels_last?": kind.FLAG,
+        "compile?": kind.FLAG,
+        "transform_params": {
+            "sigma_affine": kind.NUMBER,
+            "sigma_tps?": kind.NUMBER,
+            "points_tps?": kind.COUNT.at_most(100),
+        },
         "loss_weights": LOSS_WEIGHTS,
     },
-    "reconstruction_params?": {"num_videos?": COUNT, "format?": FORMAT},
+    "reconstruction_params?": {"num_videos?": kind.COUNT, "format?": kind.FORMAT},
     "animate_params?": {
-        "num_pairs?": COUNT,
-        "format?": FORMAT,
+        "num_pairs?": kind.COUNT,
+        "format?": kind.FORMAT,
         "normalization_params?": {
-            "adapt_movement_scale?": FLAG,
-            "use_relative_movement?": FLAG,
-            "use_relative_jacobian?": FLAG,
+            "adapt_movement_scale?": kind.FLAG,
+            "use_relative_movement?": kind.FLAG,
+            "use_relative_jacobian?": kind.FLAG,
         },
     },
-    "visualizer_params?": {"kp_size?": COUNT.at_most(1000), "draw_border?": FLAG, "colormap?": COLORMAP},
+    "visualizer_params?": {
+        "kp_size?": kind.COUNT.at_most(1000),
+        "draw_border?": kind.FLAG,
+        "colormap?": kind.COLORMAP,
+    },
 }
 
 
 # ---- Checks ------------------------------------------------------------------
 
 
-def without_empty(values: dict) -> dict:
+def without_empty(config: dict) -> dict:
     """Drop the keys of a config that hold nothing, which count as left out."""
     return {
         name: without_empty(value) if isinstance(value, dict) else value
-        for name, value in values.items()
+        for name, value in config.items()
         if value is not None
     }
 
@@ -175,10 +164,8 @@ def loss_problems(config: dict) -> Iterator[str]:
     # The discriminator.
     if weights["generator_gan"] == 0:
         return
-    judged, num_blocks = (
-        model["discriminator_params"].get("scales") or [],
-        model["discriminator_params"].get("num_blocks") or 4,
-    )
+    discriminator = model["discriminator_params"]
+    judged, num_blocks = discriminator.get("scales", []), discriminator.get("num_blocks", 4)
     if not judged:
         yield "model_params.discriminator_params.scales must hold a scale where generator_gan is not 0"
     if not set(judged) <= set(scales):
@@ -188,7 +175,7 @@ def loss_problems(config: dict) -> Iterator[str]:
             f"train_params.loss_weights.feature_matching needs {num_blocks} weights, one for each block of "
             "the discriminator"
         )
-    height, width, _ = config["dataset_params"].get("frame_shape") or DEFAULT_FRAME_SHAPE
+    height, width, _ = config["dataset_params"].get("frame_shape", DEFAULT_FRAME_SHAPE)
     for scale in judged:
         if not has_room(int(min(height, width) * scale), num_blocks):
             yield (
@@ -202,20 +189,15 @@ def network_problems(config: dict) -> Iterator[str]:
     model = config["model_params"]
     generator, discriminator = model["generator_params"], model["discriminator_params"]
     motion = generator.get("dense_motion_params")
-    scales = discriminator.get("scales") or []
+    scales = discriminator.get("scales", [])
     if len(set(scales)) < len(scales):
         yield "model_params.discriminator_params.scales must hold no scale twice"
-    if generator.get("image_skip", False) and not generator.get("estimate_occlusion_map", False):
-        yield (
-            "model_params.generator_params.image_skip needs estimate_occlusion_map: true, which says what to "
-            "paint anew"
-        )
-    if generator.get("image_skip", False) and motion is None:
-        yield (
-            "model_params.generator_params.image_skip needs dense_motion_params: nothing is warped without "
-            "them"
-        )
-    channels = (config["dataset_params"].get("frame_shape") or DEFAULT_FRAME_SHAPE)[2]
+    image_skip = generator.get("image_skip", False)
+    if image_skip and not generator.get("estimate_occlusion_map", False):
+        yield "model_params.generator_params.image_skip needs estimate_occlusion_map: true"
+    if image_skip and motion is None:
+        yield "model_params.generator_params.image_skip needs dense_motion_params"
+    channels = config["dataset_params"].get("frame_shape", DEFAULT_FRAME_SHAPE)[2]
     if channels != model["common_params"]["num_channels"]:
         yield "dataset_params.frame_shape must end in model_params.common_params.num_channels"
     for name, params in {
@@ -224,7 +206,7 @@ def network_problems(config: dict) -> Iterator[str]:
         "generator_params.dense_motion_params": motion or {},
         "discriminator_params": discriminator,
     }.items():
-        if (params.get("max_features") or 512) < (params.get("block_expansion") or 64):
+        if params.get("max_features", 512) < params.get("block_expansion", 64):
             yield f"model_params.{name}.max_features must be at least its block_expansion"
 
 

@@ -16,12 +16,9 @@ from modules.util import full_precision, make_coordinate_grid, warp
 class Transform:
     """A random affine map plus a thin-plate spline for each image of a batch.
 
-    T(xy) = θ [xy; 1] + Σ w φ(|xy - c|₁) with φ(r) = r² log r.
-
-    `sigma_affine`: standard deviation of the six affine numbers around the identity.
-    `sigma_tps`, `points_tps`: standard deviation of the spline's weights w, and its control points c per
-    side; without them the map is affine. `generator` makes the draw repeatable; it is made on the CPU, so
-    that every device gets the same one.
+    T(xy) = θ [xy; 1] + Σ w φ(|xy - c|₁) with φ(r) = r² log r. `sigma_affine` and `sigma_tps` are standard
+    deviations, of θ around the identity and of the spline's weights w; `points_tps` is the number of control
+    points c per side. It is drawn on the CPU, so that every device gets the same.
     """
 
     theta: Tensor  # (B, 2, 3)

@@ -42,17 +42,11 @@ def kp2gaussian(kp: Keypoints, spatial_size: Sequence[int], kp_variance: float) 
 
 
 def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros") -> Tensor:
-    """Sample `image` (B, C, H, W) bilinearly at the xy positions `grid` (B, h, w, 2): (B, C, h, w).
-
-    `align_corners=True`, because our grids put -1 and 1 on the centres of the corner pixels: only so does
-    the identity grid return the image itself. The published weights were trained under PyTorch 1.0, where
-    this was the only behaviour. Resizing (`resize`) is the opposite case: it was, and stays,
-    `align_corners=False`.
-
-    Sampled in the wider dtype of the two, since half-precision coordinates are off by whole pixels; returned
-    in the image's. An image of batch size 1 serves all grids.
-    """
+    """Sample `image` (B or 1, C, H, W) bilinearly at the xy positions `grid` (B, h, w, 2): (B, C, h, w)."""
     image = image.expand(grid.shape[0], -1, -1, -1)
+    # The wider dtype, since half-precision coordinates are off by whole pixels. `align_corners`, since only
+    # so the identity grid returns the image: PyTorch 1.0, of the published weights, did nothing else.
+    # Resizing is the opposite case.
     dtype = torch.promote_types(image.dtype, grid.dtype)
     sampled = F.grid_sample(
         image.to(dtype), grid.to(dtype), mode="bilinear", padding_mode=padding_mode, align_corners=True
@@ -85,14 +79,10 @@ def full_precision(like: Tensor) -> contextlib.AbstractContextManager:
 
 
 def inverse_2x2(matrix: Tensor) -> Tensor:
-    """Invert matrices (..., 2, 2) in closed form, in at least float32.
-
-    A determinant smaller than 1e-6 in magnitude is replaced by ±1e-6 and gets no gradient, so that a keypoint
-    whose Jacobian collapses during training gives large but finite values and gradients instead of NaN.
-    """
+    """Invert matrices (..., 2, 2) in closed form, in at least float32; finite where one has collapsed."""
     a, b, c, d = at_least_float32(matrix).flatten(-2).unbind(-1)
     determinant = a * d - b * c
-    # `where` and not copysign, which the ONNX exporters can't translate.
+    # A smaller determinant becomes ±1e-6 and gets no gradient. ONNX exporters can't translate copysign.
     bound = torch.full_like(determinant, SMALLEST_DETERMINANT)
     bound = torch.where(determinant < 0, -bound, bound)
     determinant = torch.where(determinant.abs() < SMALLEST_DETERMINANT, bound, determinant)
@@ -146,8 +136,8 @@ class ResBlock2d(nn.Module):
         return out.add_(x)
 
 
-class UpBlock2d(nn.Module):
-    """Nearest upsampling, convolution, batch norm, ReLU: (B, C, H, W) -> (B, C', 2H, 2W)."""
+class ConvBlock(nn.Module):
+    """What the next three have in common: a convolution and its batch norm."""
 
     def __init__(
         self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1
@@ -157,53 +147,45 @@ class UpBlock2d(nn.Module):
             in_features, out_features, kernel_size, padding=padding, groups=groups
         )
         self.norm = BatchNorm2d(out_features, affine=True)
+
+
+class UpBlock2d(ConvBlock):
+    """Nearest upsampling, convolution, batch norm, ReLU: (B, C, H, W) -> (B, C', 2H, 2W)."""
+
+    def __init__(
+        self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1
+    ):
+        super().__init__(in_features, out_features, kernel_size, padding, groups)
         self.upsample: nn.Module = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(self.upsample(x))), inplace=True)
 
 
-class DownBlock2d(nn.Module):
+class DownBlock2d(ConvBlock):
     """Convolution, batch norm, ReLU, 2×2 average pooling: (B, C, H, W) -> (B, C', H/2, W/2)."""
 
-    def __init__(
-        self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1, groups: int = 1
-    ):
-        super().__init__()
-        self.conv: nn.Module = nn.Conv2d(
-            in_features, out_features, kernel_size, padding=padding, groups=groups
-        )
-        self.norm = BatchNorm2d(out_features, affine=True)
-        self.pool = nn.AvgPool2d(kernel_size=2)
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(F.relu(self.norm(self.conv(x)), inplace=True))
+        return F.avg_pool2d(F.relu(self.norm(self.conv(x)), inplace=True), kernel_size=2)
 
 
-class SameBlock2d(nn.Module):
+class SameBlock2d(ConvBlock):
     """Convolution, batch norm, ReLU at the same size: (B, C, H, W) -> (B, C', H, W)."""
 
     def __init__(
         self, in_features: int, out_features: int, groups: int = 1, kernel_size: int = 3, padding: int = 1
     ):
-        super().__init__()
-        self.conv: nn.Module = nn.Conv2d(
-            in_features, out_features, kernel_size, padding=padding, groups=groups
-        )
-        self.norm = BatchNorm2d(out_features, affine=True)
+        super().__init__(in_features, out_features, kernel_size, padding, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
 def joint_conv(first: nn.Conv2d, second: nn.Conv2d | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Compute two heads of the maps x (B, C, H, W) by a single convolution; a second one of None gives None.
-
-    It takes about half the time of two: features are read once, and few output channels leave a processor's
-    vectors idle.
-    """
+    """Compute two heads of the maps x (B, C, H, W) by one convolution; a second one of None gives None."""
     if second is None:
         return first(x), None
+    # About half the time of two: x is read once, and few output channels leave a processor's vectors idle.
     weight = torch.cat([first.weight, second.weight])  # (sum of output channels, C, k, k)
     bias = torch.cat([conv.bias for conv in (first, second) if conv.bias is not None])
     maps = F.conv2d(x, weight, bias, padding=first.padding)
@@ -257,11 +239,7 @@ class Decoder(nn.Module):
 
 
 class Trunk(Protocol):
-    """What finds the features that heads read: (B, in_features, H, W) -> (B, out_filters, H, W).
-
-    Detector and dense motion take any class that is called with the arguments of `Hourglass`, and is an
-    `nn.Module` of this kind.
-    """
+    """What finds the features that heads read: (B, in_features, H, W) -> (B, out_filters, H, W)."""
 
     out_filters: int
     size_multiple: int  # of H and W
@@ -297,11 +275,10 @@ def downsampling_stride(scale: float) -> int:
 
 
 class AntiAliasInterpolation2d(nn.Module):
-    """Gaussian blur, then every (1/scale)-th pixel: (B, C, H, W) -> (B, C, scale·H, scale·W).
+    """Gaussian blur of sigma (1/scale - 1) / 2, then every (1/scale)-th pixel: (B, C, scale·H, scale·W).
 
-    The blur's sigma is (1/scale - 1) / 2. Only the pixels that are kept are computed: a strided convolution,
-    or, under autocast, a matrix product each for rows and columns. The products' backward pass was measured
-    at up to six times the speed in bfloat16; in float32 the convolution keeps the published last bits.
+    A strided convolution, or under autocast a matrix product each for rows and columns: their backward pass
+    is up to six times as fast in bfloat16; in float32 the convolution keeps the published last bits.
     """
 
     def __init__(self, channels: int, scale: float):

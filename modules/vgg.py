@@ -1,7 +1,4 @@
-"""VGG-19, whose features the perceptual loss compares, and its weights.
-
-Shapes: `B` batch, `H, W` image size.
-"""
+"""VGG-19, whose features the perceptual loss compares, and its weights."""
 
 from __future__ import annotations
 

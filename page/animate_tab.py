@@ -72,7 +72,7 @@ def cancel(request: gr.Request) -> None:
 # ---- Reference frame -----------------------------------------------------------
 
 
-def on_new_video(video: Any) -> tuple[Any, np.ndarray | None]:
+def to_first_frame(video: Any) -> tuple[Any, np.ndarray | None]:
     """Set the slider of the reference frame to the first one of a new video, and show that."""
     with shown_errors():
         path = upload_path(video)
@@ -157,7 +157,7 @@ def place_motion(form: Form) -> None:
 
     # A new video and a moved slider show their frame; who moves the slider means its frame.
     driving = form["driving_video"]
-    driving.change(on_new_video, driving, [frame, shown], **QUIET)
+    driving.change(to_first_frame, driving, [frame, shown], **QUIET)
     frame.input(frame_of, [driving, frame], shown, trigger_mode="always_last", **QUIET)
     frame.input(None, None, reference, js=f"() => '{CHOSEN}'", **QUIET)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from media.encoded import encode_jpeg
+from media.pictures import encode_jpeg
 
 HERE = Path(__file__).parent
 

@@ -35,10 +35,7 @@ def look(choices: Choices, number: int, offline: bool) -> Gallery:
 
 @functools.lru_cache(maxsize=KEPT_PICTURES)
 def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip, Keypoints]:
-    """Prepare the first thing that the tab Animate would animate. Raises `UserError`.
-
-    Return its animator, its driving video, and the keypoints (1, K, ...) that movement is measured from.
-    """
+    """Prepare what the tab Animate would animate first: its keypoints (1, K, ...) are the reference's."""
     plan = make_plan(choices, offline)
     clip, job = plan.clip, plan.job
     boxes = find_boxes([plan.picture], [clip], job, no_bar)
@@ -52,7 +49,7 @@ def prepare(choices: Choices, offline: bool) -> tuple[Animator, FittedClip, Keyp
     return animator, driving, reference.keypoints or animator.find(driving[0])
 
 
-def on_new_video(video: Any) -> Any:
+def to_middle(video: Any) -> Any:
     """Set the slider to the middle of a new video: nothing has moved in its first frame."""
     last = 1
     with contextlib.suppress(UserError):  # the tab Animate tells
@@ -81,4 +78,4 @@ def build_inside_tab(form: Form, offline: bool) -> None:
     button.click(**action, api_name="inside")
     frame.input(**action, api_visibility="private", trigger_mode="always_last")
     video = form["driving_video"]
-    video.change(on_new_video, video, frame, api_visibility="private", preprocess=False)
+    video.change(to_middle, video, frame, api_visibility="private", preprocess=False)

@@ -53,14 +53,11 @@ def without_folders(message: str) -> str:
 
 
 def upload_path(file: Any) -> Path | None:
-    """Return the path of an upload, which comes as a mapping or None. Raises `UserError`.
-
-    Only what was uploaded lies in the folder that is asked for. Gradio checks this for a mapping that says
-    by its `meta` that it is a file, and only for such.
-    """
+    """Return the path of an upload, which comes as a mapping or None. Raises `UserError`."""
     path = file.get("path") if isinstance(file, dict) else file
     if path is None:
         return None
+    # Gradio checks only a mapping that says by its `meta` that it is a file.
     folder = Path(get_upload_folder()).resolve()
     if not isinstance(path, str) or "\0" in path or folder not in Path(path).resolve().parents:
         raise UserError("a file is named that was not uploaded; upload it first")

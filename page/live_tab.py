@@ -21,8 +21,7 @@ from starlette.routing import Route
 from inference.live import LiveAnimation
 from inference.networks import InferenceNetworks
 from inference.samples import SAMPLE
-from media.encoded import decode_picture, encode_jpeg
-from media.pictures import fit
+from media.pictures import decode_picture, encode_jpeg, fit
 from page.choices import Form
 from page.html import data_url, html_widget
 from page.limits import read_picture, shown_errors, upload_path, without_folders

@@ -74,10 +74,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[st
 
 
 def delete_old_files(folder: Path, seconds: float, kept: set[Path]) -> None:
-    """Delete files below `folder` that are older, but for those that are `kept`.
-
-    Gradio's own task for this dies when somebody uploads while it looks through its list of files.
-    """
+    """Delete older files below `folder` that are not `kept`; Gradio's own task dies of uploads meanwhile."""
     oldest = time.time() - seconds
     for path in set(folder.rglob("*")) - kept:
         with contextlib.suppress(OSError):  # somebody else may be quicker

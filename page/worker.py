@@ -37,10 +37,7 @@ class Stoppable(Progress):
 
 
 class Ticket(Generic[Outcome]):
-    """A place in the queue of the video worker: how far it is, and a way to stop it.
-
-    `session`: the page that holds it.
-    """
+    """A place in the queue of the video worker, held by the page `session`."""
 
     held: ClassVar[list[Ticket]] = []  # by all pages, in their order; changed in the server's event loop only
 
@@ -82,7 +79,7 @@ class Ticket(Generic[Outcome]):
     async def run(self, function: Callable[[], Outcome]) -> AsyncIterator[str]:
         """Let the worker call a function; yield how far it is until it is done. Whoever closes this stops it.
 
-        No thread waits meanwhile, however many people do. Raises `UserError` where too many wait.
+        Raises `UserError` where too many wait.
         """
 
         def begin() -> Outcome:

@@ -1,8 +1,7 @@
 """Batch norm whose statistics span all shares of a batch that is split over devices or processes.
 
-`B` batch (of one share), `C` channels, `*` any further axes, `R` number of shares, `N` values per channel in
-all shares. Parameters and buffers have the names and shapes of `nn.BatchNorm*`: they are the checkpoint
-format.
+`B` batch (of one share), `C` channels, `*` any further axes, `R` number of shares. Names and shapes are those
+of `nn.BatchNorm*`: they are the checkpoint format.
 """
 
 import copy
@@ -31,9 +30,8 @@ class Place(NamedTuple):
 def combine_shares(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Combine the means and sums of squared deviations of parts (Chan, Golub and LeVeque, 1979).
 
-    With counts n_i, means m_i and sums M_i the whole has n = sum n_i, m = sum n_i m_i / n and M = sum M_i +
-    n_i (m_i - m)^2. That only adds what is not negative, where E[x^2] - E[x]^2 would cancel when the mean is
-    large. `rows`: (R, 2C + 1), each a part's C means, C sums, and count. Returns m (C,), M (C,), n ().
+    `rows`: (R, 2C + 1), each a part's C means, C sums, and count. Returns the whole's (C,), (C,) and ().
+    Nothing cancels when the mean is large, as in E[x^2] - E[x]^2.
     """
     channels = rows.size(1) // 2
     means, m2s, counts = rows.split([channels, channels, 1], dim=1)  # (R, C), (R, C), (R, 1)
@@ -171,8 +169,8 @@ def run_replicas(
 ) -> list:
     """Run one forward pass of replicas whose synchronised batch norms see one another; return their outputs.
 
-    `replicas`: copies of one module, the first with its buffers (`replicate_on_cpu`,
-    `nn.parallel.replicate`). `apply` calls all in concurrent threads. Raises the first exception of any.
+    The first replica has the buffers of the original. `apply` calls all in concurrent threads. Raises the
+    first exception of any.
     """
     if len(replicas) == 1:
         return apply(replicas, inputs, kwargs)
@@ -198,11 +196,9 @@ SYNCHRONISED = {
 
 
 def convert_model(module: nn.Module) -> nn.Module:
-    """Make every `nn.BatchNorm*` in `module`, or `module` itself, synchronised, and return it.
+    """Make every `nn.BatchNorm*` and `nn.DataParallel` in `module` synchronised, in place, and return it.
 
-    In place: each converted object changes its class and keeps everything else, so optimisers that hold its
-    parameters stay valid. Every `nn.DataParallel` becomes a `DataParallelWithCallback`. Subclasses are left
-    alone.
+    Each changes its class and keeps everything else, so optimisers stay valid. Subclasses are left alone.
     """
     for part in module.modules():
         part.__class__ = SYNCHRONISED.get(type(part), type(part))

@@ -1,7 +1,6 @@
 """The two ways in which the shares of one batch meet: replicas in threads, and ranks of a process group.
 
-Both take one row of statistics from each share and return all rows to each, as an operation that autograd
-sees. `R` number of shares, `S` length of a row.
+Both give each of `R` shares the rows of `S` statistics of all, as an operation that autograd sees.
 """
 
 import threading
@@ -15,11 +14,10 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class ReplicaExchange:
-    """Let replicas that run in threads see one another's rows, for one forward pass.
+    """Let replicas that run in threads see one another's rows, for one forward pass in one autograd graph.
 
-    The rows handed out are the tensors handed in, so the replicas end up in one autograd graph, and a
-    backward pass from the sum of their losses needs no meeting of threads. A replica that raises, or that
-    returns without reaching a layer where others wait, ends the wait of all; `error` is the first exception.
+    A replica that raises, or that returns without reaching a layer where others wait, ends the wait of all;
+    `error` is the first exception.
     """
 
     def __init__(self, replicas: int) -> None:
@@ -68,8 +66,7 @@ class ReplicaExchange:
 class GatherOverRanks(torch.autograd.Function):
     """Gather the row of each rank of the default process group: (S,) -> (R, S).
 
-    Each rank's loss depends on each rank's row, so a row's gradient is the sum of what all ranks send back:
-    that is the gradient of the sum of all losses. All ranks must run the backward pass.
+    A row's gradient is that of the sum of all ranks' losses, so all must run the backward pass.
     """
 
     @staticmethod

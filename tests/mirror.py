@@ -5,7 +5,6 @@ The first part of the path says how:
     /whole/NAME     all of it, or the range that is asked for
     /cut/NAME       as /whole, but the first answer breaks off after half of it
     /stubborn/NAME  as /cut, but without ranges
-    /huge/NAME      says that it is larger than any disk
     anything else   404
 """
 
@@ -35,16 +34,15 @@ class Handler(BaseHTTPRequestHandler):
         first = not any(path == self.path for path, _ in self.server.requests)
         self.server.requests.append((self.path, wanted))
         content, start = self.server.content, 0
-        if way not in ("whole", "cut", "stubborn", "huge"):
+        if way not in ("whole", "cut", "stubborn"):
             return self.send_error(404)
         if wanted and way in ("whole", "cut"):
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
         if start >= len(content):
             self.answer(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": 0})
             return None
-        told = 10**16 if way == "huge" else len(content) - start
         place = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
-        self.answer(206 if start else 200, {"Content-Length": told} | place)
+        self.answer(206 if start else 200, {"Content-Length": len(content) - start} | place)
         end = len(content) // 2 if way in ("cut", "stubborn") and first else len(content)
         self.wfile.write(content[start:end])
         self.close_connection = True

@@ -173,7 +173,7 @@ def test_frames_of_a_folder_have_the_rate_that_is_told(
     run("--inp", write(tmp_path / "frames", [np.zeros((120, 160, 3), np.uint8)] * 6), *options)
     assert open_clip(tmp_path / "frames#000.mp4").fps == 10
     message = failure(capsys, "--inp", grey(tmp_path / "a.mp4", 3), *options)
-    assert "--fps 10: is for a folder of frames" in message
+    assert "--fps 10: is for folders of frames" in message
 
 
 # ---- Commands ------------------------------------------------------------------

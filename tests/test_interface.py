@@ -15,8 +15,7 @@ from inference.interface import animate_stream, load_checkpoints, make_animation
 from inference.live import LiveAnimation
 from inference.networks import InferenceNetworks
 from media.clips import open_clip
-from media.encoded import as_pixels
-from media.pictures import fit
+from media.pictures import as_pixels, fit
 from tests.demo_files import FRAMES, driving_frames, picture, trained
 from tests.small import small_config
 from utils.errors import MediaError, UserError

@@ -32,7 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_config(tmp_path / "good.yaml", config)
     write_config(tmp_path / "typo.yaml", small_config({"train_params.num_epoch": 3}))
     write_config(tmp_path / "nodata.yaml", small_config({"dataset_params.root_dir": "nowhere"}))
-    write_config(tmp_path / "other.yaml", small_config({"model_params.common_params.num_kp": 5}))
+    write_config(tmp_path / "other.yaml", small_config({"model_params.common_params.num_kp": 2}))
     write_config(tmp_path / "rainbow.yaml", small_config({"visualizer_params.colormap": "no_such_map"}))
     write_config(tmp_path / "batch.yaml", small_config({"train_params.batch_size": 3}))
     write_config(tmp_path / "size.yaml", small_config({"dataset_params.frame_shape": [64, 64, 3]}))

@@ -37,10 +37,9 @@ def seeded_generator(*key: int) -> torch.Generator:
 
 
 class EpochBatches(Sampler[list[int]]):
-    """The batches of an epoch from a given step on: lists of indices, ordered by (seed, epoch).
+    """The whole batches of an epoch from a given step on, this rank's share of each: lists of indices.
 
-    In a process group each rank gets its share of every batch. An incomplete last batch is left out.
-    `accumulate`: the parts in which each rank's share is computed one after the other.
+    `accumulate`: the parts in which a share is computed one after the other.
     """
 
     def __init__(self, num_samples: int, batch_size: int, seed: int, accumulate: int = 1):
@@ -49,14 +48,10 @@ class EpochBatches(Sampler[list[int]]):
                 f"an epoch has {num_samples} samples, less than one batch of {batch_size}; add clips, raise "
                 "train_params.num_repeats or lower train_params.batch_size"
             )
-        if batch_size % world_size():
-            raise UserError(
-                f"train_params.batch_size {batch_size} can't be shared evenly by {world_size()} processes"
-            )
         if batch_size % (world_size() * accumulate):
             raise UserError(
-                f"train_params.batch_size {batch_size} can't be computed in {accumulate} equal parts "
-                f"by {world_size()} process(es); change train_params.accumulate"
+                f"train_params.batch_size {batch_size} can't be computed in {accumulate} equal parts by "
+                f"{world_size()} process(es); change it, or train_params.accumulate"
             )
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.epoch, self.step = 0, 0
@@ -94,7 +89,7 @@ FILES_OF_BATCHES = 32  # that a worker, or the run itself, opens for the batches
 
 
 def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: torch.device) -> DataLoader:
-    """Load `batches`. `params`: the config's `train_params`. Raises `UserError` as `allow_open_files`."""
+    """Load `batches`; `params`: the config's `train_params`."""
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if in_torchrun() else 1
     num_workers = params.get("num_workers", min(6, math.ceil((os.cpu_count() or 1) / local_processes)))
     allow_open_files(num_workers)
@@ -109,9 +104,9 @@ def make_loader(dataset: Dataset, batches: EpochBatches, params: dict, device: t
 
 
 def allow_open_files(num_workers: int) -> None:
-    """Let this process open as many files as its workers and their batches take.
+    """Let this process open as many files as its workers and their batches take, or PyTorch waits for ever.
 
-    Raises `UserError` if the system doesn't: where a batch can't get its files, PyTorch waits for ever.
+    Raises `UserError` where the system's limit is lower.
     """
     try:
         import resource  # Windows has no such module, and no such limit
@@ -152,10 +147,7 @@ class WorkerDied(Exception):
 
 @contextlib.contextmanager
 def workers_ended() -> Iterator[None]:
-    """End the processes that are started in the block, also where a traceback keeps their owner alive.
-
-    Python waits for them at its exit, and they ignore the SIGTERM that it sends.
-    """
+    """End the processes started in the block: Python would wait for them, and they ignore SIGTERM."""
     before = set(multiprocessing.active_children())
     try:
         yield
@@ -180,10 +172,7 @@ def deaths_told() -> Iterator[None]:
 
 
 class TimedBatches:
-    """Iterate a loader, and split the time into waiting for data and computing.
-
-    Raises `WorkerDied` between two batches, never within a step.
-    """
+    """Iterate a loader, and time it. Raises `WorkerDied` between two batches, never within a step."""
 
     def __init__(self, loader: DataLoader):
         self.loader = loader

@@ -21,12 +21,8 @@ from utils.files import atomic_write
 class RunFolder:
     """The folder of one run, which `with` keeps other processes out of.
 
-    Two processes in one folder would mix their logs and checkpoints. So one holds a lock, which the system
-    opens when that process ends in any way.
-
-    config_path: the file to keep a copy of, with the `changes` that `--set` made to its values in `config`.
-    tracker: where curves go, see `open_curves`.
-    resumes: the folder is there, and its run is resumed.
+    `config_path`: the file to keep a copy of, with the `changes` that `--set` made to its values in `config`.
+    `tracker`: where curves go, see `open_curves`. `resumes`: the folder is there, and its run is resumed.
     """
 
     def __init__(
@@ -54,7 +50,7 @@ class RunFolder:
     ) -> RunFolder:
         """Return the folder of the checkpoint's run if that has a config of this name, else a new one.
 
-        A new one is `<config>_<timestamp>` in `log_dir`. Raises `UserError` if it can't be made there.
+        Raises `UserError` if that can't be made in `log_dir`.
         """
         if checkpoint is not None:
             path = checkpoint.parent

@@ -1,7 +1,4 @@
-"""Validation during training: reconstruction of a fixed handful of test clips.
-
-Shapes: `T` frames, `H, W` size.
-"""
+"""Validation during training: reconstruction of a fixed handful of test clips."""
 
 from __future__ import annotations
 
@@ -19,11 +16,7 @@ FRAMES_PER_CLIP = 4
 
 
 class Validation:
-    """Reconstruction of a few frames of a few test clips, each from the first frame of its clip.
-
-    Clips and frames are spread evenly over the test set and over the clip, the same ones each time. They are
-    decoded once, and take 8 * 5 frames of memory.
-    """
+    """Reconstruction of test frames, evenly spread and decoded once, from the first frames of clips."""
 
     def __init__(self, dataset: ClipDataset):
         count = len(dataset.clips)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -14,11 +15,10 @@ from utils.errors import UserError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str | None = None, device_ids: list[int] | None = None) -> torch.device:
-    """Return the device called `name` ("cuda", "mps", "cpu"), or the best there is.
+def pick_device(name: str | None = None, device_ids: Sequence[int] | None = None) -> torch.device:
+    """Return the device called `name`, or the best; GPUs by torchrun's rank or `device_ids`.
 
-    With `device_ids` the first of those GPUs. A process that `torchrun` started gets the GPU of its local
-    rank. Raises `UserError` for a device that isn't there.
+    Raises `UserError` for a device that isn't there.
     """
     if name is None:
         cuda_wanted = torch.cuda.is_available() or device_ids is not None

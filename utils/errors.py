@@ -1,8 +1,7 @@
 """Mistakes of the user, told in one line.
 
-Everything a user can get wrong raises a `UserError`, whose message names the file or key and the remedy.
-`utils.program.command_line` prints it on stderr and exits with status 2. So it does for what the system
-refuses (`OSError`, too little memory). Any other exception is a bug of ours and keeps its traceback.
+`utils.program.command_line` prints a `UserError`, or what the system refuses (`OSError`, too little memory),
+and exits with status 2. Any other exception is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -31,9 +30,6 @@ class MediaError(UserError):
 
 class DatasetError(UserError):
     """A dataset folder or pair list that does not hold what is asked of it."""
-
-
-# ---- Words -------------------------------------------------------------------
 
 
 def told(error: Exception) -> str | None:

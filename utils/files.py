@@ -25,15 +25,12 @@ TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{12}\.tmp")
 
 
 def regular_file(path: str | Path, error: type[UserError], max_bytes: int | None = None) -> Path:
-    """Return `path` if it leads to a file of at most `max_bytes`; else raise `error`, or `OSError`.
-
-    Everything that reads what a user names asks this first. A named pipe keeps its reader waiting for ever,
-    and /dev/zero fills the memory. A folder passes: whoever opens it gets an `OSError` at once.
-    """
+    """Return `path` if it leads to a file of at most `max_bytes`; else raise `error`, or `OSError`."""
     path = Path(path)
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # folders can't be opened
-        raise error(f"{path}: is {kind_of(status.st_mode)}, and a file is needed here; give its path")
+    # A named pipe keeps its reader waiting for ever, and /dev/zero fills the memory.
+    if kind := special_kind(status.st_mode):
+        raise error(f"{path}: is {kind}, and a file is needed here; give its path")
     if max_bytes is not None and status.st_size > max_bytes:
         raise error(f"{path}: has {status.st_size:,} bytes, more than the {max_bytes:,} that are read here")
     return path
@@ -45,19 +42,16 @@ def check_replaceable(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError:  # nothing is there, or whoever writes there is told
         return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(f"{path}: is {kind_of(mode)}, which is not replaced by a file; choose another name")
+    if kind := special_kind(mode):
+        raise UserError(f"{path}: is {kind}, which is not replaced by a file; choose another name")
 
 
-def kind_of(mode: int) -> str:
-    """Return what a mode of `os.stat` stands for, in words."""
-    kinds = {
-        stat.S_ISFIFO: "a named pipe",
-        stat.S_ISSOCK: "a socket",
-        stat.S_ISCHR: "a device",
-        stat.S_ISBLK: "a device",
-    }
-    return next((name for is_kind, name in kinds.items() if is_kind(mode)), "no file")
+def special_kind(mode: int) -> str | None:
+    """Return what a mode of `os.stat` stands for in words, or None for a file or folder."""
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 # ---- Writing -----------------------------------------------------------------
@@ -70,10 +64,7 @@ def temporary_name(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name to write to, which becomes `path` at the end of the block, unless that raises.
-
-    A process that dies leaves the old file, if there was one, and perhaps a temporary one.
-    """
+    """Yield a temporary name, which becomes `path` at the end of the block, unless that raises."""
     path = Path(path)
     check_replaceable(path)
     temporary = temporary_name(path)
@@ -110,10 +101,7 @@ _DEVICES = re.compile(
 
 
 def portable_name(name: str) -> str:
-    """Return `name`, without suffix, as Linux, macOS and Windows allow it; most names stay as they are.
-
-    What Windows forbids becomes `_`, a name of its devices (`CON`) gets one in front, and a long one is cut.
-    """
+    """Return `name`, without suffix, as Linux, macOS and Windows allow it; most names stay as they are."""
     data = name.encode(errors="surrogateescape")
     if len(data) > MAX_NAME:
         name = data[:MAX_NAME].decode(errors="ignore")
@@ -122,22 +110,17 @@ def portable_name(name: str) -> str:
 
 
 def distinct_names(wanted: Mapping[Key, str]) -> dict[Key, str]:
-    """Return a portable name for each key: the wanted one, if no other key's is the same to some system.
-
-    macOS and Windows don't tell upper from lower case. Keys that share a name get the first 8 digits of their
-    own sha256 added, so that a key's name depends on no order.
-    """
+    """Return a portable name for each key: the wanted one, if no other key's is the same to some system."""
     names = {key: portable_name(name) for key, name in wanted.items()}
-    while shared := _shared(names):
+    while True:
+        counts = Counter(map(same_name, names.values()))
+        shared = [key for key, name in names.items() if counts[same_name(name)] > 1]
+        if not shared:
+            return names
+        # By their own sha256, so that a key's name depends on no order.
         names |= {key: f"{names[key]}_{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}" for key in shared}
-    return names
 
 
 def same_name(name: str) -> str:
     """Return a text that is equal for names that are one on some system."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _shared(names: Mapping[Key, str]) -> list[Key]:
-    counts = Counter(map(same_name, names.values()))
-    return [key for key, name in names.items() if counts[same_name(name)] > 1]

@@ -1,10 +1,7 @@
 """How PyTorch's threads wait for each other. Entry points import this before anything that imports torch.
 
 A layer ends when the slowest thread has done its part, and the others spin until then. Where another program
-keeps a core busy, one of them has no core to run on, and spinning takes from it what is left: the demo was
-measured to fall to a third of its speed, and to a thirtieth beside a training. With few spins a thread soon
-sleeps and gives its core away.
-
+keeps a core busy, that took the demo down to a third of its speed, and to a thirtieth beside a training.
 OpenMP reads the environment when it is loaded, so this has to come first. What the user has set stays.
 """
 

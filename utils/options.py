@@ -43,16 +43,9 @@ class _Nothing(argparse.Action):
 
 def seed_number(text: str) -> int:
     """Parse a seed that every generator of random numbers takes."""
-    try:
-        number = int(text) if len(text) <= 20 else -1
-    except ValueError:
-        number = -1
-    if not 0 <= number <= MAX_SEED:
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_SEED):
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to {MAX_SEED}")
-    return number
-
-
-# ---- Options as a dataclass --------------------------------------------------
+    return int(text)
 
 
 def option(default: Any, text: str | Callable[[], str], **more: Any) -> Any:

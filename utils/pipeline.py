@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,16 +21,11 @@ Out = TypeVar("Out")
 
 MAX_WORKERS = 4  # each holds the maps of a frame
 
-# ---- Frames side by side -------------------------------------------------------
-
 
 @functools.cache
 def frame_pool(threads: int) -> ThreadPoolExecutor:
-    """Start workers that share PyTorch's `threads` evenly, so that each computes a frame with few of them.
-
-    Threads that work on different frames never wait for each other. That makes small layers faster, and a
-    core that another program uses slows only the worker that would run on it.
-    """
+    """Start workers that share PyTorch's `threads` evenly, so that each computes a frame with few of them."""
+    # Threads that work on different frames never wait for each other.
     workers = min(threads, MAX_WORKERS)
     started = threading.Barrier(workers + 1)
 
@@ -67,24 +62,22 @@ def in_order(function: Callable[[In], Out], items: Iterable[In], device: torch.d
             future.cancel()
 
 
-# ---- Ahead and behind ----------------------------------------------------------
-
-
 @contextlib.contextmanager
 def ahead(items: Iterable[In], count: int) -> Iterator[Iterator[In]]:
     """Yield an iterator of the same items, of which a thread takes up to `count` in advance."""
     iterator, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, "read ahead")
+    waiting = deque(pool.submit(next, iterator, end) for _ in range(count + 1))
+
+    def taken() -> Iterator[Any]:
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, iterator, end))
+            yield item
+
     try:
-        with _thread("read ahead") as (pool, waiting):
-            waiting.extend(pool.submit(next, iterator, end) for _ in range(count + 1))
-
-            def taken() -> Iterator[In]:
-                while (item := waiting.popleft().result()) is not end:
-                    waiting.append(pool.submit(next, iterator, end))
-                    yield item
-
-            yield taken()
+        yield taken()
     finally:
+        pool.shutdown(cancel_futures=True)
         if isinstance(iterator, Generator):  # as a file may be open in it
             iterator.close()
 
@@ -93,28 +86,19 @@ def ahead(items: Iterable[In], count: int) -> Iterator[Iterator[In]]:
 def behind(write: Callable[[In], object], count: int) -> Iterator[Callable[[In], None]]:
     """Yield a function that hands items to a thread, which calls `write` with one after the other.
 
-    Up to `count` wait. All are written when the block has ended, unless by an error. What `write` raises is
-    raised by one of the next calls, or at the end.
+    Up to `count` wait, and all are written when the block has ended without an error.
     """
-    with _thread("write behind") as (pool, waiting):
+    pool = ThreadPoolExecutor(1, "write behind")
+    waiting: deque[Future] = deque()
 
-        def hand_over(item: In) -> None:
-            waiting.append(pool.submit(write, item))
-            while waiting and (len(waiting) > count or waiting[0].done()):
-                waiting.popleft().result()
+    def hand_over(item: In) -> None:
+        waiting.append(pool.submit(write, item))
+        while waiting and (len(waiting) > count or waiting[0].done()):
+            waiting.popleft().result()
 
+    try:
         yield hand_over
         while waiting:
             waiting.popleft().result()
-
-
-@contextlib.contextmanager
-def _thread(name: str) -> Iterator[tuple[ThreadPoolExecutor, deque[Future]]]:
-    """Yield a thread and the list of what it has to do, which is dropped when the block ends."""
-    waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(1, name) as pool:
-        try:
-            yield pool, waiting
-        finally:
-            for future in waiting:
-                future.cancel()
+    finally:
+        pool.shutdown(cancel_futures=True)

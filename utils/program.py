@@ -25,38 +25,31 @@ INTERRUPTED, CLOSED_PIPE = 130, 141
 def command_line(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
     """Make `main(argv)` a program: each failure that isn't a bug is one line on stderr and exit status 2.
 
-    Ctrl-C is a quiet 130, a closed pipe on stdout a quiet 141. Warnings are one line on stderr. With
-    `--debug` the traceback of an error comes before its line.
+    Ctrl-C is a quiet 130, a closed pipe on stdout a quiet 141. With `--debug` errors have a traceback.
     """
 
     @functools.wraps(main)
     def program(argv: list[str] | None = None) -> None:
         arguments = sys.argv[1:] if argv is None else argv
         with guarded_output() as stdout, one_line_reports():
-            status = exit_status(main, arguments)
-            failure = stdout.finish()  # the last lines are still in the buffer
-            if isinstance(failure, BrokenPipeError):
-                status = CLOSED_PIPE
-            elif failure is not None and not status:
-                print(f"error: stdout could not be written: {told(failure)}", file=sys.stderr)
-                status = 2
+            status = exit_status(lambda: main(arguments), arguments)
+            if not status:
+                status = exit_status(stdout.finish, arguments) or status
         if status is not None:
             sys.exit(status)
 
     return program
 
 
-def exit_status(main: Callable[[list[str] | None], None], arguments: list[str]) -> int | str | None:
-    """Call `main` and report its failure; return the exit status, or None if it returned."""
+def exit_status(action: Callable[[], None], arguments: list[str]) -> int | str | None:
+    """Do what may fail and report its failure; return the exit status, or None if all went well."""
     try:
-        main(arguments)
+        action()
     except SystemExit as stop:
         return stop.code
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and getattr(sys.stdout, "failure", None) is not None:
-            return CLOSED_PIPE
         message = told(error)
         if message is None:  # a bug of ours
             raise
@@ -69,10 +62,7 @@ def exit_status(main: Callable[[list[str] | None], None], arguments: list[str]) 
 
 @contextlib.contextmanager
 def one_line_reports() -> Iterator[None]:
-    """Report warnings, and expected exceptions in library threads, as one line each.
-
-    Python has one hook for either, for the whole process. Both come back at the end of the block.
-    """
+    """Report warnings, and expected exceptions in library threads, as one line each within the block."""
 
     def report(failed: threading.ExceptHookArgs) -> None:
         # The program's own thread raises it too, as soon as it next asks something of that library.
@@ -82,6 +72,7 @@ def one_line_reports() -> Iterator[None]:
         else:
             print(f"warning: {message}", file=sys.stderr)
 
+    # Python has one hook for either, for the whole process.
     excepthook, formatwarning = threading.excepthook, warnings.formatwarning
     threading.excepthook = report
     warnings.formatwarning = lambda message, *place, **more: f"warning: {one_line(message)}\n"
@@ -97,8 +88,7 @@ def one_line_reports() -> Iterator[None]:
 class Output:
     """A standard stream that survives closed pipes, full disks and terminals without the right characters.
 
-    Its first `failure` is kept, and what is written after it is dropped. With `ends_program` a closed pipe
-    raises `BrokenPipeError` once, as nobody is left to read.
+    What is written after its first `failure` is dropped. With `ends_program` a closed pipe is an exit.
     """
 
     def __init__(self, stream: TextIO, ends_program: bool):
@@ -109,30 +99,31 @@ class Output:
             stream.reconfigure(errors="backslashreplace")  # for characters that the terminal lacks
 
     def write(self, text: str) -> int:
-        self._attempt(lambda: self._stream.write(text))
+        self._attempt(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
         self._attempt(self._stream.flush)
 
-    def finish(self) -> OSError | None:
-        """Write out the rest without raising; return the failure, if the program was to end by it."""
-        fatal, self.ends_program = self.ends_program, False
+    def finish(self) -> None:
+        """Write out what is in the buffer. Raises the failure, if the program is to end by it."""
         self.flush()
-        return self.failure if fatal else None
+        if self.failure is not None and self.ends_program:
+            self.failure.filename = "stdout"
+            raise self.failure
 
-    def _attempt(self, action: Callable[[], object]) -> None:
+    def _attempt(self, action: Callable[..., object], *arguments: str) -> None:
         if self.failure is not None:
             return
         try:
-            action()
+            action(*arguments)
         except OSError as error:
             self.failure = error
             # Python flushes the stream when it ends, and would complain: let the system drop what is left.
             with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
                 os.dup2(nowhere.fileno(), self._stream.fileno())
             if self.ends_program and isinstance(error, BrokenPipeError):
-                raise
+                sys.exit(CLOSED_PIPE)  # as nobody is left to read
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -152,8 +143,9 @@ def guarded_output() -> Iterator[Output]:
     try:
         yield out
     finally:
-        out.finish()
-        err.finish()
+        out.ends_program = False
+        out.flush()
+        err.flush()
         sys.stdout, sys.stderr = before
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -13,10 +12,7 @@ SECONDS_PER_LINE = 10
 
 
 class Progress:
-    """A progress bar on a terminal; elsewhere a plain line at the start and then every ten seconds.
-
-    `total`: how many `unit`s there are to do, or None where nobody knows. `quiet`: show nothing.
-    """
+    """A progress bar on a terminal; elsewhere a plain line at the start and then every ten seconds."""
 
     def __init__(self, total: int | None, description: str, unit: str, quiet: bool = False):
         on_terminal = sys.stderr.isatty()
@@ -29,7 +25,6 @@ class Progress:
         self.next_line = 0.0
 
     def advance(self, count: int, note: str = "") -> None:
-        """Count `count` more; `note` stands at the end of the bar or line."""
         self.done += count
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(count)
@@ -43,7 +38,6 @@ class Progress:
         self.bar.write(line)
 
     def line(self, note: str = "") -> str:
-        """Format how far it is, how fast it goes and how long it will take."""
         elapsed = time.monotonic() - self.started
         rate = self.done / max(elapsed, 1e-9)
         of_total = "" if self.total is None else f"/{self.total}"
@@ -55,9 +49,7 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
 

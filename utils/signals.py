@@ -15,13 +15,10 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextlib.contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Within the block the first of `STOP_SIGNALS` raises `SystemExit(128 + number)`, so that `finally` runs.
-
-    Later signals are ignored, so that they don't interrupt that.
-    """
+    """Let the first of `STOP_SIGNALS` raise `SystemExit(128 + number)`, so that `finally` runs."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in STOP_SIGNALS:
+        for other in STOP_SIGNALS:  # later ones don't interrupt that
             signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
@@ -31,7 +28,7 @@ def exit_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Within the block `STOP_SIGNALS` are noted in the list instead of ending the process."""
+    """Note `STOP_SIGNALS` in the list instead of letting them end the process."""
     caught: list[int] = []
     with _handled_by(lambda number, frame: caught.append(number)):
         yield caught

@@ -1,7 +1,4 @@
-"""Kinds of values in a YAML file, and the check that a file holds the right keys and values.
-
-It imports nothing heavy, so that the table of models can be read before PyTorch is there.
-"""
+"""Kinds of values in a YAML file, and the check that a file holds the right keys and values."""
 
 from __future__ import annotations
 
@@ -14,15 +11,9 @@ from utils.errors import ConfigError
 MIN_SCALE = 1 / 1024
 TINY, HUGE = 1e-6, 10**6  # of what is multiplied and divided by
 
-# ---- Values ------------------------------------------------------------------
-
 
 class Leaf(NamedTuple):
-    """A kind of value.
-
-    `bounds` hold for every number in the value. They are far from what anyone needs, and keep the sums of a
-    run finite and what it asks of the machine sane.
-    """
+    """A kind of value; the bounds of its numbers are far from what anyone needs and keep sums finite."""
 
     words: str
     check: Callable[[Any], bool]
@@ -44,7 +35,7 @@ class Leaf(NamedTuple):
 
 
 def is_integer(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and is_number(value, least)
 
 
 def is_number(value: Any, least: float = 0) -> bool:
@@ -97,8 +88,6 @@ COLORMAP = Leaf("the name of a matplotlib colormap", is_text)
 FORMAT = Leaf(".mp4 or .gif", lambda value: value in (".mp4", ".gif"))
 FEATURES, BLOCKS = COUNT.at_most(2**13), COUNT.at_most(12)
 HALVINGS, REPEATS = WHOLE.at_most(12), COUNT.at_most(10**5)
-
-# ---- Checks ------------------------------------------------------------------
 
 
 def check_keys(values: Any, schema: dict, path: str | Path, key: str) -> None:

@@ -1,7 +1,7 @@
-"""Read files of weights, after checking what they are, and check that tensors are safe to compute with.
+"""Read files of weights that can come from strangers; every failure is a `CheckpointError`.
 
-A file can come from a stranger. PyTorch's `weights_only=True` keeps it from running code; what is here keeps
-it from filling the memory and from giving results of rubbish. Every failure is a `CheckpointError`.
+PyTorch's `weights_only=True` keeps a file from running code; what is here keeps it from filling the memory
+and from giving results of rubbish.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Worker processes that end with their program.
-
-Workers are started by spawn, as macOS and Windows do, so what they run must be importable. They end when a
-pipe to the program closes, and the system closes it however the program ends.
-"""
+"""Worker processes that end with their program: when a pipe to it closes, however it ends."""
 
 from __future__ import annotations
 
@@ -23,16 +19,13 @@ from utils.signals import STOP_SIGNALS
 Given = TypeVar("Given")
 Returned = TypeVar("Returned")
 
-# ---- The program -------------------------------------------------------------
-
 
 def in_parallel(
     function: Callable[[Given], Returned], jobs: Sequence[Given], workers: int
 ) -> Generator[Returned, None, None]:
-    """Yield `function(job)` for each job in the order in which they finish; close the iterator to stop early.
+    """Yield `function(job)`, of an importable function, for each job in the order in which they finish.
 
-    The workers die at once when the iterator is closed, and when this process dies, even by SIGKILL. Raises
-    `UserError` if a worker dies before.
+    The workers die at once when the iterator is closed. Raises `UserError` if a worker dies before.
     """
     if not jobs:
         return
@@ -48,9 +41,6 @@ def in_parallel(
             ) from None
         finally:
             held_end.close()  # the workers end now, and leaving the pool waits until they are gone
-
-
-# ---- The workers -------------------------------------------------------------
 
 
 def become_worker(lifeline: Connection) -> None:

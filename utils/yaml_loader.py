@@ -1,7 +1,4 @@
-"""YAML for configs: PyYAML's safe loader, strict about what is a slip or an attack.
-
-No tags, no key twice, few aliases, a small file. Whatever can't be read is a `ConfigError` with its place.
-"""
+"""YAML for configs: PyYAML's safe loader without tags, keys twice, many aliases or large files."""
 
 from __future__ import annotations
 
@@ -38,22 +35,21 @@ def read_yaml(path: str | Path) -> Any:
 
 def parse_yaml(text: str, source: str | Path, what: str = "the file") -> Any:
     """Return the value that `text` holds; `source` and `what` name it in errors. Raises `ConfigError`."""
-    loader = None
+    loader: Any = None
     try:
         loader = _ConfigLoader(text)
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = None if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
+        mark: Any = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}"
         problem = " ".join(part for part in (error.context, error.problem) if part)
     except yaml.reader.ReaderError as error:
         place = _end_of(text[: error.position])
         problem = f"the character {error.character!r} is not allowed"
     except (ValueError, OverflowError) as error:  # PyYAML's own, of a letter like "\\UFFFFFFFF"
-        place = f"line {loader.line + 1}, column {loader.column + 1}" if loader else None
+        place = f"line {loader.line + 1}, column {loader.column + 1}"
         problem = one_line(error)
-    where = "" if place is None else f"{place}: "
-    raise ConfigError(f"{source}: {where}{what} is not valid YAML: {problem}")
+    raise ConfigError(f"{source}: {place}: {what} is not valid YAML: {problem}")
 
 
 def _end_of(text: str) -> str:
