@@ -13,8 +13,6 @@ from utils.options import MAX_SEED
 
 DEFAULT_FRAME_SHAPE = (256, 256, 3)  # that of the published configs
 
-# ---- Sections ----------------------------------------------------------------
-
 HOURGLASS = {"block_expansion": kind.FEATURES, "max_features": kind.FEATURES, "num_blocks": kind.BLOCKS}
 
 AUGMENTATION = {
@@ -119,9 +117,6 @@ SCHEMA = {
         "colormap?": kind.COLORMAP,
     },
 }
-
-
-# ---- Checks ------------------------------------------------------------------
 
 
 def without_empty(config: dict) -> dict:

@@ -173,9 +173,6 @@ def place_formats(form: Form) -> None:
         form.add("format", "Format", choices=list(FORMATS))
 
 
-# ---- What the widgets do -------------------------------------------------------
-
-
 def connect_animate(form: Form, go: gr.Button, shown: list[Any], offline: bool, results: Path) -> None:
     async def start(request: gr.Request, *values: object) -> AsyncIterator[list[Any]]:
         ticket = Ticket[Made](request.session_hash or "")
