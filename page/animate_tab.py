@@ -23,9 +23,6 @@ PLAYED = (".mp4", ".webm")
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 
 
-# ---- Animate and Cancel --------------------------------------------------------
-
-
 async def animate(
     form: Form, values: Sequence[object], ticket: Ticket[Made], folder: Path, offline: bool
 ) -> AsyncIterator[list[Any]]:
