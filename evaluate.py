@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.options import OptionParser
+from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
 
 METRICS = ("l1", "akd", "mkr", "aed", "psnr", "ssim", "lpips", "fid")
@@ -26,64 +26,33 @@ METRICS = ("l1", "akd", "mkr", "aed", "psnr", "ssim", "lpips", "fid")
 class EvaluationOptions:
     """The command line."""
 
-    generated: Path
-    real: Path
-    metrics: list[str]
-    landmarks: str | None  # a detector's name
-    identity: str | None  # a detector's name
-    puppets: Path  # the dataset on whose train/ the detector of puppets is fitted
-    frame_size: tuple[int, int] | None  # (H, W) of real clips that are strips
-    out: Path
-    device: str | None
+    generated: Path = option(None, "what a model made: reconstruction/png", required=True, metavar="DIR")
+    real: Path = option(None, "the test clips", required=True, metavar="DIR")
+    metrics: tuple[str, ...] = option(
+        ("l1",), f"any of {' '.join(METRICS)} (default: l1)", nargs="+", choices=METRICS, metavar="METRIC"
+    )
+    landmarks: str | None = option(
+        None, "for akd and mkr: face-alignment, keypoint-rcnn or puppets", metavar="DETECTOR"
+    )
+    identity: str | None = option(None, "for aed: insightface", metavar="DETECTOR")
+    puppets: Path = option(
+        None,
+        "dataset whose train/ the detector 'puppets' is fitted on (default: the folder that holds --real)",
+        metavar="DIR",
+    )
+    frame_size: tuple[int, int] | None = option(
+        None, "of frames in real strips (default: squares)", type=int, nargs=2, metavar=("H", "W")
+    )
+    out: Path = option(None, "where the results go (default: the folder --generated)", metavar="DIR")
+    device: str | None = option(None, "default: the best there is", choices=["cuda", "mps", "cpu"])
 
 
 def parse(argv: list[str] | None) -> EvaluationOptions:
     parser = OptionParser(__doc__)
-    parser.add_argument(
-        "--generated", type=Path, required=True, metavar="DIR", help="what a model made: reconstruction/png"
-    )
-    parser.add_argument("--real", type=Path, required=True, metavar="DIR", help="the test clips")
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        default=["l1"],
-        choices=METRICS,
-        metavar="METRIC",
-        help=f"any of {' '.join(METRICS)} (default: l1)",
-    )
-    parser.add_argument(
-        "--landmarks",
-        metavar="DETECTOR",
-        help="for akd and mkr: face-alignment, keypoint-rcnn or puppets",
-    )
-    parser.add_argument("--identity", metavar="DETECTOR", help="for aed: insightface")
-    parser.add_argument(
-        "--puppets",
-        type=Path,
-        metavar="DIR",
-        help="dataset of data/make_puppets.py on whose train/ the "
-        "detector 'puppets' is fitted (default: the folder that holds --real)",
-    )
-    parser.add_argument(
-        "--frame_size",
-        type=int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="of the frames in real clips that are strips (default: squares)",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the results go (default: the folder --generated)"
-    )
-    parser.add_argument("--device", choices=["cuda", "mps", "cpu"], help="default: the best there is")
-    given = vars(parser.parse_args(argv))
-    return EvaluationOptions(
-        **given
-        | {
-            "puppets": given["puppets"] or given["real"].absolute().parent,
-            "frame_size": given["frame_size"] and tuple(given["frame_size"]),
-            "out": given["out"] or given["generated"],
-        }
-    )
+    add_options(parser, EvaluationOptions)
+    options = typed(EvaluationOptions, parser.parse_args(argv))
+    puppets = options.puppets or options.real.absolute().parent
+    return replace(options, puppets=puppets, out=options.out or options.generated)
 
 
 @command_line

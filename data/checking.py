@@ -97,13 +97,12 @@ def inspect_clips(clips: dict[str, list[Path]], config: Config | None, workers: 
 
 def check_clip_names(root: Path, clips: dict[str, list[Path]], config: Config | None) -> list[Finding]:
     """Check that names tell clips and identities apart, and that all in the folders are clips."""
+    findings: list[Finding] = []
     known = {path for paths in clips.values() for path in paths}
-    findings = [
-        finding
-        for folder in sorted({path.parent for path in known})
-        for finding in check_other_files(folder, known)
-    ]
-    findings += [finding for paths in clips.values() for finding in check_same_names(paths)]
+    for folder in sorted({path.parent for path in known}):
+        findings += check_other_files(folder, known)
+    for paths in clips.values():
+        findings += check_same_names(paths)
     if (root / "train").is_dir():
         findings += check_identities(clips)
     if config and config["dataset_params"].get("id_sampling"):
@@ -146,11 +145,10 @@ def check_identities(clips: dict[str, list[Path]]) -> Iterator[Finding]:
     """Name identities that are in both splits."""
     train, test = ({identity(path.name) for path in clips.get(split, [])} for split in SPLITS)
     for name in sorted(train & test):
-        yield Finding(
-            "identities",
-            f"{name}: this identity (a name up to #) is in train/ and in test/, which makes tests look "
-            "too good; move its clips into one of them",
+        text = (
+            f"{name}: this identity (a name up to #) is in train/ and in test/, which makes tests look too "
         )
+        yield Finding("identities", text + "good; move its clips into one of them")
 
 
 def check_identity_marks(paths: list[Path]) -> Iterator[Finding]:
@@ -183,9 +181,7 @@ def check_sizes(
             yield Finding("sizes", text + f"prepare it again with --size {wanted[0]},{wanted[1]}")
     if not config and any(side % PUBLISHED_MULTIPLE for side in wanted):
         text = f"frames of {by(wanted)}: the published configs need multiples of {PUBLISHED_MULTIPLE}; "
-        yield Finding(
-            "sizes", text + "give your config with --config to see whether they fit it", wrong=False
-        )
+        yield Finding("sizes", text + "give your config with --config to see if they fit it", wrong=False)
     if wanted[0] != wanted[1]:
         text = f"frames of {by(wanted)} (height x width) are not square, those of the published configs are; "
         yield Finding(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -192,17 +191,11 @@ def size_option(text: str) -> Size:
     return sides[0], sides[-1]
 
 
-def add_workers_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--workers`, a number of processes."""
-
-    def workers(text: str) -> int:
-        if int(text) < 1:
-            raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
-        return int(text)
-
-    parser.add_argument(
-        "--workers", type=workers, default=os.cpu_count() or 1, help="processes (default: one a core)"
-    )
+def workers(text: str) -> int:
+    """Read a number of processes for argparse."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return int(text)
 
 
 def check_even(size: Size, suffix: str) -> None:

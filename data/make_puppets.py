@@ -6,12 +6,9 @@ writes `train/` and `test/`, ready for `FramesDataset`. No identity is in both; 
 last is for testing. A clip is `id00012#00003.mp4`, or a folder of png files `id00012#00003/`: clip 3 of
 identity 12, counted from 0. Clips of an identity share the puppet and differ in background and motion.
 
-Beside each clip lies `id00012#00003.npz` with its landmarks: `xy`, float32 (frames, 10, 2), in [-1, 1] inside
-the frame, `names`, the ten `LANDMARKS`, where left is the left of the picture when the puppet faces us, and
-`openness`, float32 (frames, 2), of lids and mouth, 0 shut to 1 open.
-What the head or the hair hides keeps its true place. A place can lie outside the frame.
-
-A run that is stopped leaves nothing behind. `data/puppets/__init__.py` tells how puppets are built.
+Beside each clip lies `id00012#00003.npz`: `xy`, float32 (frames, 10, 2), true places of landmarks in [-1, 1],
+also where they are hidden or outside the frame; `names`, the ten `LANDMARKS`, where left is the left of the
+picture when the puppet faces us; `openness`, float32 (frames, 2), of lids and mouth, 0 shut to 1 open.
 """
 
 from __future__ import annotations
@@ -35,31 +32,19 @@ from utils.signals import exit_on_signals
 @command_line
 def main(argv: list[str] | None = None) -> None:
     parser = OptionParser("Draw a dataset of cartoon heads that move, with their true landmarks.")
-    parser.add_argument(
-        "--videos", type=int, default=400, help="number of clips, four for each identity (default 400)"
-    )
-    parser.add_argument("--frames", type=int, default=32, help="frames in a clip (default 32)")
-    parser.add_argument(
-        "--size", type=int, default=128, help="width and height of a frame in pixels (default 128)"
-    )
-    parser.add_argument(
-        "--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--videos", type=int, default=400, help="number of clips, four for each identity (default 400)")
+    add("--frames", type=int, default=32, help="frames in a clip (default 32)")
+    add("--size", type=int, default=128, help="width and height of a frame in pixels (default 128)")
+    add("--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video")
+    add(
         "--framing",
         choices=("close", "wide"),
-        default="close",
-        help="close: the head fills two thirds of the picture, and blinks and talks more (default close)",
+        default="wide",
+        help="close: the head fills two thirds of the picture, and blinks and talks more (default wide)",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("data/made-puppets"),
-        help="new folder to write (default data/made-puppets)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed gives the same dataset (default 0)"
-    )
+    add("--out", type=Path, default=Path("data/made-puppets"), help="new folder to write (data/made-puppets)")
+    add("--seed", type=int, default=0, help="the same seed gives the same dataset (default 0)")
     options = parser.parse_args(argv)
     with exit_on_signals():
         make_dataset(**vars(options))

@@ -52,37 +52,18 @@ class PrepareOptions:
 
 def parse(argv: list[str] | None) -> PrepareOptions:
     parser = OptionParser("Turn a folder of videos into a dataset, or check a dataset.")
-    parser.add_argument(
-        "inp", metavar="IN", type=Path, nargs="?", help="folder with videos or folders of frames"
-    )
-    parser.add_argument("out", metavar="OUT", type=Path, nargs="?", help="folder to write, or to go on with")
-    parser.add_argument(
-        "--size",
-        type=cutting.size_option,
-        default=(256, 256),
-        help="side, or height,width, of the frames (256)",
-    )
-    parser.add_argument(
-        "--fit", choices=("crop", "pad"), default="crop", help="cut what is too long, or surround with black"
-    )
-    parser.add_argument(
-        "--format",
-        choices=("png", "mp4"),
-        default="png",
-        help="folders of png are the fastest to train from, mp4 is smaller (default png)",
-    )
-    cutting.add_workers_option(parser)
-    parser.add_argument(
-        "--test_share",
-        type=float,
-        default=0.1,
-        help="part of the identities that goes to test/ (default 0.1)",
-    )
-    parser.add_argument("--seed", type=seed_number, default=0, help="of the split (default 0)")
-    parser.add_argument(
-        "--check", metavar="DIR", type=Path, help="write nothing, tell what is wrong with a dataset"
-    )
-    parser.add_argument("--config", type=Path, help="with --check: the config that will train on it")
+    add = parser.add_argument
+    add("inp", metavar="IN", type=Path, nargs="?", help="folder with videos or folders of frames")
+    add("out", metavar="OUT", type=Path, nargs="?", help="folder to write, or to go on with")
+    add("--size", type=cutting.size_option, default=(256, 256), help="side, or height,width (default 256)")
+    add("--fit", choices=("crop", "pad"), default="crop", help="cut what is too long, or surround with black")
+    add("--format", choices=("png", "mp4"), default="png", help="png trains fastest, mp4 is smaller (png)")
+    cores = os.cpu_count() or 1
+    add("--workers", type=cutting.workers, default=cores, help="processes (default: one a core)")
+    add("--test_share", type=float, default=0.1, help="of the identities, that goes to test/ (default 0.1)")
+    add("--seed", type=seed_number, default=0, help="of the split (default 0)")
+    add("--check", metavar="DIR", type=Path, help="write nothing, tell what is wrong with a dataset")
+    add("--config", type=Path, help="with --check: the config that will train on it")
     options = PrepareOptions(**vars(parser.parse_args(argv)))
     if (options.check is None) == (options.out is None) or (options.check and options.inp):
         parser.error("give IN and OUT, or --check DIR")

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -46,7 +46,7 @@ SCORES: dict[str, dict[str, Score]] = {
 }
 
 
-def frame_scores(measured: ByRole, asked: list[str]) -> dict[str, np.ndarray]:
+def frame_scores(measured: ByRole, asked: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the scores (T,) of a video's frames by column; NaN where a frame does not count."""
     columns = {column: score for metric in asked for column, score in SCORES.get(metric, {}).items()}
     return {column: function(*measured[role]) for column, (role, function, _) in columns.items()}

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
-from tools.browser import served
+from tests.serving import served
 
 
 @pytest.fixture

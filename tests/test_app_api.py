@@ -25,8 +25,8 @@ from media.clips import open_clip
 from page.choices import BOXES, CHOSEN, FACES, Choices
 from page.limits import open_video, read_picture, without_folders
 from page.making import command_of
+from tests.serving import served
 from tests.test_docs import blocks
-from tools.browser import served
 from utils.errors import UserError
 
 ROOT = Path(__file__).parent.parent

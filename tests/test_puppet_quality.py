@@ -71,7 +71,7 @@ def test_a_keypoint_is_dead_if_almost_no_pixel_follows_it() -> None:
 
 
 def drawn_sample(identity: int, frames: int = 12) -> Sample:
-    puppet, poses = Clip(Path(), 0, identity, 0, frames, 64).performance()
+    puppet, poses = Clip(Path(), 0, identity, 0, frames, 64, "close").performance()
     pictures = np.stack([render(puppet, pose, 64) for pose in poses])
     xy = np.stack([landmarks(puppet, pose) for pose in poses])
     openness = np.array([(1 - pose.blink, pose.mouth) for pose in poses])

@@ -3,10 +3,8 @@
     python -m tools.pictures
     python -m tools.pictures --sheet pairs.png --checkpoint old.pth.tar new.pth.tar
 
-The first writes into sup-mat/, or into --out: `source.png` and `driving.mp4`, the sample; `teaser.gif`;
-`inside.png`, what the networks find; `absolute-vs-relative.png`; and the pictures of the demo's options. All
-puppets are drawn here from a seed that no dataset has, so no training saw them. The second writes a sheet of
-pairs from the config's test data, animated by each of the checkpoints, to judge sharpness and ghosts by eye.
+The first writes into sup-mat/, or into --out, from puppets of a seed that no dataset has. The second writes
+pairs from the config's test data, animated by each checkpoint, to judge sharpness and ghosts by eye.
 
 Pictures are uint8 (H, W, 3). `size` is the side of the model's pictures.
 """
@@ -42,7 +40,7 @@ from media.writer import VideoWriter
 from modules.build import read_config
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.options import OptionParser
+from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
 
 SEED = 2019  # of all puppets here; no dataset of this project is made with it
@@ -330,25 +328,24 @@ def write_gif(path: Path, frames: list[np.ndarray], milliseconds: int) -> None:
 # ---- The program ---------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class PictureOptions:
+    """The command line."""
+
+    config: Path = option(SAMPLE["config"], "default: that of the model that ships")
+    checkpoint: tuple[Path, ...] = option(
+        (SAMPLE["checkpoint"],), "files or folders of runs; several for --sheet"
+    )
+    out: Path = option(ROOT / "sup-mat", "an existing folder (default: sup-mat)")
+    sheet: Path | None = option(None, "write a sheet of pairs, and nothing else", metavar="FILE")
+    data: Path | None = option(None, "dataset of the sheet (default: the config's root_dir)")
+
+
 @command_line
 def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(__doc__)
-    parser.add_argument(
-        "--config", type=Path, default=SAMPLE["config"], help="default: that of the model that ships"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        nargs="+",
-        default=[SAMPLE["checkpoint"]],
-        help="a .pth.tar file, or the folder of a run; several for --sheet",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "sup-mat", help="an existing folder (default: sup-mat)"
-    )
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a sheet of pairs, and nothing else")
-    parser.add_argument("--data", type=Path, help="dataset of the sheet (default: the config's root_dir)")
-    options = parser.parse_args(argv)
+    add_options(parser, PictureOptions)
+    options = typed(PictureOptions, parser.parse_args(argv))
     models = [load_picture_model(options.config, checkpoint) for checkpoint in options.checkpoint]
     if options.sheet:
         params = read_config(options.config)["dataset_params"]

@@ -15,13 +15,8 @@ from data.puppets.view import View
 def cap_outline(view: View, rim: float, swell: float) -> np.ndarray:
     """The dome above height `rim` of a head `swell` times as large."""
     azimuth, y = view.span(), heights(-1, rim, 30)
-    return np.concatenate(
-        [
-            view.surface(azimuth, rim, swell),
-            view.surface(azimuth[-1], y, swell)[::-1],
-            view.surface(azimuth[0], y, swell),
-        ]
-    )
+    right, left = (view.surface(azimuth[i], y, swell) for i in (-1, 0))
+    return np.concatenate([view.surface(azimuth, rim, swell), right[::-1], left])
 
 
 def strip(view: View, top: float, bottom: float, swell: float) -> np.ndarray:
@@ -31,20 +26,17 @@ def strip(view: View, top: float, bottom: float, swell: float) -> np.ndarray:
 
 
 def beanie(canvas: Canvas, view: View) -> None:
-    """A woollen hat with a bobble and a ribbed rim."""
     colour, swell = view.puppet.accent, 1.17
     canvas.blob(view.solid([(0, -1.26, -0.05)]), [0.2], mix(colour, WHITE, 0.6))
     canvas.shape(cap_outline(view, -0.4, swell), colour)
     canvas.shape(strip(view, -0.56, -0.32, swell + 0.03), mix(colour, WHITE, 0.35))
     for azimuth in np.radians(np.arange(-170, 180, 20)):
         if view.visible(azimuth):
-            canvas.line(
-                view.surface(azimuth, [-0.54, -0.34], swell + 0.03), mix(colour, edge(colour), 0.3), 0.022
-            )
+            rib = view.surface(azimuth, [-0.54, -0.34], swell + 0.03)
+            canvas.line(rib, mix(colour, edge(colour), 0.3), 0.022)
 
 
 def cap(canvas: Canvas, view: View) -> None:
-    """A cap with seams and a peak."""
     colour, t = view.puppet.accent, np.radians(np.linspace(-62, 62, 25))
     canvas.shape(cap_outline(view, -0.42, 1.15), colour)
     for azimuth in np.radians((-130, -45, 45, 130)):
@@ -57,13 +49,11 @@ def cap(canvas: Canvas, view: View) -> None:
 
 
 def headband(canvas: Canvas, view: View) -> None:
-    """A band around the hair."""
     hair = HAIRS[view.puppet.hair]
     canvas.shape(strip(view, -0.68, -0.52, hair.volume + 0.02 if hair else 1.02), view.puppet.accent)
 
 
 def bow(canvas: Canvas, view: View) -> None:
-    """A bow on one side of the crown."""
     knot = np.array((0.5 * view.puppet.part, -1.02, 0.2))
     for side in (-1, 1):
         wing = np.array([(0, 0, 0), (0.34, -0.24, 0.05), (0.4, 0, 0), (0.34, 0.24, 0.05)]) * (side, 1, 1)
@@ -72,7 +62,6 @@ def bow(canvas: Canvas, view: View) -> None:
 
 
 def flower(canvas: Canvas, view: View) -> None:
-    """A flower on one side of the head."""
     centre = np.array((0.68 * view.puppet.part, -0.66, 0.5))
     petals = centre + np.pad(circle(0, 0, 0.15, count=6)[:-1], ((0, 0), (0, 1)))
     for petal in view.solid(petals):
@@ -84,18 +73,13 @@ HATS = {"beanie": beanie, "cap": cap, "headband": headband, "bow": bow, "flower"
 
 
 def draw_glasses(canvas: Canvas, view: View) -> None:
-    """Round or square frames, their temples and the bridge."""
     puppet = view.puppet
     colour = puppet.accent if sum(puppet.skin) < 400 else edge(puppet.accent)
     power = 1.0 if puppet.glasses == "round" else 0.55
     t = np.linspace(0, 2 * np.pi, 41)
-    rim = 0.29 * np.stack(
-        [np.sign(np.cos(t)) * np.abs(np.cos(t)) ** power, np.sign(np.sin(t)) * np.abs(np.sin(t)) ** power], 1
-    )
+    x, y = (0.29 * (np.sign(value) * np.abs(value) ** power) for value in (np.cos(t), np.sin(t)))
     for side in (-1, 1):
-        canvas.line(
-            view.face(side * (puppet.eye_x + rim[:, 0]), puppet.eye_y + 0.02 + rim[:, 1], 0.1), colour, 0.055
-        )
+        canvas.line(view.face(side * (puppet.eye_x + x), puppet.eye_y + 0.02 + y, 0.1), colour, 0.055)
         azimuth = side * np.linspace(1.0, 1.6, 9)
         azimuth = azimuth[view.visible(azimuth)]
         if len(azimuth) > 1:

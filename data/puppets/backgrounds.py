@@ -17,23 +17,19 @@ def plain(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> Non
 
 
 def halo(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
-    """Rings of light behind the head."""
     for radius, t in ((0.95, 0.3), (0.75, 0.6)):
         canvas.fill(circle(0, -0.1, radius, count=99), mix(a, WHITE, t))
 
 
 def rays(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
-    """Sunbeams from behind the neck."""
     count, start = int(rng.integers(7, 13)), rng.random()
     for angle in (np.arange(count) + start) * 2 * np.pi / count:
         spread = angle + np.array((-0.5, 0.5)) * np.pi / count
-        canvas.fill(
-            [(0, 0.1), *zip(3 * np.cos(spread), 0.1 + 3 * np.sin(spread), strict=True)], mix(b, WHITE, 0.35)
-        )
+        ray = [(0, 0.1), *zip(3 * np.cos(spread), 0.1 + 3 * np.sin(spread), strict=True)]
+        canvas.fill(ray, mix(b, WHITE, 0.35))
 
 
 def spots(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
-    """Dots in rows, every second row shifted."""
     step, shift = rng.uniform(0.24, 0.4), rng.uniform(0, 0.3)
     for row, y in enumerate(np.arange(-1.1 + shift * step, 1.2, step * 0.8)):
         for x in np.arange(-1.3 + step / 2 * (row % 2) + shift, 1.2, step):
@@ -41,46 +37,32 @@ def spots(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> Non
 
 
 def diagonals(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
-    """Stripes that lean left, right or not at all."""
     step, lean = rng.uniform(0.25, 0.5), pick(rng, (-1, 0, 1))
     for x in np.arange(-3, 3, step):
-        canvas.fill(
-            [(x, -1.1), (x + step / 2, -1.1), (x + step / 2 + 2 * lean, 1.1), (x + 2 * lean, 1.1)],
-            mix(b, WHITE, 0.3),
-        )
+        top, bottom = (x, x + step / 2), (x + step / 2 + 2 * lean, x + 2 * lean)
+        canvas.fill([*((x, -1.1) for x in top), *((x, 1.1) for x in bottom)], mix(b, WHITE, 0.3))
 
 
 def hills(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
-    """Three ranges of hills under a sun."""
     sun_x, sun_y = rng.uniform((-0.8, -0.8), (0.8, -0.4))
     canvas.fill(circle(sun_x, sun_y, 0.2), mix((255, 236, 170), WHITE, 0.3))
     x = np.linspace(-1.1, 1.1, 45)
-    for layer, (base, green) in enumerate(
-        ((0.1, (150, 200, 180)), (0.35, (118, 182, 140)), (0.6, (92, 160, 112)))
-    ):
+    ranges = ((0.1, (150, 200, 180)), (0.35, (118, 182, 140)), (0.6, (92, 160, 112)))
+    for layer, (base, green) in enumerate(ranges):
         y = base + 0.14 * np.sin(rng.uniform(2, 4) * x + rng.uniform(0, 6)) + 0.02 * layer
         canvas.fill([(-1.1, 1.1), *zip(x, y, strict=True), (1.1, 1.1)], mix(green, a, 0.25))
 
 
 def lights(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
-    """Soft discs of many sizes."""
     for _ in range(22):
-        canvas.disc(
-            rng.uniform(-1, 1, 2),
-            rng.uniform(0.06, 0.4),
-            mix(pick(rng, (a, b)), WHITE, rng.uniform(0.15, 0.55)),
-        )
+        centre, radius = rng.uniform(-1, 1, 2), rng.uniform(0.06, 0.4)
+        canvas.disc(centre, radius, mix(pick(rng, (a, b)), WHITE, rng.uniform(0.15, 0.55)))
 
 
 def room(canvas: Canvas, rng: np.random.Generator, a: Colour, b: Colour) -> None:
-    """A window above a wall panel."""
     x, y = rng.choice((-0.62, 0.62)), rng.uniform(-0.6, -0.4)
-    for w, h, colour in (
-        (0.33, 0.4, WHITE),
-        (0.27, 0.33, (168, 214, 240)),
-        (0.02, 0.33, WHITE),
-        (0.27, 0.02, WHITE),
-    ):
+    glass = (168, 214, 240)
+    for w, h, colour in ((0.33, 0.4, WHITE), (0.27, 0.33, glass), (0.02, 0.33, WHITE), (0.27, 0.02, WHITE)):
         canvas.fill([(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)], colour)
     canvas.fill([(-1.1, 0.5), (1.1, 0.5), (1.1, 1.1), (-1.1, 1.1)], mix(b, (150, 110, 80), 0.3))
     canvas.fill([(-1.1, 0.45), (1.1, 0.45), (1.1, 0.52), (-1.1, 0.52)], mix(a, WHITE, 0.7))

@@ -28,7 +28,6 @@ def draw_body(canvas: Canvas, view: View) -> None:
 
 
 def draw_overalls(canvas: Canvas, view: View) -> None:
-    """Two straps, a bib and a button on each strap, over what the body wears."""
     puppet = view.puppet
     for side in (-1, 1):
         strap = np.array([(0.48, 1.1), (0.72, 1.16), (0.66, 3.2), (0.4, 3.2)]) * (side, 1)
@@ -39,7 +38,6 @@ def draw_overalls(canvas: Canvas, view: View) -> None:
 
 
 def draw_pattern(canvas: Canvas, view: View) -> None:
-    """Stripes or dots of the second fabric."""
     puppet = view.puppet
     if puppet.pattern == "stripes":
         for y in np.arange(1.36, 2.8, 0.3):
@@ -77,14 +75,12 @@ def crew(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
 
 
 def collar(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
-    """The two flaps of a shirt."""
     for side in (-1, 1):
         flap = np.array([(NECK - 0.04, 1.0), (NECK + 0.14, 1.12), (0.4, 1.6), (0.02, 1.4)]) * (side, 1)
         canvas.shape(view.body(flap), mix(view.puppet.fabric2, WHITE, 0.4))
 
 
 def hood(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
-    """A hood that lies on the shoulders, and its strings."""
     t = np.linspace(-0.25, np.pi + 0.25, 21)
     rim = view.body(np.stack([0.47 * np.cos(t), 1.16 + 0.28 * np.sin(t)], 1))
     canvas.line(rim, edge(view.puppet.fabric), 0.29)
@@ -94,7 +90,6 @@ def hood(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
 
 
 def turtle(canvas: Canvas, view: View, bottom: np.ndarray) -> None:
-    """A turtleneck that covers most of the neck."""
     right = [(NECK + 0.04, 0.98), (NECK + 0.1, 1.1), (NECK + 0.1, 1.3), (0.22, 1.44)]
     canvas.shape(view.body(both_sides(right)), mix(view.puppet.fabric, WHITE, 0.15))
     canvas.line(

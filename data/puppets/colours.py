@@ -4,55 +4,19 @@ from __future__ import annotations
 
 Colour = tuple[int, int, int]
 
-SKINS = (
-    (255, 226, 200),
-    (250, 209, 172),
-    (238, 186, 142),
-    (217, 158, 110),
-    (181, 122, 78),
-    (141, 90, 56),
-    (102, 64, 42),
-)
-NATURAL_HAIR = (
-    (35, 28, 30),
-    (62, 40, 31),
-    (101, 62, 38),
-    (150, 94, 48),
-    (214, 160, 80),
-    (240, 205, 128),
-    (186, 78, 38),
-)
-GREY_HAIR = ((150, 150, 156), (205, 205, 210), (238, 236, 232))
-DYED_HAIR = ((232, 112, 150), (86, 160, 170), (132, 98, 178), (74, 110, 190))
-IRISES = ((94, 58, 34), (62, 42, 32), (70, 120, 180), (84, 134, 84), (110, 120, 130), (150, 100, 44))
-FABRICS = (
-    (229, 87, 80),
-    (244, 162, 66),
-    (250, 206, 92),
-    (102, 178, 120),
-    (64, 145, 158),
-    (78, 110, 188),
-    (140, 98, 170),
-    (236, 138, 160),
-    (250, 246, 236),
-    (62, 66, 88),
-    (170, 206, 220),
-    (198, 216, 160),
-)
-PASTELS = (
-    (255, 214, 186),
-    (255, 234, 178),
-    (206, 234, 200),
-    (186, 226, 232),
-    (196, 208, 244),
-    (226, 204, 240),
-    (250, 206, 216),
-    (122, 176, 190),
-    (240, 160, 120),
-    (136, 146, 200),
-    (110, 168, 138),
-    (232, 190, 96),
-)
+
+def palette(codes: str) -> tuple[Colour, ...]:
+    """Read colours in hexadecimal."""
+    return tuple((code[0], code[1], code[2]) for code in map(bytes.fromhex, codes.split()))
+
+
+SKINS = palette("ffe2c8 fad1ac eeba8e d99e6e b57a4e 8d5a38 66402a")
+NATURAL_HAIR = palette("231c1e 3e281f 653e26 965e30 d6a050 f0cd80 ba4e26")
+GREY_HAIR = palette("96969c cdcdd2 eeece8")
+DYED_HAIR = palette("e87096 56a0aa 8462b2 4a6ebe")
+IRISES = palette("5e3a22 3e2a20 4678b4 548654 6e7882 96642c")
+FABRICS = palette("e55750 f4a242 face5c 66b278 40919e 4e6ebc 8c62aa ec8aa0 faf6ec 3e4258 aacedc c6d8a0")
+PASTELS = palette("ffd6ba ffeab2 ceeac8 bae2e8 c4d0f4 e2ccf0 faced8 7ab0be f0a078 8892c8 6ea88a e8be60")
 WHITE, INK = (255, 255, 255), (44, 32, 38)
 
 

@@ -34,7 +34,7 @@ class Clip:
     number: int
     frames: int
     size: int
-    framing: str = "close"
+    framing: str = "wide"
 
     def performance(self) -> tuple[Puppet, list[Pose]]:
         """Who is in the clip, and a pose for each frame."""
@@ -60,7 +60,7 @@ def write_clip(clip: Clip) -> None:
 
 
 def plan(
-    folder: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "close"
+    folder: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "wide"
 ) -> list[Clip]:
     """The clips of a dataset, `CLIPS_PER_IDENTITY` of each identity.
 
@@ -89,7 +89,7 @@ def write_all(clips: list[Clip]) -> None:
 
 
 def make_dataset(
-    out: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "close"
+    out: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "wide"
 ) -> None:
     """Write a dataset under a temporary name beside `out`, and rename it when it is whole.
 

@@ -55,7 +55,6 @@ def draw_eye(canvas: Canvas, view: View, side: int) -> None:
 
 
 def draw_brow(canvas: Canvas, view: View, side: int) -> None:
-    """A brow, which rises with the pose and thins outwards."""
     puppet = view.puppet
     t = np.linspace(-1, 1, 13)
     x = side * (puppet.eye_x + 0.19 * t)
@@ -74,7 +73,6 @@ def nose_tip(view: View) -> np.ndarray:
 
 
 def draw_nose(canvas: Canvas, view: View) -> None:
-    """A line from the bridge around the tip, or a ball at the tip."""
     puppet, size, y = view.puppet, 0.1 * view.puppet.nose_size, view.puppet.eye_y + 0.27
     shade, glow = mix(puppet.skin, edge(puppet.skin), 0.6), mix(puppet.skin, WHITE, 0.45)
     tip = nose_tip(view)[0]

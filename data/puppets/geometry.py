@@ -31,11 +31,8 @@ def ramp(values: ArrayLike, start: float, stop: float) -> np.ndarray:
 
 def half_width(puppet: Puppet, y: ArrayLike) -> np.ndarray:
     """Half the width of the head at height `y`: a superellipse whose lower half tapers to the jaw."""
-    return (
-        puppet.width
-        * np.maximum(1 - np.square(y), 0) ** (puppet.square / 2)
-        * (1 - puppet.taper * ramp(y, -0.1, 1))
-    )
+    ellipse = puppet.width * np.maximum(1 - np.square(y), 0) ** (puppet.square / 2)
+    return ellipse * (1 - puppet.taper * ramp(y, -0.1, 1))
 
 
 def head_profile(puppet: Puppet, y: np.ndarray, mouth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -69,12 +66,8 @@ def hair_surface(puppet: Puppet, azimuth: ArrayLike, y: ArrayLike, swell: float 
         w = w * (1 - 0.2 * ramp(below, hair.back - 0.35, hair.back + 0.1))
     else:
         w = w * half_width(puppet, np.clip(0.9 * y, 0, 1)) / puppet.width
-    points = (
-        np.stack([w * np.sin(azimuth), np.minimum(y, 0), DEPTH * w * np.cos(azimuth) - 0.06], -1)
-        * hair.volume
-        * swell
-    )
-    return points + np.stack([0 * y, below, 0 * y], -1)
+    points = np.stack([w * np.sin(azimuth), np.minimum(y, 0), DEPTH * w * np.cos(azimuth) - 0.06], -1)
+    return points * hair.volume * swell + np.stack([0 * y, below, 0 * y], -1)
 
 
 @functools.lru_cache

@@ -52,7 +52,6 @@ def draw_crown(canvas: Canvas, view: View) -> None:
 
 
 def draw_strands(canvas: Canvas, view: View) -> None:
-    """A band of shine, and dark strands from the crown to the hairline."""
     puppet, colour = view.puppet, view.puppet.hair_colour
     shine = np.radians(np.linspace(-70, -8, 25) * puppet.part)
     shine = shine[view.visible(shine)]
@@ -109,12 +108,10 @@ def draw_knot(
 
 
 def bun(canvas: Canvas, view: View, colour: Colour) -> None:
-    """One knot on top."""
     draw_knot(canvas, view, (0, -1.26, -0.35), 0.34, colour)
 
 
 def buns(canvas: Canvas, view: View, colour: Colour) -> None:
-    """A knot on each side."""
     for side in (-1, 1):
         draw_knot(canvas, view, (side * 0.72, -0.98, -0.15), 0.32, colour)
 
@@ -122,34 +119,23 @@ def buns(canvas: Canvas, view: View, colour: Colour) -> None:
 def ponytail(canvas: Canvas, view: View, colour: Colour) -> None:
     """Hair that is tied at the back and falls on one side."""
     t, side = np.linspace(0, 1, 24), view.puppet.part
-    path = np.stack(
-        [
-            side * (0.55 + 0.75 * np.sin(2.2 * t)),
-            -0.85 - 0.4 * np.sin(np.pi * np.minimum(2 * t, 1)) + 1.9 * t * t,
-            -0.5 - 0.1 * t,
-        ],
-        1,
-    )
+    y = -0.85 - 0.4 * np.sin(np.pi * np.minimum(2 * t, 1)) + 1.9 * t * t
+    path = np.stack([side * (0.55 + 0.75 * np.sin(2.2 * t)), y, -0.5 - 0.1 * t], 1)
     canvas.blob(view.hang(path), 0.14 + 0.14 * np.sin(np.pi * t**0.8), mix(colour, INK, 0.1))
     canvas.blob(view.hang(path[1:2]), [0.16], view.puppet.accent)
 
 
 def braids(canvas: Canvas, view: View, colour: Colour) -> None:
-    """A braid on each side, with a hair tie near its end."""
     w = view.puppet.width
     for side in (-1, 1):
         for i in range(6):
-            canvas.blob(
-                view.hang(np.array([(side * (w + 0.16 + 0.02 * i), 0.36 + 0.2 * i, -0.1)])),
-                [0.17 - 0.012 * i],
-                colour,
-            )
+            place = np.array([(side * (w + 0.16 + 0.02 * i), 0.36 + 0.2 * i, -0.1)])
+            canvas.blob(view.hang(place), [0.17 - 0.012 * i], colour)
         canvas.blob(view.hang(np.array([(side * (w + 0.28), 1.46, -0.1)])), [0.09], view.puppet.accent)
         canvas.blob(view.hang(np.array([(side * (w + 0.29), 1.6, -0.1)])), [0.12], colour)
 
 
 def spikes(canvas: Canvas, view: View, colour: Colour) -> None:
-    """Two rows of spikes."""
     for y, reach, step in ((-0.86, 1.42, 45), (-0.68, 1.36, 36)):
         for azimuth in np.radians(np.arange(-108, 109, step)):
             foot = hair_surface(view.puppet, azimuth + np.array((-0.42, 0.42)), y)
@@ -158,7 +144,6 @@ def spikes(canvas: Canvas, view: View, colour: Colour) -> None:
 
 
 def quiff(canvas: Canvas, view: View, colour: Colour) -> None:
-    """Two rolls of hair over the forehead."""
     t, side = np.linspace(0, 1, 9), view.puppet.part
     for row in (0.0, 0.14):
         y = -0.82 - 0.3 * np.sin(np.pi * (0.15 + 0.75 * t)) - row

@@ -46,14 +46,8 @@ SWEPT = (
 
 def hanging(front: float, length: float) -> tuple[tuple[float, float], ...]:
     """A hairline at height `front` over the forehead, which hangs over the ears down to `length`."""
-    return (
-        (0, front),
-        (36, front + 0.04),
-        (54, front + 0.34),
-        (64, min(0.5, length)),
-        (72, length),
-        (180, length),
-    )
+    beside = ((64, min(0.5, length)), (72, length), (180, length))
+    return ((0, front), (36, front + 0.04), (54, front + 0.34), *beside)
 
 
 HAIRS: dict[str, Hair | None] = {

@@ -45,7 +45,6 @@ def draw_ear(canvas: Canvas, view: View, side: int) -> None:
 
 
 def draw_head(canvas: Canvas, view: View) -> None:
-    """The skull and the shade on its right."""
     skin, y = view.puppet.skin, heights(-1, 1)
     canvas.shape(outline(view, view.surface, y), skin)
     side = heights(-0.6, 0.98, 25)
@@ -68,17 +67,13 @@ def draw_skin(canvas: Canvas, view: View) -> None:
 
 
 def draw_wrinkles(canvas: Canvas, view: View) -> None:
-    """Lines under the eyes, beside the mouth and on the forehead."""
     puppet, t = view.puppet, np.linspace(-1, 1, 13)
     colour = mix(puppet.skin, edge(puppet.skin), 0.45)
     for side in (-1, 1):
-        canvas.line(
-            view.face(side * (puppet.eye_x + 0.12 * t), puppet.eye_y + 0.27 - 0.04 * t * t), colour, 0.024
-        )
-        canvas.line(
-            view.face(side * (puppet.mouth_width + 0.08 + 0.04 * t), puppet.eye_y + 0.38 + 0.1 * t),
-            colour,
-            0.024,
-        )
-    for y in (-0.46, -0.56):
-        canvas.line(view.face(0.3 * t, y + 0.03 * np.cos(2.7 * t) - 0.04 * view.pose.brows), colour, 0.022)
+        under_eye = puppet.eye_x + 0.12 * t, puppet.eye_y + 0.27 - 0.04 * t * t
+        beside_mouth = puppet.mouth_width + 0.08 + 0.04 * t, puppet.eye_y + 0.38 + 0.1 * t
+        for x, y in (under_eye, beside_mouth):
+            canvas.line(view.face(side * x, y), colour, 0.024)
+    for height in (-0.46, -0.56):
+        forehead = view.face(0.3 * t, height + 0.03 * np.cos(2.7 * t) - 0.04 * view.pose.brows)
+        canvas.line(forehead, colour, 0.022)

@@ -11,17 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from data.puppets.colours import (
-    DYED_HAIR,
-    FABRICS,
-    GREY_HAIR,
-    IRISES,
-    NATURAL_HAIR,
-    PASTELS,
-    SKINS,
-    Colour,
-    mix,
-)
+from data.puppets import colours
+from data.puppets.colours import FABRICS, PASTELS, Colour, mix
 from data.puppets.hairstyles import FEMININE, HAIRS, MASCULINE, Hair
 
 # What backgrounds.py, body.py and accessories.py can draw.
@@ -102,7 +93,7 @@ class Puppet:
         """A new identity; the same state of `rng` gives the same one."""
         person = Person.random(rng)
         fabrics = rng.permutation(len(FABRICS))
-        skin = pick(rng, SKINS)
+        skin = pick(rng, colours.SKINS)
         return cls(
             age=person.age,
             hair=person.hair,
@@ -135,6 +126,8 @@ class Person:
     """What the other features depend on."""
 
     age: str
+    kid: bool
+    elder: bool
     feminine: bool
     hair: str
 
@@ -146,21 +139,14 @@ class Person:
         styles = dict(FEMININE if feminine else MASCULINE)
         if age == "elder" and not feminine:
             styles |= {"bald": 4, "crown": 8}
-        return cls(age, feminine, pick(rng, list(styles), list(styles.values())))
-
-    @property
-    def kid(self) -> bool:
-        return self.age == "kid"
-
-    @property
-    def elder(self) -> bool:
-        return self.age == "elder"
+        hair = pick(rng, list(styles), list(styles.values()))
+        return cls(age, age == "kid", age == "elder", feminine, hair)
 
 
 def random_head(rng: np.random.Generator, person: Person, skin: Colour) -> dict[str, Any]:
     """The shape of the head and the look of the hair, whose colour differs from that of the skin."""
-    colours = GREY_HAIR if person.elder else NATURAL_HAIR * 3 + DYED_HAIR
-    distinct = [colour for colour in colours if np.abs(np.subtract(colour, skin)).sum() > 90]
+    kinds = colours.GREY_HAIR if person.elder else colours.NATURAL_HAIR * 3 + colours.DYED_HAIR
+    distinct = [colour for colour in kinds if np.abs(np.subtract(colour, skin)).sum() > 90]
     return {
         "width": rng.uniform(0.84, 0.96) + 0.06 * person.kid,
         "square": rng.uniform(0.8, 1.0),
@@ -175,7 +161,7 @@ def random_eyes(rng: np.random.Generator, person: Person) -> dict[str, Any]:
     kid, thin_brows = person.kid, person.feminine or person.kid
     return {
         "eyes": pick(rng, ("round", "almond", "bead"), (4, 3, 2)),
-        "iris": pick(rng, IRISES),
+        "iris": pick(rng, colours.IRISES),
         "eye_size": rng.uniform(0.17, 0.2) + 0.03 * kid - 0.02 * person.elder,
         "eye_x": rng.uniform(0.35, 0.4),
         "eye_y": rng.uniform(0.02, 0.1) + 0.08 * kid,

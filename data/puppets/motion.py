@@ -27,24 +27,9 @@ class Pose:
     shrug: float = 0.0  # -1 to 1
 
 
+WHOLE = Pose(*[1.0] * len(fields(Pose)))
 # How far a random motion takes each part of the pose from rest.
-REACH = Pose(
-    x=0.2,
-    y=0.09,
-    scale=0.1,
-    roll=0.3,
-    yaw=0.66,
-    pitch=0.27,
-    mouth=1.0,
-    smile=0.55,
-    blink=1.0,
-    brows=1.0,
-    gaze_x=1.0,
-    gaze_y=1.0,
-    body_x=0.05,
-    shrug=1.0,
-)
-
+REACH = replace(WHOLE, x=0.2, y=0.09, scale=0.1, roll=0.3, yaw=0.66, pitch=0.27, smile=0.55, body_x=0.05)
 CLOSE_REACH = replace(REACH, x=0.13, y=0.07)  # where the head nearly fills the frame
 
 

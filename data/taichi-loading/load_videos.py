@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT, PATHS = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")
@@ -38,7 +38,7 @@ from media.clips import VIDEO_SUFFIXES, open_clip
 from media.pictures import Box, Size
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import atomic_write, regular_file
-from utils.options import OptionParser
+from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
@@ -50,33 +50,20 @@ MISSING_SECONDS = 1.0  # that a video may be shorter than listed
 class LoadOptions:
     """The command line."""
 
-    metadata: Path  # the list
-    out_folder: Path
-    video_folder: Path  # of whole videos
-    format: str  # .mp4 or .png
-    image_shape: Size
-    workers: int
-    youtube: str  # the program that downloads
+    metadata: Path = option(None, "the list, a CSV file", required=True)
+    out_folder: Path = option(None, "folder to write, or to go on with", required=True)
+    video_folder: Path = option(None, "where whole videos are and go (OUT_FOLDER/videos)")
+    format: str = option(".png", "a video or a folder of png a clip (.png)", choices=(".mp4", ".png"))
+    image_shape: Size = option((256, 256), "height,width of the frames (256,256)", type=cutting.size_option)
+    workers: int = option(os.cpu_count() or 1, "processes (default: one a core)", type=cutting.workers)
+    youtube: str = option("yt-dlp", "the program that downloads (default yt-dlp)")
 
 
 def parse(argv: list[str] | None) -> LoadOptions:
     parser = OptionParser("Download, cut, crop and resize the clips of a list.")
-    parser.add_argument("--metadata", type=Path, required=True, help="the list, a CSV file")
-    parser.add_argument("--out_folder", type=Path, required=True, help="folder to write, or to go on with")
-    parser.add_argument("--video_folder", type=Path, help="where whole videos are and go (OUT_FOLDER/videos)")
-    parser.add_argument(
-        "--format", choices=(".mp4", ".png"), default=".png", help="a video or a folder of png a clip (.png)"
-    )
-    parser.add_argument(
-        "--image_shape",
-        type=cutting.size_option,
-        default=(256, 256),
-        help="height,width of the frames (256,256)",
-    )
-    cutting.add_workers_option(parser)
-    parser.add_argument("--youtube", default="yt-dlp", help="the program that downloads (default yt-dlp)")
-    given = vars(parser.parse_args(argv))
-    return LoadOptions(**given | {"video_folder": given["video_folder"] or given["out_folder"] / "videos"})
+    add_options(parser, LoadOptions)
+    options = typed(LoadOptions, parser.parse_args(argv))
+    return replace(options, video_folder=options.video_folder or options.out_folder / "videos")
 
 
 @command_line
@@ -167,29 +154,23 @@ def read_line(line: dict[str, str], place: str) -> Listed:
         start, end, width, height = (int(line[column]) for column in ("start", "end", "width", "height"))
         fps = float(line["fps"])
     except ValueError as error:
-        raise DatasetError(
-            f"{place}: {error}; numbers are needed, and left-top-right-bottom as bbox"
-        ) from None
+        text = f"{place}: {error}; numbers are needed, and left-top-right-bottom as bbox"
+        raise DatasetError(text) from None
     person = line.get("person_id") or person
+    named = VIDEO_NAME.fullmatch(video) and VIDEO_NAME.fullmatch(person or "-")
+    inside = len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height
     rules = (
-        (
-            VIDEO_NAME.fullmatch(video) and VIDEO_NAME.fullmatch(person or "-"),
-            "video_id: use letters, digits, _ and - only",
-        ),
+        (named, "video_id: use letters, digits, _ and - only"),
         (0 <= start < end, "start and end: end must lie behind start"),
-        (
-            len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height,
-            "bbox: left-top-right-bottom must lie inside width and height",
-        ),
+        (inside, "bbox: left-top-right-bottom must lie inside width and height"),
         (0 < fps < float("inf"), "fps: must be above 0"),
         (line["partition"] in cutting.SPLITS, "partition: must be train or test"),
     )
     for fine, message in rules:
         if not fine:
             raise DatasetError(f"{place}: {message}")
-    return Listed(
-        video, person, start, end, (box[0], box[1], box[2], box[3]), fps, (height, width), line["partition"]
-    )
+    sides = (box[0], box[1], box[2], box[3])
+    return Listed(video, person, start, end, sides, fps, (height, width), line["partition"])
 
 
 # ---- One video --------------------------------------------------------------
@@ -211,9 +192,8 @@ def load(options: LoadOptions, clips: list[Listed]) -> list[cutting.Outcome]:
 
 def find_video(folder: Path, name: str) -> Path | None:
     """Return the whole video `name` in `folder`, with any suffix of a video."""
-    return next(
-        (path for suffix in sorted(VIDEO_SUFFIXES) if (path := folder / f"{name}{suffix}").exists()), None
-    )
+    paths = (folder / f"{name}{suffix}" for suffix in sorted(VIDEO_SUFFIXES))
+    return next((path for path in paths if path.exists()), None)
 
 
 def cut_clip(path: Path, clip: Listed, options: LoadOptions) -> cutting.Outcome:
@@ -223,8 +203,7 @@ def cut_clip(path: Path, clip: Listed, options: LoadOptions) -> cutting.Outcome:
     ratio = whole.fps / clip.fps
     start, end = round(clip.start * ratio), round(clip.end * ratio)
     if end > len(whole) + MISSING_SECONDS * whole.fps:
-        error = f"{path}: ends after {len(whole)} frames, the clip after {end}"
-        return cutting.Outcome(target, error=error)
+        return cutting.Outcome(target, error=f"{path}: ends after {len(whole)} frames, the clip after {end}")
     # The same part of the picture, in its size.
     scale_y, scale_x = whole.size[0] / clip.size[0], whole.size[1] / clip.size[1]
     left, top, right, bottom = clip.box
@@ -249,11 +228,9 @@ def check_downloads(videos: dict[str, list[Listed]], options: LoadOptions) -> No
     ]
     if not absent or shutil.which(youtube):
         return
-    remedy = (
-        "install it (pip install yt-dlp), name another with --youtube, or put the videos there as <video>.mp4"
-    )
     text = (
-        f"{youtube}: no such program, and {len(absent)} of {len(videos)} videos are not in {folder}; {remedy}"
+        f"{youtube}: no such program, and {len(absent)} of {len(videos)} videos are not in {folder}; install "
+        "it (pip install yt-dlp), name another with --youtube, or put the videos there as <video>.mp4"
     )
     if len(absent) == len(videos):
         raise UserError(text)
@@ -279,9 +256,8 @@ def download_video(clip: Listed, options: LoadOptions) -> Path:
     )
     path = find_video(partial, name)
     if run.returncode or path is None:
-        said = [line.strip() for line in run.stderr.splitlines() if line.strip()] or [
-            f"exit status {run.returncode}"
-        ]
+        said = [line.strip() for line in run.stderr.splitlines() if line.strip()]
+        said = said or [f"exit status {run.returncode}"]
         raise MediaError(next((line for line in reversed(said) if line.startswith("ERROR")), said[-1]))
     return path.replace(folder / path.name)
 

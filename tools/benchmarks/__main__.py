@@ -151,9 +151,10 @@ def machine() -> dict[str, str]:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="3 rounds instead of 7")
-    parser.add_argument("--peer", type=Path, help="a checkout of the published code")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="3 rounds instead of 7")
+    add("--peer", type=Path, help="a checkout of the published code")
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     options = parser.parse_args(argv)
     peer = None if options.peer is None else options.peer.resolve()
     found = machine()

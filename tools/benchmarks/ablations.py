@@ -68,12 +68,11 @@ def row(name: str, figures: list[dict[str, Any]]) -> str:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--out", type=Path, default=Path("log/ablations"))
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="for every variant, as of run.py"
-    )
+    add = parser.add_argument
+    add("--seeds", type=int, nargs="+", default=[0])
+    add("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    add("--out", type=Path, default=Path("log/ablations"))
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for every variant, as of run.py")
     options = parser.parse_args(argv)
     print(f"| variant | seeds | {' | '.join(COLUMNS)} |")
     print("| --- |" + " --- |" * (len(COLUMNS) + 1))

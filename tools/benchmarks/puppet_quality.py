@@ -5,35 +5,29 @@
 Clips and true landmarks come from the config's `root_dir`, written by data/make_puppets.py. One clip of each
 test identity takes part, with all its frames.
 
-Reconstruction: the first frame of each clip is driven by all of its frames. L1 is the mean absolute
-difference in [0, 1], SSIM that of scikit-image with Gaussian weights. A pixel is torn if its absolute error,
-the mean over its three channels, is above 0.25: that is a part of the picture in the wrong place, and not a
-blurred edge or a slightly wrong colour. "copy" is the first frame itself as the answer to every frame. A
-keypoint is dead if its mask has a mean below 0.1% over the reconstructed frames.
+Reconstruction: the first frame of each clip is driven by all of its frames. L1 is in [0, 1], SSIM that of
+scikit-image with Gaussian weights. A pixel whose error, the mean over its channels, is above 0.25 is torn: a
+part of the picture in the wrong place. "copy" is the first frame itself as the answer to every frame. A
+keypoint is dead if its mask has a mean below 0.1%.
 
-Landmarks: a linear regression from the keypoints' values to the true landmarks, fitted on training
-identities. The error of a landmark is its Euclidean distance to the truth over the distance between the true
-eyes of that frame.
+Landmarks: by a linear regression from the keypoints, fitted on training identities. Errors are distances to
+the truth over the distance between the true eyes.
 
-Motion: each clip drives the first frame of the next clip, relative to its own first frame. Landmarks are
-regressed from the keypoints of the result. Their displacement since the first frame is compared with that of
-the true landmarks of the driving clip: the figure is the correlation of the two over all pairs, frames and
-both coordinates.
+Motion: each clip drives the first frame of the next, relative to its own first frame. Displacements of the
+result's landmarks since the first frame are correlated with those of the driving clip's true landmarks.
 
-Expression: how far lids and mouth are open, 0 to 1, by a linear ridge regression from the pixels around the
-eyes and the mouth, fitted on drawn frames of training identities. The figures are the correlations with the
-truth: of the drawn test frames themselves, which bounds the others, of the reconstructed ones, and of the
-results of relative transfer. There both are changes since the first frame, and the truth is that of a source
-which changes as the driving clip does, from wide open or shut no further.
+Expression: how far lids and mouth are open, by a linear ridge regression from the pixels around them, fitted
+on training identities; correlations with the truth. Those of the drawn test frames bound the others. In
+transfer both are changes since the first frame, and the true source opens and shuts no further than it can.
 
 Shapes: `T` frames of a clip, `N` frames of all clips, `K` keypoints, `L` landmarks, `H, W` size.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,18 +40,16 @@ from checkpoints.files import find_checkpoint
 from evaluation.puppets import LandmarkRegression
 from frames_dataset import FramesDataset, clip_stem, identity
 from inference.animator import Animator
-from inference.networks import load_networks
+from inference.networks import InferenceNetworks, load_networks
+from inference.samples import SAMPLE
 from modules.build import read_config
-from modules.generator import OcclusionAwareGenerator
-from modules.keypoint_detector import KPDetector
 from modules.util import make_coordinate_grid, warp
 from utils.errors import DatasetError, UserError
 from utils.files import atomic_write
-from utils.options import OptionParser
+from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
 from utils.progress import Progress
 
-ROOT = Path(__file__).resolve().parents[2]
 RELATIVE = {"use_relative_movement": True, "use_relative_jacobian": True, "adapt_movement_scale": True}
 BATCH_SIZE = 8
 FITTED_FRAMES = 4  # of each training identity, for the regression
@@ -66,8 +58,6 @@ PATCH = 14  # pixels a side of what expressions are read from
 EYE_BOX, MOUTH_BOX = (0.33, 0.33), (0.48, 0.4)  # half their width and height, in `face_patches`' units
 RIDGE = 0.01  # penalty on squared weights, a frame
 DEAD_SHARE = 0.001  # a keypoint that fewer of the pixels follow is dead
-
-Networks = tuple[OcclusionAwareGenerator, KPDetector]
 
 
 class Sample(NamedTuple):
@@ -126,7 +116,7 @@ class Reconstruction(NamedTuple):
 
 
 def reconstruct(
-    samples: Iterable[Sample], networks: Networks, express: ExpressionRegression
+    samples: Iterable[Sample], networks: InferenceNetworks, express: ExpressionRegression
 ) -> Reconstruction:
     rebuilt, copied, masks, openness = [], [], [], []
     for frames, landmarks, names, _ in samples:
@@ -259,7 +249,10 @@ class Transfer(NamedTuple):
 
 
 def transfer_scores(
-    samples: list[Sample], networks: Networks, regress: LandmarkRegression, express: ExpressionRegression
+    samples: list[Sample],
+    networks: InferenceNetworks,
+    regress: LandmarkRegression,
+    express: ExpressionRegression,
 ) -> Transfer:
     found, true = [], []
     openness, true_openness = [], []
@@ -282,13 +275,14 @@ def transfer_scores(
 # ---- Command line ------------------------------------------------------------
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = OptionParser(__doc__)
-    parser.add_argument("--config", type=Path, default=ROOT / "config" / "puppets-128.yaml")
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "sup-mat" / "puppets-128.pth.tar")
-    parser.add_argument("--data", type=Path, help="folder of the puppets (default: the config's root_dir)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class QualityOptions:
+    """The command line."""
+
+    config: Path = option(SAMPLE["config"], "default: that of the model that ships")
+    checkpoint: Path = option(SAMPLE["checkpoint"], "default: the model that ships")
+    data: Path | None = option(None, "folder of the puppets (default: the config's root_dir)")
+    json: Path | None = option(None, "also write the figures to this file")
 
 
 def read_datasets(config: dict, data: Path | None) -> tuple[FramesDataset, FramesDataset]:
@@ -365,7 +359,9 @@ def print_figures(figures: dict[str, Any]) -> None:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    options = parse(argv)
+    parser = OptionParser(__doc__)
+    add_options(parser, QualityOptions)
+    options = typed(QualityOptions, parser.parse_args(argv))
     figures = measure(options.config, options.checkpoint, options.data)
     print_figures(figures)
     if options.json is not None:
