@@ -156,9 +156,8 @@ class ColorJitter:
         return planes
 
 
-# The results are those of torchvision within rounding. With its functions for the first three, jitter was
-# measured to take 1.2 times as long, and its hue alone takes at least eight times as long. These work in
-# place and block by block, as fresh memory for large temporary arrays costs more than the sums.
+# The results are those of torchvision within rounding, whose hue takes at least eight times as long. These
+# work in place and block by block, as fresh memory for large temporary arrays costs more than the sums.
 BLOCK_ROWS = 64
 
 

@@ -222,8 +222,7 @@ def open_curves(tracker: str | None, folder: Path, config: dict[str, Any]) -> An
 class Visualizer:
     """Draws inputs and results of the networks, a row for each image of a batch.
 
-    `kp_size` is the radius of a keypoint in pixels, `colormap` matplotlib's name of their colours. Raises
-    `UserError` for one that it lacks.
+    `kp_size`: radius of a keypoint in pixels. Raises `UserError` for a `colormap` that matplotlib lacks.
     """
 
     MAX_ROWS = 8

@@ -133,8 +133,7 @@ def fitting_optimizer_state(
     """Return the checked state `name` of a checkpoint as `optimizer.load_state_dict` takes it.
 
     PyTorch checks no shapes, and its fused Adam writes as many numbers as the weight has. So each moment
-    becomes a tensor with the shape, dtype and strides of its weight. Learning rate and betas stay the
-    optimiser's own. Raises `CheckpointError` if a shape differs.
+    becomes a tensor like its weight. Learning rate and betas stay. Raises `CheckpointError` otherwise.
     """
     own = optimizer.state_dict()["param_groups"]
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]

@@ -6,8 +6,8 @@ A `.pth.tar` is a file of `torch.save`, not an archive to unpack. Its published 
 "generator_ema" and "kp_detector_ema", the averaged weights of a run that has them, and "resume", which holds
 what else an exact continuation needs (`training/state.py`).
 
-A run folder holds `%08d-checkpoint.pth.tar` for epochs, `last-checkpoint.pth.tar`, written by time and at a
-stop, and `best-checkpoint.pth.tar`, the best by validation.
+A run folder holds `%08d-checkpoint.pth.tar` for epochs, `LAST`, written by time and at a stop, and `BEST`, by
+validation.
 
 A `.safetensors` file, in which no pickle can hide, holds the weights of inference alone, under "generator."
 and "kp_detector." before their names.
@@ -74,8 +74,7 @@ def position(content: dict) -> tuple[int, int]:
 def set_aside_later(folder: Path, reached: tuple[int, int]) -> None:
     """Move the checkpoints of `folder` that are further than `reached`, an (epoch, step), into `abandoned`.
 
-    A run that resumes from an earlier checkpoint leaves a branch behind, which must not be taken for the
-    newest.
+    None of them must be taken for the newest of a run that resumes from an earlier one.
     """
     # Checkpoints are large and many: those whose names say that they are earlier are not read.
     later = []
@@ -95,10 +94,9 @@ def set_aside_later(folder: Path, reached: tuple[int, int]) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """Return the content of a checkpoint, published ones too, mapped from the file or on the CPU.
+    """Return the checked content of a checkpoint, mapped from the file or on the CPU.
 
-    Only tensors and plain values are unpickled. Raises `CheckpointError` if the file is damaged or is not a
-    checkpoint of this project.
+    Only tensors and plain values are unpickled. Raises `CheckpointError` for a damaged or another file.
     """
     content = read_weights(path)
     if is_safetensors(path):
@@ -161,7 +159,7 @@ def inference_weights(content: dict) -> dict[str, Any]:
 def load_for_inference(
     path: str | Path, generator: nn.Module, kp_detector: nn.Module, config_path: str | Path = "the config"
 ) -> None:
-    """Load the two networks of inference from a checkpoint. Raises as `load_parts`."""
+    """Load the two networks of inference from a checkpoint. Raises `CheckpointError`."""
     networks = {"generator": generator, "kp_detector": kp_detector}
     load_parts(inference_weights(read_checkpoint(path)), networks, path, config_path)
 
@@ -172,10 +170,7 @@ def load_parts(
     path: str | Path,
     config_path: str | Path = "the config",
 ) -> None:
-    """Load networks and optimisers, by their names in a checkpoint, from its `content`.
-
-    Raises `CheckpointError` if a part is missing or fits another config.
-    """
+    """Load parts by their names. Raises `CheckpointError` if one is missing or doesn't fit."""
     for name in parts:
         if name not in content:
             raise CheckpointError(f"{path}: has no '{name}'; it holds {sorted(content)}")
@@ -183,7 +178,7 @@ def load_parts(
         if isinstance(part, nn.Module):
             load_weights(part, content[name], name, path, config_path)
         else:
-            load_optimizer(part, content[name], name, path)
+            part.load_state_dict(fitting_optimizer_state(part, content[name], name, path))
 
 
 def load_weights(
@@ -191,8 +186,7 @@ def load_weights(
 ) -> None:
     """Put `state`, the part `name` of the checkpoint `path`, into a network built from `config_path`.
 
-    Raises `CheckpointError` naming the keys that are missing, unknown or of another shape, and changes
-    nothing then.
+    Raises `CheckpointError` naming what doesn't fit, and changes nothing then.
     """
     expected = network.state_dict()
     missing = [key for key in expected if key not in state]
@@ -205,14 +199,6 @@ def load_weights(
             f"{path}: its '{name}' does not fit {config_path}: {told}; use the config it was trained with"
         )
     network.load_state_dict(state)
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str, path: str | Path) -> None:
-    """Put the state `name` of the checkpoint `path` into an optimiser.
-
-    Raises `CheckpointError` if a shape differs.
-    """
-    optimizer.load_state_dict(fitting_optimizer_state(optimizer, state, name, path))
 
 
 # ---- Fine-tuning ---------------------------------------------------------------

@@ -28,8 +28,6 @@ MEBIBYTE = 2**20
 PIECE = 2**16  # bytes; what is lost of a piece that breaks off
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
 
-# ---- Names ---------------------------------------------------------------------
-
 
 class Model(NamedTuple):
     """The two files that make networks."""
@@ -93,9 +91,6 @@ def by_hand(entry: Entry, path: Path) -> str:
     return f"get it from {' or '.join(entry.mirrors)} and put it into {path.parent}"
 
 
-# ---- Verification --------------------------------------------------------------
-
-
 def wrong_bytes(path: Path, entry: Entry) -> str | None:
     """Say how size or hash of a checkpoint differ from those in the table; None if they don't."""
     size = path.stat().st_size
@@ -118,9 +113,6 @@ def wrong_layout(path: Path, entry: Entry) -> str | None:
     digest = pooch.file_hash(str(path), alg="sha256")
     print(f"{entry.file}: sha256 {digest} (the table has no hash of it; its layout is right)")
     return None
-
-
-# ---- Download ------------------------------------------------------------------
 
 
 def download(entry: Entry, path: Path) -> None:

@@ -15,8 +15,6 @@ from utils.errors import ConfigError
 from utils.values import check_keys
 from utils.yaml_loader import parse_yaml, read_yaml
 
-# ---- Reading a config --------------------------------------------------------
-
 
 def read_config(path: str | Path, changes: Sequence[str] = ()) -> dict:
     """Read and check the values of a YAML config. `changes`: `section.key=value` each, as `--set` takes them.
@@ -48,9 +46,6 @@ def apply_change(config: Any, change: str) -> None:
     if not isinstance(config, dict):
         raise ConfigError(f"--set {change}: there is no section '{'.'.join(sections)}'")
     config[name] = value
-
-
-# ---- Networks ----------------------------------------------------------------
 
 
 def frame_shape(config: dict) -> tuple[int, int, int]:

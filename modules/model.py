@@ -265,7 +265,6 @@ class Values:
         generated: dict[str, Any],
         drawn: dict[str, Tensor] | None,
     ):
-        """`drawn`: the state of the equivariance loss's `Transform`; without, one is drawn."""
         self._model, self._drawn = model, drawn
         self._kept: dict[Callable, Any] = {}
         for name, value in (x | generated).items():

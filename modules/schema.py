@@ -7,121 +7,127 @@ from pathlib import Path
 
 from modules.model import TERMS
 from modules.vgg import RELU_X_1
-from utils import values as kind
 from utils.errors import ConfigError
 from utils.options import MAX_SEED
+from utils.values import (
+    ANGLE,
+    BLOCKS,
+    COLORMAP,
+    COUNT,
+    DECAY,
+    FEATURES,
+    FLAG,
+    FORMAT,
+    FRAME_SHAPE,
+    HALVINGS,
+    HUE,
+    INTERPOLATION,
+    NUMBER,
+    NUMBERS,
+    POSITIVE,
+    RANGE,
+    REPEATS,
+    SCALE,
+    SCALES,
+    SIZE,
+    TEXT,
+    WHOLE,
+    WHOLES,
+)
 
 DEFAULT_FRAME_SHAPE = (256, 256, 3)  # that of the published configs
 
-# ---- Sections ----------------------------------------------------------------
-
-HOURGLASS = {"block_expansion": kind.FEATURES, "max_features": kind.FEATURES, "num_blocks": kind.BLOCKS}
+HOURGLASS = {"block_expansion": FEATURES, "max_features": FEATURES, "num_blocks": BLOCKS}
 
 AUGMENTATION = {
-    "flip_param?": {"horizontal_flip?": kind.FLAG, "time_flip?": kind.FLAG},
-    "rotation_param?": {"degrees": kind.ANGLE},
-    "resize_param?": {"ratio?": kind.RANGE, "interpolation?": kind.INTERPOLATION},
-    "crop_param?": {"size": kind.SIZE},
-    "jitter_param?": {
-        "brightness?": kind.NUMBER,
-        "contrast?": kind.NUMBER,
-        "saturation?": kind.NUMBER,
-        "hue?": kind.HUE,
-    },
+    "flip_param?": {"horizontal_flip?": FLAG, "time_flip?": FLAG},
+    "rotation_param?": {"degrees": ANGLE},
+    "resize_param?": {"ratio?": RANGE, "interpolation?": INTERPOLATION},
+    "crop_param?": {"size": SIZE},
+    "jitter_param?": {"brightness?": NUMBER, "contrast?": NUMBER, "saturation?": NUMBER, "hue?": HUE},
 }
 
 # A key for each term of the generator's loss, and the one term of the discriminator's.
 LOSS_WEIGHTS = {
-    term.key if term.published else f"{term.key}?": kind.NUMBERS if term.weighs_features else kind.NUMBER
+    term.key if term.published else f"{term.key}?": NUMBERS if term.weighs_features else NUMBER
     for term in TERMS
-} | {"discriminator_gan": kind.NUMBER}
+} | {"discriminator_gan": NUMBER}
 
 SCHEMA = {
     "dataset_params": {
-        "root_dir": kind.TEXT,
-        "frame_shape?": kind.FRAME_SHAPE,
-        "id_sampling?": kind.FLAG,
-        "pairs_list?": kind.TEXT,
-        "random_seed?": kind.WHOLE.at_most(MAX_SEED),
+        "root_dir": TEXT,
+        "frame_shape?": FRAME_SHAPE,
+        "id_sampling?": FLAG,
+        "pairs_list?": TEXT,
+        "random_seed?": WHOLE.at_most(MAX_SEED),
         "augmentation_params?": AUGMENTATION,
     },
     "model_params": {
         "common_params": {
-            "num_kp": kind.COUNT.at_most(1000),
-            "num_channels": kind.COUNT.at_most(16),
-            "estimate_jacobian?": kind.FLAG,
+            "num_kp": COUNT.at_most(1000),
+            "num_channels": COUNT.at_most(16),
+            "estimate_jacobian?": FLAG,
         },
         "kp_detector_params": HOURGLASS
         | {
-            "temperature": kind.POSITIVE,
-            "scale_factor?": kind.SCALE,
-            "single_jacobian_map?": kind.FLAG,
-            "pad?": kind.WHOLE.at_most(100),
+            "temperature": POSITIVE,
+            "scale_factor?": SCALE,
+            "single_jacobian_map?": FLAG,
+            "pad?": WHOLE.at_most(100),
         },
         "generator_params": {
-            "block_expansion": kind.FEATURES,
-            "max_features": kind.FEATURES,
-            "num_down_blocks": kind.HALVINGS,
-            "num_bottleneck_blocks": kind.WHOLE.at_most(1000),
-            "estimate_occlusion_map?": kind.FLAG,
-            "align_corners?": kind.FLAG,
-            "image_skip?": kind.FLAG,
-            "dense_motion_params?": HOURGLASS | {"scale_factor?": kind.SCALE, "kp_variance?": kind.POSITIVE},
+            "block_expansion": FEATURES,
+            "max_features": FEATURES,
+            "num_down_blocks": HALVINGS,
+            "num_bottleneck_blocks": WHOLE.at_most(1000),
+            "estimate_occlusion_map?": FLAG,
+            "align_corners?": FLAG,
+            "image_skip?": FLAG,
+            "dense_motion_params?": HOURGLASS | {"scale_factor?": SCALE, "kp_variance?": POSITIVE},
         },
         "discriminator_params": {
-            "scales?": kind.SCALES,
-            "block_expansion?": kind.FEATURES,
-            "max_features?": kind.FEATURES,
-            "num_blocks?": kind.BLOCKS,
-            "sn?": kind.FLAG,
-            "use_kp?": kind.FLAG,
-            "kp_variance?": kind.POSITIVE,
+            "scales?": SCALES,
+            "block_expansion?": FEATURES,
+            "max_features?": FEATURES,
+            "num_blocks?": BLOCKS,
+            "sn?": FLAG,
+            "use_kp?": FLAG,
+            "kp_variance?": POSITIVE,
         },
     },
     "train_params": {
-        "num_epochs": kind.COUNT,
-        "num_repeats?": kind.REPEATS,
-        "epoch_milestones": kind.WHOLES,
-        "lr_generator": kind.NUMBER,
-        "lr_discriminator": kind.NUMBER,
-        "lr_kp_detector": kind.NUMBER,
-        "batch_size": kind.REPEATS,
-        "scales": kind.SCALES,
-        "checkpoint_freq": kind.COUNT,
-        "num_workers?": kind.WHOLE.at_most(512),
-        "vgg_weights?": kind.TEXT,
-        "accumulate?": kind.REPEATS,
-        "ema_decay?": kind.DECAY,
-        "max_grad_norm?": kind.POSITIVE,
-        "eval_freq?": kind.COUNT,
-        "channels_last?": kind.FLAG,
-        "compile?": kind.FLAG,
-        "transform_params": {
-            "sigma_affine": kind.NUMBER,
-            "sigma_tps?": kind.NUMBER,
-            "points_tps?": kind.COUNT.at_most(100),
-        },
+        "num_epochs": COUNT,
+        "num_repeats?": REPEATS,
+        "epoch_milestones": WHOLES,
+        "lr_generator": NUMBER,
+        "lr_discriminator": NUMBER,
+        "lr_kp_detector": NUMBER,
+        "batch_size": REPEATS,
+        "scales": SCALES,
+        "checkpoint_freq": COUNT,
+        "num_workers?": WHOLE.at_most(512),
+        "vgg_weights?": TEXT,
+        "accumulate?": REPEATS,
+        "ema_decay?": DECAY,
+        "max_grad_norm?": POSITIVE,
+        "eval_freq?": COUNT,
+        "channels_last?": FLAG,
+        "compile?": FLAG,
+        "transform_params": {"sigma_affine": NUMBER, "sigma_tps?": NUMBER, "points_tps?": COUNT.at_most(100)},
         "loss_weights": LOSS_WEIGHTS,
     },
-    "reconstruction_params?": {"num_videos?": kind.COUNT, "format?": kind.FORMAT},
+    "reconstruction_params?": {"num_videos?": COUNT, "format?": FORMAT},
     "animate_params?": {
-        "num_pairs?": kind.COUNT,
-        "format?": kind.FORMAT,
+        "num_pairs?": COUNT,
+        "format?": FORMAT,
         "normalization_params?": {
-            "adapt_movement_scale?": kind.FLAG,
-            "use_relative_movement?": kind.FLAG,
-            "use_relative_jacobian?": kind.FLAG,
+            "adapt_movement_scale?": FLAG,
+            "use_relative_movement?": FLAG,
+            "use_relative_jacobian?": FLAG,
         },
     },
-    "visualizer_params?": {
-        "kp_size?": kind.COUNT.at_most(1000),
-        "draw_border?": kind.FLAG,
-        "colormap?": kind.COLORMAP,
-    },
+    "visualizer_params?": {"kp_size?": COUNT.at_most(1000), "draw_border?": FLAG, "colormap?": COLORMAP},
 }
-
-
-# ---- Checks ------------------------------------------------------------------
 
 
 def without_empty(config: dict) -> dict:

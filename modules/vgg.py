@@ -19,9 +19,8 @@ RELU_X_1 = (1, 6, 11, 20, 29)
 class Vgg19(nn.Module):
     """RGB image (B, 3, H, W) in [0, 1] -> features at the first `depth` of relu1_1, relu2_1, …, relu5_1.
 
-    `weights`: "imagenet" (torchvision's, downloaded once to torch's cache), the path of a file with the
-    `state_dict` of a torchvision VGG-19, or "random" (the same random network every time).
-    Raises `CheckpointError` if the weights can't be had.
+    `weights`: "imagenet" (torchvision's, downloaded once), a path of its `state_dict`, or "random" (the same
+    random network every time). Raises `CheckpointError` if they can't be had.
     """
 
     mean: Tensor

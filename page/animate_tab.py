@@ -23,9 +23,6 @@ PLAYED = (".mp4", ".webm")
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 
 
-# ---- Animate and Cancel --------------------------------------------------------
-
-
 async def animate(
     form: Form, values: Sequence[object], ticket: Ticket[Made], folder: Path, offline: bool
 ) -> AsyncIterator[list[Any]]:
@@ -171,9 +168,6 @@ def place_formats(form: Form) -> None:
         form.add("side_by_side", "Picture, video and result side by side")
         form.add("audio", "Sound of the video")
         form.add("format", "Format", choices=list(FORMATS))
-
-
-# ---- What the widgets do -------------------------------------------------------
 
 
 def connect_animate(form: Form, go: gr.Button, shown: list[Any], offline: bool, results: Path) -> None:

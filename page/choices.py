@@ -95,9 +95,6 @@ def box(text: str, name: str) -> Box | None:
         raise UserError(f"{name}: {error}") from error
 
 
-# ---- Widgets -------------------------------------------------------------------
-
-
 class Form(dict[str, Any]):
     """The widgets of a tab, by the names of their choices."""
 

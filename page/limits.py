@@ -49,9 +49,6 @@ def without_folders(message: str) -> str:
     return FOLDERS.sub("", message)
 
 
-# ---- Uploads -------------------------------------------------------------------
-
-
 def upload_path(file: Any) -> Path | None:
     """Return the path of an upload, which comes as a mapping or None. Raises `UserError`."""
     path = file.get("path") if isinstance(file, dict) else file

@@ -1,8 +1,4 @@
-"""The tab that animates a picture with the frames of a camera.
-
-The browser sends one frame at a time and draws the picture that comes back. A frame that comes meanwhile is
-never sent: there is no queue in which frames grow old.
-"""
+"""The tab that animates a picture with the frames of a camera, of which the browser sends one at a time."""
 
 from __future__ import annotations
 
@@ -46,8 +42,6 @@ class Session:
 
 SESSIONS: dict[str, Session] = {}  # by the tokens of browsers; only the live worker adds and deletes
 
-# ---- Opening and closing -------------------------------------------------------
-
 
 def open_live(paths: list[Path], networks: InferenceNetworks, relative: bool) -> dict[str, Any]:
     """Open a session for a browser: its token, the pictures, and the size of the frames to send."""
@@ -70,16 +64,9 @@ def drop_idle() -> None:
         del SESSIONS[token]
 
 
-# ---- Frames --------------------------------------------------------------------
-
-
 async def answer_frame(request: Request) -> Response:
-    """Answer POST /live/frame: a JPEG in, the animated picture as a JPEG out.
-
-    The token comes in a header, which pages of other hosts can't send. The query says which picture, whether
-    the reference is to be set, whether that is automatic, and how much to smooth.
-    """
-    # Who asks, and how much?
+    """Answer POST /live/frame: a JPEG in, the animated picture as a JPEG out; see `next_picture`."""
+    # Who asks, and how much? Pages of other hosts can't send the header.
     session = SESSIONS.get(request.headers.get("x-live-token", ""))
     if session is None:
         return PlainTextResponse("this session has ended; start the camera again", status_code=410)
@@ -102,7 +89,7 @@ async def answer_frame(request: Request) -> Response:
 
 
 def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> tuple[bytes, float]:
-    """Animate a frame: the picture, and how far the frame's pose is from the picture's."""
+    """Animate a frame as `query` says: the picture, and how far the frame's pose is from the picture's."""
     live.show(min(max(int(query.get("picture", 0)), 0), len(live.animators) - 1))
     strength = min(max(float(query.get("smooth", 0)), 0.0), MAX_STRENGTH)
     live.set_smoothing(strength or None)
@@ -113,8 +100,6 @@ def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> tup
 
 
 ROUTES = [Route("/live/frame", answer_frame, methods=["POST"])]
-
-# ---- Widgets -------------------------------------------------------------------
 
 
 def build_live_tab(offline: bool) -> None:

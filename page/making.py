@@ -24,8 +24,6 @@ from utils.options import as_words
 
 KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
 
-# ---- Models ------------------------------------------------------------------
-
 
 def choose_model(
     model: str, config: Path | None, checkpoint: Path | None, offline: bool
@@ -43,9 +41,6 @@ def load_model(config_path: Path, checkpoint: Path) -> InferenceNetworks:
     """Load a model, or take it from memory: Gradio names the folder of an upload after its content."""
     config = read_config(config_path)
     return load_networks(config, config_path, checkpoint, pick_device(), plain=False)
-
-
-# ---- Results -----------------------------------------------------------------
 
 
 class Made(NamedTuple):

@@ -26,8 +26,6 @@ from utils.distributed import in_torchrun, rank, world_size
 from utils.errors import DatasetError, UserError
 from utils.signals import STOP_SIGNALS
 
-# ---- Order ---------------------------------------------------------------------
-
 
 def seeded_generator(*key: int) -> torch.Generator:
     """Return a stream of random numbers that belongs to `key`, unrelated to those of other keys."""
@@ -81,8 +79,6 @@ def to_device(x: dict, device: torch.device) -> dict[str, Tensor]:
     dtype = torch.get_default_dtype()
     return {name: x[name].to(device, dtype, non_blocking=True) for name in ("source", "driving")}
 
-
-# ---- Workers -------------------------------------------------------------------
 
 FILES_PER_WORKER = 4  # two pipes
 FILES_OF_BATCHES = 32  # that a worker, or the run itself, opens for the batches on their way

@@ -48,10 +48,7 @@ class RunFolder:
         changes: Sequence[str],
         tracker: str | None,
     ) -> RunFolder:
-        """Return the folder of the checkpoint's run if that has a config of this name, else a new one.
-
-        Raises `UserError` if that can't be made in `log_dir`.
-        """
+        """Return the folder of the checkpoint's run if that has a config of this name, else a new one."""
         if checkpoint is not None:
             path = checkpoint.parent
             if (path / "train-vis").is_dir() and (path / config_path.name).exists():

@@ -35,8 +35,7 @@ def seed_of_run(content: dict, checkpoint: str | Path | None, asked: int | None)
 class TrainingState:
     """Networks, their averages, optimisers, loss scaler, and the position: `step` steps of `epoch` are done.
 
-    With `ema_decay` the generator and the keypoint detector have exponential moving averages of weights and
-    batch-norm statistics (Polyak averaging), which inference takes. `samples`: the length of an epoch.
+    With `ema_decay` inference takes averages (Polyak). `samples`: the length of an epoch.
     """
 
     def __init__(
@@ -76,9 +75,9 @@ class TrainingState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def update_averages(self) -> None:
-        """Move the averages by a step; their decay grows, or the random first weights would stay for long."""
+        """Move the averages by a step."""
         for name, average in self.averages.items():
-            # The decay grows to that of the config.
+            # The decay grows to that of the config, or the random first weights would stay for long.
             steps = steps_of(self.optimizers[f"optimizer_{name}"])
             decay = min(self.params["ema_decay"], (1 + steps) / (10 + steps))
             average.multi_avg_fn = get_ema_multi_avg_fn(decay)
