@@ -103,7 +103,7 @@ def actions_of(main: Callable[[list[str]], Any]) -> list[argparse.Action]:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
         with pytest.raises(Parsed) as found:
             main([])
-    return [action for action in found.value.args[0]._actions if action.dest != "help"]
+    return [action for action in found.value.args[0]._actions if action.dest not in ("help", "debug")]
 
 
 # ---- Values ------------------------------------------------------------------

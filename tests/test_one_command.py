@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from faces.detectors import CascadeDetector
 from PIL import Image
 from skimage import data
 
@@ -22,7 +21,8 @@ from checkpoints.hub import find_model
 from data.puppets.identity import Puppet
 from data.puppets.motion import Pose
 from data.puppets.render import render
-from faces.choose import GROWTH_OF_STILL, find_faces, shaped
+from faces.choose import find_faces, region_around
+from faces.yunet import FaceDetector
 from media.clips import open_clip
 from media.pictures import read_image
 from tests.demo_files import trained, write_sound
@@ -93,8 +93,8 @@ def test_the_photo_moves_whole_at_its_own_size(mirror: Mirror, capsys: pytest.Ca
     demo.main([*COMMAND.split(), "--cpu", "--result_video", "frames"])
     assert len(mirror.requests) == 2  # it was downloaded once
     shot = read_image("photo.jpg")
-    face = find_faces(shot, CascadeDetector(), Path("photo.jpg"))[0]
-    left, top, right, bottom = shaped(face, 1, GROWTH_OF_STILL)
+    face, detect = find_faces(shot, FaceDetector(), Path("photo.jpg"))[0], FaceDetector()
+    left, top, right, bottom = region_around(shot, face, detect, 1).bounds
     assert 120 <= left < right <= 520 and 60 <= top < bottom <= 500  # the astronaut, not the drawing
     frames = np.stack(list(open_clip("frames")))
     inside = np.zeros(shot.shape[:2], bool)
