@@ -83,7 +83,9 @@ function show(image, captured, distance) {
   const age = performance.now() - captured;
   if (age > MAX_AGE) return;
   find(".live-result").getContext("2d").drawImage(image, 0, 0);
+  const mine = run;
   requestAnimationFrame(() => {
+    if (mine !== run) return; // stopped in the meantime
     const now = performance.now(), old = shown ? SMOOTHING : 0;
     latency = old * latency + (1 - old) * (now - captured);
     if (lastShown) interval = (interval ? SMOOTHING : 0) * interval + (interval ? 1 - SMOOTHING : 1) * (now - lastShown);
