@@ -33,14 +33,9 @@ NETWORKS = ("generator", "discriminator", "kp_detector")
 INFERENCE_NETWORKS = ("generator", "kp_detector")
 LAST, BEST = "last-checkpoint.pth.tar", "best-checkpoint.pth.tar"
 
-# The layers of generator and keypoint detector with channels for each keypoint.
-KEYPOINT_LAYERS = (
-    "kp.",
-    "jacobian.",
-    "dense_motion_network.hourglass.encoder.down_blocks.0.conv.",
-    "dense_motion_network.mask.",
-    "dense_motion_network.occlusion.",
-)
+# The layers with channels for each keypoint that go on when there are more. The heads of mask and occlusion
+# map don't: where an old mask is 1 to the last digits, a new keypoint has no gradient to win a pixel by.
+KEYPOINT_LAYERS = ("kp.", "jacobian.", "dense_motion_network.hourglass.encoder.down_blocks.0.conv.")
 
 # ---- Finding -------------------------------------------------------------------
 
@@ -213,7 +208,7 @@ def load_for_finetuning(networks: Mapping[str, nn.Module], path: Path, config_pa
     content = read_checkpoint(path)
     content |= inference_weights(content)
     added = added_keypoints(content["kp_detector"], networks["kp_detector"], path, config_path)
-    notes = [f"{added} keypoints are new: they start anew"] if added else []
+    notes = [f"{added} keypoints are new"] if added else []
     for name, network in networks.items():
         saved, own = content.get(name, {}), network.state_dict()
         if added and name in INFERENCE_NETWORKS:
@@ -244,7 +239,7 @@ def added_keypoints(state: dict[str, Tensor], kp_detector: nn.Module, path: Path
 
 
 def with_new_keypoints(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights for more keypoints, of which the new ones come last and at first have no influence."""
+    """Return weights for more keypoints, of which the new ones come last and at first change no feature."""
     grown = dict(state)
     for key, fresh in own.items():
         old = state.get(key)

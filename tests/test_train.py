@@ -259,27 +259,26 @@ def test_other_layers_keep_what_fits_by_name_and_shape(root: Path, capsys: pytes
     assert all(torch.equal(before[key], after[key]) for key in fitting)
 
 
-def test_new_keypoints_start_anew_and_change_no_picture(root: Path, capsys: pytest.CaptureFixture) -> None:
-    first = start(root, config_file(root), log="first")
+def test_new_keypoints_come_last_and_change_no_feature(root: Path) -> None:
+    path = find_checkpoint(start(root, config_file(root), log="first"))
     config, more = small_config(), small_config({"model_params.common_params.num_kp": 5})
     old, new = (
         {"generator": build_generator(c), "kp_detector": build_kp_detector(c)} for c in (config, more)
     )
-    path = find_checkpoint(first)
     load_for_inference(path, *old.values(), "small.yaml")
+    fresh_mask = new["generator"].dense_motion_network.mask.weight.clone()
     notes = load_for_finetuning(new | {"discriminator": nn.Linear(1, 1)}, path, Path("more.yaml"))
-    assert notes[0] == "2 keypoints are new: they start anew"
+    assert notes[0] == "2 keypoints are new" and "dense_motion_network.mask.weight" in notes[1]
+    assert torch.equal(new["generator"].dense_motion_network.mask.weight, fresh_mask)
+    for network in (*old.values(), *new.values()):
+        network.eval()
+    frame, seen = torch.rand(1, 3, 32, 32), torch.rand(1, 6 * 4, 32, 32)  # of five motions and the background
     with torch.no_grad():
-        for network in (*old.values(), *new.values()):
-            network.eval()
-        new["generator"].dense_motion_network.mask.bias[-2:] = -1e3  # else the new ones take their share
-        source, driving = torch.rand(2, 1, 3, 32, 32)
-        seen = []
-        for generator, kp_detector in (old.values(), new.values()):
-            kp = {"kp_source": kp_detector(source), "kp_driving": kp_detector(driving)}
-            seen.append((kp["kp_driving"]["value"][:, :3], generator(source, **kp)["prediction"]))
-    for before, after in zip(*seen, strict=True):
-        torch.testing.assert_close(before, after)
+        before, after = (networks["kp_detector"](frame)["value"] for networks in (old, new))
+        torch.testing.assert_close(after[:, :3], before)
+        features = old["generator"].dense_motion_network.hourglass(seen[:, : 4 * 4])
+        more_features = new["generator"].dense_motion_network.hourglass(seen)
+        torch.testing.assert_close(more_features[:, : features.shape[1]], features)
 
 
 def test_fewer_keypoints_are_refused_in_one_line(root: Path, capsys: pytest.CaptureFixture) -> None:
