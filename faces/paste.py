@@ -17,7 +17,7 @@ from media.pictures import Size
 FEATHER = 0.1  # width of the soft border, as a share of the region's side
 CALM = 0.2  # width of the border in which movement fades, likewise
 AROUND = 0.25  # and of the ring around the face
-SAME = 24  # levels of 255: what changes less, outside of the face, has not changed
+SAME = 32  # levels of 255: what changes less, outside of the face, has not changed
 SHARPNESS = 8  # of the border between two regions that overlap
 
 

@@ -55,15 +55,13 @@ class Products(NamedTuple):
 def fast_form(network: Network, painting: Products | None = None) -> Network:
     """The fast inference form of a trained network: a copy in eval mode, called as the original is.
 
-    Blocks that it knows get other layers. Meant for CPUs, in float32 or float64: under autocast the Winograd
-    transforms lose digits. `painting` makes a generator faster where half precision is.
+    Meant for CPUs, in float32 or float64: under autocast the Winograd transforms lose digits.
     """
     if in_fast_form(network):
         return network
     fast = copy.deepcopy(network).eval().requires_grad_(False)
     for name, module in list(fast.named_modules()):
-        # The very class: a subclass may do something else between a convolution and its norm.
-        if type(module) in SWAPS:
+        if type(module) in SWAPS:  # a subclass may do something else between a convolution and its norm
             SWAPS[type(module)](module, painting if PAINTS.match(name) else None)
     return fast.eval().to(memory_format=torch.channels_last)  # eval again, for the new layers
 

@@ -23,6 +23,7 @@ from media.clips import open_clip
 from media.pictures import write_image
 from media.writer import VideoWriter
 from tests.demo_files import MODEL
+from tests.media_files import with_sound
 
 FPS = 25
 
@@ -211,6 +212,14 @@ def test_a_face_inside_a_video(place: Path) -> None:
     rows, columns = changed.any(axis=(0, 2)), changed.any(axis=(0, 1))
     assert not changed[:3].any() and changed[3:].any(axis=(1, 2)).all()
     assert rows[:100].any() and not columns[:60].any() and not columns[250:].any()
+
+
+def test_a_source_video_keeps_its_sound(place: Path) -> None:
+    tone = with_sound(place / "tone.mp4", "aac", 1)
+    options = ["--source_video", str(tone), "--driving_video", "driving", "--crop_source", "0,0,32,32"]
+    run(place / "a.mp4", *options)
+    result = open_clip(place / "a.mp4")
+    assert result.has_audio and result.fps == open_clip(tone).fps
 
 
 # ---- Strength ------------------------------------------------------------------
