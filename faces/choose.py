@@ -203,11 +203,6 @@ def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]
 # ---- Regions -------------------------------------------------------------------
 
 
-def region_around(picture: np.ndarray, box: np.ndarray, detect: FaceDetector, aspect: float) -> Region:
-    """Return the region to cut for the face in a box (4,) of a picture: level, and within the picture."""
-    return region_of(look_closely(picture, box, detect), box, aspect).within(picture.shape[:2])
-
-
 def region_of(face: Face | None, box: np.ndarray, aspect: float) -> Region:
     """Return the region of a face; where it was not seen from close by, that of its box."""
     return shaped(box, aspect, GROWTH) if face is None else face.region(aspect)
@@ -237,7 +232,7 @@ def centred_window(face: np.ndarray, size: Size, aspect: float) -> Region:
 
 def check_box(box: Box, size: Size, option: str, path: Path) -> None:
     """Raise `UserError` if a box by hand shows nothing of a picture of `size` (height, width)."""
-    left, top, right, bottom = box[:4]
+    left, top, right, bottom = shaped(box, (box[2] - box[0]) / (box[3] - box[1])).bounds
     if right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]:
         raise UserError(
             f"{option} {','.join(map(str, box))}: lies outside {path}, "

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faces.align import lies_sideways
+from faces.align import lies_sideways, look_closely
 from faces.choose import (
     NoFaceError,
     centred_window,
@@ -21,7 +21,7 @@ from faces.choose import (
     find_faces,
     find_main_face,
     prominence,
-    region_around,
+    region_of,
     shaped,
     steady_region,
 )
@@ -66,9 +66,11 @@ def cuts_of_source(
     # Faces
     faces = find_faces(picture, detect, path)
     chosen = choose_faces(faces, options.face, path)
-    if lies_sideways(picture, chosen[0], detect):
+    looks = [look_closely(picture, box, detect) for box in chosen]
+    if looks[0] is not None and lies_sideways(picture, chosen[0], looks[0], detect):
         print(f"hint: {path}: the face lies on its side; turn the picture first", file=sys.stderr)
-    return Cuts([region_around(picture, face, detect, aspect) for face in chosen], faces)
+    regions = [region_of(face, box, aspect) for face, box in zip(looks, chosen, strict=True)]
+    return Cuts([region.within(picture.shape[:2]) for region in regions], faces)
 
 
 def cuts_of_video(

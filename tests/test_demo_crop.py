@@ -11,7 +11,9 @@ from PIL import Image
 from skimage import data
 
 import demo
-from faces.choose import find_faces, region_around
+from faces.choose import find_faces
+from faces.cuts import cuts_of_source
+from faces.options import CropOptions
 from faces.regions import Region, cut_out
 from faces.yunet import FaceDetector
 from media.clips import open_clip
@@ -85,9 +87,9 @@ def inside(box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def true_boxes(picture: np.ndarray | None = None) -> list[tuple[int, int, int, int]]:
-    picture, detect = people() if picture is None else picture, FaceDetector()
-    faces = find_faces(picture, detect, Path("people.png"))
-    return [region_around(picture, face, detect, 1).bounds for face in faces]
+    picture, options = people() if picture is None else picture, CropOptions(crop=True, face="all")
+    cuts = cuts_of_source(picture, Path("people.png"), (1, 1), options, FaceDetector())
+    return [region.bounds for region in cuts.regions]
 
 
 # ---- What is cut ---------------------------------------------------------------
@@ -223,6 +225,7 @@ def test_a_preview_is_drawn_and_nothing_else(place: Path) -> None:
         ("--crop --driving_video still", "still: no face was found; say where it is with --crop_driving"),
         ("--crop_source 600,0,700,100", "--crop_source 600,0,700,100: lies outside people.png"),
         ("--crop_driving 0,300,100,400", "--crop_driving 0,300,100,400: lies outside moving"),
+        ("--crop_source=-90,0,10,8,90", "--crop_source -90,0,10,8,90: lies outside people.png"),
         ("--crop_source 1,2,3", "'1,2,3' is not four whole numbers"),
         ("--face 2", "--face needs --crop"),
         ("--crop --face all", "--face all needs --paste_back"),

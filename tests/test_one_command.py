@@ -21,7 +21,8 @@ from checkpoints.hub import find_model
 from data.puppets.identity import Puppet
 from data.puppets.motion import Pose
 from data.puppets.render import render
-from faces.choose import find_faces, region_around
+from faces.cuts import cuts_of_source
+from faces.options import CropOptions
 from faces.yunet import FaceDetector
 from media.clips import open_clip
 from media.pictures import read_image
@@ -93,8 +94,8 @@ def test_the_photo_moves_whole_at_its_own_size(mirror: Mirror, capsys: pytest.Ca
     demo.main([*COMMAND.split(), "--cpu", "--result_video", "frames"])
     assert len(mirror.requests) == 2  # it was downloaded once
     shot = read_image("photo.jpg")
-    face, detect = find_faces(shot, FaceDetector(), Path("photo.jpg"))[0], FaceDetector()
-    left, top, right, bottom = region_around(shot, face, detect, 1).bounds
+    cuts = cuts_of_source(shot, Path("photo.jpg"), (1, 1), CropOptions(crop=True), FaceDetector())
+    left, top, right, bottom = cuts.regions[0].bounds
     assert 120 <= left < right <= 520 and 60 <= top < bottom <= 500  # the astronaut, not the drawing
     frames = np.stack(list(open_clip("frames")))
     inside = np.zeros(shot.shape[:2], bool)
