@@ -56,13 +56,19 @@ def smooth(
     def fitted() -> Keypoints:
         number = waiting.popleft()
         near = [frame for frame in held if abs(frame[0] - number) <= reach]
-        near = without_outliers(near)
         offsets = torch.tensor([float(other - number) for other, _ in near])
         return weighted_sum([kp for _, kp in near], line_weights(offsets, sigma))
 
     for number, kp in zip(itertools.count() if numbers is None else numbers, keypoints, strict=False):
         held.append((number, kp))
         waiting.append(number)
+        # A frame between two neighbours that are like each other says nothing of the motion.
+        if (
+            len(held) > 2
+            and number - held[-3][0] == 2
+            and jumps(*(held[i][1]["value"] for i in (-3, -2, -1)))
+        ):
+            del held[-2]
         while waiting[0] + reach <= number:
             while held[0][0] < waiting[0] - reach:
                 held.popleft()
@@ -73,23 +79,16 @@ def smooth(
         yield fitted()
 
 
-def without_outliers(frames: list[tuple[int, Keypoints]]) -> list[tuple[int, Keypoints]]:
-    """Leave out single frames whose keypoints jump away and back, as those of a black frame do."""
-
-    def apart(a: int, b: int) -> float:
-        return (frames[a][1]["value"] - frames[b][1]["value"]).abs().mean().item()
-
-    jumps = {
-        i
-        for i in range(1, len(frames) - 1)
-        if min(apart(i - 1, i), apart(i, i + 1)) > OUTLIER + 4 * apart(i - 1, i + 1)
-    }
-    return [frame for i, frame in enumerate(frames) if i not in jumps]
+def jumps(before: Tensor, value: Tensor, after: Tensor) -> bool:
+    """Whether keypoints (1, K, 2) jump away and back in a single frame, as those of a black frame do."""
+    away, back, usual = ((a - b).abs().mean() for a, b in ((value, before), (after, value), (after, before)))
+    return bool(torch.minimum(away, back) > OUTLIER + 4 * usual)
 
 
 def line_weights(offsets: Tensor, sigma: float) -> Tensor:
     """Return what the values at `offsets` (N,) add to the height at 0 of the line fitted to them: (N,)."""
-    weights = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)).square())
+    exponents = -0.5 * (offsets / max(sigma, 1e-6)).square()
+    weights = torch.exp(exponents - exponents.max())  # the nearest frame counts, however far it is
     total, first, second = (float((weights * offsets**power).sum()) for power in range(3))
     determinant = total * second - first**2
     if determinant < 1e-6 * total**2:  # one frame alone has weight
