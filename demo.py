@@ -99,7 +99,6 @@ def contradictions(options: DemoOptions) -> dict[str, bool]:
             options.strength != 1 and not options.resolved().relative
         ),
         "--max_side must be 0 or at least 16": options.max_side != 0 and options.max_side < 16,
-        "--batch_size must be at least 1": options.batch_size < 1,
     }
 
 
