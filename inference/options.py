@@ -54,6 +54,8 @@ class DemoOptions(CropOptions):
     fps: float | None = option(
         None, "frames a second of folders of frames (default: 25)", bounds=(MIN_FPS, MAX_FPS), metavar="N"
     )
+    start: float | None = option(None, "leave out the driving video before this second", metavar="SECONDS")
+    end: float | None = option(None, "leave out the driving video from this second on", metavar="SECONDS")
     driving_motion: tuple[Path, ...] | None = option(
         None,
         "in the place of a driving video: what --save_motion wrote with the same model",

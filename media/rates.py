@@ -26,6 +26,38 @@ def steady(clip: Clip) -> Clip:
     return SteadyClip(clip, times) if np.abs(late).max() > 0.5 / clip.fps else clip
 
 
+def part_of(clip: Clip, start: float | None, end: float | None) -> Clip:
+    """Return the part of a clip from `start` to `end` in seconds, or to its own end. Raises `MediaError`."""
+    if start is None and end is None:
+        return clip
+    length = len(clip) / clip.fps
+    begin, stop = start or 0.0, length if end is None else end
+    first, last = (round(min(time, length) * clip.fps) for time in (begin, stop))
+    if first >= last:
+        raise MediaError(
+            f"{clip.path}: has no frame from second {begin:g} to {stop:g}, it lasts {length:.2f} seconds; "
+            "choose another --start or --end"
+        )
+    return ClipPart(clip, range(first, last))
+
+
+class ClipPart(Clip):
+    """The frames `numbers` of a clip of constant rate."""
+
+    def __init__(self, clip: Clip, numbers: range):
+        start = numbers.start / clip.fps
+        super().__init__(clip.path, clip.size, clip.fps, clip.has_audio, start=start)
+        self._clip, self._numbers = clip, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        first = self._numbers.start
+        for number, frame in self._clip.chosen([first + number for number in numbers]):
+            yield number - first, frame
+
+
 class SteadyClip(Clip):
     """A video of variable frame rate, shown at the rate at which most of its frames follow each other."""
 
