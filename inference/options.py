@@ -9,7 +9,7 @@ from pathlib import Path
 
 from checkpoints.table import DEFAULT_MODEL, read_table
 from faces.options import CropOptions
-from media.rates import fps_option
+from media.rates import fps_option, seconds_option
 from utils.options import PRECISIONS, option
 
 MAX_FACTOR = 10  # of movement, and of smoothing, which at 1 holds frames within a quarter of a second
@@ -63,6 +63,12 @@ class DemoOptions(CropOptions):
     )
     fps: float | None = option(
         None, "frames a second of folders of frames (default: 25)", type=fps_option, metavar="N"
+    )
+    start: float | None = option(
+        None, "leave out the driving video before this second", type=seconds_option, metavar="SECONDS"
+    )
+    end: float | None = option(
+        None, "leave out the driving video from this second on", type=seconds_option, metavar="SECONDS"
     )
     driving_motion: tuple[Path, ...] | None = option(
         None,

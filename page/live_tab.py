@@ -20,7 +20,7 @@ from inference.samples import SAMPLE
 from media.pictures import decode_picture, encode_jpeg, fit
 from page.choices import Form
 from page.html import data_url, html_widget
-from page.limits import read_picture, shown_errors, upload_path, without_folders
+from page.limits import read_picture, upload, without_folders
 from page.making import choose_model
 from page.worker import LIVE_WORKER
 from utils.errors import UserError, told
@@ -106,10 +106,9 @@ def build_live_tab(offline: bool) -> None:
     form = Form()
 
     def start(files: list[Any] | None, relative: bool, *values: object) -> dict[str, Any]:
-        with shown_errors():
-            paths = [path for path in map(upload_path, files or []) if path is not None]
-            networks = choose_model(**form.read(values), offline=offline)
-            return LIVE_WORKER.submit(open_live, paths, networks, relative).result()
+        paths = [path for path in map(upload, files or []) if path is not None]
+        networks = choose_model(form.read(values), offline)
+        return LIVE_WORKER.submit(open_live, paths, networks, relative).result()
 
     gr.Markdown(
         "Your camera moves a picture. Its frames go to the machine that this page runs on, and are not kept."
