@@ -57,7 +57,7 @@ def contradictions(options: DemoOptions) -> dict[str, bool]:
     motion = options.driving_motion is not None
     frames_needed = [
         name
-        for name in ("audio", "side_by_side", "crop_driving", "save_motion")
+        for name in ("audio", "side_by_side", "crop_driving", "save_motion", "start", "end")
         if motion and getattr(options, name)
     ]
     return {
@@ -98,8 +98,8 @@ def contradictions(options: DemoOptions) -> dict[str, bool]:
         "--strength needs --relative, or --paste_back without --absolute": (
             options.strength != 1 and not options.resolved().relative
         ),
+        "--end must be after --start": options.end is not None and options.end <= (options.start or 0),
         "--max_side must be 0 or at least 16": options.max_side != 0 and options.max_side < 16,
-        "--batch_size must be at least 1": options.batch_size < 1,
     }
 
 

@@ -182,6 +182,7 @@ class KnownMotion:
     fps: float
     timeline: Timeline
     frames: Iterable[Tensor] | None = None
+    start: float = 0.0  # as of `Clip`
 
     @classmethod
     def read(cls, path: Path, fingerprint: str) -> KnownMotion:

@@ -16,7 +16,7 @@ from inference.options import DemoOptions
 from inference.samples import ROOT, SAMPLE
 from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip, rate_refused
 from media.pictures import PHOTO_SUFFIXES, Size
-from media.rates import steady
+from media.rates import part_of, steady
 from media.writer import WRITTEN_SUFFIXES
 from utils.errors import UserError
 from utils.files import same_name
@@ -234,7 +234,8 @@ def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> Clips:
     background, source = (
         None if path is None else opened[path] for path in (options.background, options.source_video)
     )
-    return Clips({path: opened[path] for path in drivings}, background, source)
+    parts = {path: part_of(opened[path], options.start, options.end) for path in drivings}
+    return Clips(parts, background, source)
 
 
 # ---- Hints -------------------------------------------------------------------

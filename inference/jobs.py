@@ -238,7 +238,8 @@ def write_results(
                 driving = analyse(animators[0], driving, job.options, show, cancelled, what)
                 motions[pair.driving] = driving
             paste = paste_of(path, picture, job, places, driving.fps)
-            sound, start = pair.driving if job.options.audio else None, driving.timeline.start / driving.fps
+            sound = pair.driving if job.options.audio else None
+            start = drivings[pair.driving].start + driving.timeline.start / driving.fps
             with VideoWriter(pair.result, driving.fps, sound, audio_start=start) as writer:
                 started = time.monotonic()
                 written = write_animation(
@@ -271,7 +272,8 @@ def write_video(
     present = np.ones(len(clip), bool) if video.present is None else video.present
     source = SourceVideo(clip, video.regions[0], present, *limited(clip.size, job.options.max_side))
     sound = pair.driving if job.options.audio else clip.path if clip.has_audio else None
-    with VideoWriter(pair.result, clip.fps, sound) as writer:
+    start = drivings[pair.driving].start if job.options.audio else 0
+    with VideoWriter(pair.result, clip.fps, sound, audio_start=start) as writer:
         started = time.monotonic()
         written = write_source_video(
             networks, source, driving, writer, job.options, job.sizes, show, cancelled

@@ -111,6 +111,7 @@ class Clip:
     fps: Final[float] = DEFAULT_FPS  # the mean, where it varies
     has_audio: Final[bool] = False
     times: Final[np.ndarray | None] = None  # (N,), the seconds at which frames are shown, if the file tells
+    start: Final[float] = 0.0  # seconds of the file that are left out before the first frame
 
     def __len__(self) -> int:
         raise NotImplementedError

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from media.clips import Clip
-from media.writer import MAX_FPS, MIN_FPS
 from utils.errors import MediaError
 
 Item = TypeVar("Item")
 
 MAX_RATE = 60.0  # frames per second; a screen recording may have bursts of more
 MAX_REPEATS = 100  # frames made of one, on average; a longer video has wrong times
-
-
-def fps_option(text: str) -> float:
-    """Parse the value of an option for a frame rate."""
-    try:
-        fps = float(text)
-    except ValueError:
-        fps = math.nan
-    if not MIN_FPS <= fps <= MAX_FPS:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from {MIN_FPS} to {MAX_FPS}")
-    return fps
 
 
 def steady(clip: Clip) -> Clip:
@@ -38,6 +24,38 @@ def steady(clip: Clip) -> Clip:
         return clip
     late = times - np.arange(len(times)) / clip.fps  # seconds, if played at the mean rate
     return SteadyClip(clip, times) if np.abs(late).max() > 0.5 / clip.fps else clip
+
+
+def part_of(clip: Clip, start: float | None, end: float | None) -> Clip:
+    """Return the part of a clip from `start` to `end` in seconds, or to its own end. Raises `MediaError`."""
+    if start is None and end is None:
+        return clip
+    length = len(clip) / clip.fps
+    begin, stop = start or 0.0, length if end is None else end
+    first, last = (round(min(time, length) * clip.fps) for time in (begin, stop))
+    if first >= last:
+        raise MediaError(
+            f"{clip.path}: has no frame from second {begin:g} to {stop:g}, it lasts {length:.2f} seconds; "
+            "choose another --start or --end"
+        )
+    return ClipPart(clip, range(first, last))
+
+
+class ClipPart(Clip):
+    """The frames `numbers` of a clip of constant rate."""
+
+    def __init__(self, clip: Clip, numbers: range):
+        start = numbers.start / clip.fps
+        super().__init__(clip.path, clip.size, clip.fps, clip.has_audio, start=start)
+        self._clip, self._numbers = clip, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        first = self._numbers.start
+        for number, frame in self._clip.chosen([first + number for number in numbers]):
+            yield number - first, frame
 
 
 class SteadyClip(Clip):

@@ -8,19 +8,20 @@ import numpy as np
 from faces.choose import centred_window
 from faces.cuts import Cuts
 from inference.jobs import driving_cuts, source_cuts
+from inference.options import DemoOptions
 from media.pictures import Size, fit
-from page.choices import BOXES, EVERY_FACE, FACES, NOTHING, Choices, Form
+from page.choices import CUTS, FINDS, Form
 from page.html import data_url, html_widget
-from page.limits import read_picture, shown_errors
+from page.limits import read_picture
 from page.making import make_plan
 from utils.progress import no_bar
 
 MAX_SIDE = 640  # pixels of the picture that is sent to the browser
 
 
-def show_boxes(choices: Choices, offline: bool) -> tuple[dict, dict]:
+def show_boxes(options: DemoOptions, offline: bool) -> tuple[dict, dict]:
     """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
-    plan = make_plan(choices, offline)
+    plan = make_plan(options, offline)
     picture, size = read_picture(plan.picture), plan.job.sizes[0]
     source = source_cuts(plan.picture, picture, plan.job)
     driving = driving_cuts(plan.clip, plan.job, no_bar)
@@ -53,20 +54,18 @@ def box_view(picture: np.ndarray, cut: Cuts, size: Size, title: str) -> dict:
 def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
     """Place what is cut; return the button that shows boxes, and where they are shown."""
     with gr.Accordion("Crop", open=False):
-        told = "faces are found in photos; elsewhere show the boxes and drag them"
-        form.add("cut", "Cut out", told, choices=[NOTHING, FACES, BOXES])
+        form.add("crop", "Find faces", "in photos; elsewhere show the boxes and drag them")
         button = gr.Button("Show boxes")
         with gr.Row(elem_id="boxes"):
             source_box = html_widget("crop_box", "source-box")
             driving_box = html_widget("crop_box", "driving-box")
         with gr.Row():
-            form.add("crop_source", "Box in the picture", "left,top,right,bottom; empty is all")
-            form.add("crop_driving", "Box in the video", "left,top,right,bottom; empty is all")
+            form.add("crop_source", "Box in the picture", "left,top,right,bottom; empty: faces, or all")
+            form.add("crop_driving", "Box in the video", "left,top,right,bottom; empty: faces, or all")
         with gr.Row():
-            faces = ["largest", ("every face", EVERY_FACE), "1", "2", "3", "4", "5"]
-            told = "which one of the picture; every face needs paste back"
-            form.add("face", "Face", told, gr.Dropdown, choices=faces)
-            form.add("paste_back", "Paste back", "into the picture it was cut from")
+            faces = ["largest", ("every face", "all"), "1", "2", "3", "4", "5"]
+            form.add("face", "Face", "which one of the picture", gr.Dropdown, when=FINDS, choices=faces)
+            form.add("paste_back", "Paste back", "into the picture it was cut from", when=CUTS)
     return button, source_box, driving_box
 
 
@@ -74,10 +73,9 @@ def connect_boxes(form: Form, button: gr.Button, source: gr.HTML, driving: gr.HT
     """Let the button fill the boxes, and a box that is dragged its text field."""
 
     def boxes(*values: object) -> tuple[dict, dict]:
-        with shown_errors():
-            return show_boxes(Choices(**form.read(values)), offline)
+        return show_boxes(form.read(values), offline)
 
     button.click(boxes, [*form.values()], [source, driving], api_visibility="private", preprocess=False)
-    to_text = f"(view) => [view.box.join(','), '{BOXES}']"
-    source.input(None, source, [form["crop_source"], form["cut"]], js=to_text)
-    driving.input(None, driving, [form["crop_driving"], form["cut"]], js=to_text)
+    to_text = "(view) => view.box.join(',')"
+    source.input(None, source, form["crop_source"], js=to_text)
+    driving.input(None, driving, form["crop_driving"], js=to_text)

@@ -288,9 +288,10 @@ def sound_only(folder: Path) -> Path:
     return folder / "sound.mp4"
 
 
-def write_sound(container, stream, length: float) -> None:
-    """Encode `length` seconds of a 440 Hz tone and finish `stream`."""
+def write_sound(container, stream, length: float, silence: float = 0) -> None:
+    """Encode `length` seconds of a 440 Hz tone, silent at first, and finish `stream`."""
     samples = (np.sin(2 * np.pi * 440 / 48000 * np.arange(int(length * 48000))) * 10000).astype(np.int16)
+    samples[: int(silence * 48000)] = 0
     tone = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
     tone.sample_rate, tone.pts = 48000, 0
     resampler = av.AudioResampler(

@@ -12,7 +12,7 @@ import demo
 from media.clips import open_clip
 from media.rates import repeated, steady
 from media.writer import VideoWriter
-from tests.demo_files import MODEL
+from tests.demo_files import MODEL, assert_refused
 from tests.media_files import encode, write_sound
 from tests.small import error_of
 from utils.errors import MediaError
@@ -96,7 +96,7 @@ def talk(place: Path) -> Path:
             frame.pts = time
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-        write_sound(container, sound, 4)
+        write_sound(container, sound, 4, silence=74 / 25)
     return path
 
 
@@ -141,6 +141,39 @@ def test_folders_of_frames_take_a_rate(place: Path, capsys: pytest.CaptureFixtur
         (["--driving_video", "driving", "--fps", "0"], "'0' is not a number from 0.01 to 1000"),
     ):
         assert message in error_of(capsys, lambda wrong=wrong: demo.main([*options, *wrong]))
+
+
+def test_a_part_of_the_video_plays_with_its_sound(place: Path, talk: Path) -> None:
+    """From 2 to 3.6 seconds: light and tone begin after 0.96, and the frames are those of the whole."""
+    options = [*MODEL, "--source_image", "source.png", "--driving_video", str(talk), "--side_by_side"]
+    part, whole = place / "part.mkv", place / "whole.mkv"
+    demo.main([*options, "--audio", "--start", "2", "--end", "3.6", "--result_video", str(part)])
+    demo.main([*options, "--result_video", str(whole)])
+    light = [frame[:, 32:64].mean() > 100 for frame in open_clip(part)]
+    assert (
+        len(light) == 40
+        and light.index(True) == [frame[:, 32:64].mean() > 100 for frame in open_clip(whole)].index(True) - 50
+    )
+    with av.open(str(part)) as container:
+        sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert abs((np.abs(sound) > 0.1).argmax() / 48000 - 0.96) < 0.03
+    assert abs(len(sound) / 48000 - 1.6) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (["--start", "4"], "talk.mp4: has no frame from second 4 to 3.96, it lasts 3.96 seconds"),
+        (["--start", "2", "--end", "2"], "--end must be after --start"),
+        (["--start", "-1"], "'-1' is not a number from 0 to"),
+        (["--end", "nan"], "'nan' is not a number from 0 to"),
+    ],
+)
+def test_a_part_that_is_none_is_one_line(
+    place: Path, talk: Path, capsys: pytest.CaptureFixture, times: list[str], message: str
+) -> None:
+    options = [*MODEL, "--source_image", "source.png", "--driving_video", str(talk), *times]
+    assert_refused(place, capsys, options, message)
 
 
 # ---- Backgrounds ---------------------------------------------------------------
