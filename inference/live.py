@@ -135,13 +135,14 @@ def pose_hint(wanted: Tensor, seen: Tensor) -> str:
     It is about what differs most. "" where little does.
     """
     differences = pose_difference(wanted[0].cpu().double().numpy(), seen[0].cpu().double().numpy())
-    amounts = {name: differences[name] / tolerance for name, (tolerance, *_) in HINTS.items()}
+    amounts = {name: differences[name] / tolerance for name, (tolerance, _, _) in HINTS.items()}
     most = max(amounts, key=lambda name: abs(amounts[name]))
-    return "" if abs(amounts[most]) < 1 else HINTS[most][1 if amounts[most] < 0 else 2]
+    _, low, high = HINTS[most]
+    return "" if abs(amounts[most]) < 1 else low if amounts[most] < 0 else high
 
 
 def pose_difference(wanted: np.ndarray, seen: np.ndarray) -> dict[str, float]:
-    """Explain by least squares how a head got from keypoints `wanted` (K, 2) to `seen`, by the keys of `HINTS`.
+    """Explain by least squares how a head got from keypoints `wanted` (K, 2) to `seen`, by keys of `HINTS`.
 
     The keypoints lie on half a ball that faces us: what is near its middle moves most where it turns.
     """

@@ -1,92 +1,66 @@
 // Camera to server to screen, one frame at a time. A frame that comes while one is on its way is dropped:
 // the next one to be sent is always the newest.
-const MAX_AGE = 500; // ms; an older picture is not shown
+const MAX_AGE = 500, MAX_HIDDEN = 30000; // ms of a picture that is shown; behind another tab of the browser
 const SMOOTHING = 0.9; // of the figures, per frame
 const COUNTDOWN = 3; // s before a reference is taken
-const MAX_HIDDEN = 30000; // ms in another tab of the browser, after which the camera stops
-const find = (name) => element.querySelector(`.live-${name}`);
-const root = (window.gradio_config?.root || "").replace(/\/$/, "");
+const live = element.querySelector(".live"), find = (name) => element.querySelector(`.live-${name}`);
+const address = `${(window.gradio_config?.root || "").replace(/\/$/, "")}/live/frame`;
 
 let session = null, stream = null, recorder = null;
-let picture = 0, wantReference = false, busy = false, run = 0, hint = "";
-let counted = 0, counting, hiding; // seconds that are left, and two timers
-let shift = [0, 0], opacity = 1; // of what is cut out of the camera's frame, in its pixels; of the overlay
+let picture = 0, wantReference = false, busy = false, run = 0;
 let newest = null; // when the frame that waits was captured, or null
+let shift = [0, 0]; // of what is cut out of the camera's frame, in its pixels
+let hint = "", opacity = 1, counted = 0, counting, hiding; // the last two are timers
 let interval = 0, latency = 0, lastShown = 0, shown = 0, dropped = 0;
-const video = document.createElement("video");
-video.muted = true;
-video.playsInline = true;
+const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
 const frame = document.createElement("canvas"); // what is sent
 
-function tellError(text) {
-  element.querySelector(".live").hidden = false;
-  find("error").textContent = text;
-  if (text) find("error").scrollIntoView({ block: "nearest" });
+function tell(error) {
+  live.hidden = false;
+  find("error").textContent = error;
+  if (error) find("error").scrollIntoView({ block: "nearest" });
 }
 
 // ---- What is sent ----
 
 function choose(number) {
-  const count = session ? session.pictures.length : 0;
-  if (number >= count && number !== picture + 1) return; // a key of no picture
-  picture = (number + count) % count;
+  if (!(number in session.pictures)) return;
+  picture = number;
   find("overlay").src = session.pictures[picture];
-  find("pictures").replaceChildren(
-    ...session.pictures.map((url, index) => {
-      const button = document.createElement("button"), image = document.createElement("img");
-      button.type = "button";
-      button.setAttribute("aria-pressed", String(index === picture));
-      button.onclick = () => choose(index);
-      image.src = url;
-      image.alt = `Picture ${index + 1}`;
-      button.append(image);
-      return button;
-    }),
-  );
+  find("pictures").replaceChildren(...session.pictures.map((src, index) => {
+    const button = Object.assign(document.createElement("button"), { onclick: () => choose(index) });
+    button.setAttribute("aria-pressed", index === picture);
+    button.append(Object.assign(new Image(), { src, alt: `Picture ${index + 1}` }));
+    return button;
+  }));
 }
 
-// The side of a pixel of the model in pixels of the camera, without zoom.
-const unit = () => Math.min(video.videoWidth / session.size[0], video.videoHeight / session.size[1]);
+// The side of a pixel of the model in pixels of the camera.
+const unit = () =>
+  Math.min(video.videoWidth / session.size[0], video.videoHeight / session.size[1]) / find("zoom").value;
 
-// What is cut out of the camera's frame, in the model's size, on both canvases.
+// Draw what is cut out of the camera's frame, in the model's size, on both canvases.
 function capture() {
-  const [width, height] = session.size, scale = unit() / find("zoom").value;
-  const spare = [video.videoWidth - width * scale, video.videoHeight - height * scale];
-  shift = shift.map((length, axis) => Math.min(Math.max(length, -spare[axis] / 2), spare[axis] / 2));
-  const [x, y] = spare.map((length, axis) => length / 2 + shift[axis]);
+  const [width, height] = session.size, cut = [width * unit(), height * unit()];
+  const spare = [video.videoWidth - cut[0], video.videoHeight - cut[1]].map((length) => length / 2);
+  shift = shift.map((length, axis) => Math.min(Math.max(length, -spare[axis]), spare[axis]));
   const context = frame.getContext("2d");
-  context.save();
-  if (find("mirror").checked) context.setTransform(-1, 0, 0, 1, width, 0);
-  context.drawImage(video, x, y, width * scale, height * scale, 0, 0, width, height);
-  context.restore();
+  context.setTransform(...(find("mirror").checked ? [-1, 0, 0, 1, width, 0] : [1, 0, 0, 1, 0, 0]));
+  context.drawImage(video, spare[0] + shift[0], spare[1] + shift[1], ...cut, 0, 0, width, height);
   find("camera").getContext("2d").drawImage(frame, 0, 0);
 }
 
-function query() {
-  const values = { picture, smooth: find("smooth").value, strength: find("strength").value };
-  for (const name of ["auto", "relative"]) values[name] = find(name).checked ? 1 : 0;
-  values.reference = wantReference ? 1 : 0;
-  wantReference = false;
-  return new URLSearchParams(values);
-}
-
-// Send a canvas to a route of the server; its answer is an error, or what is asked for.
-async function post(canvas, route) {
-  const body = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
-  const headers = { "x-live-token": session?.token, "content-type": "image/jpeg" };
-  const answer = await fetch(`${root}/live/${route}`, { method: "POST", body, headers }).catch(() => null);
-  if (!answer) throw new Error("the server does not answer; start the camera again when it does");
-  if (!answer.ok) throw new Error(await answer.text());
-  return answer;
-}
-
 async function send() {
-  const captured = newest, mine = run;
-  newest = null;
-  busy = true;
+  const captured = newest, mine = run, headers = { "x-live-token": session.token, "content-type": "image/jpeg" };
+  const query = new URLSearchParams({ picture, reference: Number(wantReference) });
+  for (const name of ["smooth", "strength"]) query.set(name, find(name).value);
+  for (const name of ["auto", "relative"]) query.set(name, Number(find(name).checked));
+  [newest, busy, wantReference] = [null, true, false];
   capture();
   try {
-    const answer = await post(frame, `frame?${query()}`);
+    const body = await new Promise((done) => frame.toBlob(done, "image/jpeg", 0.9));
+    const answer = await fetch(`${address}?${query}`, { method: "POST", body, headers }).catch(() => null);
+    if (!answer?.ok) throw new Error(answer ? await answer.text() : "the server does not answer");
     const image = await createImageBitmap(await answer.blob());
     if (mine === run) show(image, captured, answer.headers);
     image.close();
@@ -106,158 +80,121 @@ function onFrame(now, metadata) {
   video.requestVideoFrameCallback(onFrame);
 }
 
-// Zoom and shift so that the face in the camera is cut out as a face in a picture is.
-async function followFace() {
-  const whole = document.createElement("canvas");
-  [whole.width, whole.height] = [video.videoWidth, video.videoHeight];
-  whole.getContext("2d").drawImage(video, 0, 0);
-  try {
-    const [x, y, height] = await (await post(whole, "face")).json();
-    find("zoom").value = (unit() * session.size[1]) / height;
-    shift = [x - whole.width / 2, y - whole.height / 2];
-  } catch (error) {
-    tellError(error.message);
-  }
-}
-
 // ---- What is shown ----
 
+// The outline of the picture, and what to do: hints are of what the viewer sees.
 function guide() {
-  const guided = counted > 0 || find("show-overlay").checked;
-  const told = find("mirror").checked ? hint : hint.replace(/left|right/, (side) => (side === "left" ? "right" : "left"));
+  const guided = counted > 0 || find("show-overlay").checked, other = { left: "right", right: "left" };
+  const told = find("mirror").checked ? hint : hint.replace(/left|right/, (side) => other[side]);
   find("overlay").hidden = !guided;
   find("overlay").style.opacity = opacity;
   find("told").textContent = [counted || "", guided ? told : ""].filter(Boolean).join(" · ");
 }
 
-function countDown() {
-  clearInterval(counting);
-  counted = COUNTDOWN;
-  counting = setInterval(() => {
-    counted -= 1;
-    if (!counted) clearInterval(counting);
-    wantReference ||= !counted;
-    guide();
-  }, 1000);
+function countDown(seconds = COUNTDOWN) {
+  clearTimeout(counting);
+  counted = seconds;
+  wantReference ||= !seconds;
+  if (seconds) counting = setTimeout(countDown, 1000, seconds - 1);
   guide();
 }
 
 function show(image, captured, headers) {
-  const age = performance.now() - captured;
+  const age = performance.now() - captured, mine = run;
   if (age > MAX_AGE) return;
   find("result").getContext("2d").drawImage(image, 0, 0);
-  hint = headers.get("x-hint") || "";
+  hint = headers.get("x-hint");
   guide();
-  const mine = run;
   requestAnimationFrame(() => {
     if (mine !== run) return; // stopped in the meantime
-    const now = performance.now(), old = shown ? SMOOTHING : 0, data = element.querySelector(".live").dataset;
-    latency = old * latency + (1 - old) * (now - captured);
-    if (lastShown) interval = (interval ? SMOOTHING : 0) * interval + (interval ? 1 - SMOOTHING : 1) * (now - lastShown);
+    const now = performance.now(), smooth = (old, value) => (old ? SMOOTHING * old + (1 - SMOOTHING) * value : value);
+    latency = smooth(latency, now - captured);
+    if (lastShown) interval = smooth(interval, now - lastShown);
     lastShown = now;
     shown += 1;
     const rate = interval ? 1000 / interval : 0;
-    Object.assign(data, { rate, latency, shown, dropped, age: Math.max(age, data.age || 0) });
-    find("figures").textContent =
-      `${rate.toFixed(1)} frames/s, ${latency.toFixed(0)} ms from camera to screen; your pose differs by ${headers.get("x-distance")} from the picture's`;
+    Object.assign(live.dataset, { rate, latency, shown, dropped, age: Math.max(age, live.dataset.age || 0) });
+    find("figures").textContent = `${rate.toFixed(1)} frames/s, ${latency.toFixed(0)} ms from camera to screen; ` +
+      `your pose differs by ${headers.get("x-distance")} from the picture's`;
   });
 }
 
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+function save(blob, download) {
+  const href = URL.createObjectURL(blob);
+  Object.assign(document.createElement("a"), { href, download }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
 }
 
 function record() {
   if (recorder) return recorder.stop();
-  const parts = [], mimeType = "video/webm";
-  if (!window.MediaRecorder?.isTypeSupported(mimeType)) return tellError("this browser can't record webm");
-  recorder = new MediaRecorder(find("result").captureStream(), { mimeType });
-  recorder.ondataavailable = (event) => parts.push(event.data);
-  recorder.onstop = () => {
-    recorder = null;
-    find("record").textContent = "Record";
-    save(new Blob(parts, { type: mimeType }), "live.webm");
-  };
+  recorder = new MediaRecorder(find("result").captureStream(), { mimeType: "video/webm" });
+  recorder.ondataavailable = ({ data }) => save(data, "live.webm"); // all of it, at its end
+  recorder.onstop = () => { [recorder, find("record").textContent] = [null, "Record"]; };
   recorder.start();
   find("record").textContent = "Stop recording";
 }
 
 // ---- From start to stop ----
 
+// Begin a session; or change it, where the camera runs already.
+function start(value) {
+  if (!session && !value.begins) return; // stopped in the meantime
+  tell(value.error || "");
+  if (value.error) return;
+  const goes = session?.token === value.token;
+  session = value;
+  if (`${[frame.width, frame.height]}` !== `${value.size}`) {
+    recorder?.stop();
+    for (const canvas of [frame, find("camera"), find("result")]) [canvas.width, canvas.height] = value.size;
+  }
+  choose(goes && picture in value.pictures ? picture : 0);
+  if (!goes) openCamera();
+}
+
 async function openCamera() {
-  const mine = (run += 1), chosen = find("device").value;
   closeCamera();
+  const mine = run, deviceId = find("device").value;
+  [shown, dropped, lastShown, interval, latency] = [0, 0, 0, 0, 0];
+  delete live.dataset.age;
   try {
     if (!navigator.mediaDevices) throw new Error("the browser gives a camera to https and localhost only");
-    const wanted = { width: 640, height: 480, frameRate: 30, ...(chosen && { deviceId: { exact: chosen } }) };
+    const wanted = { width: 640, height: 480, frameRate: 30, ...(deviceId && { deviceId: { exact: deviceId } }) };
     const opened = await navigator.mediaDevices.getUserMedia({ video: wanted });
     if (mine !== run) return opened.getTracks().forEach((track) => track.stop()); // stopped in the meantime
-    stream = opened;
+    stream = video.srcObject = opened;
   } catch (error) {
-    if (mine === run) stop(`no camera: ${error.message}`);
-    return;
+    return mine === run && stop(`no camera: ${error.message}`);
   }
-  stream.getVideoTracks()[0].onended = () => stop("the camera has gone");
-  video.srcObject = stream;
+  const [track] = stream.getTracks(), devices = await navigator.mediaDevices.enumerateDevices(); // with names now
+  const cameras = devices.filter((device) => device.kind === "videoinput");
+  find("device").replaceChildren(...cameras.map((camera) => new Option(camera.label, camera.deviceId)));
+  find("device").value = track.getSettings().deviceId;
+  track.onended = () => stop("the camera has gone");
   await video.play();
   if (mine !== run) return;
-
-  // Which cameras are there? They have names from now on.
-  const devices = (await navigator.mediaDevices.enumerateDevices()).filter((device) => device.kind === "videoinput");
-  const used = stream?.getVideoTracks()[0].getSettings().deviceId;
-  find("device").replaceChildren(
-    ...devices.map((device) => new Option(device.label, device.deviceId, false, device.deviceId === used)));
-  if (session?.faces) await followFace();
-  if (mine !== run) return;
-  element.querySelector(".live").dataset.state = "running";
-  element.querySelector(".live").scrollIntoView({ block: "nearest", behavior: "smooth" });
+  live.dataset.state = "running";
+  live.scrollIntoView({ block: "nearest", behavior: "smooth" });
   video.requestVideoFrameCallback(onFrame);
   countDown();
 }
 
 function closeCamera() {
-  for (const track of stream ? stream.getTracks() : []) track.stop();
+  run += 1;
+  stream?.getTracks().forEach((track) => track.stop());
   stream = newest = null;
 }
 
-function stop(message = "") {
-  run += 1;
+function stop(error = "") {
   closeCamera();
-  clearInterval(counting);
+  clearTimeout(counting);
   recorder?.stop();
-  if (session) {
-    const headers = { "x-live-token": session.token };
-    fetch(`${root}/live/frame`, { method: "DELETE", keepalive: true, headers }).catch(() => {});
-  }
-  session = null;
-  [counted, hint] = [0, ""];
+  const headers = { "x-live-token": session?.token };
+  if (session) fetch(address, { method: "DELETE", keepalive: true, headers }).catch(() => {});
+  [session, counted, hint] = [null, 0, ""];
   guide();
-  find("result").classList.remove("live-full");
-  element.querySelector(".live").dataset.state = "stopped";
-  find("figures").textContent = "stopped";
-  tellError(message);
-}
-
-// Begin a session; or change it, where the camera runs already.
-function start(value) {
-  if (value.error) return tellError(value.error);
-  const goes = session?.token === value.token;
-  session = value;
-  tellError("");
-  if (String([frame.width, frame.height]) !== String(value.size)) {
-    recorder?.stop();
-    for (const canvas of [frame, find("camera"), find("result")]) [canvas.width, canvas.height] = value.size;
-  }
-  picture = Math.min(goes ? picture : 0, value.pictures.length - 1);
-  choose(picture);
-  if (goes) return;
-  [shown, dropped, lastShown, interval] = [0, 0, 0, 0];
-  delete element.querySelector(".live").dataset.age;
-  openCamera();
+  fill(false);
+  live.dataset.state = find("figures").textContent = "stopped";
+  tell(error);
 }
 
 // ---- Controls, with the keys of avatarify ----
@@ -272,44 +209,34 @@ function fade(step) {
   guide();
 }
 
-function zoom(step) {
-  find("zoom").value = Number(find("zoom").value) * step;
-}
-
-function centre() {
-  [find("zoom").value, shift] = [1, [0, 0]];
-}
-
+const zoom = (factor) => { find("zoom").value *= factor; };
+const fill = (on) => find("result").classList.toggle("live-full", on);
 const KEYS = {
-  x: countDown, o: followFace, a: () => choose(picture - 1), d: () => choose(picture + 1),
-  w: () => zoom(1.1), s: () => zoom(1 / 1.1), z: (fine) => (fine ? centre() : fade(-0.1)), c: () => fade(0.1),
-  u: (fine) => move(0, fine ? -1 : -5), j: (fine) => move(0, fine ? 1 : 5),
-  h: (fine) => move(fine ? -1 : -5, 0), k: (fine) => move(fine ? 1 : 5, 0),
-  f: () => find("auto").click(), r: () => find("mirror").click(),
-  escape: () => find("result").classList.remove("live-full"),
+  x: () => countDown(), a: () => choose(picture - 1), d: () => choose(picture + 1),
+  u: (step) => move(0, -step), j: (step) => move(0, step), h: (step) => move(-step, 0), k: (step) => move(step, 0),
+  w: () => zoom(1.1), s: () => zoom(1 / 1.1), c: () => fade(0.1),
+  z: (step) => (step === 1 ? ([find("zoom").value, shift] = [1, [0, 0]]) : fade(-0.1)), // 1 is with Shift
+  f: () => find("auto").click(), r: () => find("mirror").click(), escape: () => fill(false),
 };
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input:not([type=checkbox]):not([type=range]), textarea, select");
   if (!session || typing || event.ctrlKey || event.metaKey || event.altKey || !element.offsetParent) return;
-  if (/^[1-9]$/.test(event.key)) choose(Number(event.key) - 1);
-  else KEYS[event.key.toLowerCase()]?.(event.shiftKey);
+  if (/^[1-9]$/.test(event.key)) choose(event.key - 1);
+  else KEYS[event.key.toLowerCase()]?.(event.shiftKey ? 1 : 5);
 });
-
-for (const [name, act] of Object.entries({
-  reference: countDown, face: followFace, record, stop: () => stop(),
-  snapshot: () => find("result").toBlob((blob) => save(blob, "live.png")),
-  window: () => find("result").classList.add("live-full"),
-  result: () => find("result").classList.remove("live-full"),
-})) find(name).onclick = act;
-find("device").onchange = () => session && openCamera();
-find("show-overlay").onchange = guide;
 find("camera").onpointermove = (event) => {
-  const scale = session && event.buttons ? (unit() * session.size[0]) / find("zoom").value / event.target.clientWidth : 0;
+  const scale = session && event.buttons ? (unit() * session.size[0]) / event.target.clientWidth : 0;
   move(-event.movementX * scale, -event.movementY * scale);
 };
+const snap = () => find("result").toBlob((blob) => save(blob, "live.png"));
+const buttons = { reference: () => countDown(), record, snapshot: snap, window: () => fill(true), stop: () => stop() };
+for (const [name, act] of Object.entries(buttons)) find(name).onclick = () => session && act();
+find("result").onclick = () => fill(false);
+find("device").onchange = () => session && openCamera();
+find("show-overlay").onchange = guide;
 window.addEventListener("pagehide", () => stop());
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiding);
-  if (document.hidden && session) hiding = setTimeout(() => stop("stopped, while another tab was open"), MAX_HIDDEN);
+  if (document.hidden && session) hiding = setTimeout(stop, MAX_HIDDEN, "stopped behind another tab");
 });
-watch("value", () => { if (props.value) start(props.value); });
+watch("value", () => props.value && start(props.value));
