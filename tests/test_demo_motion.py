@@ -143,9 +143,9 @@ def test_a_larger_result_has_the_motion_of_the_small_one() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--smooth 0", "'0' is not a number above 0"),
-        ("--smooth nan", "'nan' is not a number above 0"),
-        ("--smooth 11", "up to 10"),
+        ("--smooth 0", "'0' is not a number from 0.001 to 10"),
+        ("--smooth nan", "'nan' is not a number from 0.001 to 10"),
+        ("--smooth 11", "'11' is not a number from 0.001 to 10"),
         ("--size 16", "--size 16: must be a larger height than the model's 32"),
         ("--size 66", "both must be multiples of"),
     ],
