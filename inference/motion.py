@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from media.decoding import MAX_FPS, MIN_FPS
 from modules.util import Keypoints
 from utils.errors import MediaError
 from utils.files import atomic_write, regular_file
@@ -227,11 +228,11 @@ def save_motion(path: Path, keypoints: Iterable[Keypoints], rate: float, fingerp
         raise MediaError(f"{path}: {error.strerror}; check that its folder exists and is writable") from error
 
 
-def load_motion(path: Path, fingerprint: str) -> Motion:
+def load_motion(path: Path, fingerprint: str, shapes: dict[str, tuple[int, ...]] | None = None) -> Motion:
     """Read what `save_motion` wrote; no pickle is ever opened.
 
     Raises `MediaError` for a file that is something else, and for the motion of another model than the one
-    of `fingerprint`.
+    of `fingerprint`, whose keypoints of a frame have `shapes`.
     """
     not_one = f"{path}: is no motion file; make one with --save_motion"
     try:
@@ -249,12 +250,13 @@ def load_motion(path: Path, fingerprint: str) -> Motion:
         raise MediaError(not_one) from error
     if not is_motion(arrays):
         raise MediaError(not_one)
-    if str(arrays["fingerprint"]) != fingerprint:
+    found = {name: arrays[name].shape[1:] for name in ("value", "jacobian") if name in arrays}
+    if str(arrays["fingerprint"]) != fingerprint or (shapes is not None and found != shapes):
         raise MediaError(
             f"{path}: is motion of another model, whose keypoints mean other places; make it anew with "
             "--save_motion and this one"
         )
-    keypoints = {name: torch.from_numpy(arrays[name]) for name in ("value", "jacobian") if name in arrays}
+    keypoints = {name: torch.from_numpy(arrays[name]) for name in found}
     return Motion(keypoints, float(arrays["rate"]))
 
 
@@ -272,5 +274,5 @@ def is_motion(arrays: dict[str, np.ndarray]) -> bool:
         and jacobian.shape == (*value.shape, 2)
         and (value.dtype == np.float32 and jacobian.dtype == np.float32)
         and (rate.dtype.kind, arrays["fingerprint"].dtype.kind) == ("f", "U")
-        and bool(np.isfinite(value).all() and np.isfinite(jacobian).all() and np.isfinite(rate) and rate > 0)
+        and bool(np.isfinite(value).all() and np.isfinite(jacobian).all() and MIN_FPS <= rate <= MAX_FPS)
     )
