@@ -208,8 +208,8 @@ class VideoClip(Clip):
         index = self._index = video_index(path.absolute(), status.st_mtime_ns, status.st_size)
         if not MIN_FPS <= index.fps <= MAX_FPS:
             raise MediaError(
-                f"{path}: its frames come at {index.fps:g} a second, not at {MIN_FPS} to {MAX_FPS}; is it sound "
-                "with a cover picture? Else convert it"
+                f"{path}: its frames come at {index.fps:g} a second, not at {MIN_FPS} to {MAX_FPS}; is it "
+                "sound with a cover picture? Else convert it"
             )
         height, width = index.coded_size
         size = (width, height) if index.orientation.transposed else (height, width)
