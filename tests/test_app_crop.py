@@ -98,7 +98,10 @@ def drag(page: Page, handle: Locator, x: int, y: int) -> None:
 def test_what_is_drawn_is_cut(page: Page, files: tuple[Path, Path]) -> None:
     """Found, dragged, typed, and emptied again."""
     source, driving = page.locator("#source-box"), page.locator("#driving-box")
-    source_field, driving_field = page.get_by_label("Box in the picture"), page.get_by_label("Box in the video")
+    source_field, driving_field = (
+        page.get_by_label("Box in the picture"),
+        page.get_by_label("Box in the video"),
+    )
     expect(source.locator(".face")).to_have_text(["1", "2"])
     found = drawn(driving)
     check_command(page, files)
@@ -167,7 +170,10 @@ def test_boxes_on_a_phone(browser: Browser, address: str, inputs: Path, files: t
         stage = page.locator("#driving-box .crop-stage")
         box = stage.bounding_box()
         assert box is not None and box["height"] <= 0.75 * 844
-        actions = "node => [node, node.querySelector('.crop-handle')].map(n => getComputedStyle(n).touchAction)"
+        actions = (
+            "node => [node, node.querySelector('.crop-handle')].map(n => getComputedStyle(n).touchAction)"
+        )
+        actions = f"node => {parts}.map((part) => getComputedStyle(part).touchAction)"
         assert stage.evaluate(actions) == ["auto", "none"]
 
         # The picture's lower part is beside the box.
