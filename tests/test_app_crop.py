@@ -170,9 +170,7 @@ def test_boxes_on_a_phone(browser: Browser, address: str, inputs: Path, files: t
         stage = page.locator("#driving-box .crop-stage")
         box = stage.bounding_box()
         assert box is not None and box["height"] <= 0.75 * 844
-        actions = (
-            "node => [node, node.querySelector('.crop-handle')].map(n => getComputedStyle(n).touchAction)"
-        )
+        parts = "[node, node.querySelector('.crop-handle')]"
         actions = f"node => {parts}.map((part) => getComputedStyle(part).touchAction)"
         assert stage.evaluate(actions) == ["auto", "none"]
 
