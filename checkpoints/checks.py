@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import CheckpointError
+from utils.options import MAX_SEED
 from utils.weight_files import check_tensor, require
 
 MAX_COUNT = 10**9  # of epochs and of steps
@@ -22,6 +23,12 @@ STATES = ("generator", "discriminator", "kp_detector", "generator_ema", "kp_dete
 OPTIMIZERS = ("optimizer_generator", "optimizer_discriminator", "optimizer_kp_detector")
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
 MAX_SCALE = 2.0**127  # float32 ends there
+# What a checkpoint of another method holds, and none of this one.
+RELATIVES = {
+    "inpainting_network": "Thin-Plate-Spline-Motion-Model",
+    "region_predictor": "articulated-animation",
+    "he_estimator": "one-shot free-view talking heads (face-vid2vid)",
+}
 SCALE = ("scale", "_growth_tracker")  # of the loss scaler of fp16; what else it saves are settings
 
 # ---- Contents ----------------------------------------------------------------
@@ -29,8 +36,18 @@ SCALE = ("scale", "_growth_tracker")  # of the loss scaler of fp16; what else it
 
 def check_content(content: Any, path: str | Path) -> None:
     """Raise `CheckpointError` unless `content` is a checkpoint that is safe to load where it fits."""
-    if not isinstance(content, dict) or not {"generator", "kp_detector"} <= content.keys():
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+    parts = content if isinstance(content, dict) else {}
+    for name in RELATIVES.keys() & parts.keys():
+        raise CheckpointError(
+            f"{path}: is a checkpoint of {RELATIVES[name]}, whose networks are others; use it there"
+        )
+    if not {"generator", "kp_detector"} <= parts.keys():
+        names = sorted(map(str, parts))
+        found = (
+            f"{names[:5]} and {len(names) - 5} more" if len(names) > 5 else names or type(content).__name__
+        )
+        if parts and all(map(torch.is_tensor, parts.values())):
+            found = f"the state of one network, {found}"
         raise CheckpointError(f"{path}: has no 'generator' and 'kp_detector'; it holds {found}")
     for name in STATES:
         if name in content:
@@ -89,7 +106,7 @@ def _check_resume(resume: Any, what: str) -> None:
         "format": (_is_count, "a whole number"),
         "epoch": (_is_count, "a whole number of at least 0"),
         "step": (_is_count, "a whole number of at least 0"),
-        "seed": (lambda value: type(value) is int and abs(value) < 2**64, "a whole number"),
+        "seed": (lambda value: type(value) is int and 0 <= value <= MAX_SEED, "a whole number of at least 0"),
         "loss_sums": (_are_losses, "a dictionary of finite numbers"),
         "scaler": (_is_scaler, "a dictionary of finite numbers, as a loss scaler saves"),
         "config": (_has_batch_size, "a config"),
@@ -113,7 +130,7 @@ def _is_scaler(value: Any) -> bool:
 
 def _are_losses(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(number, int | float) and math.isfinite(number)
+        isinstance(name, str) and isinstance(number, int | float) and abs(number) < MAX_SCALE
         for name, number in value.items()
     )
 

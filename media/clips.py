@@ -16,7 +16,7 @@ from typing import Final
 import av
 import numpy as np
 
-from media.decoding import DEFAULT_FPS, decode_chosen, opened_video, video_index
+from media.decoding import DEFAULT_FPS, MAX_FPS, MIN_FPS, decode_chosen, opened_video, video_index
 from media.pictures import (
     IMAGE_SUFFIXES,
     Size,
@@ -217,6 +217,11 @@ class VideoClip(Clip):
         with media_errors(path, "check its permissions"):
             status = path.stat()
         index = self._index = video_index(path.absolute(), status.st_mtime_ns, status.st_size)
+        if not MIN_FPS <= index.fps <= MAX_FPS:
+            raise MediaError(
+                f"{path}: its frames come at {index.fps:g} a second, not at {MIN_FPS} to {MAX_FPS}; is it "
+                "sound with a cover picture? Else convert it"
+            )
         height, width = index.coded_size
         size = (width, height) if index.orientation.transposed else (height, width)
         super().__init__(

@@ -25,6 +25,7 @@ from utils.files import regular_file
 LOOKS = 4  # at places of an HDR video, for its brightest light
 MAX_ASPECT = 4  # of a pixel; the widest in use are twice as wide as high
 DEFAULT_FPS = 25.0  # frames per second of clips that do not store it
+MIN_FPS, MAX_FPS = 0.01, 1000  # of what is read and written
 
 # Codecs whose every packet is one shown frame, so that counting packets counts frames.
 _FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg"})

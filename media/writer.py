@@ -15,6 +15,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from media.clips import open_clip
 from media.colours import EXACT, HD_LINES
+from media.decoding import MAX_FPS, MIN_FPS
 from media.pictures import Size, checked_frame, media_errors, save_png
 from media.sound import created, mux_sound
 from utils.errors import MediaError
@@ -23,7 +24,6 @@ from utils.files import atomic_write, check_replaceable, temporary_name
 # The kinds of file, by FFmpeg's names of their containers.
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
 WRITTEN_SUFFIXES = frozenset(_CONTAINERS)
-MIN_FPS, MAX_FPS = 0.01, 1000
 MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames per second
 
 # The YUV matrix by the numbers of swscale and of FFmpeg's encoders.

@@ -13,12 +13,13 @@ import numpy as np
 
 from inference.animation import Cancelled
 from inference.samples import SAMPLE
-from page.choices import ABSOLUTE, BEST, CHOSEN, FIRST, FORMATS, RELATIVE, Choices, Form
+from page.choices import FIXED, FORMATS, MOVES, UNPASTED, Form
 from page.crop_box import connect_boxes, place_crops
-from page.limits import MAX_FRAMES, MAX_HEIGHT, open_video, shown_errors, upload_path
+from page.limits import MAX_FRAMES, MAX_HEIGHT, open_video, shown, upload
 from page.making import Made, animate_files, command_of
 from page.worker import Ticket
 
+SWITCHES = ("relative", "find_best_frame", "crop", "crop_source", "face", "paste_back")
 PLAYED = (".mp4", ".webm")
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 
@@ -29,24 +30,20 @@ async def animate(
     """Animate; yield the values of the outputs: player, picture, file, line, command."""
     line = ""
     try:
-        with shown_errors():
-            choices = Choices(**form.read(values))
-            choices.check()
-            line = await asyncio.to_thread(command_of, choices)  # reads the files' headers
-            yield outputs("preparing", line)
-            async for progress in ticket.run(lambda: animate_files(choices, folder, ticket, offline)):
-                yield [gr.skip(), gr.skip(), gr.skip(), progress, gr.skip()]
-
-            # What became of it?
-            try:
-                made = ticket.result()
-            except Cancelled:
-                yield outputs("cancelled before the first frame, so there is no result", line)
-            else:
-                yield outputs(made.line, line, made.path)
-    except gr.Error as error:
-        yield outputs(f"no result: {error.message}", line)
-        raise
+        options = form.read(values)
+        line = await asyncio.to_thread(command_of, options)  # reads the files' headers
+        yield outputs("preparing", line)
+        async for progress in ticket.run(lambda: animate_files(options, folder, ticket, offline)):
+            yield [gr.skip(), gr.skip(), gr.skip(), progress, gr.skip()]
+        made = ticket.result()
+    except Cancelled:
+        yield outputs("cancelled before the first frame, so there is no result", line)
+    except Exception as error:
+        told = shown(error)
+        yield outputs(f"no result: {told.message}", line)
+        raise told from error
+    else:
+        yield outputs(made.line, line, made.path)
 
 
 def outputs(status: str, line: str, result: Path | None = None) -> list[Any]:
@@ -71,18 +68,16 @@ def cancel(request: gr.Request) -> None:
 
 def to_first_frame(video: Any) -> tuple[Any, np.ndarray | None]:
     """Set the slider of the reference frame to the first one of a new video, and show that."""
-    with shown_errors():
-        path = upload_path(video)
-        last = MAX_FRAMES - 1 if path is None else max(1, len(open_video(path)) - 1)
-        return gr.update(maximum=last, value=0), frame_of(video, 0)
+    path = upload(video)
+    last = MAX_FRAMES - 1 if path is None else max(1, len(open_video(path)) - 1)
+    return gr.update(maximum=last, value=0), frame_of(video, 0)
 
 
 def frame_of(video: Any, number: float) -> np.ndarray | None:
     """Read a frame of the driving video."""
-    with shown_errors():
-        path = upload_path(video)
-        clip = None if path is None else open_video(path)
-        return None if clip is None else clip.read([min(int(number), len(clip) - 1)])[0]
+    path = upload(video)
+    clip = None if path is None else open_video(path)
+    return None if clip is None else clip.read([min(int(number), len(clip) - 1)])[0]
 
 
 # ---- Widgets -------------------------------------------------------------------
@@ -139,35 +134,33 @@ def place_outputs() -> tuple[gr.Button, list[Any]]:
 
 def place_motion(form: Form) -> None:
     with gr.Accordion("Motion", open=False):
-        told = "relative: as the video moves; absolute: where the video is"
-        form.add("movement", "Movement", told, choices=[RELATIVE, ABSOLUTE])
-        form.add("adapt_scale", "Adapt the scale of relative movement")
-        told = "choose a frame that is posed like the picture; the best one is found by the model"
-        label = "Relative movement is measured from"
-        reference = form.add("reference", label, told, choices=[FIRST, BEST, CHOSEN])
+        told = "as the video moves, or where the video is"
+        form.add("relative", "Movement", told, gr.Radio, choices=[("relative", True), ("absolute", False)])
+        form.add("adapt_scale", "Adapt the scale of relative movement", when=MOVES)
+        told = "movement is measured from the frame that is posed like the picture; the model finds it"
+        form.add("find_best_frame", "Find the best frame", told, when=MOVES)
         look: Any = {"minimum": 0, "maximum": MAX_FRAMES - 1, "step": 1}
         with gr.Row():
-            frame = form.add("best_frame", "Frame", "of the driving video", **look)
+            told = "of the driving video, posed like the picture"
+            frame = form.add("best_frame", "Movement is measured from frame", told, when=FIXED, **look)
             look = {"interactive": False, "height": 160, "buttons": [], "elem_id": "reference-frame"}
             shown = gr.Image(label="That frame", **look)
         form.add("smooth", "Smoothing", "against jitter; 0 is none", minimum=0, maximum=5, step=0.1)
 
-    # A new video and a moved slider show their frame; who moves the slider means its frame.
+    # A new video and a moved slider show their frame.
     driving = form["driving_video"]
     driving.change(to_first_frame, driving, [frame, shown], **QUIET)
     frame.input(frame_of, [driving, frame], shown, trigger_mode="always_last", **QUIET)
-    frame.input(None, None, reference, js=f"() => '{CHOSEN}'", **QUIET)
 
 
 def place_formats(form: Form) -> None:
     with gr.Accordion("Result", open=False):
-        label = "Pictures and videos of another shape than the model's"
-        form.add("fit", label, choices=["crop", "pad", "stretch"])
+        form.add("fit", "Pictures and videos of another shape than the model's")
         told = "larger than the model's; 0 is the model's"
         form.add("size", "Height", told, gr.Number, precision=0, minimum=0, maximum=MAX_HEIGHT)
-        form.add("side_by_side", "Picture, video and result side by side")
+        form.add("side_by_side", "Picture, video and result side by side", when=UNPASTED)
         form.add("audio", "Sound of the video")
-        form.add("format", "Format", choices=list(FORMATS))
+        form.add("result_video", "Format", choices=FORMATS)
 
 
 def connect_animate(form: Form, go: gr.Button, shown: list[Any], offline: bool, results: Path) -> None:
@@ -186,4 +179,14 @@ def connect_animate(form: Form, go: gr.Button, shown: list[Any], offline: bool, 
         concurrency_limit=None,  # the worker has a queue of its own, which people can leave
         show_progress="hidden",
         preprocess=False,
+    )
+
+    # Options appear when they have an effect.
+    gr.on(
+        [form[name].change for name in SWITCHES],
+        form.shown,
+        [*form.values()],
+        [form[name] for name in form.when],
+        queue=False,
+        **QUIET,
     )

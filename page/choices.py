@@ -1,112 +1,87 @@
-"""What a visitor chooses: one description behind the widgets, the HTTP interface and its checks."""
+"""What a visitor chooses: the options of the demo, behind the widgets, the HTTP interface and its checks."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from checkpoints.table import DEFAULT_MODEL, read_table
-from faces.options import Box, box_option
 from inference.options import DemoOptions
-from media.clips import Clip
-from page.limits import upload_path
+from page.limits import upload
 from utils.errors import UserError
+from utils.options import SEVERAL
 
-RELATIVE, ABSOLUTE = "relative", "absolute"
-FIRST, BEST, CHOSEN = "first frame", "best frame", "frame of the slider"
-NOTHING, FACES, BOXES = "nothing", "faces", "boxes"
-EVERY_FACE = "all"
-FORMATS = {"mp4": ".mp4", "mov": ".mov", "mkv": ".mkv", "webm": ".webm", "gif": ".gif", "png (zip)": ""}
+FORMATS = [(name, f"result.{name}") for name in ("mp4", "mov", "mkv", "webm", "gif")] + [
+    ("png (zip)", "result")
+]
+
+# What the page offers at first; the rest is as on the command line.
+PAGE = DemoOptions(
+    model=DEFAULT_MODEL,
+    relative=True,
+    adapt_scale=True,
+    fit="crop",
+    audio=True,
+    result_video=Path("result.mp4"),
+)
+OPTIONS = {entry.name: entry for entry in fields(DemoOptions)}
 
 
 @dataclass(frozen=True)
-class Choices:
-    """The arguments of `/animate` and their defaults, in the order of the page. Files are uploads."""
+class When:
+    """When an option has an effect, and how to say so."""
 
-    source_image: Path | None = None
-    driving_video: Path | None = None
-    model: str = DEFAULT_MODEL
-    config: Path | None = None
-    checkpoint: Path | None = None
-    movement: str = RELATIVE
-    adapt_scale: bool = True
-    reference: str = FIRST
-    best_frame: int = 0
-    smooth: float = 0.0
-    cut: str = NOTHING
-    crop_source: str = ""
-    crop_driving: str = ""
-    face: str = "largest"
-    paste_back: bool = False
-    fit: str = "crop"
-    size: int = 0
-    side_by_side: bool = False
-    audio: bool = True
-    format: str = "mp4"
-
-    def options(self, clip: Clip) -> DemoOptions:
-        """Return the options of `demo.py` that do the same with a driving video. Raises `UserError`."""
-        relative, boxes = self.movement == RELATIVE, self.cut == BOXES
-        return DemoOptions(
-            model=self.model if self.config is None and self.model != Choices.model else None,
-            config=self.config,
-            checkpoint=self.checkpoint,
-            relative=relative,
-            absolute=not relative and self.paste_back,
-            adapt_scale=relative and self.adapt_scale,
-            find_best_frame=relative and self.reference == BEST,
-            best_frame=self.best_frame if relative and self.reference == CHOSEN else None,
-            smooth=self.smooth or None,
-            crop=self.cut == FACES,
-            face=self.face if self.cut == FACES else "largest",
-            crop_source=box(self.crop_source, "crop source") if boxes else None,
-            crop_driving=box(self.crop_driving, "crop driving") if boxes else None,
-            paste_back=self.paste_back,
-            fit=self.fit,
-            size=self.size or None,
-            side_by_side=self.side_by_side,
-            audio=self.audio and clip.has_audio,
-        ).resolved()
-
-    def check(self) -> None:
-        """Raise `UserError` for choices that don't go together."""
-        cuts_picture = self.cut == FACES or (self.cut == BOXES and self.crop_source.strip())
-        if self.paste_back and not cuts_picture:
-            raise UserError(
-                "'paste back' needs something that is cut out of the picture: choose faces, or a box"
-            )
-        if self.cut == FACES and self.face == EVERY_FACE and not self.paste_back:
-            raise UserError("every face needs 'paste back', which puts them into one picture")
-        if self.paste_back and self.side_by_side:
-            raise UserError("'paste back' and 'side by side' exclude each other: choose one")
+    is_so: Callable[[DemoOptions], bool]
+    words: str
 
 
-def box(text: str, name: str) -> Box | None:
-    """The box in a text field, None where it is empty. Raises `UserError`."""
-    try:
-        return box_option(text) if text.strip() else None
-    except argparse.ArgumentTypeError as error:
-        raise UserError(f"{name}: {error}") from error
+MOVES = When(lambda options: options.relative, "with relative movement")
+FIXED = When(lambda options: options.relative and not options.find_best_frame, "without the best frame")
+CUTS = When(lambda options: options.crop or options.crop_source is not None, "where something is cut out")
+FINDS = When(lambda options: options.crop and options.crop_source is None, "where faces are found")
+UNPASTED = When(lambda options: not pasted(options), "where nothing is pasted back")
+
+
+def pasted(options: DemoOptions) -> bool:
+    """Whether the result is the whole picture; several faces have no other place."""
+    return options.paste_back or options.face == "all"
 
 
 class Form(dict[str, Any]):
-    """The widgets of a tab, by the names of their choices."""
+    """The widgets of a tab, by the names of their options."""
 
-    def add(self, name: str, label: str, info: str | None = None, widget: Any = None, **look: Any) -> Any:
-        """Put a widget here on the page, by default one of the type of the choice."""
-        default = getattr(Choices, name)
+    def __init__(self) -> None:
+        super().__init__()
+        self.when: dict[str, When] = {}  # by names of options that are hidden else
+
+    def add(
+        self,
+        name: str,
+        label: str,
+        info: str | None = None,
+        widget: Any = None,
+        when: Any = None,
+        **look: Any,
+    ) -> Any:
+        """Put a widget here on the page, by default one of the option's type."""
+        entry, value = OPTIONS[name], initial(name)
+        if entry.metadata.get("choices") and "choices" not in look:
+            look["choices"] = entry.metadata["choices"]
         if info is not None:
             look["info"] = info
         if widget is None:
             of_text = gr.Radio if "choices" in look else gr.Textbox
-            widget = {bool: gr.Checkbox, str: of_text}.get(type(default), gr.Slider)
-        self[name] = widget(value=default, label=label, **look)
+            widget = {bool: gr.Checkbox, str: of_text}.get(type(value), gr.Slider)
+        if when is not None:
+            self.when[name] = when
+            look["visible"] = when.is_so(PAGE)
+        self[name] = widget(value=value, label=label, **look)
         return self[name]
 
     def add_model(self, prefix: str = "") -> None:
@@ -122,23 +97,75 @@ class Form(dict[str, Any]):
                     elem_id = prefix + name
                     self.add(name, label, None, gr.File, file_types=file_types, height=140, elem_id=elem_id)
 
-    def read(self, values: Iterable[object]) -> dict[str, Any]:
-        """Check the values of the widgets, as they came from a browser or program. Raises `UserError`."""
-        pairs = zip(self.items(), values, strict=True)
-        return {name: checked(name, widget, value) for (name, widget), value in pairs}
+    def read(self, values: Iterable[object]) -> DemoOptions:
+        """Turn the values of the widgets, as a browser or program sends them, into options.
 
-    def signature(self) -> inspect.Signature:
-        """Give the names and defaults of a function of a request and the choices, for Gradio."""
+        Raises `UserError` for what the page does not offer, or does not offer now.
+        """
+        options = self.chosen(values)
+        if (options.config is None) != (options.checkpoint is None):
+            raise UserError(
+                "config, checkpoint: a model of your own is a checkpoint and its config: give both or none"
+            )
+        for name, when in self.when.items():
+            if when.is_so(options):
+                continue
+            if getattr(options, name) != getattr(PAGE, name):
+                raise UserError(f"{name}: has an effect {when.words} only")
+            dropped: Any = {name: OPTIONS[name].default}
+            options = replace(options, **dropped)
+        return as_demo(options)
+
+    def chosen(self, values: Iterable[object]) -> DemoOptions:
+        pairs = zip(self.items(), values, strict=True)
+        return replace(PAGE, **{name: checked(name, widget, value) for (name, widget), value in pairs})
+
+    def shown(self, *values: object) -> list[Any]:
+        """Show the widgets that have an effect now; the others get their first values."""
+        try:
+            options = self.chosen(values)
+        except UserError:  # while somebody types; whoever starts something is told
+            return [gr.skip() for _ in self.when]
+        return [
+            gr.update(visible=True) if when.is_so(options) else gr.update(visible=False, value=initial(name))
+            for name, when in self.when.items()
+        ]
+
+    def signature(self, **before: object) -> inspect.Signature:
+        """Give the names and defaults of a function of a request, values `before`, and the options."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         request = inspect.Parameter("request", kind, annotation=gr.Request)
-        choices = (inspect.Parameter(name, kind, default=getattr(Choices, name)) for name in self)
+        defaults = before | {name: initial(name) for name in self}
+        choices = (inspect.Parameter(name, kind, default=value) for name, value in defaults.items())
         return inspect.Signature([request, *choices])
 
 
+def initial(name: str) -> Any:
+    """Return what a widget shows first."""
+    value, held = getattr(PAGE, name), OPTIONS[name].type
+    if value is None and "Path" not in held:
+        return "" if held.startswith("Box") else 0
+    return str(value) if isinstance(value, Path) else value
+
+
+def as_demo(options: DemoOptions) -> DemoOptions:
+    """Return the options of the command that does the same."""
+    whole = pasted(options)
+    first = 0 if whole and options.relative and not options.find_best_frame else None
+    return replace(
+        options,
+        model=options.model if options.config is None and options.model != DEFAULT_MODEL else None,
+        absolute=whole and not options.relative,
+        paste_back=whole,
+        best_frame=options.best_frame or first,
+    ).resolved()
+
+
 def checked(name: str, widget: Any, value: Any) -> Any:
-    """Return a value as the choice holds it. Raises `UserError` where the widget could not have given it."""
+    """Return a value as its option holds it. Raises `UserError` where the widget could not have given it."""
     if isinstance(widget, gr.Image | gr.Video | gr.File):
-        return upload_path(value)
+        path = upload(value)
+        return (path,) if path is not None and OPTIONS[name].type.startswith(SEVERAL) else path
 
     # What does it offer?
     if isinstance(widget, gr.Checkbox):
@@ -149,10 +176,29 @@ def checked(name: str, widget: Any, value: Any) -> Any:
         offered = [value for _, value in widget.choices]
         fits, wanted = value in offered, f"one of {', '.join(map(str, offered))}"
     else:
-        low, high = widget.minimum, widget.maximum
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-        wanted = f"a number from {low} to {high}"
+        return parsed(name, check_number(name, widget, value))
     if not fits:
         raise UserError(f"{name}: {value!r} is not {wanted}")
-    kind: Any = type(getattr(Choices, name, 0))  # what is no choice is a frame's number
-    return kind(value)
+    return parsed(name, value)
+
+
+def check_number(name: str, widget: Any, value: Any) -> float:
+    """Return a number that a widget could have given. Raises `UserError` for another value."""
+    low, high = widget.minimum, widget.maximum
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise UserError(f"{name}: {value!r} is not a number from {low} to {high}")
+    return value
+
+
+def parsed(name: str, value: Any) -> Any:
+    """Return what a widget gave in the type of its option; empty texts and zeros stand for none."""
+    held, parse = OPTIONS[name].type, OPTIONS[name].metadata.get("type")
+    if held.endswith("None") and not value:
+        return None
+    try:
+        if isinstance(value, str) and parse is not None:
+            return parse(value)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{name}: {error}") from error
+    kinds: dict[str, Any] = {"bool": bool, "int": int, "float": float, "Path": Path}
+    return kinds.get(held.removesuffix(" | None"), lambda same: same)(value)

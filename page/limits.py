@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +27,13 @@ MAX_HEIGHT = 2160  # of a result
 FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/:;,'\"]+/)+|\b[A-Za-z]:\\(?:[^\s\\:;,'\"]+\\)+")
 
 
-@contextlib.contextmanager
-def shown_errors() -> Iterator[None]:
-    """Turn every error into a line on the page. The traceback of a bug goes to the terminal."""
-    try:
-        yield
-    except gr.Error:
-        raise
-    except Exception as error:
-        message = told(error)
-        if message is None:
-            traceback.print_exc()
-            message = "something went wrong in the program; the terminal that it runs in says what"
-        raise gr.Error(without_folders(message), print_exception=False) from error
+def shown(error: Exception) -> gr.Error:
+    """Turn an error into a line on the page. The traceback of a bug goes to the terminal."""
+    message = error.message if isinstance(error, gr.Error) else told(error)
+    if message is None:
+        traceback.print_exception(error)
+        message = "something went wrong in the program; the terminal that it runs in says what"
+    return gr.Error(without_folders(message), print_exception=False)
 
 
 def without_folders(message: str) -> str:
@@ -49,21 +41,31 @@ def without_folders(message: str) -> str:
     return FOLDERS.sub("", message)
 
 
-def upload_path(file: Any) -> Path | None:
-    """Return the path of an upload, which comes as a mapping or None. Raises `UserError`."""
-    path = file.get("path") if isinstance(file, dict) else file
-    if path is None:
-        return None
-    # Gradio checks only a mapping that says by its `meta` that it is a file.
+def check_uploads(name: str, value: Any) -> None:
+    """Raise `UserError` if a value of the field `name` is a file that was not uploaded to this server.
+
+    Gradio checks only a mapping that says by its `meta` that it is a file.
+    """
     folder = Path(get_upload_folder()).resolve()
-    if not isinstance(path, str) or "\0" in path or folder not in Path(path).resolve().parents:
-        raise UserError("a file is named that was not uploaded; upload it first")
-    return Path(path)
+    for file in value if isinstance(value, list) else [value]:
+        path = file.get("path") if isinstance(file, dict) else "" if file is not None else None
+        if file is not None and (
+            not isinstance(path, str) or "\0" in path or folder not in Path(path).resolve().parents
+        ):
+            raise UserError(f"{name}: is no file that was uploaded here; upload it first")
+
+
+def upload(file: Any) -> Path | None:
+    """Return the path of an upload that `check_uploads` has seen. Raises `UserError` where it is gone."""
+    path = None if file is None else Path(file["path"])
+    if path is not None and not path.is_file():
+        raise UserError(f"{path.name}: was deleted here some time after its upload; choose it again")
+    return path
 
 
 def check_picture(path: Path | None) -> Path:
     """Check an uploaded picture. Raises `UserError` where it is missing or too large."""
-    file = check_file(path, "picture", MAX_PICTURE)
+    file = check_file(path, "source_image", "picture", MAX_PICTURE)
     height, width = read_image_size(file)
     check_size(file, height * width / 1e6, MAX_PICTURE_PIXELS, "million pixels")
     return file
@@ -76,16 +78,16 @@ def read_picture(path: Path | None) -> np.ndarray:
 
 def open_video(path: Path | None) -> Clip:
     """Open an uploaded video, at a constant rate. Raises `UserError` where it is missing or too large."""
-    file = check_file(path, "driving video", MAX_VIDEO)
+    file = check_file(path, "driving_video", "driving video", MAX_VIDEO)
     clip = steady(open_clip(file))
     check_size(file, clip.size[0] * clip.size[1] / 1e6, MAX_FRAME_PIXELS, "million pixels")
     check_size(file, len(clip), MAX_FRAMES, "frames", "cut it shorter")
     return clip
 
 
-def check_file(path: Path | None, what: str, mebibytes: int) -> Path:
+def check_file(path: Path | None, name: str, what: str, mebibytes: int) -> Path:
     if path is None:
-        raise UserError(f"there is no {what}; choose one in the tab Animate, or click the sample there")
+        raise UserError(f"{name}: there is no {what}; choose one in the tab Animate, or click a sample there")
     check_size(path, path.stat().st_size / 2**20, mebibytes, "MiB")
     return path
 

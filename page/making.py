@@ -10,30 +10,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checkpoints.hub import find_model
+from checkpoints.table import DEFAULT_MODEL
 from inference.inputs import DemoPair
 from inference.jobs import Job, check_best_frame, find_places, make_job, write_results
 from inference.networks import InferenceNetworks, load_networks, size_for
+from inference.options import DemoOptions
 from media.clips import Clip
 from modules.build import read_config
-from page.choices import FORMATS, Choices
 from page.limits import check_picture, open_video, without_folders
 from page.worker import Ticket
 from utils.device import pick_device
-from utils.errors import UserError
 from utils.options import as_words
 
 KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
 
 
-def choose_model(
-    model: str, config: Path | None, checkpoint: Path | None, offline: bool
-) -> InferenceNetworks:
+def choose_model(options: DemoOptions, offline: bool) -> InferenceNetworks:
     """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
-    if (config is None) != (checkpoint is None):
-        raise UserError("a model of your own is a checkpoint and its config: give both, or neither")
-    if config is not None and checkpoint is not None:
-        return load_model(config, checkpoint)
-    return load_model(*find_model(model, offline))
+    if options.config is not None and options.checkpoint is not None:
+        return load_model(options.config, options.checkpoint)
+    return load_model(*find_model(options.model or DEFAULT_MODEL, offline))
 
 
 @functools.lru_cache(maxsize=KEPT_MODELS)
@@ -60,20 +56,31 @@ class Plan:
     job: Job
 
 
-def make_plan(choices: Choices, offline: bool) -> Plan:
+def open_files(options: DemoOptions) -> tuple[DemoOptions, Path, Clip]:
+    """Open picture and driving video; sound is carried over where there is some. Raises `UserError`."""
+    picture, clip = check_picture(first(options.source_image)), open_video(first(options.driving_video))
+    return replace(options, audio=options.audio and clip.has_audio), picture, clip
+
+
+def first(paths: tuple[Path, ...] | None) -> Path | None:
+    return None if paths is None else paths[0]
+
+
+def make_plan(options: DemoOptions, offline: bool) -> Plan:
     """Open the files and load the model, which may be downloaded for this. Raises `UserError`."""
-    picture, clip = check_picture(choices.source_image), open_video(choices.driving_video)
-    networks = choose_model(choices.model, choices.config, choices.checkpoint, offline)
-    job = make_job(choices.options(clip), size_for(networks[0], picture))
-    check_best_frame(job.options.best_frame, clip, clip.path)
+    options, picture, clip = open_files(options)
+    networks = choose_model(options, offline)
+    job = make_job(options, size_for(networks[0], picture))
+    check_best_frame(options.best_frame, clip, clip.path)
     return Plan(picture, clip, networks, job)
 
 
-def animate_files(choices: Choices, folder: Path, ticket: Ticket, offline: bool) -> Made:
+def animate_files(options: DemoOptions, folder: Path, ticket: Ticket, offline: bool) -> Made:
     """Write the result into `folder`. Raises `UserError`, and `Cancelled` where nothing was written."""
-    plan = make_plan(choices, offline)
+    plan = make_plan(options, offline)
     clip, job = plan.clip, plan.job
-    pair = DemoPair(plan.picture, clip.path, folder / f"result{FORMATS[choices.format]}")
+    assert job.options.result_video is not None
+    pair = DemoPair(plan.picture, clip.path, folder / job.options.result_video)
 
     # Boxes are of use when all are found; of a video any part is.
     places = find_places([pair.source], [clip], job, ticket.show_or_stop)
@@ -95,15 +102,14 @@ def animate_files(choices: Choices, folder: Path, ticket: Ticket, offline: bool)
     return Made(path, "; ".join(filter(None, parts)))
 
 
-def command_of(choices: Choices) -> str:
+def command_of(options: DemoOptions) -> str:
     """Write the command that makes the same of files in the working folder. Raises `UserError`."""
-    picture, clip = check_picture(choices.source_image), open_video(choices.driving_video)
+    options, picture, clip = open_files(options)
     options = replace(
-        choices.options(clip),
+        options,
         source_image=(Path(picture.name),),
         driving_video=(Path(clip.path.name),),
-        config=choices.config and Path(choices.config.name),
-        checkpoint=choices.checkpoint and Path(choices.checkpoint.name),
+        config=options.config and Path(options.config.name),
+        checkpoint=options.checkpoint and Path(options.checkpoint.name),
     )
-    result = f"result{FORMATS[choices.format]}"
-    return shlex.join(["python", "demo.py", *as_words(options), "--result_video", result])
+    return shlex.join(["python", "demo.py", *as_words(options)])

@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import time
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from page.animate_tab import build_animate_tab
 from page.inside_tab import build_inside_tab
-from page.limits import MAX_UPLOAD
-from page.live_tab import ROUTES, build_live_tab
+from page.limits import MAX_UPLOAD, check_uploads, shown
+from page.live_tab import ROUTES, build_live_tab, leave_live
+from utils.errors import UserError
 
 TITLE = "First Order Motion Model"
 HERE = Path(__file__).parent
 
 
+class Page(gr.Blocks):
+    """A page that checks what is sent to any of its functions, and tells any error in one line."""
+
+    async def process_api(self, *arguments: Any, **more: Any) -> dict[str, Any]:
+        try:
+            return await super().process_api(*arguments, **more)
+        except Exception as error:
+            raise shown(error) from error
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any) -> Any:
+        names = [name for name in inspect.signature(block_fn.fn).parameters if name != "request"]
+        if missing := names[len(inputs) : len(block_fn.inputs)]:
+            raise UserError(f"{', '.join(missing)}: no value was sent")
+        for name, widget, value in zip(names, block_fn.inputs, inputs, strict=False):
+            if isinstance(widget, gr.Image | gr.Video | gr.File):
+                check_uploads(name, value)
+        return await super().preprocess_data(block_fn, inputs, *more)
+
+
 def build_page(offline: bool, results: Path) -> gr.Blocks:
     """Build the tabs. `results`: a folder for results on their way to the browser."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with Page(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\nMake a picture move as a video does, or as you do in front of a camera.")
         with gr.Tab("Animate"):
             form = build_animate_tab(offline, results)
@@ -28,6 +50,7 @@ def build_page(offline: bool, results: Path) -> gr.Blocks:
             build_live_tab(offline)
         with gr.Tab("Inside"):
             build_inside_tab(form, offline)
+        page.unload(leave_live)
     return page
 
 

@@ -7,7 +7,7 @@ import shutil
 import time
 import types
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,10 @@ from PIL import Image
 
 import app
 import demo
+from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
-from page.choices import BOXES, CHOSEN, FACES, Choices
+from page.choices import PAGE, initial
 from page.limits import open_video, read_picture, without_folders
 from page.making import command_of
 from tests.serving import served
@@ -56,6 +57,12 @@ def animate(address: str, **values: object) -> tuple:
     return Client(address, verbose=False).predict(**inputs | values, api_name="/animate")
 
 
+def values_of(address: str, name: str, **given: object) -> list[object]:
+    """The values of a call, in the order of its fields."""
+    info = requests.get(f"{address}gradio_api/info").json()["named_endpoints"][f"/{name}"]
+    return [given.get(item["parameter_name"], item["parameter_default"]) for item in info["parameters"]]
+
+
 # ---- /animate ----------------------------------------------------------------
 
 
@@ -72,14 +79,16 @@ def test_the_example_of_the_documentation(address: str, monkeypatch: pytest.Monk
 def test_names_and_defaults_of_the_arguments(address: str) -> None:
     endpoint = Client(address, verbose=False).view_api(return_format="dict")["named_endpoints"]["/animate"]
     parameters = {item["parameter_name"]: item for item in endpoint["parameters"]}
-    assert list(parameters) == list(Choices.__dataclass_fields__)
+    assert set(parameters) < {entry.name for entry in fields(DemoOptions)}
     defaults = {name: item["parameter_default"] for name, item in parameters.items()}
-    assert defaults == {name: getattr(Choices, name) for name in defaults}
+    assert defaults == {name: initial(name) for name in defaults}
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("gif", ".gif"), ("webm", ".webm"), ("png (zip)", ".zip")])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("result.gif", ".gif"), ("result.webm", ".webm"), ("result", ".zip")]
+)
 def test_formats(address: str, name: str, suffix: str) -> None:
-    player, picture, result, line, _ = animate(address, format=name, size=256)
+    player, picture, result, line, _ = animate(address, result_video=name, size=256)
     assert Path(result).suffix == suffix
     if suffix != ".zip":
         assert open_clip(result).size == (256, 256) and len(open_clip(result)) == 72
@@ -90,19 +99,25 @@ def test_formats(address: str, name: str, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"size": 100}, "--size 100: must be a larger height"),
-        ({"reference": CHOSEN, "best_frame": 71.0}, ""),
-        ({"cut": BOXES, "crop_source": "1,2,3"}, "crop source: '1,2,3' is not four whole numbers"),
-        ({"cut": BOXES, "crop_driving": "900,900,990,990"}, "lies outside driving.mp4"),
-        ({"cut": FACES}, "source.png: no face was found"),
-        ({"source_image": None}, "there is no picture"),
-        ({"cut": BOXES, "paste_back": True}, "'paste back' needs something that is cut out"),
-        ({"cut": FACES, "paste_back": True, "side_by_side": True}, "exclude each other"),
-        ({"config": handle_file(ROOT / "config" / "vox-256.yaml")}, "give both, or neither"),
+        ({"size": 100}, "size 100: must be a larger height"),
+        ({"best_frame": 71.0}, ""),
+        ({"crop_source": "1,2,3"}, "crop_source: '1,2,3' is not four whole numbers"),
+        ({"crop_driving": "900,900,990,990"}, "lies outside driving.mp4"),
+        ({"crop": True}, "source.png: no face was found"),
+        ({"source_image": None}, "source_image: there is no picture"),
+        ({"paste_back": True}, "paste_back: has an effect where something is cut out only"),
+        (
+            {"crop": True, "paste_back": True, "side_by_side": True},
+            "side_by_side: has an effect where nothing",
+        ),
+        (
+            {"config": handle_file(ROOT / "config" / "vox-256.yaml")},
+            "config, checkpoint: a model of your own",
+        ),
         ({"size": 99999}, "size: 99999 is not a number from 0 to 2160"),
         ({"smooth": "very"}, "smooth: 'very' is not a number from 0 to 5"),
         ({"audio": None}, "audio: None is not true or false"),
-        ({"format": "exe"}, "format: 'exe' is not one of mp4, mov, mkv, webm, gif, png (zip)"),
+        ({"result_video": "a.exe"}, "result_video: 'a.exe' is not one of result.mp4, result.mov,"),
     ],
 )
 def test_mistakes_are_told_in_one_line(address: str, values: dict, told: str) -> None:
@@ -150,15 +165,13 @@ def test_files_of_the_server_are_no_inputs(
         ("config", str(private), "animate"),
         ("checkpoint", str(private), "animate"),
     ):
-        data = list((asdict(Choices()) | video | {name: {"path": path} | meta}).values())
-        data = [0, *data] if route == "inside" else data
+        data = values_of(address, route, **video | {name: {"path": path} | meta})
         event = requests.post(f"{address}gradio_api/call/{route}", json={"data": data}).json()
         url = f"{address}gradio_api/call/{route}/{event['event_id']}"
         told = requests.get(url, timeout=60).text
         assert "event: error" in told and "event: complete" not in told
         assert "private" not in told  # nor does it tell whether the file is there
-        if name == "source_image" and not meta:  # Gradio itself does not check it then
-            assert "a file is named that was not uploaded; upload it first" in told
+        assert f"{name}: is no file that was uploaded here; upload it first" in told
 
 
 def test_old_files_of_people_are_deleted(address: str) -> None:
@@ -210,17 +223,29 @@ def test_no_folder_of_the_server_in_a_message() -> None:
 def test_the_command_is_read_by_the_demo(inputs: Path, tmp_path: Path) -> None:
     picture = tmp_path / "me at home.png"
     shutil.copy(SAMPLE["source_image"], picture)
-    choices = Choices(
-        picture, inputs / "talk.mp4", reference=CHOSEN, smooth=0.5, cut=BOXES, crop_source="-1,0,9,10"
+    options = replace(
+        PAGE,
+        model=None,
+        source_image=(picture,),
+        driving_video=(inputs / "talk.mp4",),
+        best_frame=0,
+        smooth=0.5,
+        crop_source=(-1, 0, 9, 10),
     )
-    line = command_of(choices)
+    line = command_of(options)
     assert "'me at home.png'" in line
     wanted = (
         "--source_image x --driving_video talk.mp4 --relative --adapt_scale --best_frame 0 --smooth 0.5 "
         "--fit crop --crop_source=-1,0,9,10 --audio --result_video result.mp4"
     ).replace("x", "'me at home.png'", 1)
     assert demo.parse(shlex.split(line)[2:]) == demo.parse(shlex.split(wanted))
-    silent = Choices(picture, SAMPLE["driving_video"], model="vox", size=512, format="gif")
+    silent = replace(
+        options,
+        model="vox",
+        driving_video=(SAMPLE["driving_video"],),
+        size=512,
+        result_video=Path("result.gif"),
+    )
     options = demo.parse(shlex.split(command_of(silent))[2:])
     assert (options.model, options.size, options.audio) == ("vox", 512, False)
 
