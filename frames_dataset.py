@@ -27,7 +27,7 @@ import torch
 from torch.utils.data import Dataset
 
 from augmentation import AllAugmentationTransform
-from media.clips import STRIP_SUFFIXES, VIDEO_SUFFIXES, clip_stem, identity, is_clip, open_clip
+from media.clips import VIDEO_SUFFIXES, clip_stem, identity, is_clip, open_clip
 from media.pictures import IMAGE_SUFFIXES, Size, to_float
 from media.tensors import to_tensor
 from utils.errors import DatasetError, MediaError
@@ -374,11 +374,10 @@ def _list_clips(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:  # which knows without another look what is a folder
         names = sorted(entry.name for entry in entries if is_clip(entry))
     if not names:
-        frames, strips, videos = (
-            " ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES)
-        )
+        pictures, videos = (" ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
         raise DatasetError(
-            f"{folder}: holds no clips; looked for folders of {frames}, strips {strips} and videos {videos}"
+            f"{folder}: holds no clips; looked for folders of frames, strips of them ({pictures}) and videos "
+            f"({videos})"
         )
     return names
 
