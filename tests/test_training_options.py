@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -297,6 +298,38 @@ def test_a_tracker_that_is_not_installed_is_one_line(
         start(root, config_file(root), "--tracker", "wandb")
     assert "--tracker wandb: is not installed here; pip install wandb" in capsys.readouterr().err
     assert not (root.parent / "log").exists()
+
+
+def test_a_tracker_without_a_login_is_one_line(root: Path) -> None:
+    pytest.importorskip("wandb")
+    arguments = ["--device", "cpu", "--log_dir", root.parent / "log", "--tracker", "wandb"]
+    command = [sys.executable, ROOT / "run.py", config_file(root), *arguments]  # the library keeps its state
+    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    done = subprocess.run(
+        list(map(str, command)),
+        env=env | {"HOME": str(root)},
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--tracker wandb: No API key configured" in done.stderr and "WANDB_MODE=offline" in done.stderr
+    assert not (root.parent / "log").exists()
+
+
+def test_a_tracker_that_refuses_leaves_no_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(**arguments: object) -> None:
+        raise wandb.errors.CommError("user is not logged in")
+
+    monkeypatch.setattr(wandb, "login", lambda verify: True)
+    monkeypatch.setattr(wandb, "init", refuse)
+    err = error_of(capsys, lambda: start(root, config_file(root), "--tracker", "wandb"))
+    assert "error: --tracker wandb: user is not logged in; log in" in err
+    assert not list((root.parent / "log").iterdir())
 
 
 # ---- Grey --------------------------------------------------------------------

@@ -92,12 +92,14 @@ class RunFolder:
             header = one_line(f"# {name} with --set {' '.join(self.changes)}")
             with atomic_write(self.path / name) as temporary:
                 temporary.write_text(f"{header}\n{dump_yaml(self.config)}", encoding="utf-8")
-        return Logger(
-            self.path,
-            self.config["train_params"]["checkpoint_freq"],
-            self.config.get("visualizer_params"),
-            curves=open_curves(self.tracker, self.path, self.config),
-        )
+        try:
+            curves = open_curves(self.tracker, self.path, self.config)
+        except UserError:
+            if self.config_path is not None and not self.resumes:
+                shutil.rmtree(self.path)
+            raise
+        freq, drawing = self.config["train_params"]["checkpoint_freq"], self.config.get("visualizer_params")
+        return Logger(self.path, freq, drawing, curves=curves)
 
     def __enter__(self) -> RunFolder:
         if self.resumes and rank() == 0:
