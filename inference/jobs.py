@@ -44,9 +44,9 @@ from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from inference.source_video import SourceVideo, at_rate, write_source_video
 from media.clips import Clip
-from media.pictures import Size, fit, read_image, write_image
+from media.pictures import Size, fit, read_alpha, read_image, write_image
 from media.rates import repeated
-from media.writer import VideoWriter, check_target
+from media.writer import ALPHA_SUFFIXES, VideoWriter, check_target
 from utils.errors import UserError
 from utils.progress import PartialProgress, Progress, ShowProgress, frames_bar
 from utils.signals import caught_signals
@@ -230,6 +230,9 @@ def write_results(
     for path, group in itertools.groupby(pairs, key=lambda pair: pair.source):
         picture = read_image(path)
         source = source_of(path, picture, job, places)
+        matte = matte_of(pairs[0], job)
+        if matte is not None:
+            source = replace(source, matte=source_of(path, matte, job, places))
         animators = make_animators(networks, source, job.options)
         for pair in group:
             driving = motions.get(pair.driving) or driving_of(pair.driving, drivings, job, places)
@@ -237,14 +240,18 @@ def write_results(
                 what = f"motion of {pair.driving.name}"
                 driving = analyse(animators[0], driving, job.options, show, cancelled, what)
                 motions[pair.driving] = driving
-            paste = paste_of(path, picture, job, places, driving.fps)
+            placed = replace(source, paste=paste_of(path, picture, job, places, driving.fps))
+            if source.matte is not None and matte is not None:
+                paste = paste_of(path, matte, job, places, driving.fps)
+                placed = replace(placed, matte=replace(source.matte, paste=paste))
             sound = pair.driving if job.options.audio else None
             start = drivings[pair.driving].start + driving.timeline.start / driving.fps
-            with VideoWriter(pair.result, driving.fps, sound, audio_start=start) as writer:
+            frames = len(driving.timeline.shown)
+            with VideoWriter(pair.result, driving.fps, sound, start, frames) as writer:
                 started = time.monotonic()
                 written = write_animation(
                     animators,
-                    replace(source, paste=paste),
+                    placed,
                     driving,
                     writer,
                     job.options,
@@ -252,8 +259,8 @@ def write_results(
                     cancelled,
                     pair.result.name if several else "animation",
                 )
-            seconds, expected = time.monotonic() - started, len(driving.timeline.shown)
-            yield Done(pair, written, expected, driving.fps, seconds, writer.audio_note)
+            seconds = time.monotonic() - started
+            yield Done(pair, written, frames, driving.fps, seconds, writer.audio_note)
 
 
 def write_video(
@@ -291,6 +298,15 @@ def source_of(path: Path, picture: np.ndarray, job: Job, places: Places) -> Sour
     # What is pasted back must fit what lies around it.
     inner = [region.inner_sides(picture.shape[:2]) for region in regions]
     return replace(source, movements=[calm_border(sides, job.sizes[0]) for sides in inner])
+
+
+def matte_of(pair: DemoPair, job: Job) -> np.ndarray | None:
+    """Return how opaque a source is, as a grey picture (h, w, 3), where its result can be transparent."""
+    opaque = job.options.side_by_side or job.background is not None
+    if opaque or pair.result.suffix.lower() not in ALPHA_SUFFIXES:
+        return None
+    alpha = read_alpha(pair.source)
+    return None if alpha is None else np.repeat(alpha[..., None], 3, axis=2)
 
 
 def driving_of(path: Path, drivings: Drivings, job: Job, places: Places) -> Driving:
@@ -350,7 +366,8 @@ def write_and_report(
     several, folder, finished = in_folder(job.options), pairs[0].result.parent, 0
     saved: set[Path] = set()  # files of motion
     if not several:
-        check_target(pairs[0].result, (job.source_clip or drivings[pairs[0].driving]).fps)
+        leading = job.source_clip or drivings[pairs[0].driving]
+        check_target(pairs[0].result, leading.fps, len(leading))
     with contextlib.ExitStack() as stack:
         # A bar for each pass over a single video, or one for all.
         show: ShowProgress = frames_bar
