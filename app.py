@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.options import OptionParser, add_options, option, typed
-from utils.program import command_line
+from utils.program import command_line, say
 from utils.signals import caught_signals
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -92,7 +92,7 @@ def serve_from(folder: Path, options: PageOptions) -> None:
 
 
 def tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    say(line, sys.stderr)
 
 
 if __name__ == "__main__":

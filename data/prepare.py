@@ -32,7 +32,7 @@ from media.pictures import IMAGE_SUFFIXES, Size
 from utils.errors import DatasetError
 from utils.files import portable_name, same_name
 from utils.options import MAX_SEED, OptionParser
-from utils.program import command_line
+from utils.program import command_line, say
 from utils.values import integer, number
 
 
@@ -116,7 +116,7 @@ def prepare_dataset(options: PrepareOptions) -> None:
 
     # Some may fail, not all.
     for failure in failures:
-        print(f"failed: {failure.error}")
+        say(f"failed: {failure.error}")
     if len(failures) == len(cuts):
         raise DatasetError(
             f"{options.inp}: none of its {len(cuts)} clips can be prepared; the reasons are above"

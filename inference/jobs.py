@@ -48,6 +48,7 @@ from media.pictures import Size, fit, read_image, write_image
 from media.rates import repeated
 from media.writer import VideoWriter, check_target
 from utils.errors import UserError
+from utils.program import say
 from utils.progress import PartialProgress, Progress, ShowProgress, frames_bar
 from utils.signals import caught_signals
 
@@ -128,7 +129,7 @@ def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: 
     if not found or (faceless and not in_folder(job.options)):
         raise faceless[0]
     for reason in faceless:
-        print(f"warning: {reason}", file=sys.stderr)
+        say(f"warning: {reason}", sys.stderr)
     background: list[Region] = []
     if job.background is not None:
         clip = job.background
@@ -147,19 +148,19 @@ def regions_of(path: Path, job: Job) -> list[Region]:
     picture = read_image(path)
     cuts = source_cuts(path, picture, job)
     if job.options.crop and len(cuts.faces) and job.options.checkpoint == SAMPLE["checkpoint"]:
-        print(
+        say(
             f"hint: {path} shows a real face, and this model was trained on cartoon heads; --model vox was "
             "trained on faces",
-            file=sys.stderr,
+            sys.stderr,
         )
     _, factor = limited(picture.shape[:2], job.options.max_side)
     largest = max((factor * region.height for region in cuts.regions), default=0)
     painted = (job.sizes[1] or job.sizes[0])[0]
     if job.options.paste_back and largest > MAX_ENLARGED * painted:
-        print(
+        say(
             f"hint: {path}: a face of {painted} pixels is enlarged to {largest:.0f} and looks soft; "
             f"--size {2 * painted} paints it larger",
-            file=sys.stderr,
+            sys.stderr,
         )
     return cuts.regions
 
@@ -354,7 +355,7 @@ def write_and_report(
     with contextlib.ExitStack() as stack:
         # A bar for each pass over a single video, or one for all.
         show: ShowProgress = frames_bar
-        tell: Callable[[str], None] = print
+        tell: Callable[[str], None] = say
         if several:
             bar = stack.enter_context(Progress(count_frames(pairs, drivings, job), "animation", "frames"))
             show, tell = (lambda what, total: PartialProgress(bar, total, what)), bar.tell
@@ -385,10 +386,10 @@ def write_and_report(
                 report(done, tell)
         except Cancelled:
             if several:
-                print(f"stopped: {folder} has {finished} of {len(pairs)} results", file=sys.stderr)
+                say(f"stopped: {folder} has {finished} of {len(pairs)} results", sys.stderr)
             sys.exit(128 + caught[0])
         if (frames := done.written.frames) < (expected := done.expected):
-            print(f"stopped: {done.pair.result} holds {frames} of {expected} frames", file=sys.stderr)
+            say(f"stopped: {done.pair.result} holds {frames} of {expected} frames", sys.stderr)
             sys.exit(128 + caught[0])
     if len(pairs) < len(wanted):
         sys.exit(1)
@@ -397,7 +398,7 @@ def write_and_report(
 def report(done: Done, tell: Callable[[str], None]) -> None:
     """Tell how long a result took; why it has no sound goes to stderr."""
     if done.audio_note is not None:
-        print(f"warning: {done.audio_note}", file=sys.stderr)
+        say(f"warning: {done.audio_note}", sys.stderr)
     if done.written.best_frame is not None:
         tell(f"Best frame: {done.written.best_frame}")
     tell(f"{done.pair.result}: {done.figures}")
