@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.hosts import LOOPBACK
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
 from utils.signals import caught_signals
-
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
 class PageOptions:
     """Each field is the option of `app.py` that has its name."""
 
-    host: str = option(LOCAL[0], "address to listen on; 0.0.0.0 opens the page to the network")
+    host: str = option(LOOPBACK[0], "address to listen on; 0.0.0.0 opens the page to the network")
+    allow_host: tuple[str, ...] = option(
+        (), "names besides --host by which browsers may reach the page", nargs="+", metavar="NAME"
+    )
     port: int | None = option(None, "default: the first free one from 7860 on", type=int)
     share: bool = option(False, "open the page to everybody who has its address, through a server of Gradio")
     offline: bool = option(False, "never download a model")
@@ -63,13 +65,17 @@ def serve_from(folder: Path, options: PageOptions) -> None:
         ) from error
 
     # Who can use the page?
-    if options.host not in LOCAL:
-        tell(f"--host {options.host}: everybody who reaches this machine can use the page")
+    if options.host not in LOOPBACK:
+        tell(
+            f"--host {options.host}: everybody who reaches this machine can use the page, by its address or a "
+            "name that --allow_host gives"
+        )
     if options.share:
         tell("--share: everybody who has the address can use the page, over the internet")
     page = build_page(options.offline, folder / "results")
     try:
-        address, shared = serve(page, options.host, options.port, options.share)
+        hosts = {name.lower() for name in (*LOOPBACK, options.host, *options.allow_host)}
+        address, shared = serve(page, options.host, options.port, options.share, hosts)
     except OSError as error:
         raise UserError(f"--port {options.port}: {error}; choose another one") from error
     if options.share and shared is None:

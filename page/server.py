@@ -6,16 +6,22 @@ import contextlib
 import inspect
 import io
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
+from gradio.route_utils import FnIndexInferError
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from page.animate_tab import build_animate_tab
 from page.inside_tab import build_inside_tab
 from page.limits import MAX_UPLOAD, check_uploads, shown
 from page.live_tab import ROUTES, build_live_tab
 from utils.errors import UserError
+from utils.hosts import OwnHosts
 
 TITLE = "First Order Motion Model"
 HERE = Path(__file__).parent
@@ -38,6 +44,11 @@ class Page(gr.Blocks):
             if isinstance(widget, gr.Image | gr.Video | gr.File):
                 check_uploads(name, value)
         return await super().preprocess_data(block_fn, inputs, *more)
+
+
+async def unknown(request: Request, error: Exception) -> PlainTextResponse:
+    """Answer whoever names a function that isn't there."""
+    return PlainTextResponse("the page has no such function; see /gradio_api/info", status_code=404)
 
 
 def build_page(offline: bool, results: Path) -> gr.Blocks:
@@ -70,8 +81,20 @@ def theme() -> gr.themes.Base:
     )
 
 
-def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[str, str | None]:
-    """Serve the page in threads of its own; return its address, and that of `share` or None."""
+def serve(
+    page: gr.Blocks, host: str, port: int | None, share: bool, hosts: set[str]
+) -> tuple[str, str | None]:
+    """Serve the page in threads of its own; return its address, and that of `share` or None.
+
+    `hosts`: the names that browsers may know it by.
+    """
+
+    @contextlib.asynccontextmanager
+    async def guarded(app: Any) -> AsyncIterator[None]:
+        """Put the check of hosts before all that Gradio answers, as the server starts."""
+        app.middleware_stack = OwnHosts(app.middleware_stack, hosts)
+        yield
+
     page.queue(default_concurrency_limit=4, max_size=64)
     with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints pages of advice where sharing fails
         _, local, public = page.launch(
@@ -88,10 +111,16 @@ def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[st
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
-            app_kwargs={"routes": ROUTES},
+            app_kwargs={
+                "routes": ROUTES,
+                "lifespan": guarded,
+                "exception_handlers": dict.fromkeys((KeyError, FnIndexInferError), unknown),
+            },
             theme=theme(),
             css=(HERE / "page.css").read_text(encoding="utf-8"),
         )
+    if public is not None:
+        hosts.add(urlsplit(public).netloc)
     return local, public
 
 
