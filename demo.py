@@ -100,7 +100,6 @@ def contradictions(options: DemoOptions) -> dict[str, bool]:
         ),
         "--end must be after --start": options.end is not None and options.end <= (options.start or 0),
         "--max_side must be 0 or at least 16": options.max_side != 0 and options.max_side < 16,
-        "--batch_size must be at least 1": options.batch_size < 1,
     }
 
 
