@@ -27,6 +27,7 @@ class Entry:
     sha256: str | None = None
     md5: str | None = None
     mirrors: tuple[str, ...] = ()
+    shows: str | None = None
 
 
 def _is_digest(value: object, length: int) -> bool:
@@ -47,6 +48,7 @@ ROW = {
     "file": _INSIDE,
     "licence": TEXT,
     "size?": WHOLE.at_most(2**40),
+    "shows?": TEXT,
     "sha256?": Leaf("64 digits in quotes", lambda value: _is_digest(value, 64)),
     "md5?": Leaf("32 digits in quotes", lambda value: _is_digest(value, 32)),
     "mirrors?": Leaf("a list of addresses", lambda value: list_of(_is_address, value)),
