@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from media.clips import Clip, StripClip, VideoClip, open_clip
+from media.decoding import MAX_FPS, MIN_FPS
 from media.rates import steady
-from media.writer import MAX_FPS, MIN_FPS
 from utils.errors import UserError
 from utils.files import portable_name, same_name
 from utils.options import OptionParser, add_options, option, typed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from checkpoints.table import DEFAULT_MODEL, read_table
 from faces.options import CropOptions
-from media.writer import MAX_FPS, MIN_FPS
+from media.decoding import MAX_FPS, MIN_FPS
 from utils.options import PRECISIONS, option
 
 # Of movement, and of smoothing, which at 1 holds frames within a quarter of a second.

@@ -35,10 +35,10 @@ if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pat
 
 from data import cutting
 from media.clips import VIDEO_SUFFIXES, open_clip
+from media.decoding import MAX_FPS, MIN_FPS
 from media.pictures import Box, Size
-from media.writer import MAX_FPS, MIN_FPS
 from utils.errors import DatasetError, MediaError, UserError
-from utils.files import atomic_write, regular_file
+from utils.files import atomic_write, read_csv
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
 from utils.values import integer, number
@@ -124,25 +124,13 @@ class Listed:
 def read_list(path: Path) -> list[Listed]:
     """Read a list. Raises `DatasetError` naming the first line that is wrong."""
     clips: dict[tuple[str, str], Listed] = {}
-    try:
-        with regular_file(path, DatasetError).open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, restval="")
-            missing = set(COLUMNS) - set(table.fieldnames or [])
-            if missing:
-                raise DatasetError(
-                    f"{path}: has no column {', '.join(sorted(missing))}; it needs {','.join(COLUMNS)}"
-                )
-            for line in table:
-                clip = read_line(line, f"{path}, line {table.line_num}")
-                if clips.setdefault((clip.partition, clip.name), clip) != clip:
-                    which = f"{clip.video} from frame {clip.start} to {clip.end}"
-                    raise DatasetError(
-                        f"{path}: lists two clips of {which}; give each another person_id, or remove one"
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(
-            f"{path}: can't be read as a list ({error}); --metadata names a CSV file"
-        ) from error
+    for line, row in read_csv(path, COLUMNS, DatasetError):
+        clip = read_line(row, f"{path}, line {line}")
+        if clips.setdefault((clip.partition, clip.name), clip) != clip:
+            which = f"{clip.video} from frame {clip.start} to {clip.end}"
+            raise DatasetError(
+                f"{path}: lists two clips of {which}; give each another person_id, or remove one"
+            )
     if not clips:
         raise DatasetError(f"{path}: lists no clips")
     return list(clips.values())
