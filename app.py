@@ -67,8 +67,8 @@ def serve_from(folder: Path, options: PageOptions) -> None:
     # Who can use the page?
     if options.host not in LOOPBACK:
         tell(
-            f"--host {options.host}: everybody who reaches this machine can use the page, by its address or a "
-            "name that --allow_host gives"
+            f"--host {options.host}: everybody who reaches this machine can use the page, by its address or "
+            "a name that --allow_host gives"
         )
     if options.share:
         tell("--share: everybody who has the address can use the page, over the internet")
@@ -84,14 +84,13 @@ def serve_from(folder: Path, options: PageOptions) -> None:
             "the page goes on without"
         )
 
-    # Serve, and delete old files but for the sample, until somebody ends it.
-    files, due = folder / "files", 0.0
-    kept = set(files.rglob("*"))
+    # Serve, and delete old files, until somebody ends it.
+    due = 0.0
     with caught_signals() as caught:
         print(f"The page is at {shared or address} (Ctrl-C ends it)", flush=True)
         while not caught:
             if time.monotonic() >= due:
-                delete_old_files(files, options.keep, kept)
+                delete_old_files(folder / "files", options.keep)
                 due = time.monotonic() + min(300, options.keep / 2)
             time.sleep(0.5)
     page.close(verbose=False)

@@ -55,8 +55,9 @@ def find_model(
 ) -> Model:
     """Return the config and the checkpoint of a model, which is downloaded into `cache` if it isn't there.
 
-    A bar of `show` may end the download by an exception; the next one goes on from there. Without `download_it` the checkpoint may be missing. Raises `UserError` for an unknown name, a wrong file,
-    and one that can't be had.
+    A bar of `show` may end the download by an exception; the next one goes on from there. Without
+    `download_it` the checkpoint may be missing. Raises `UserError` for an unknown name, a wrong file, and one
+    that can't be had.
     """
     entries = read_table(table)
     if name not in entries:

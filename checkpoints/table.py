@@ -29,6 +29,13 @@ class Entry:
     mirrors: tuple[str, ...] = ()
     shows: str | None = None
 
+    @property
+    def label(self) -> str:
+        """Describe the model by what it shows and what it costs to have it."""
+        size = f", {self.size / 2**20:.0f} MiB" if self.size and self.mirrors else ""
+        had = "downloaded once" if self.mirrors else "included"
+        return f"{(self.shows or self.name).capitalize()}{size}, {had}"
+
 
 def _is_digest(value: object, length: int) -> bool:
     return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{length}}}", value) is not None

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -112,16 +111,19 @@ def driving_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
     return cuts_of_video(clip, job.sizes[0], job.options, "crop_driving", job.detect, show)
 
 
+SearchVideo = Callable[[Clip, Job, ShowProgress], Cuts]
+
+
 def find_places(
     sources: Iterable[Path],
     clips: Iterable[Clip],
     job: Job,
     show: ShowProgress,
-    known: Mapping[Path, Cuts] = MappingProxyType({}),
+    search: SearchVideo = driving_cuts,
 ) -> Places:
     """Find all that will be cut, before anything is computed. Raises `UserError`.
 
-    `known`: what was found before in driving videos, which isn't searched again. Of several sources, those without a face are left out with a warning.
+    `search`: how driving videos are. Of several sources, those without a face are left out with a warning.
     """
     found: dict[Path, list[Region]] = {}
     faceless = []
@@ -149,8 +151,7 @@ def find_places(
                 f"--background {clip.path}: has a place for {len(background)} of the {len(found[most])} "
                 f"faces of {most}; choose one with --face"
             )
-    cuts = {clip.path: known.get(clip.path) or driving_cuts(clip, job, show) for clip in clips}
-    return Places(found, cuts, background, video)
+    return Places(found, {clip.path: search(clip, job, show) for clip in clips}, background, video)
 
 
 def regions_of(path: Path, job: Job) -> list[Region]:

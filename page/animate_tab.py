@@ -27,7 +27,7 @@ from utils.errors import UserError
 PLAYED = (".mp4", ".webm")
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 SWITCHES = ("relative", "find_best_frame", "crop", "crop_source", "crop_driving", "face", "paste_back")
-SWITCHES += ("source_video", "driving_motion")
+INSTEAD = ("source_video", "driving_motion")
 THUMBNAIL = 64  # pixels
 
 # What most people want, by options that differ from those of the page.
@@ -46,14 +46,14 @@ PRESET = {name for values in PRESETS.values() for name in values} | {"relative",
 async def animate(
     form: Form, values: Sequence[object], session: str, folder: Path, offline: bool
 ) -> AsyncIterator[list[Any]]:
-    """Animate; yield the values of the outputs: player, picture, file, line, command, bar."""
+    """Animate; yield the values of the outputs: player, picture, file, line, command."""
     line, ticket = "", Ticket[Any](session, worker=DOWNLOADS)
+    yield outputs("preparing …", line)
     try:
         options = form.read(values)
         plan = await asyncio.to_thread(make_plan, options, offline)  # reads the files' headers
         options = plan.job.options
         line = command_of(options)
-        yield outputs("preparing", line, busy=True)
 
         # A model that isn't there comes while others animate; then it is our turn.
         async for progress in ticket.run(lambda: model_files(options, offline, ticket.show_download)):
@@ -78,20 +78,17 @@ def followed(ticket: Ticket, progress: str) -> list[Any]:
     while ticket.hints:
         kind, hint = ticket.hints.pop(0)
         (gr.Warning if kind == "warning" or "real face" in hint else gr.Info)(in_words(hint))
-    bar = {"line": progress, "share": ticket.share(), "busy": True}
-    return [gr.skip(), gr.skip(), gr.skip(), progress, gr.skip(), bar]
+    return [gr.skip(), gr.skip(), gr.skip(), f"{progress} …", gr.skip()]
 
 
-def outputs(status: str, line: str, result: Path | None = None, busy: bool = False) -> list[Any]:
+def outputs(status: str, line: str, result: Path | None = None) -> list[Any]:
     """Show a result, or none. The page plays some formats, others can be downloaded only."""
     suffix, name = (None, None) if result is None else (result.suffix, str(result))
     player = gr.update(value=name if suffix in PLAYED else None, visible=suffix != ".gif")
     picture = gr.update(value=name if suffix == ".gif" else None, visible=suffix == ".gif")
     if suffix not in {*PLAYED, ".gif", None}:
         status += f"; a {suffix} is not played here, download it"
-    download = gr.update(value=name, visible=name is not None)
-    bar = {"line": status, "share": None if busy else 0, "busy": busy}
-    return [player, picture, download, status, gr.update(value=line, visible=bool(line)), bar]
+    return [player, picture, name, status, line]
 
 
 def cancel(request: gr.Request) -> None:
@@ -113,7 +110,7 @@ def to_example(number: object) -> list[str]:
 
 def to_preset(name: object) -> list[Any]:
     """Set the options of a preset."""
-    if name not in PRESETS:
+    if name not in list(PRESETS):
         raise UserError(f"preset: {name!r} is not one of {', '.join(PRESETS)}")
     return [PRESETS[str(name)].get(option, initial(option)) for option in sorted(PRESET)]
 
@@ -183,11 +180,10 @@ def place_inputs(form: Form) -> gr.Radio:
     # Uploads arrive as paths, unread: `media/` alone opens them.
     with gr.Row():
         look: Any = {"sources": ["upload", "webcam", "clipboard"], "height": 250, "elem_id": "source"}
-        told = "Picture: one head, seen from the front"
-        source = form.add("source_image", told, widget=gr.Image, buttons=["fullscreen"], **look)
+        source = form.add("source_image", "Picture", widget=gr.Image, buttons=["fullscreen"], **look)
         look = {"sources": ["upload", "webcam"], "height": 250, "elem_id": "driving", "buttons": []}
-        told = "Driving video: begins as the picture looks"
-        driving = form.add("driving_video", told, widget=gr.Video, **look)
+        driving = form.add("driving_video", "Driving video", widget=gr.Video, **look)
+    gr.Markdown("Best: one head from the front, and a video that begins in the same pose.")
     preset = gr.Radio(list(PRESETS), value=next(iter(PRESETS)), label="What moves", elem_id="preset")
     pairs.click(to_example, pairs, [source, driving], **QUIET)
     source.input(check_source, source, source, **QUIET)
@@ -207,23 +203,23 @@ def place_outputs() -> tuple[gr.Button, gr.Button, list[Any]]:
         go = gr.Button("Animate", variant="primary", elem_id="go", min_width=80)
         stop = gr.Button("Cancel", elem_id="stop", min_width=80)
         clear = gr.Button("Clear", elem_id="clear", min_width=80)
-    bar = html_widget("progress", "bar")
-    status = gr.Textbox(label="Progress", visible="hidden", elem_id="status")  # for programs
+    status = html_widget("progress", "status")
     player = gr.Video(
         label="Result", interactive=False, autoplay=True, height=300, buttons=[], elem_id="result"
     )
     picture = gr.Image(label="Result", interactive=False, visible=False, buttons=[], elem_id="result-gif")
-    download = gr.DownloadButton("Download", visible=False, elem_id="download")
+    # These two are hidden by page.css while they are empty.
+    download = gr.File(label="Download", interactive=False, height=80, elem_id="download")
     line = gr.Textbox(
         label="The same on a command line",
         interactive=False,
-        visible=False,
+        placeholder=" ",
         lines=3,
         buttons=["copy"],
         elem_id="command",
     )
     stop.click(cancel, api_name="cancel", queue=False)
-    return go, clear, [player, picture, download, status, line, bar]
+    return go, clear, [player, picture, download, status, line]
 
 
 def place_motion(form: Form) -> None:
@@ -300,5 +296,5 @@ def connect_choices(form: Form, preset: gr.Radio, clear: gr.Button, shown: list[
     preset.input(to_preset, preset, [form[name] for name in sorted(PRESET)], **QUIET)
     clear.click(empty, None, [preset, *form.values(), *shown], **QUIET)
     # Options appear when they have an effect.
-    changes, hidden = [form[name].change for name in SWITCHES], [form[name] for name in form.when]
+    changes, hidden = [form[name].change for name in SWITCHES + INSTEAD], [form[name] for name in form.when]
     gr.on(changes, form.shown, [*form.values()], hidden, queue=False, **QUIET)

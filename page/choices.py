@@ -13,7 +13,7 @@ import gradio as gr
 
 from checkpoints.table import DEFAULT_MODEL, read_table
 from inference.options import DemoOptions
-from page.limits import LABELS, model_label, upload
+from page.limits import LABELS, upload
 from utils.errors import UserError
 from utils.options import SEVERAL
 
@@ -90,8 +90,8 @@ class Form(dict[str, Any]):
 
     def add_model(self, prefix: str = "") -> None:
         """Put a model here: by name, or a config and a checkpoint. `prefix`: of their ids on the page."""
-        models = [(model_label(name), name) for name in read_table()]
-        self.add("model", "Model", "what it was trained on", choices=models, elem_id=prefix + "model")
+        models = [(entry.label, name) for name, entry in read_table().items()]
+        self.add("model", "Model", choices=models, elem_id=prefix + "model", elem_classes="models")
         with gr.Accordion("A model of your own", open=False), gr.Row():
             for name, label, file_types in (
                 ("config", "Its config (.yaml)", [".yaml", ".yml"]),

@@ -7,13 +7,14 @@ import numpy as np
 
 from faces.choose import centred_window
 from faces.cuts import Cuts
-from inference.jobs import driving_cuts, source_cuts
+from inference.jobs import source_cuts
 from inference.options import DemoOptions
 from media.pictures import Size, fit
-from page.choices import CUTS, FINDS, Form
+from page.choices import CUTS, FINDS, FOLLOWS, Form
 from page.html import data_url, html_widget
 from page.limits import read_picture
-from page.making import make_plan
+from page.making import known_cuts, make_plan
+from utils.errors import UserError
 from utils.progress import no_bar
 
 MAX_SIDE = 640  # pixels of the picture that is sent to the browser
@@ -22,12 +23,15 @@ MAX_SIDE = 640  # pixels of the picture that is sent to the browser
 def show_boxes(options: DemoOptions, offline: bool) -> tuple[dict, dict]:
     """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
     plan = make_plan(options, offline)
-    picture, size = read_picture(plan.picture), plan.job.sizes[0]
-    source = source_cuts(plan.picture, picture, plan.job)
-    driving = driving_cuts(plan.clip, plan.job, no_bar)
+    path, clip = plan.pair.source, plan.clip
+    if clip is None:
+        raise UserError("--driving_video: there are no boxes without one")
+    picture, size = read_picture(path), plan.job.sizes[0]
+    source = source_cuts(path, picture, plan.job)
+    driving = known_cuts(clip, plan.job, no_bar)
     return (
         box_view(picture, source, size, "Box in the picture"),
-        box_view(plan.clip.read([0])[0], driving, size, "Box in the video"),
+        box_view(clip.read([0])[0], driving, size, "Box in the video"),
     )
 
 
@@ -65,6 +69,8 @@ def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
         with gr.Row():
             faces = ["largest", ("every face", "all"), "1", "2", "3", "4", "5"]
             form.add("face", "Face", "which one of the picture", gr.Dropdown, when=FINDS, choices=faces)
+            told = "hold its last pose, or cut such frames off at both ends"
+            form.add("lost", "Where the video does not show the face", told, when=FOLLOWS)
             form.add("paste_back", "Paste back", "into the picture it was cut from", when=CUTS)
     return button, source_box, driving_box
 

@@ -54,22 +54,14 @@ def in_words(message: str) -> str:
     """Name options by their widgets, and files of the server without their folders, but for the cache."""
     cache = str(CACHE)
     message = cache.join(FOLDERS.sub("", part) for part in message.split(cache))
-    message = re.sub(r"--model ([\w-]+)", lambda found: f"the model '{model_label(found[1])}'", message)
+    message = re.sub(
+        r"--model ([\w-]+)", lambda found: f"the model '{read_table()[found[1]].label}'", message
+    )
     return re.sub(r"--([a-z_]+)", lambda found: option_label(found[1]), message)
 
 
 def option_label(name: str) -> str:
     return f"'{LABELS[name]}' ({name})" if name in LABELS else name
-
-
-def model_label(name: str) -> str:
-    """Describe a model by what it shows and what it costs to have it."""
-    entry = read_table().get(name)
-    if entry is None:
-        return name
-    size = f", {entry.size / 2**20:.0f} MiB" if entry.size else ""
-    had = f"{size}, downloaded once" if entry.mirrors else ", included"
-    return (entry.shows or name).capitalize() + had
 
 
 def check_uploads(name: str, value: Any) -> None:

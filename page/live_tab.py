@@ -20,7 +20,7 @@ from inference.samples import SAMPLE
 from media.pictures import decode_picture, encode_jpeg, fit
 from page.choices import Form
 from page.html import data_url, html_widget
-from page.limits import read_picture, upload, without_folders
+from page.limits import in_words, read_picture, upload
 from page.making import choose_model
 from page.worker import LIVE_WORKER
 from utils.errors import UserError, told
@@ -86,7 +86,7 @@ async def answer_frame(request: Request) -> Response:
         )
     except (UserError, ValueError) as error:
         message = told(error) or "the request holds a wrong value"
-        return PlainTextResponse(without_folders(message), status_code=400)
+        return PlainTextResponse(in_words(message), status_code=400)
     headers = {"x-distance": f"{distance:.3f}", "cache-control": "no-store"}
     return Response(jpeg, media_type="image/jpeg", headers=headers)
 

@@ -31,7 +31,7 @@ from utils.progress import ShowProgress
 KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
 KEPT_CUTS = 16
 
-# By all that they depend on, so that what was shown is not searched again. Paths of uploads name their content.
+# By all that they depend on, so that what was shown is not searched again; uploads' paths name their content.
 CUTS: dict[tuple, Cuts] = {}
 
 
@@ -79,18 +79,17 @@ class Plan:
     def clip(self) -> Clip | None:
         return self.clips.drivings.get(self.pair.driving)
 
-    def cuts(self, show: ShowProgress) -> dict[Path, Cuts]:
-        """Find what is cut out of the driving video, unless that is known. Raises `UserError`."""
-        if self.clip is None:
-            return {}
-        options, clip = self.job.options, self.clip
-        cut = (options.fit, options.crop, options.crop_driving, options.start, options.end)
-        key = (clip.path, self.job.sizes[0], *cut)
-        if key not in CUTS:
-            CUTS[key] = jobs.driving_cuts(clip, self.job, show)
-        if len(CUTS) > KEPT_CUTS:
-            del CUTS[next(iter(CUTS))]
-        return {clip.path: CUTS[key]}
+
+def known_cuts(clip: Clip, job: jobs.Job, show: ShowProgress) -> Cuts:
+    """Find what is cut out of a driving video, unless it was searched before. Raises `UserError`."""
+    options = job.options
+    cut = (options.fit, options.crop, options.crop_driving, options.start, options.end)
+    key = (clip.path, job.sizes[0], *cut)
+    if key not in CUTS:
+        CUTS[key] = jobs.driving_cuts(clip, job, show)
+    if len(CUTS) > KEPT_CUTS:
+        del CUTS[next(iter(CUTS))]
+    return CUTS[key]
 
 
 def open_files(options: DemoOptions) -> tuple[DemoOptions, DemoPair, Clips]:
@@ -137,8 +136,8 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
         drivings = {pair.driving: motion}
 
     # Boxes are of use when all are found; of a video any part is.
-    known, clips = plan.cuts(ticket.show_or_stop), plan.clips.drivings.values()
-    places = jobs.find_places([pair.source], clips, job, ticket.show_or_stop, known)
+    clips = plan.clips.drivings.values()
+    places = jobs.find_places([pair.source], clips, job, ticket.show_or_stop, known_cuts)
     faces = max(map(len, places.sources.values()))
     check_job(job, plan.config, plan.whole, len(drivings[pair.driving]), faces)
     networks, cancelled = load_model(*model), ticket.stopped.is_set

@@ -1,16 +1,17 @@
-// How far a video is. A screen reader hears what is done now, and asks for the bar; not each of its steps.
-const bar = element.querySelector(".progress"), find = (name) => bar.querySelector(name);
+// How far a video is: a line, which ends with three dots as long as it is being made. A screen reader hears what
+// is done and what came out, but not each step.
+const bar = element.querySelector("progress"), find = (name) => element.querySelector(`.progress${name}`);
 let busy = false;
 
 watch("value", () => {
-  const { line, share } = props.value ?? { line: "" };
-  busy = Boolean(props.value?.busy);
-  const what = busy ? line.split(/:| about/)[0] : line;
-  bar.hidden = !line;
-  bar.classList.toggle("busy", busy);
-  if (find(".progress-what").textContent !== what) find(".progress-what").textContent = what;
-  find(".progress-line").textContent = line;
-  if (share === null) find("progress").removeAttribute("value");
-  else find("progress").value = share ?? 0;
+  const line = props.value || "", [, done, total] = line.match(/(\d+)\/(\d+)/) ?? [];
+  busy = line.endsWith("…");
+  find("").hidden = !line;
+  bar.hidden = !busy;
+  if (total) Object.assign(bar, { max: total, value: done });
+  else bar.removeAttribute("value");
+  const what = busy ? line.split(/:| about| …/)[0] : line;
+  if (find("-what").textContent !== what) find("-what").textContent = what;
+  find("-line").textContent = line;
 });
 window.addEventListener("beforeunload", (event) => { if (busy) event.preventDefault(); });

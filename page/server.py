@@ -24,6 +24,7 @@ from utils.errors import UserError
 from utils.hosts import OwnHosts
 
 TITLE = "First Order Motion Model"
+OF_GRADIO = ("request", "progress")  # parameters that no field of the page fills
 HERE = Path(__file__).parent
 
 
@@ -37,12 +38,14 @@ class Page(gr.Blocks):
             raise shown(error) from error
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any) -> Any:
-        names = [name for name in inspect.signature(block_fn.fn).parameters if name != "request"]
+        names = [
+            name for name in inspect.signature(block_fn.fn).parameters if name not in ("request", "progress")
+        ]
         if missing := names[len(inputs) : len(block_fn.inputs)]:
             raise UserError(f"{', '.join(missing)}: no value was sent")
-        for name, widget, value in zip(names, block_fn.inputs, inputs, strict=False):
+        for number, widget in enumerate(block_fn.inputs):
             if isinstance(widget, gr.Image | gr.Video | gr.File):
-                check_uploads(name, value)
+                check_uploads(names[min(number, len(names) - 1)], inputs[number])
         return await super().preprocess_data(block_fn, inputs, *more)
 
 
@@ -124,10 +127,10 @@ def serve(
     return local, public
 
 
-def delete_old_files(folder: Path, seconds: float, kept: set[Path]) -> None:
-    """Delete older files below `folder` that are not `kept`; Gradio's own task dies of uploads meanwhile."""
+def delete_old_files(folder: Path, seconds: float) -> None:
+    """Delete older files below `folder`; Gradio's own task dies of uploads meanwhile."""
     oldest = time.time() - seconds
-    for path in set(folder.rglob("*")) - kept:
+    for path in list(folder.rglob("*")):
         with contextlib.suppress(OSError):  # somebody else may be quicker
             if path.is_file() and path.stat().st_ctime < oldest:
                 path.unlink()
