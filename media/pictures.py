@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Literal
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 from media.png import decode_plain_png, read_plain_png
@@ -25,13 +26,20 @@ Size = tuple[int, int]  # (height, width)
 Box = tuple[float, float, float, float]  # (left, top, right, bottom)
 Picture = str | Path | bytes | Image.Image | np.ndarray
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-
-HEIC_SUFFIXES = frozenset({".heic", ".heif"})  # what phones take; frames of clips are none
-PHOTO_SUFFIXES = IMAGE_SUFFIXES | HEIC_SUFFIXES
-
+# Which files of a folder are tried; what a file holds decides how it is read.
+IMAGE_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .avif .heic .heif".split()  # noqa: SIM905
+)
 # What people have. Pillow knows fifty formats more, and starts Ghostscript for one of them (EPS).
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "AVIF")
+# How files of these formats begin, but for GIF, which is read as a video; and HEIF, what phones take.
+_HEIF = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
+_PICTURE = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|BM|RIFF....WEBP|II\*\0|MM\0\*|....ftypavi[fs]|" + _HEIF.pattern, re.DOTALL
+)
+_SRGB = ImageCms.createProfile("sRGB")
+_KINDS = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # modes by the names that profiles have for them
+DEFAULT_DURATION = 100  # milliseconds of a frame that has none, as in browsers
 MAX_PIXELS = 178_956_970  # of a picture or of a frame of a video; from here on Pillow refuses
 MAX_STRIP_PIXELS = 2**28  # of a strip: 4,096 frames of 256x256
 MAX_FILE_BYTES = 2**30  # of a picture's file, which may be read as a whole
@@ -85,10 +93,10 @@ def media_errors(path: Path, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _picture_errors(path: Path) -> Iterator[None]:
-    """Turn the exceptions of reading a picture into a `MediaError`, and drop the warning of a large one."""
+    """Turn the exceptions of reading a picture into a `MediaError`, and drop Pillow's warnings."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             yield
     except FileNotFoundError:
         raise MediaError(f"{path}: does not exist; check the path") from None
@@ -133,9 +141,35 @@ def read_image_size(path: str | Path) -> Size:
             return image.height, image.width
 
 
+def is_animated(path: Path) -> bool:
+    """Say whether a picture's file holds frames to be shown one after another."""
+    with _picture_errors(path), _open_with_pillow(path, any_size=True) as image:
+        return image.format in ("PNG", "WEBP", "AVIF") and getattr(image, "n_frames", 1) > 1
+
+
+def read_animation(path: Path) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield the frames of an animated picture, and for how many seconds each is shown."""
+    with _picture_errors(path), _open_with_pillow(path, any_size=True) as image:
+        first = getattr(image, "default_image", False)  # shown by programs that know no animations
+        for number in range(first, image.n_frames):  # type: ignore[attr-defined]
+            image.seek(number)
+            image.load()
+            yield _to_rgb(image), (image.info.get("duration") or DEFAULT_DURATION) / 1000
+
+
+def is_picture(path: Path) -> bool:
+    """Say whether a file begins as a picture does, whatever its name."""
+    return _begins(regular_file(path, MediaError), _PICTURE)
+
+
+def _begins(path: Path, as_these: re.Pattern[bytes]) -> bool:
+    with path.open("rb") as file:
+        return as_these.match(file.read(16)) is not None
+
+
 def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
     """Open `path` without decoding it. What it claims to hold is checked before memory is asked for."""
-    if path.suffix.lower() in HEIC_SUFFIXES:
+    if _begins(path, _HEIF):
         try:
             import pillow_heif  # optional
         except ImportError:
@@ -157,9 +191,24 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = (np.asarray(image).clip(0, 65535).astype(np.uint32) + 128) // 257  # (H, W) in [0, 255]
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    colours = _in_srgb(image)
     if image.has_transparency_data:
-        return lay_on_white(np.asarray(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))
+        colours.putalpha(image.convert("RGBA").getchannel("A"))
+        return lay_on_white(np.asarray(colours))
+    return np.array(colours)
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Return a picture in mode RGB, converted by its ICC profile if it has one that fits."""
+    kind = "CMYK" if image.mode == "CMYK" else Image.getmodebase(image.mode)
+    with contextlib.suppress(ImageCms.PyCMSError, OSError):  # a damaged profile is ignored
+        if data := image.info.get("icc_profile"):
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+            is_srgb = "sRGB" in ImageCms.getProfileDescription(profile)
+            if _KINDS.get(profile.profile.xcolor_space) == kind and not is_srgb:
+                image = image.convert(kind)
+                image = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB") or image
+    return image.convert("RGB")
 
 
 # ---- Pictures that are not files --------------------------------------------

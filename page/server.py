@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from page.animate_tab import build_animate_tab
 from page.inside_tab import build_inside_tab
 from page.limits import MAX_UPLOAD, check_uploads, shown
-from page.live_tab import ROUTES, build_live_tab
+from page.live_tab import ROUTES, build_live_tab, leave_live
 from utils.errors import UserError
 from utils.hosts import OwnHosts
 
@@ -64,6 +64,7 @@ def build_page(offline: bool, results: Path) -> gr.Blocks:
             build_live_tab(offline)
         with gr.Tab("Inside"):
             build_inside_tab(form, offline)
+        page.unload(leave_live)
     return page
 
 
@@ -85,7 +86,7 @@ def theme() -> gr.themes.Base:
 
 
 def serve(
-    page: gr.Blocks, host: str, port: int | None, share: bool, hosts: set[str]
+    page: gr.Blocks, host: str, port: int | None, share: bool, hosts: set[str], **https: Any
 ) -> tuple[str, str | None]:
     """Serve the page in threads of its own; return its address, and that of `share` or None.
 
@@ -121,6 +122,7 @@ def serve(
             },
             theme=theme(),
             css=(HERE / "page.css").read_text(encoding="utf-8"),
+            **https,
         )
     if public is not None:
         hosts.add(urlsplit(public).netloc)
