@@ -26,10 +26,10 @@ class PageOptions:
     """Each field is the option of `app.py` that has its name."""
 
     host: str = option(LOCAL[0], "address to listen on; 0.0.0.0 opens the page to the network")
-    port: int | None = option(None, "default: the first free one from 7860 on", type=int)
+    port: int | None = option(None, "default: the first free one from 7860 on", bounds=(0, 65535))
     share: bool = option(False, "open the page to everybody who has its address, through a server of Gradio")
     offline: bool = option(False, "never download a model")
-    keep: int = option(3600, "how long files are kept (default: 3600)", type=int, metavar="SECONDS")
+    keep: int = option(3600, "how long files are kept (default: 3600)", metavar="SECONDS")
 
 
 def parse(argv: list[str] | None) -> PageOptions:

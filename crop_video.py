@@ -20,18 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from media.clips import Clip, StripClip, VideoClip, open_clip
-from media.rates import fps_option, steady
+from media.decoding import MAX_FPS, MIN_FPS
+from media.rates import steady
 from utils.errors import UserError
 from utils.files import portable_name, same_name
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
+from utils.values import integer
 
 
 def shape_option(text: str) -> tuple[int, int]:
-    parts = text.split(",")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 and int(part) % 2 == 0 for part in parts):
+    sides = [integer(side, 2, 2**13) for side in text.split(",")]
+    if len(sides) != 2 or any(side % 2 for side in sides):
         raise argparse.ArgumentTypeError(f"'{text}' is not two even numbers, width and height, like 256,256")
-    return int(parts[0]), int(parts[1])
+    return sides[0], sides[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,29 +42,29 @@ class CropVideoOptions:
         None, "the video; with --out also a folder of frames, or a photo, whose crops are pngs", required=True
     )
     fps: float | None = option(
-        None, "frames a second of a folder of frames (default: 25)", type=fps_option, metavar="N"
+        None, "frames a second of a folder of frames (default: 25)", bounds=(MIN_FPS, MAX_FPS), metavar="N"
     )
     whole: bool = option(False, "one box for the whole video, around the main face wherever it goes")
     out: Path | None = option(None, "a folder to write the crops to; without it, ffmpeg commands are printed")
     image_shape: tuple[int, int] = option(
         (256, 256), "size of the crops (default: 256,256)", type=shape_option, metavar="W,H"
     )
-    increase: float = option(0.1, "how far the box grows on each side, as a share of it (default: 0.1)")
+    increase: float = option(
+        0.1, "how far the box grows on each side, as a share of it (default: 0.1)", bounds=(0, 10)
+    )
     iou_with_initial: float = option(
         0.25,
         "a face that overlaps less with the place where it was first seen begins a new crop (default: 0.25)",
+        bounds=(0, 1),
     )
-    min_frames: int = option(150, "shorter crops are dropped (default: 150)")
+    min_frames: int = option(150, "shorter crops are dropped (default: 150)", bounds=(1, 10**9))
     cpu: bool = option(False, "as in the published script; faces are always found on the CPU")
 
 
 def parse(argv: list[str] | None) -> CropVideoOptions:
     parser = OptionParser(__doc__)
     add_options(parser, CropVideoOptions)
-    options = typed(CropVideoOptions, parser.parse_args(argv))
-    if options.increase < 0 or options.min_frames < 1 or not 0 <= options.iou_with_initial <= 1:
-        parser.error("--increase must be at least 0, --min_frames at least 1, --iou_with_initial from 0 to 1")
-    return options
+    return typed(CropVideoOptions, parser.parse_args(argv))
 
 
 @command_line

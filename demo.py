@@ -100,7 +100,6 @@ def contradictions(options: DemoOptions) -> dict[str, bool]:
         ),
         "--end must be after --start": options.end is not None and options.end <= (options.start or 0),
         "--max_side must be 0 or at least 16": options.max_side != 0 and options.max_side < 16,
-        "--batch_size must be at least 1": options.batch_size < 1,
     }
 
 
@@ -148,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     # Keypoints mean something to the model alone that found them.
     uses_motion = options.driving_motion is not None or options.save_motion is not None
     fingerprint = networks.fingerprint_of(config, checkpoint) if uses_motion else ""
-    motions = {path: KnownMotion.read(path, fingerprint) for path in options.driving_motion or ()}
+    motions = {path: KnownMotion.read(path, fingerprint, config) for path in options.driving_motion or ()}
     drivings: jobs.Drivings = {**clips.drivings, **motions}
     for pair in pairs:
         jobs.check_best_frame(options.best_frame, drivings[pair.driving], pair.driving)

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
+from utils.values import integer
 
 METRICS = ("l1", "akd", "mkr", "aed", "psnr", "ssim", "lpips", "fid")
 
@@ -41,7 +43,11 @@ class EvaluationOptions:
         metavar="DIR",
     )
     frame_size: tuple[int, int] | None = option(
-        None, "of frames in real strips (default: squares)", type=int, nargs=2, metavar=("H", "W")
+        None,
+        "of frames in real strips (default: squares)",
+        type=functools.partial(integer, least=1, most=2**13),
+        nargs=2,
+        metavar=("H", "W"),
     )
     out: Path = option(None, "where the results go (default: the folder --generated)", metavar="DIR")
     device: str | None = option(None, "default: the best there is", choices=["cuda", "mps", "cpu"])

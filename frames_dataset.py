@@ -14,7 +14,6 @@ Shapes: `T` frames, `H, W` size. Everything is RGB float32 in [0, 1].
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 import warnings
@@ -32,7 +31,7 @@ from media.clips import STRIP_SUFFIXES, VIDEO_SUFFIXES, clip_stem, identity, is_
 from media.pictures import IMAGE_SUFFIXES, Size, to_float
 from media.tensors import to_tensor
 from utils.errors import DatasetError, MediaError
-from utils.files import regular_file
+from utils.files import read_csv
 
 MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
 
@@ -317,20 +316,8 @@ def listed_pairs(pairs_list: str | Path, clips: list[str]) -> list[tuple[int, in
 
 def _read_pairs_list(path: str | Path) -> list[tuple[str, str]]:
     """Read the rows of a pairs list as (driving name, source name)."""
-    try:
-        with regular_file(path, DatasetError).open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, restval="", skipinitialspace=True)
-            missing = {"source", "driving"} - set(table.fieldnames or [])
-            if missing:
-                raise DatasetError(
-                    f"{path}: has no column {' or '.join(sorted(missing))}; it needs source,driving"
-                )
-            rows = [(row["driving"], row["source"]) for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(
-            f"{path}: can't be read ({error}); pairs_list names a CSV file with the columns source,driving, "
-            "or is left out"
-        ) from error
+    table = read_csv(path, ("source", "driving"), DatasetError)
+    rows = [(row["driving"], row["source"]) for _, row in table]
     if not rows:
         raise DatasetError(f"{path}: holds no pairs")
     return rows

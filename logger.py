@@ -19,6 +19,7 @@ from checkpoints.files import load_parts, read_checkpoint, set_aside_later, writ
 from media.pictures import to_uint8, write_image
 from utils.errors import UserError
 from utils.files import atomic_write, regular_file
+from utils.values import integer
 
 SCORES_LOG, MACHINE_LOG = "log.txt", "log.jsonl"
 MAX_LOG_BYTES = 2**30
@@ -148,7 +149,7 @@ Moment = tuple[int, float]  # epoch and step; the line of a whole epoch comes af
 
 
 def moment_of_scores(line: str) -> Moment:
-    return int(line.split(")")[0]), math.inf
+    return integer(line.split(")")[0]), math.inf
 
 
 def moment_of_entry(line: str) -> Moment:

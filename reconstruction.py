@@ -19,6 +19,7 @@ from modules.keypoint_detector import KPDetector
 from utils.errors import UserError
 from utils.files import atomic_write, distinct_names, regular_file
 from utils.progress import Progress
+from utils.values import integer, number
 
 MAX_SCORES_BYTES = 2**28
 
@@ -70,8 +71,8 @@ def read_scores(path: Path) -> dict[str, dict]:
     with contextlib.suppress(UnicodeDecodeError, csv.Error), path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             with contextlib.suppress(KeyError, TypeError, ValueError):
-                frames, l1 = int(row["frames"]), float(row["l1"])
-                if row["video"] and 0 < frames < 10**9 and 0 <= l1 <= 1:
+                frames, l1 = integer(row["frames"], 1), number(row["l1"], 0, 1)
+                if row["video"]:
                     scores[row["video"]] = {"video": row["video"], "frames": frames, "l1": l1}
     return scores
 

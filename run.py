@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,17 +30,15 @@ from training.folder import RunFolder
 from utils.device import pick_device, precision_hints
 from utils.distributed import process_group, rank
 from utils.errors import UserError
-from utils.options import PRECISIONS, OptionParser, add_options, option, seed_number, typed
+from utils.options import MAX_SEED, PRECISIONS, OptionParser, add_options, option, typed
 from utils.program import command_line, outlive_output
+from utils.values import integer
 
 COPIES = 4  # of each weight that learns: itself, its gradient, and Adam's two moments
 
 
 def gpu_numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of GPU numbers like 0,1,2,3") from None
+    return tuple(integer(number, 0, 1023) for number in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Options:
     device: str | None = option(None, "default: the best there is", choices=["cuda", "mps", "cpu"])
     precision: str = option("fp32", "default: fp32", choices=PRECISIONS)
     seed: int | None = option(
-        None, "of everything random (default: 0, or that of the run that goes on)", type=seed_number
+        None, "of everything random (default: 0, or that of the run that goes on)", bounds=(0, MAX_SEED)
     )
     skip_existing: bool = option(False, "don't reconstruct or animate what is there already")
     tracker: str | None = option(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import CheckpointError
+from utils.options import MAX_SEED
 from utils.weight_files import check_tensor, require
 
 MAX_COUNT = 10**9  # of epochs and of steps
@@ -89,7 +90,7 @@ def _check_resume(resume: Any, what: str) -> None:
         "format": (_is_count, "a whole number"),
         "epoch": (_is_count, "a whole number of at least 0"),
         "step": (_is_count, "a whole number of at least 0"),
-        "seed": (lambda value: type(value) is int and abs(value) < 2**64, "a whole number"),
+        "seed": (lambda value: type(value) is int and 0 <= value <= MAX_SEED, "a whole number of at least 0"),
         "loss_sums": (_are_losses, "a dictionary of finite numbers"),
         "scaler": (_is_scaler, "a dictionary of finite numbers, as a loss scaler saves"),
         "config": (_has_batch_size, "a config"),
@@ -113,7 +114,7 @@ def _is_scaler(value: Any) -> bool:
 
 def _are_losses(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(number, int | float) and math.isfinite(number)
+        isinstance(name, str) and isinstance(number, int | float) and abs(number) < MAX_SCALE
         for name, number in value.items()
     )
 

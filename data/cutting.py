@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +27,11 @@ from media.writer import VideoWriter
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import TEMPORARY_NAME
 from utils.progress import Progress
+from utils.values import integer
 from utils.workers import in_parallel
 
 SPLITS = ("train", "test")
+WORKERS = functools.partial(integer, least=1, most=512)  # the value of an option
 MIN_FRAMES = 2  # a training sample is two frames of a clip
 MIN_SIDE = 8  # pixels
 MAX_READ = 2**28  # bytes of frames decoded between two seeks
@@ -183,19 +186,10 @@ def print_summary(out: Path, clips: list[Outcome]) -> None:
 
 def size_option(text: str) -> Size:
     """Read "256" or "256,384" (height, width) for argparse."""
-    sides = [int(side) for side in text.split(",")]
-    if len(sides) not in (1, 2) or min(sides) < MIN_SIDE:
-        raise argparse.ArgumentTypeError(
-            f"{text}: give one side, or height,width, of {MIN_SIDE} pixels or more"
-        )
+    sides = [integer(side, MIN_SIDE, 2**13) for side in text.split(",")]
+    if len(sides) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"'{text}': give one side, or height,width")
     return sides[0], sides[-1]
-
-
-def workers(text: str) -> int:
-    """Read a number of processes for argparse."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
-    return int(text)
 
 
 def check_even(size: Size, suffix: str) -> None:

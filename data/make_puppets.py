@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT, PATHS = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")
@@ -24,28 +25,33 @@ if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pat
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
 from data.puppets.dataset import make_dataset
-from utils.options import OptionParser
+from utils.options import MAX_SEED, OptionParser, add_options, option, typed
 from utils.program import command_line
 from utils.signals import exit_on_signals
+
+
+@dataclass(frozen=True)
+class PuppetOptions:
+    """The command line: the arguments of `make_dataset`."""
+
+    videos: int = option(400, "number of clips, four for each identity (default 400)", bounds=(2, 10**6))
+    frames: int = option(32, "frames in a clip (default 32)", bounds=(1, 10**5))
+    size: int = option(128, "width and height of a frame in pixels (default 128)", bounds=(16, 2**12))
+    format: str = option("png", "what a clip is: a folder or a video", choices=("png", "mp4"))
+    framing: str = option(
+        "wide",
+        "close: the head fills two thirds of the picture, and blinks and talks more (default wide)",
+        choices=("close", "wide"),
+    )
+    out: Path = option(Path("data/made-puppets"), "new folder to write (data/made-puppets)")
+    seed: int = option(0, "the same seed gives the same dataset (default 0)", bounds=(0, MAX_SEED))
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
     parser = OptionParser("Draw a dataset of cartoon heads that move, with their true landmarks.")
-    add = parser.add_argument
-    add("--videos", type=int, default=400, help="number of clips, four for each identity (default 400)")
-    add("--frames", type=int, default=32, help="frames in a clip (default 32)")
-    add("--size", type=int, default=128, help="width and height of a frame in pixels (default 128)")
-    add("--format", choices=("png", "mp4"), default="png", help="what a clip is: a folder or a video")
-    add(
-        "--framing",
-        choices=("close", "wide"),
-        default="wide",
-        help="close: the head fills two thirds of the picture, and blinks and talks more (default wide)",
-    )
-    add("--out", type=Path, default=Path("data/made-puppets"), help="new folder to write (data/made-puppets)")
-    add("--seed", type=int, default=0, help="the same seed gives the same dataset (default 0)")
-    options = parser.parse_args(argv)
+    add_options(parser, PuppetOptions)
+    options = typed(PuppetOptions, parser.parse_args(argv))
     with exit_on_signals():
         make_dataset(**vars(options))
 

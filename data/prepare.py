@@ -16,6 +16,7 @@ import random
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +31,9 @@ from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
 from media.pictures import IMAGE_SUFFIXES, Size
 from utils.errors import DatasetError
 from utils.files import portable_name, same_name
-from utils.options import OptionParser, seed_number
+from utils.options import MAX_SEED, OptionParser
 from utils.program import command_line
+from utils.values import integer, number
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,14 @@ def parse(argv: list[str] | None) -> PrepareOptions:
     add("--fit", choices=("crop", "pad"), default="crop", help="cut what is too long, or surround with black")
     add("--format", choices=("png", "mp4"), default="png", help="png trains fastest, mp4 is smaller (png)")
     cores = os.cpu_count() or 1
-    add("--workers", type=cutting.workers, default=cores, help="processes (default: one a core)")
-    add("--test_share", type=float, default=0.1, help="of the identities, that goes to test/ (default 0.1)")
-    add("--seed", type=seed_number, default=0, help="of the split (default 0)")
+    add("--workers", type=cutting.WORKERS, default=cores, help="processes (default: one a core)")
+    add(
+        "--test_share",
+        type=partial(number, most=0.99),
+        default=0.1,
+        help="of the identities, that goes to test/ (default 0.1)",
+    )
+    add("--seed", type=partial(integer, most=MAX_SEED), default=0, help="of the split (default 0)")
     add("--check", metavar="DIR", type=Path, help="write nothing, tell what is wrong with a dataset")
     add("--config", type=Path, help="with --check: the config that will train on it")
     options = PrepareOptions(**vars(parser.parse_args(argv)))
@@ -69,8 +76,6 @@ def parse(argv: list[str] | None) -> PrepareOptions:
         parser.error("give IN and OUT, or --check DIR")
     if options.config and not options.check:
         parser.error("--config goes with --check")
-    if not 0 <= options.test_share < 1:
-        parser.error(f"--test_share {options.test_share}: give a number from 0 to below 1")
     return options
 
 

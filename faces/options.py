@@ -6,17 +6,19 @@ import argparse
 from dataclasses import dataclass
 
 from utils.options import option
+from utils.values import WrongNumber, integer
 
 Box = tuple[int, ...]  # left, top, right, bottom in pixels and, where it is turned, degrees clockwise
 
 MIN_SIDE = 8  # pixels of a box by hand
+MAX_PLACE = 10**6
 
 
 def box_option(text: str) -> Box:
     """Parse L,T,R,B or L,T,R,B,DEGREES for argparse."""
     try:
-        box = tuple(int(part) for part in text.split(","))
-    except ValueError:
+        box = tuple(integer(part.strip(), -MAX_PLACE, MAX_PLACE) for part in text.split(","))
+    except WrongNumber:
         box = ()
     if len(box) not in (4, 5):
         raise argparse.ArgumentTypeError(
@@ -33,9 +35,10 @@ def box_option(text: str) -> Box:
 
 def face_option(text: str) -> str:
     """Parse "largest", "all" or a number from 1 on, for argparse."""
-    if text not in ("largest", "all") and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"'{text}' is neither largest nor all nor a number from 1 on")
-    return text
+    try:
+        return text if text in ("largest", "all") else str(integer(text, 1, 1000))
+    except WrongNumber as error:
+        raise argparse.ArgumentTypeError(f"{error}, and neither largest nor all") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,9 +185,13 @@ class KnownMotion:
     start: float = 0.0  # as of `Clip`
 
     @classmethod
-    def read(cls, path: Path, fingerprint: str) -> KnownMotion:
-        """Read a motion file of the model with a fingerprint. Raises `MediaError`."""
-        motion = load_motion(path, fingerprint)
+    def read(cls, path: Path, fingerprint: str, config: dict) -> KnownMotion:
+        """Read a motion file of the model with a fingerprint and a config. Raises `MediaError`."""
+        params = config["model_params"]["common_params"]
+        shapes: dict[str, tuple[int, ...]] = {"value": (params["num_kp"], 2)}
+        if params.get("estimate_jacobian", False):
+            shapes["jacobian"] = (params["num_kp"], 2, 2)
+        motion = load_motion(path, fingerprint, shapes)
         frames = range(len(motion.keypoints["value"]))
         return cls([item_of(motion.keypoints, i) for i in frames], motion.rate, Timeline.whole(len(frames)))
 

@@ -6,6 +6,7 @@ first-order motion, "jacobian" (1, K, 2, 2); those of a whole video have T in th
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import json
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from media.decoding import MAX_FPS, MIN_FPS
 from modules.util import Keypoints
 from utils.errors import MediaError
 from utils.files import atomic_write, regular_file
@@ -28,7 +30,9 @@ from utils.files import atomic_write, regular_file
 
 SIGMA = 0.06  # seconds, of the Gaussian at strength 1
 REACH = 4  # sigmas, beyond which a frame has no weight
-OUTLIER = 0.1  # of half a picture by which keypoints jump, on average, in a frame that is left out
+OUTLIER = (
+    0.1  # of half a picture by which keypoints jump, on average, in a frame that is left out or at a cut
+)
 MIN_CUTOFF = 0.7  # Hz, at rest and at strength 1
 # Hz for each unit of speed: half of the picture, or a Jacobian's own size, in a second.
 BETA = 10.0
@@ -43,46 +47,54 @@ def smooth(
     A straight line is fitted around each frame, with the weights of a Gaussian of `strength` times `SIGMA`
     (local linear regression; Cleveland, *Robust Locally Weighted Regression*, JASA 1979). Away from the ends
     that is a plain Gaussian filter, whose phase is zero; at the ends it follows a steady movement, where a
-    filter that repeats or mirrors the first frame would hold it back.
+    filter that repeats or mirrors the first frame would hold it back. At a hard cut it starts anew.
 
     `rate`: frames a second. `numbers` of the frames, where some are left out. A frame comes out when those up
-    to `REACH` sigmas later have come in; no more than these are held.
+    to `REACH` sigmas later have come in, and the one after them; no more than these are held.
     """
     sigma = strength * SIGMA * rate  # frames
     reach = math.ceil(REACH * sigma)
     held: deque[tuple[int, Keypoints]] = deque()
     waiting: deque[int] = deque()  # numbers of the frames that still have to come out
+    cuts: list[int] = []  # numbers of the frames that begin a scene
 
     def fitted() -> Keypoints:
         number = waiting.popleft()
-        near = [frame for frame in held if abs(frame[0] - number) <= reach]
+        scene = bisect.bisect(cuts, number)
+        near = [
+            frame
+            for frame in held
+            if abs(frame[0] - number) <= reach and bisect.bisect(cuts, frame[0]) == scene
+        ]
         offsets = torch.tensor([float(other - number) for other, _ in near])
         return weighted_sum([kp for _, kp in near], line_weights(offsets, sigma))
 
     for number, kp in zip(itertools.count() if numbers is None else numbers, keypoints, strict=False):
         held.append((number, kp))
         waiting.append(number)
-        # A frame between two neighbours that are like each other says nothing of the motion.
-        if (
-            len(held) > 2
-            and number - held[-3][0] == 2
-            and jumps(*(held[i][1]["value"] for i in (-3, -2, -1)))
-        ):
-            del held[-2]
-        while waiting[0] + reach <= number:
+        if len(held) > 2:
+            away, back, both = jumps(*(held[i][1]["value"] for i in (-3, -2, -1)))
+            # A frame between two neighbours that are like each other says nothing of the motion.
+            if number - held[-3][0] == 2 and min(away, back) > OUTLIER + 4 * both:
+                del held[-2]
+            elif away > OUTLIER + 4 * back:
+                cuts.append(held[-2][0])
+        while waiting[0] + reach < number:
             while held[0][0] < waiting[0] - reach:
                 held.popleft()
             yield fitted()
             if not waiting:
                 break
+    # The last frame has none after it to be compared with.
+    if len(held) > 2 and back > OUTLIER + 4 * away:
+        cuts.append(held[-1][0])
     while waiting:
         yield fitted()
 
 
-def jumps(before: Tensor, value: Tensor, after: Tensor) -> bool:
-    """Whether keypoints (1, K, 2) jump away and back in a single frame, as those of a black frame do."""
-    away, back, usual = ((a - b).abs().mean() for a, b in ((value, before), (after, value), (after, before)))
-    return bool(torch.minimum(away, back) > OUTLIER + 4 * usual)
+def jumps(before: Tensor, value: Tensor, after: Tensor) -> list[float]:
+    """Return how far keypoints (1, K, 2) move on average: into a frame, out of it, and past it."""
+    return [float((a - b).abs().mean()) for a, b in ((value, before), (after, value), (after, before))]
 
 
 def line_weights(offsets: Tensor, sigma: float) -> Tensor:
@@ -216,11 +228,11 @@ def save_motion(path: Path, keypoints: Iterable[Keypoints], rate: float, fingerp
         raise MediaError(f"{path}: {error.strerror}; check that its folder exists and is writable") from error
 
 
-def load_motion(path: Path, fingerprint: str) -> Motion:
+def load_motion(path: Path, fingerprint: str, shapes: dict[str, tuple[int, ...]] | None = None) -> Motion:
     """Read what `save_motion` wrote; no pickle is ever opened.
 
     Raises `MediaError` for a file that is something else, and for the motion of another model than the one
-    of `fingerprint`.
+    of `fingerprint`, whose keypoints of a frame have `shapes`.
     """
     not_one = f"{path}: is no motion file; make one with --save_motion"
     try:
@@ -238,12 +250,13 @@ def load_motion(path: Path, fingerprint: str) -> Motion:
         raise MediaError(not_one) from error
     if not is_motion(arrays):
         raise MediaError(not_one)
-    if str(arrays["fingerprint"]) != fingerprint:
+    found = {name: arrays[name].shape[1:] for name in ("value", "jacobian") if name in arrays}
+    if str(arrays["fingerprint"]) != fingerprint or (shapes is not None and found != shapes):
         raise MediaError(
             f"{path}: is motion of another model, whose keypoints mean other places; make it anew with "
             "--save_motion and this one"
         )
-    keypoints = {name: torch.from_numpy(arrays[name]) for name in ("value", "jacobian") if name in arrays}
+    keypoints = {name: torch.from_numpy(arrays[name]) for name in found}
     return Motion(keypoints, float(arrays["rate"]))
 
 
@@ -261,5 +274,5 @@ def is_motion(arrays: dict[str, np.ndarray]) -> bool:
         and jacobian.shape == (*value.shape, 2)
         and (value.dtype == np.float32 and jacobian.dtype == np.float32)
         and (rate.dtype.kind, arrays["fingerprint"].dtype.kind) == ("f", "U")
-        and bool(np.isfinite(value).all() and np.isfinite(jacobian).all() and np.isfinite(rate) and rate > 0)
+        and bool(np.isfinite(value).all() and np.isfinite(jacobian).all() and MIN_FPS <= rate <= MAX_FPS)
     )

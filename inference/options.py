@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from checkpoints.table import DEFAULT_MODEL, read_table
 from faces.options import CropOptions
-from media.rates import fps_option, seconds_option
+from media.decoding import MAX_FPS, MIN_FPS
 from utils.options import PRECISIONS, option
 
-MAX_FACTOR = 10  # of movement, and of smoothing, which at 1 holds frames within a quarter of a second
+# Of movement, and of smoothing, which at 1 holds frames within a quarter of a second.
+FACTOR = (0.001, 10)
+MAX_SIDE = 2**15
 
 
 def model_help() -> str:
@@ -23,17 +24,6 @@ def png_option(text: str) -> Path:
     if not text.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"'{text}' does not end with .png")
     return Path(text)
-
-
-def factor_option(text: str) -> float:
-    """Parse a factor or a strength for argparse."""
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = math.nan
-    if not 0 < factor <= MAX_FACTOR:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0, up to {MAX_FACTOR}")
-    return factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +52,10 @@ class DemoOptions(CropOptions):
         None, "a video, a .gif or a folder of frames, or several of them", metavar="VIDEO"
     )
     fps: float | None = option(
-        None, "frames a second of folders of frames (default: 25)", type=fps_option, metavar="N"
+        None, "frames a second of folders of frames (default: 25)", bounds=(MIN_FPS, MAX_FPS), metavar="N"
     )
-    start: float | None = option(
-        None, "leave out the driving video before this second", type=seconds_option, metavar="SECONDS"
-    )
-    end: float | None = option(
-        None, "leave out the driving video from this second on", type=seconds_option, metavar="SECONDS"
-    )
+    start: float | None = option(None, "leave out the driving video before this second", metavar="SECONDS")
+    end: float | None = option(None, "leave out the driving video from this second on", metavar="SECONDS")
     driving_motion: tuple[Path, ...] | None = option(
         None,
         "in the place of a driving video: what --save_motion wrote with the same model",
@@ -81,9 +67,7 @@ class DemoOptions(CropOptions):
         False, "move the source as the driving keypoints have moved; the default with --paste_back"
     )
     absolute: bool = option(False, "with --paste_back: take on the driving keypoints themselves")
-    strength: float = option(
-        1.0, "multiply relative movement (default: 1)", type=factor_option, metavar="FACTOR"
-    )
+    strength: float = option(1.0, "multiply relative movement (default: 1)", bounds=FACTOR, metavar="FACTOR")
     lost: str = option(
         "hold",
         "where a driving video does not show the face that --crop found: hold its last pose, or cut such "
@@ -101,7 +85,7 @@ class DemoOptions(CropOptions):
     smooth: float | None = option(
         None,
         "smooth the motion over time, without lag (1 where no strength is given)",
-        type=factor_option,
+        bounds=FACTOR,
         nargs="?",
         const=1.0,
         metavar="STRENGTH",
@@ -129,12 +113,13 @@ class DemoOptions(CropOptions):
     max_side: int = option(
         1920,
         "the longer side of a pasted result in pixels, at most; 0: that of the picture (default: 1920)",
-        type=int,
+        bounds=(0, MAX_SIDE),
         metavar="N",
     )
     size: int | None = option(
         None,
         "the height of the result, which is larger than the model's; the motion is found at the model's",
+        bounds=(1, MAX_SIDE),
         metavar="N",
     )
     side_by_side: bool = option(False, "write source, driving frame and result in a row")
@@ -147,7 +132,7 @@ class DemoOptions(CropOptions):
         "auto: bf16 where the processor or GPU has it, else fp32 (default: fp32)",
         choices=[*PRECISIONS, "auto"],
     )
-    batch_size: int = option(1, "frames computed together (default: 1)")
+    batch_size: int = option(1, "frames computed together (default: 1)", bounds=(1, 1024))
     plain: bool = option(False, "on the CPU, don't turn the networks into their fast form")
 
     def resolved(self) -> DemoOptions:

@@ -17,7 +17,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from media.decoding import DEFAULT_FPS, decode_chosen, opened_video, video_index
+from media.decoding import DEFAULT_FPS, MAX_FPS, MIN_FPS, decode_chosen, opened_video, video_index
 from media.pictures import (
     IMAGE_SUFFIXES,
     PHOTO_SUFFIXES,
@@ -206,6 +206,11 @@ class VideoClip(Clip):
         with media_errors(path, "check its permissions"):
             status = path.stat()
         index = self._index = video_index(path.absolute(), status.st_mtime_ns, status.st_size)
+        if not MIN_FPS <= index.fps <= MAX_FPS:
+            raise MediaError(
+                f"{path}: its frames come at {index.fps:g} a second, not at {MIN_FPS} to {MAX_FPS}; is it "
+                "sound with a cover picture? Else convert it"
+            )
         height, width = index.coded_size
         size = (width, height) if index.orientation.transposed else (height, width)
         super().__init__(path, size, index.fps, index.has_audio, index.times)

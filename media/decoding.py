@@ -20,6 +20,7 @@ from utils.errors import MediaError
 from utils.files import regular_file
 
 DEFAULT_FPS = 25.0  # frames per second of clips that do not store it
+MIN_FPS, MAX_FPS = 0.01, 1000  # of what is read and written
 
 # Codecs whose every packet is one shown frame, so that counting packets counts frames.
 _FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg"})

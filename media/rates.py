@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from media.clips import Clip
-from media.writer import MAX_FPS, MIN_FPS
 from utils.errors import MediaError
 
 Item = TypeVar("Item")
 
 MAX_RATE = 60.0  # frames per second; a screen recording may have bursts of more
 MAX_REPEATS = 100  # frames made of one, on average; a longer video has wrong times
-
-
-def fps_option(text: str) -> float:
-    """Parse the value of an option for a frame rate."""
-    try:
-        fps = float(text)
-    except ValueError:
-        fps = math.nan
-    if not MIN_FPS <= fps <= MAX_FPS:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from {MIN_FPS} to {MAX_FPS}")
-    return fps
-
-
-def seconds_option(text: str) -> float:
-    """Parse the value of an option for a time in a video."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds, like 2.5")
-    return seconds
 
 
 def steady(clip: Clip) -> Clip:

@@ -14,6 +14,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from media.clips import open_clip
+from media.decoding import MAX_FPS, MIN_FPS
 from media.pictures import Size, checked_frame, media_errors, save_png
 from media.sound import created, mux_sound
 from utils.errors import MediaError
@@ -22,7 +23,6 @@ from utils.files import atomic_write, check_replaceable, temporary_name
 # The kinds of file, by FFmpeg's names of their containers.
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
 WRITTEN_SUFFIXES = frozenset(_CONTAINERS)
-MIN_FPS, MAX_FPS = 0.01, 1000
 MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames per second
 
 _SMPTE170M = 6  # FFmpeg's number for the BT.601 colour matrix

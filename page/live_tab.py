@@ -24,6 +24,7 @@ from page.limits import read_picture, upload, without_folders
 from page.making import choose_model
 from page.worker import LIVE_WORKER
 from utils.errors import UserError, told
+from utils.values import integer, number
 
 MAX_PICTURES = 9  # one for each of the keys 1 to 9
 MAX_SESSIONS = 8
@@ -70,7 +71,9 @@ async def answer_frame(request: Request) -> Response:
     session = SESSIONS.get(request.headers.get("x-live-token", ""))
     if session is None:
         return PlainTextResponse("this session has ended; start the camera again", status_code=410)
-    if int(request.headers.get("content-length") or MAX_FRAME_BYTES + 1) > MAX_FRAME_BYTES:
+    try:
+        integer(request.headers.get("content-length", ""), 0, MAX_FRAME_BYTES)
+    except ValueError:
         return PlainTextResponse("a frame has at most 1 MiB", status_code=413)
 
     # The worker animates; meanwhile the server answers others.
@@ -90,8 +93,8 @@ async def answer_frame(request: Request) -> Response:
 
 def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> tuple[bytes, float]:
     """Animate a frame as `query` says: the picture, and how far the frame's pose is from the picture's."""
-    live.show(min(max(int(query.get("picture", 0)), 0), len(live.animators) - 1))
-    strength = min(max(float(query.get("smooth", 0)), 0.0), MAX_STRENGTH)
+    live.show(min(integer(query.get("picture", "0")), len(live.animators) - 1))
+    strength = number(query.get("smooth", "0"), 0, MAX_STRENGTH)
     live.set_smoothing(strength or None)
     live.auto_reference = query.get("auto") == "1"
     if query.get("reference") == "1":

@@ -123,6 +123,36 @@ def test_a_mistake_with_a_motion_file_is_one_line(
     assert_refused(place, capsys, [*MODEL, *SOURCE, "--result_video", "result", *options.split()], message)
 
 
+@pytest.mark.parametrize("relative", [[], ["--relative"], ["--relative", "--find_best_frame", "--smooth"]])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": (9, 1, 2), "jacobian": (9, 1, 2, 2)},  # one keypoint would stand for all
+        {"value": (9, 4, 2), "jacobian": (9, 4, 2, 2)},
+        {"jacobian": None},
+    ],
+)
+def test_motion_of_other_keypoints_is_refused(place: Path, capsys, changes: dict, relative: list) -> None:
+    run("--save_motion", "motion.npz", result="first")
+    with np.load("motion.npz") as file:
+        arrays = dict(file)
+    for name, shape in changes.items():
+        del arrays[name]
+        if shape is not None:
+            arrays[name] = np.full(shape, 0.5, np.float32)
+    np.savez("odd.npz", **arrays)
+    arguments = [*MODEL, *SOURCE, "--driving_motion", "odd.npz", *relative]
+    assert_refused(place, capsys, arguments, "odd.npz: is motion of another model")
+
+
+@pytest.mark.parametrize("rate", [0.005, 1e300])
+def test_motion_at_a_rate_that_is_none(place: Path, capsys, rate: float) -> None:
+    run("--save_motion", "motion.npz", result="first")
+    with np.load("motion.npz") as file:
+        np.savez("odd.npz", **dict(file) | {"rate": np.float64(rate)})
+    assert_refused(place, capsys, [*MODEL, *SOURCE, "--driving_motion", "odd.npz"], "odd.npz: is no motion")
+
+
 # ---- Size ----------------------------------------------------------------------
 
 
@@ -143,9 +173,9 @@ def test_a_larger_result_has_the_motion_of_the_small_one() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--smooth 0", "'0' is not a number above 0"),
-        ("--smooth nan", "'nan' is not a number above 0"),
-        ("--smooth 11", "up to 10"),
+        ("--smooth 0", "'0' is not a number from 0.001 to 10"),
+        ("--smooth nan", "'nan' is not a number from 0.001 to 10"),
+        ("--smooth 11", "'11' is not a number from 0.001 to 10"),
         ("--size 16", "--size 16: must be a larger height than the model's 32"),
         ("--size 66", "both must be multiples of"),
     ],

@@ -16,6 +16,7 @@ from PIL import Image
 
 from media import decoding
 from media.clips import VideoClip, natural_key, open_clip
+from tests.demo_files import write_sound
 from tests.media_files import (
     HEIGHT,
     LEFT,
@@ -293,3 +294,24 @@ def open_files() -> int:
         return True
 
     return sum(map(is_open, range(256)))
+
+
+def test_a_rate_that_no_result_can_have_is_told_of_the_input(tmp_path: Path) -> None:
+    path = encode(tmp_path / "slow.mp4", moving(3), fps=1 / 200)
+    with pytest.raises(MediaError, match=re.escape(f"{path}: its frames come at 0.005 a second")):
+        open_clip(path)
+
+
+def test_sound_with_a_cover_is_no_video(tmp_path: Path) -> None:
+    cover = Image.fromarray(halves()), tmp_path / "cover.jpg"
+    cover[0].save(cover[1])
+    with av.open(str(tmp_path / "song.mp4"), "w") as container, av.open(str(cover[1])) as picture:
+        sound = container.add_stream("aac", rate=48000, layout="mono")
+        stream = container.add_stream_from_template(picture.streams.video[0])
+        stream.disposition = av.stream.Disposition.attached_pic
+        write_sound(container, sound, 0.5)
+        packet = next(picture.demux(video=0))
+        packet.stream = stream
+        container.mux(packet)
+    with pytest.raises(MediaError, match=r"song\.mp4: its frames come at .* sound with a cover picture\?"):
+        open_clip(tmp_path / "song.mp4")

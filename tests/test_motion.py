@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,29 @@ def test_smoothing_is_the_same_backwards() -> None:
         torch.testing.assert_close(there["value"], back["value"], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("strength", [0.5, 1, 3])
+@pytest.mark.parametrize("lengths", [(12, 12), (1, 20), (2, 20), (20, 1), (20, 2), (9, 3, 9)])
+def test_smoothing_starts_anew_at_a_hard_cut(lengths: tuple[int, ...], strength: float) -> None:
+    places = random_keypoints(len(lengths))
+    shakes = [random_keypoints(length) for length in lengths]
+    scenes = [
+        [{name: place[name] + 0.004 * kp[name] for name in PARTS} for kp in shake]
+        for place, shake in zip(places, shakes, strict=True)
+    ]
+    together = smooth(itertools.chain.from_iterable(scenes), RATE, strength)
+    apart = [kp for scene in scenes for kp in smooth(scene, RATE, strength)]
+    for found, expected in zip(together, apart, strict=True):
+        for name in PARTS:
+            torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-6)
+
+
+def test_a_quick_turn_is_no_cut() -> None:
+    turn = np.concatenate([np.zeros(10), np.linspace(0, 0.5, 8), np.full(10, 0.5)])  # in a third of a second
+    keypoints = [{"value": torch.full((1, 3, 2), float(x))} for x in turn]
+    smoothed = [float(kp["value"].mean()) for kp in smooth(keypoints, RATE)]
+    assert np.abs(np.diff(smoothed, 2)).max() < 0.6 * np.abs(np.diff(turn, 2)).max()
+
+
 def test_no_more_than_a_window_is_held() -> None:
     taken = 0
 
@@ -125,7 +149,7 @@ def test_no_more_than_a_window_is_held() -> None:
             yield kp
 
     for number, _ in enumerate(smooth(coming(), RATE)):
-        assert taken <= number + 7  # 4 sigmas of 1.5 frames, and the frame itself
+        assert taken <= number + 8  # 4 sigmas of 1.5 frames, the frame itself, and one for cuts
     assert number == 199
 
 

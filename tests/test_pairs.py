@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from frames_dataset import PairedDataset
+from frames_dataset import PairedDataset, listed_pairs
 from tests.clips import dataset
 from tests.clips import write_numbered_clip as write_clip
 from utils.errors import DatasetError
@@ -100,3 +100,11 @@ def test_random_pairs_are_distinct_seeded_and_reach_all_clips(tmp_path):
         clip for seed in range(1000) for pair in PairedDataset(test, 5, seed=seed).pairs for clip in pair
     )
     assert all(abs(few[clip] - 1000 / 3) < 95 for clip in range(30))  # standard deviation 18
+
+
+@pytest.mark.parametrize(("sign", "called"), [(";", "semicolons"), ("\t", "tabs")])
+def test_another_separator_is_named(tmp_path: Path, sign: str, called: str) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"source{sign}driving\na{sign}b\n")
+    with pytest.raises(DatasetError, match=f"pairs.csv: is separated by {called}; save it with commas"):
+        listed_pairs(path, ["a.mp4", "b.mp4"])

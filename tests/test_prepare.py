@@ -276,7 +276,7 @@ def test_clips_of_another_size_or_format_are_not_mixed(tmp_path, capsys):
         (["in", "out", "--check", "x"], "give IN and OUT, or --check DIR"),
         (["in", "out", "--config", "x"], "--config goes with --check"),
         (["in", "out", "--size", "big"], "--size"),
-        (["in", "out", "--test_share", "1"], "--test_share 1.0"),
+        (["in", "out", "--test_share", "1"], "--test_share: '1' is not a number from 0 to 0.99"),
         (["in", "out", "--seed", "-1"], "--seed: '-1' is not a whole number from 0 to"),
         (["in", "out", "--seed", str(2**63)], "is not a whole number from 0 to"),
         (["--check", "nowhere"], "nowhere: no such folder"),

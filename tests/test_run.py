@@ -52,7 +52,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("", "give one config"),
         ("good.yaml --config good.yaml", "give one config"),
         ("good.yaml --mode reconstruct", "invalid choice: 'reconstruct'"),
-        ("good.yaml --device_ids 0;1", "'0;1' is not a list of GPU numbers"),
+        ("good.yaml --device_ids 0;1", "'0;1' is not a whole number from 0 to 1023"),
         (
             "good.yaml --mode reconstruction",
             "reconstruction needs --checkpoint (a .pth.tar written by training",

@@ -292,3 +292,11 @@ def test_the_published_list_is_read_and_names_its_test_pairs():
     with (FOLDER.parent / "taichi256.csv").open(newline="") as file:
         pairs = [name for row in csv.DictReader(file) for name in (row["source"], row["driving"])]
     assert set(pairs) <= names
+
+
+def test_a_list_with_semicolons_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(HEADER.replace(",", ";") + "v;0;5;0-0-32-32;25;64;32;train\n")
+    arguments = ["--metadata", str(path), "--out_folder", str(tmp_path / "out")]
+    assert "is separated by semicolons" in error_of(capsys, lambda: load_videos.main(arguments))
+    assert not (tmp_path / "out").exists()

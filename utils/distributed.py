@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from utils.errors import UserError, one_line
+from utils.values import integer
 
 
 def in_torchrun() -> bool:
@@ -25,11 +26,12 @@ def in_torchrun() -> bool:
     for name, least in limits.items():
         value = os.environ.get(name, "1" if name == "LOCAL_WORLD_SIZE" else "")
         most = 65535 if name == "MASTER_PORT" else 10**9
-        if not (value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most):
+        try:
+            integer(value, least, most)
+        except ValueError as error:
             raise UserError(
-                f"LOCAL_RANK is set, but {name} is '{value}' and not a number from {least} to {most}; unset "
-                "it, or start with torchrun, which sets all"
-            )
+                f"LOCAL_RANK is set, and {name}={error}; unset it, or start with torchrun, which sets all"
+            ) from None
     if int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
         raise UserError("RANK must be below WORLD_SIZE; start with torchrun, which sets both")
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import re
 import shutil
@@ -10,7 +11,7 @@ import stat
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,6 +53,25 @@ def special_kind(mode: int) -> str | None:
         return None
     kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def read_csv(
+    path: str | Path, columns: Sequence[str], error: type[UserError]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each row of a CSV file with its line; raise `error` where it can't be read, or lacks a column."""
+    needs = f"it must be a CSV file with the columns {','.join(columns)}"
+    try:
+        with regular_file(path, error).open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, restval="", skipinitialspace=True)
+            names = table.fieldnames or []
+            if missing := [name for name in columns if name not in names]:
+                for sign, called in {";": "semicolons", "\t": "tabs"}.items():
+                    if len(names) == 1 and sign in names[0]:
+                        raise error(f"{path}: is separated by {called}; save it with commas, {needs}")
+                raise error(f"{path}: has no column {', '.join(missing)}; {needs}")
+            yield from ((table.line_num, row) for row in table)
+    except (OSError, UnicodeDecodeError, csv.Error) as failure:
+        raise error(f"{path}: can't be read as a table ({failure}); {needs}") from failure
 
 
 # ---- Writing -----------------------------------------------------------------

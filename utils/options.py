@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import Field, field, fields
@@ -10,13 +12,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from utils.errors import one_line
+from utils.values import integer, number
 
 Options = TypeVar("Options")
 
 DEBUG = "--debug"  # `utils.program` looks for it
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**63 - 1  # that every generator of random numbers takes
 PRECISIONS = ("fp32", "bf16", "fp16")
-TYPES = {"int": int, "float": float, "Path": Path}  # by annotations of options
+TYPES: dict[str, Callable] = {"int": integer, "float": number, "Path": Path}  # by annotations of options
 SEVERAL = "tuple[Path, ...]"
 
 
@@ -24,7 +27,13 @@ class OptionParser(argparse.ArgumentParser):
     """The parser of every program: its help keeps the lines of `description`, and errors are one line."""
 
     def __init__(self, description: str | None):
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # else --mode would be taken for --model
+        )
+        # A box may begin with a minus sign, too: argparse takes numbers for values, where no option is one.
+        self._negative_number_matcher = re.compile(r"-[\d.][\d.,eE+-]*$")
         text = "show the traceback of an error, too"
         self.add_argument(DEBUG, action=_Nothing, nargs=0, default=argparse.SUPPRESS, help=text)
 
@@ -41,15 +50,11 @@ class _Nothing(argparse.Action):
         pass
 
 
-def seed_number(text: str) -> int:
-    """Parse a seed that every generator of random numbers takes."""
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_SEED):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to {MAX_SEED}")
-    return int(text)
-
-
 def option(default: Any, text: str | Callable[[], str], **more: Any) -> Any:
-    """Return a field of a dataclass of options: its default, its line in --help, and what argparse needs."""
+    """Return a field of a dataclass of options: its default, its line in --help, and what argparse needs.
+
+    `bounds`: the least and the greatest value of a number.
+    """
     return field(default=default, metadata={"help": text, **more})
 
 
@@ -70,6 +75,9 @@ def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
         elif held in TYPES:
             how |= {"type": TYPES[held]}
         how |= entry.metadata
+        if "bounds" in how:
+            least, most = how.pop("bounds")
+            how["type"] = functools.partial(how["type"], least=least, most=most)
         if callable(how["help"]):
             how["help"] = how["help"]()
         parser.add_argument(f"--{entry.name}", **how)

@@ -89,6 +89,13 @@ class _ConfigLoader(yaml.SafeLoader):
         self._anchors -= event.anchor is not None
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Refuse what is longer than Python can write."""
+        value = super().construct_yaml_int(node)
+        if value.bit_length() > 2**12:
+            raise _problem("whole numbers that long", node)
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         """Refuse a key that stands twice in one mapping, of which PyYAML takes the last."""
         seen = set()
@@ -99,6 +106,7 @@ class _ConfigLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_ConfigLoader.add_constructor("tag:yaml.org,2002:int", _ConfigLoader.construct_yaml_int)
 # PyYAML takes 1e-4 for a text, as YAML 1.1 wants a dot and a sign in a number.
 _ConfigLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")

@@ -16,7 +16,6 @@ from data.puppets.render import render
 from media.writer import VideoWriter
 from utils.errors import UserError
 from utils.files import new_folder
-from utils.options import MAX_SEED
 from utils.progress import Progress
 from utils.workers import in_parallel
 
@@ -93,20 +92,8 @@ def make_dataset(
 ) -> None:
     """Write a dataset under a temporary name beside `out`, and rename it when it is whole.
 
-    `format` is "png" or "mp4", `framing` "close" or "wide". Raises `UserError` if `out` exists or a
-    number makes no sense.
+    `format` is "png" or "mp4", `framing` "close" or "wide". Raises `UserError` if `out` exists.
     """
-    bounds = {
-        "videos": (videos, 2, 10**6),
-        "frames": (frames, 1, 10**5),
-        "size": (size, 16, 2**12),
-        "seed": (seed, 0, MAX_SEED),
-    }
-    for name, (value, minimum, maximum) in bounds.items():
-        if value < minimum:
-            raise UserError(f"--{name} {value}: use {minimum} or more")
-        if value > maximum:
-            raise UserError(f"--{name} {value}: use {maximum} or less")
     if out.exists():
         raise UserError(f"--out {out} exists already; name a new folder, or remove it first")
     try:

@@ -35,11 +35,13 @@ if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pat
 
 from data import cutting
 from media.clips import VIDEO_SUFFIXES, open_clip
+from media.decoding import MAX_FPS, MIN_FPS
 from media.pictures import Box, Size
 from utils.errors import DatasetError, MediaError, UserError
-from utils.files import atomic_write, regular_file
+from utils.files import atomic_write, read_csv
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
+from utils.values import integer, number
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 VIDEO_NAME = re.compile(r"[\w-]+")  # no dots or slashes: it becomes a file name and part of an address
@@ -55,7 +57,7 @@ class LoadOptions:
     video_folder: Path = option(None, "where whole videos are and go (OUT_FOLDER/videos)")
     format: str = option(".png", "a video or a folder of png a clip (.png)", choices=(".mp4", ".png"))
     image_shape: Size = option((256, 256), "height,width of the frames (256,256)", type=cutting.size_option)
-    workers: int = option(os.cpu_count() or 1, "processes (default: one a core)", type=cutting.workers)
+    workers: int = option(os.cpu_count() or 1, "processes (default: one a core)", type=cutting.WORKERS)
     youtube: str = option("yt-dlp", "the program that downloads (default yt-dlp)")
 
 
@@ -122,25 +124,13 @@ class Listed:
 def read_list(path: Path) -> list[Listed]:
     """Read a list. Raises `DatasetError` naming the first line that is wrong."""
     clips: dict[tuple[str, str], Listed] = {}
-    try:
-        with regular_file(path, DatasetError).open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, restval="")
-            missing = set(COLUMNS) - set(table.fieldnames or [])
-            if missing:
-                raise DatasetError(
-                    f"{path}: has no column {', '.join(sorted(missing))}; it needs {','.join(COLUMNS)}"
-                )
-            for line in table:
-                clip = read_line(line, f"{path}, line {table.line_num}")
-                if clips.setdefault((clip.partition, clip.name), clip) != clip:
-                    which = f"{clip.video} from frame {clip.start} to {clip.end}"
-                    raise DatasetError(
-                        f"{path}: lists two clips of {which}; give each another person_id, or remove one"
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(
-            f"{path}: can't be read as a list ({error}); --metadata names a CSV file"
-        ) from error
+    for line, row in read_csv(path, COLUMNS, DatasetError):
+        clip = read_line(row, f"{path}, line {line}")
+        if clips.setdefault((clip.partition, clip.name), clip) != clip:
+            which = f"{clip.video} from frame {clip.start} to {clip.end}"
+            raise DatasetError(
+                f"{path}: lists two clips of {which}; give each another person_id, or remove one"
+            )
     if not clips:
         raise DatasetError(f"{path}: lists no clips")
     return list(clips.values())
@@ -150,9 +140,9 @@ def read_line(line: dict[str, str], place: str) -> Listed:
     """Check a line of the list. Raises `DatasetError` that names `place`."""
     video, _, person = line["video_id"].partition("#")
     try:
-        box = tuple(float(side) for side in line["bbox"].split("-"))
-        start, end, width, height = (int(line[column]) for column in ("start", "end", "width", "height"))
-        fps = float(line["fps"])
+        box = tuple(number(side, most=2**16) for side in line["bbox"].split("-"))
+        start, end, width, height = (integer(line[column]) for column in ("start", "end", "width", "height"))
+        fps = number(line["fps"], 0, MAX_FPS)
     except ValueError as error:
         text = f"{place}: {error}; numbers are needed, and left-top-right-bottom as bbox"
         raise DatasetError(text) from None
@@ -163,7 +153,7 @@ def read_line(line: dict[str, str], place: str) -> Listed:
         (named, "video_id: use letters, digits, _ and - only"),
         (0 <= start < end, "start and end: end must lie behind start"),
         (inside, "bbox: left-top-right-bottom must lie inside width and height"),
-        (0 < fps < float("inf"), "fps: must be above 0"),
+        (fps >= MIN_FPS, f"fps: must be at least {MIN_FPS}"),
         (line["partition"] in cutting.SPLITS, "partition: must be train or test"),
     )
     for fine, message in rules:

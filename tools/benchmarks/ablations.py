@@ -23,6 +23,7 @@ from tools.benchmarks.puppet_quality import measure
 from utils.device import best_precision
 from utils.options import OptionParser
 from utils.program import command_line
+from utils.values import integer
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "puppets-64.yaml"
 NO_JACOBIAN_LOSS = ["train_params.loss_weights.equivariance_jacobian=0"]
@@ -69,7 +70,7 @@ def row(name: str, figures: list[dict[str, Any]]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(__doc__)
     add = parser.add_argument
-    add("--seeds", type=int, nargs="+", default=[0])
+    add("--seeds", type=integer, nargs="+", default=[0])
     add("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     add("--out", type=Path, default=Path("log/ablations"))
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for every variant, as of run.py")
