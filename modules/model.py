@@ -337,7 +337,7 @@ class Values:
     @once
     def transformed_frame(self) -> Tensor:
         """The driving frame under the transform, (B, C, H, W)."""
-        return self.transform.transform_frame(self.driving)
+        return self.transform.transform_frame(self.driving, self._model.generator.warp_align_corners)
 
     @once
     def transformed_kp(self) -> Keypoints:
