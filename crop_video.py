@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         found = find_tracks(clip, detect, options.iou_with_initial)
         tracks = long_tracks(found, clip, options.min_frames)
-    for line in lost_frames(tracks, clip):
+    for line in clip.hints() + lost_frames(tracks, clip):
         print(f"hint: {line}", file=sys.stderr)
     shape = options.image_shape
     boxes = [crop_box(track.surrounding_box, clip.size, shape, options.increase) for track in tracks]

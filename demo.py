@@ -134,9 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.precision == "auto":
         options = replace(options, precision=best_precision(device))
     job = jobs.make_job(options, size, clips.background, clips.source)
-    for line in inputs.hints(options, sources, clips.drivings, size) + precision_hints(
-        device, options.precision
-    ):
+    for line in inputs.hints(options, sources, clips, size) + precision_hints(device, options.precision):
         print(f"hint: {line}", file=sys.stderr)
 
     # A preview is drawn without any network.

@@ -27,7 +27,7 @@ import torch
 from torch.utils.data import Dataset
 
 from augmentation import AllAugmentationTransform
-from media.clips import STRIP_SUFFIXES, VIDEO_SUFFIXES, clip_stem, identity, is_clip, open_clip
+from media.clips import VIDEO_SUFFIXES, clip_stem, identity, is_clip, open_clip
 from media.pictures import IMAGE_SUFFIXES, Size, to_float
 from media.tensors import to_tensor
 from utils.errors import DatasetError, MediaError
@@ -41,6 +41,14 @@ def read_video(name: str | Path, frame_shape: Sequence[int]) -> np.ndarray:
     return to_float(np.stack(list(open_clip(name, as_shape(frame_shape)))))
 
 
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
+
+
+def in_channels(planes: np.ndarray, channels: int) -> np.ndarray:
+    """Make planes (..., 3, H, W) grey where a model takes one channel: (..., channels, H, W)."""
+    return planes if channels == 3 else np.einsum("c,...chw->...hw", LUMA, planes)[..., None, :, :]
+
+
 def as_shape(frame_shape: Sequence[int]) -> tuple[int, int, int]:
     """Convert a config's frame_shape, which is a list, to (height, width, channels)."""
     height, width, channels = frame_shape
@@ -50,22 +58,26 @@ def as_shape(frame_shape: Sequence[int]) -> tuple[int, int, int]:
 class LazyClip:
     """A clip whose frames, float32 tensors (3, H, W) in [0, 1], are decoded one by one in each loop over it.
 
-    `name` is the file name, `fps` the frames per second, `size` is (H, W).
+    They are (1, H, W) for a `frame_shape` of one channel. `name` is the file name, `fps` the frames per
+    second, `size` is (H, W).
     """
 
     def __init__(self, path: Path, frame_shape: Sequence[int]):
-        self._clip = open_clip(path, as_shape(frame_shape))
+        self._clip, self._channels = open_clip(path, as_shape(frame_shape)), frame_shape[2]
         self.name, self.fps, self.size = path.name, self._clip.fps, self._clip.size
 
     def __len__(self) -> int:
         return len(self._clip)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        return map(to_tensor, self._clip)
+        return map(self._tensor, self._clip)
+
+    def _tensor(self, frame: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(in_channels(to_tensor(frame).numpy(), self._channels))
 
     def first_frame(self) -> torch.Tensor:
         """Decode the first frame (3, H, W), and no other."""
-        return to_tensor(self._clip.read([0])[0])
+        return self._tensor(self._clip.read([0])[0])
 
 
 class ClipDataset(Protocol):
@@ -181,7 +193,7 @@ class FramesDataset(Dataset):
         return clip.read(sorted(rng.integers(len(clip), size=2).tolist()))
 
     def _augment(self, path: Path, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Augment frames: uint8 (2, H, W, 3) -> float32 (2, 3, H, W) of the size in `frame_shape`."""
+        """Augment frames: uint8 (2, H, W, 3) -> float32 (2, C, H, W) of the size in `frame_shape`."""
         planes = self.transform(frames, rng)
         height, width = self.frame_shape[:2]
         if planes.shape[2:] != (height, width):
@@ -190,7 +202,7 @@ class FramesDataset(Dataset):
                 f"width), frame_shape is {height}x{width}; set augmentation_params.crop_param.size to "
                 f"[{height}, {width}]"
             )
-        return np.ascontiguousarray(planes)
+        return np.ascontiguousarray(in_channels(planes, self.frame_shape[2]))
 
     def _check_clip_size(self, path: Path, size: Size) -> None:
         height, width = self.frame_shape[:2]
@@ -362,11 +374,10 @@ def _list_clips(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:  # which knows without another look what is a folder
         names = sorted(entry.name for entry in entries if is_clip(entry))
     if not names:
-        frames, strips, videos = (
-            " ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, STRIP_SUFFIXES, VIDEO_SUFFIXES)
-        )
+        pictures, videos = (" ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
         raise DatasetError(
-            f"{folder}: holds no clips; looked for folders of {frames}, strips {strips} and videos {videos}"
+            f"{folder}: holds no clips; looked for folders of frames, strips of them ({pictures}) and videos "
+            f"({videos})"
         )
     return names
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +185,10 @@ class WandbWriter:
 
         name = folder.name  # also the run's id, so that a resumed run adds to its curves
         self.as_image = wandb.Image
-        self.run = wandb.init(
-            project="first-order-model", name=name, id=name, resume="allow", dir=folder, config=config
-        )
+        with wandb_errors():
+            self.run = wandb.init(
+                project="first-order-model", name=name, id=name, resume="allow", dir=folder, config=config
+            )
         self.run.define_metric("*", step_metric="epoch")
 
     def add_scalar(self, tag: str, value: float, epoch: int) -> None:
@@ -198,12 +201,30 @@ class WandbWriter:
         self.run.finish()
 
 
+@contextlib.contextmanager
+def wandb_errors() -> Iterator[None]:
+    """Turn what Weights & Biases refuses into a `UserError`."""
+    import wandb  # optional
+
+    try:
+        yield
+    except wandb.Error as error:
+        raise UserError(
+            f"--tracker wandb: {error}; log in (wandb login), or set WANDB_MODE=offline"
+        ) from error
+
+
 def check_tracker(name: str | None) -> None:
-    """Raise `UserError` if the tracker that was asked for is not installed."""
+    """Raise `UserError` if the tracker that was asked for is not installed, or nobody is logged in."""
     if name is not None and importlib.util.find_spec(name) is None:
         raise UserError(
             f"--tracker {name}: is not installed here; pip install {name}, or leave --tracker out"
         )
+    if name == "wandb" and os.environ.get("WANDB_MODE", "online") == "online":
+        import wandb  # optional
+
+        with wandb_errors():
+            wandb.login(verify=False)
 
 
 def open_curves(tracker: str | None, folder: Path, config: dict[str, Any]) -> Any:

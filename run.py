@@ -5,7 +5,8 @@
     torchrun --nproc_per_node=4 run.py config/vox-256.yaml
 
 With --checkpoint, training goes on in the checkpoint's run folder if that run has a config file of the same
-name. Any other config starts a new run from the checkpoint's weights (fine-tuning).
+name. Any other config starts a new run from the checkpoint's weights (fine-tuning), with --next_stage also
+from its epoch and optimisers.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class Options:
     checkpoint: str | None = option(
         None, "a .pth.tar file, or the folder of a run, for its newest checkpoint"
     )
+    next_stage: bool = option(
+        False,
+        "train: with the --checkpoint of another config, begin at its epoch and with its optimisers, as the "
+        "published code does: config/vox-adv-256.yaml has 150 epochs with those of config/vox-256.yaml",
+    )
     device_ids: tuple[int, ...] | None = option(
         None, "GPUs to train on, by number: 0,1,2,3 (default: the first)", type=gpu_numbers
     )
@@ -92,6 +98,8 @@ def parse(argv: list[str] | None) -> Options:
         parser.error(
             f"{options.mode} needs --checkpoint (a .pth.tar written by training, or the folder of a run)"
         )
+    if options.next_stage and (options.mode != "train" or options.checkpoint is None):
+        parser.error("--next_stage goes with --mode train and the --checkpoint of the stage before")
     return options
 
 
@@ -124,12 +132,13 @@ def main(argv: list[str] | None = None) -> None:
             with RunFolder.find(
                 found, parent, config, options.config, options.set or (), options.tracker
             ) as folder:
-                checkpoint = resume_or_load(options, networks, folder)
+                found = resume_or_load(options, networks, folder)
                 validated = "eval_freq" in config["train_params"]
                 stopped_by = train(
                     config,
                     *networks,
-                    checkpoint=checkpoint,
+                    checkpoint=found if folder.resumes else None,
+                    first_stage=found if options.next_stage else None,
                     log_dir=folder,
                     dataset=build_dataset(config, is_train=True),
                     device_ids=options.device_ids,
@@ -140,7 +149,6 @@ def main(argv: list[str] | None = None) -> None:
                 )
             if stopped_by is not None:
                 sys.exit(128 + stopped_by)
-            tell(f"trained: {folder.path}")
         elif options.mode == "reconstruction":
             arguments = prepare(options, config, networks, device)
             print(f"Reconstruction loss: {reconstruction(config, **arguments)}")
@@ -150,17 +158,22 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def resume_or_load(options: Options, networks: Networks, folder: RunFolder) -> Path | None:
-    """Return the checkpoint that the run resumes, or None; a new run takes its weights."""
+    """Return the checkpoint that the run begins from, if any; a new run takes its weights."""
     if options.checkpoint is None:
         return None
     # Found again under the folder's lock: until then another process may have trained in it.
     checkpoint = find_checkpoint(options.checkpoint)
+    if folder.resumes and options.next_stage:
+        raise UserError(
+            f"--next_stage: {folder.path} is the run of {options.config.name}; leave it out to go on there"
+        )
     if folder.resumes:
         tell(f"going on with {checkpoint}")
         return checkpoint
     notes = load_for_finetuning(networks._asdict(), checkpoint, options.config)
-    tell(f"new run from the weights of {checkpoint}, with fresh optimisers and schedule", *notes)
-    return None
+    rest = "its epoch and its optimisers" if options.next_stage else "fresh optimisers and schedule"
+    tell(f"new run from the weights of {checkpoint}, with {rest}", *notes)
+    return checkpoint
 
 
 def prepare(options: Options, config: dict, networks: Networks, device: torch.device) -> dict[str, Any]:

@@ -23,6 +23,12 @@ STATES = ("generator", "discriminator", "kp_detector", "generator_ema", "kp_dete
 OPTIMIZERS = ("optimizer_generator", "optimizer_discriminator", "optimizer_kp_detector")
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
 MAX_SCALE = 2.0**127  # float32 ends there
+# What a checkpoint of another method holds, and none of this one.
+RELATIVES = {
+    "inpainting_network": "Thin-Plate-Spline-Motion-Model",
+    "region_predictor": "articulated-animation",
+    "he_estimator": "one-shot free-view talking heads (face-vid2vid)",
+}
 SCALE = ("scale", "_growth_tracker")  # of the loss scaler of fp16; what else it saves are settings
 
 # ---- Contents ----------------------------------------------------------------
@@ -30,8 +36,18 @@ SCALE = ("scale", "_growth_tracker")  # of the loss scaler of fp16; what else it
 
 def check_content(content: Any, path: str | Path) -> None:
     """Raise `CheckpointError` unless `content` is a checkpoint that is safe to load where it fits."""
-    if not isinstance(content, dict) or not {"generator", "kp_detector"} <= content.keys():
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+    parts = content if isinstance(content, dict) else {}
+    for name in RELATIVES.keys() & parts.keys():
+        raise CheckpointError(
+            f"{path}: is a checkpoint of {RELATIVES[name]}, whose networks are others; use it there"
+        )
+    if not {"generator", "kp_detector"} <= parts.keys():
+        names = sorted(map(str, parts))
+        found = (
+            f"{names[:5]} and {len(names) - 5} more" if len(names) > 5 else names or type(content).__name__
+        )
+        if parts and all(map(torch.is_tensor, parts.values())):
+            found = f"the state of one network, {found}"
         raise CheckpointError(f"{path}: has no 'generator' and 'kp_detector'; it holds {found}")
     for name in STATES:
         if name in content:

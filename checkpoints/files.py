@@ -16,6 +16,8 @@ and "kp_detector." before their names.
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from checkpoints.checks import check_content, fitting_optimizer_state
+from checkpoints.checks import STATES, check_content, fitting_optimizer_state
+from modules.util import AntiAliasInterpolation2d
 from utils.errors import CheckpointError
 from utils.files import atomic_write
 from utils.weight_files import is_safetensors, read_weights
 
 NETWORKS = ("generator", "discriminator", "kp_detector")
 INFERENCE_NETWORKS = ("generator", "kp_detector")
+# What DataParallel and torch.compile put before the names of weights.
+WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
 LAST, BEST = "last-checkpoint.pth.tar", "best-checkpoint.pth.tar"
 
 # The layers with channels for each keypoint that go on when there are more. The heads of mask and occlusion
@@ -97,6 +102,9 @@ def read_checkpoint(path: str | Path) -> dict:
     if is_safetensors(path):
         content = by_network(content)
     check_content(content, path)
+    for name in STATES:
+        if name in content:
+            content[name] = {WRAPPERS.sub("", key): tensor for key, tensor in content[name].items()}
     return content
 
 
@@ -169,31 +177,55 @@ def load_parts(
     for name in parts:
         if name not in content:
             raise CheckpointError(f"{path}: has no '{name}'; it holds {sorted(content)}")
+    kernels = []
     for name, part in parts.items():
         if isinstance(part, nn.Module):
-            load_weights(part, content[name], name, path, config_path)
+            kernels += load_weights(part, content[name], name, path, config_path)
         else:
             part.load_state_dict(fitting_optimizer_state(part, content[name], name, path))
+    if kernels:
+        height, _ = getattr(parts.get("generator"), "frame_size", None) or ("N", "N")
+        print(
+            f"hint: {path}: blurs by its own kernels ({kernels[0]}), which are of another size than those of "
+            f"{config_path}; a model for smaller pictures makes results of this height with its own config "
+            f"and --size {height}",
+            file=sys.stderr,
+        )
 
 
 def load_weights(
     network: nn.Module, state: dict[str, Tensor], name: str, path: str | Path, config_path: str | Path
-) -> None:
+) -> list[str]:
     """Put `state`, the part `name` of the checkpoint `path`, into a network built from `config_path`.
 
+    Returns the names of the blur kernels that have another size than the config's, and are taken as they are.
     Raises `CheckpointError` naming what doesn't fit, and changes nothing then.
     """
     expected = network.state_dict()
     missing = [key for key in expected if key not in state]
     unknown = [key for key in state if key not in expected]
-    reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    differing = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    blurs = {key: network.get_submodule(key.rpartition(".")[0]) for key in differing}
+    kernels = [key for key, blur in blurs.items() if is_kernel(blur, state[key])]
+    reshaped = [key for key in differing if key not in kernels]
     if missing or unknown or reshaped:
         found = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
         told = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in found.items() if keys)
         raise CheckpointError(
             f"{path}: its '{name}' does not fit {config_path}: {told}; use the config it was trained with"
         )
+    for key in kernels:
+        blurs[key].weight = state[key].to(expected[key], copy=True)
     network.load_state_dict(state)
+    return kernels
+
+
+def is_kernel(module: nn.Module, weight: Tensor) -> bool:
+    """Whether a blur can have this kernel (C, 1, k, k), though a config makes one of another size."""
+    if not isinstance(module, AntiAliasInterpolation2d) or module.stride == 1 or weight.dim() != 4:
+        return False
+    channels, depth, height, width = weight.shape
+    return (channels, depth) == (module.channels, 1) and height == width and height % 2 == 1
 
 
 # ---- Fine-tuning ---------------------------------------------------------------

@@ -8,9 +8,9 @@ resumed, from another mirror too. `config/checkpoints.yaml` is the table of name
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import pooch
 import requests
@@ -20,11 +20,13 @@ from checkpoints.files import load_for_inference
 from checkpoints.table import ROOT, TABLE, Entry, read_table
 from modules.build import build_generator, build_kp_detector, read_config
 from utils.errors import CheckpointError, UserError
+from utils.files import check_replaceable
 from utils.progress import Progress
+from utils.values import WrongNumber, integer
 
 CACHE = pooch.os_cache("first-order-model")
 
-MEBIBYTE = 2**20
+MEBIBYTE, MAX_BYTES = 2**20, 2**33  # of a checkpoint whose size the table doesn't know
 PIECE = 2**16  # bytes; what is lost of a piece that breaks off
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
 
@@ -117,6 +119,7 @@ def wrong_layout(path: Path, entry: Entry) -> str | None:
 
 def download(entry: Entry, path: Path) -> None:
     """Get a verified file from the first mirror that has it. Raises `UserError` with what each answered."""
+    check_replaceable(path)
     part = path.with_name(f".part-{path.name}")  # the suffix tells the format
     problems = []
     for url in entry.mirrors:
@@ -127,14 +130,14 @@ def download(entry: Entry, path: Path) -> None:
         if problem is None:
             part.replace(path)
             return
-        problems.append(f"{urlsplit(url).netloc}: {problem}")
+        problems.append(f"{url.split('/')[2]}: {problem}")
     raise UserError(f"{entry.file} can't be downloaded ({'; '.join(problems)}); {by_hand(entry, path)}")
 
 
 def complete(url: str, part: Path, entry: Entry) -> str | None:
     """Complete `part` from a mirror and verify it; say what is wrong with it, if anything."""
     begun = length(part) > 0
-    receive(url, part)
+    receive(url, part, entry.size or MAX_BYTES)
     problem = wrong_bytes(part, entry)
     if problem is None and entry.sha256 is None and entry.md5 is None:
         problem = wrong_layout(part, entry)
@@ -145,29 +148,37 @@ def complete(url: str, part: Path, entry: Entry) -> str | None:
     return complete(url, part, entry) if begun else problem
 
 
-def receive(url: str, part: Path) -> None:
+def receive(url: str, part: Path, most: int) -> None:
     """Request the rest of `part`, again for as long as each attempt brings more of it."""
     while True:
         before = length(part)
         try:
-            return request_rest(url, part, before)
+            return request_rest(url, part, before, most)
         except requests.RequestException:
             if length(part) <= before:
                 raise
 
 
-def request_rest(url: str, part: Path, start: int) -> None:
-    """Write what `part` lacks from `start` on. Raises `requests.RequestException` where that breaks off."""
+def request_rest(url: str, part: Path, start: int, most: int) -> None:
+    """Write what `part` lacks from `start` on, up to a piece more than `most` bytes in all.
+
+    Raises `requests.RequestException` where that breaks off.
+    """
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+    try:
+        answer = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+    except ValueError as error:  # urllib3's and Python's own, of what a mirror redirects to
+        raise requests.exceptions.InvalidURL from error
+    with answer as response:
         if start and response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # all of it is there, or it is another file: verification tells
         response.raise_for_status()
         # A server without ranges sends all of it again.
         if response.status_code != requests.codes.partial_content:
             start = 0
-        size = response.headers.get("Content-Length", "")
-        total = -(-(start + int(size)) // MEBIBYTE) if size.isdigit() else None
+        total = None
+        with contextlib.suppress(WrongNumber):
+            total = -(-(start + integer(response.headers.get("Content-Length", ""), 0, most)) // MEBIBYTE)
         with (
             part.open("r+b" if start else "wb") as file,
             Progress(total, part.name.removeprefix(".part-"), "MiB") as progress,
@@ -176,15 +187,23 @@ def request_rest(url: str, part: Path, start: int) -> None:
             for piece in response.iter_content(PIECE):
                 file.write(piece)
                 progress.advance(file.tell() // MEBIBYTE - progress.done)
+                if file.tell() > most:  # a server can send without end
+                    return
 
 
 def reason(error: requests.RequestException) -> str:
     """Say in a few words why a request failed."""
     if error.response is not None:
         return f"answers {error.response.status_code} {error.response.reason}"
-    words = {requests.Timeout: "does not answer", requests.exceptions.ChunkedEncodingError: "breaks off"}
+    words = {
+        requests.Timeout: "does not answer",
+        requests.exceptions.ChunkedEncodingError: "breaks off",
+        requests.exceptions.InvalidURL: "leads to an address that can't be one",
+    }
     return next((text for kind, text in words.items() if isinstance(error, kind)), "can't be reached")
 
 
 def length(path: Path) -> int:
+    if path.is_fifo():  # whoever opens it waits for ever
+        raise UserError(f"{path}: is a named pipe; remove it and run again")
     return path.stat().st_size if path.exists() else 0

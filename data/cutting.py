@@ -55,12 +55,13 @@ class Cut:
 
 
 class Outcome(NamedTuple):
-    """A clip's length and its source's frames per second, or what went wrong."""
+    """A clip's length and its source's frames per second, or what went wrong; what a user should know."""
 
     target: Path
     frames: int = 0
     fps: float = 0.0
     error: str = ""
+    hints: Sequence[str] = ()
 
 
 def write_cut(cut: Cut) -> Outcome:
@@ -74,7 +75,7 @@ def write_cut(cut: Cut) -> Outcome:
             with VideoWriter(cut.target, clip.fps) as writer:
                 for frame in read_frames(clip, wanted):
                     writer.write(fit(frame, cut.size, cut.fit, cut.box))
-        return finished_clip(cut.target, clip.fps)
+        return finished_clip(cut.target, clip.fps)._replace(hints=clip.hints())
     except MediaError as error:
         return Outcome(cut.target, error=str(error))
 
@@ -141,6 +142,9 @@ def make_clips(
                 progress.advance(len(made))
     finally:
         remove_leftovers(out)
+    hints = [hint for outcome in outcomes for hint in outcome.hints]
+    for hint in hints[:1]:
+        print(f"hint: {hint}; {len(hints)} of {len(outcomes)} clips are", file=sys.stderr)
     print_summary(out, [outcome for outcome in outcomes if not outcome.error])
     return [outcome for outcome in outcomes if outcome.error]
 

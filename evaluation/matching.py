@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from media.clips import STRIP_SUFFIXES, has_suffix, is_clip, open_clip
+from media.clips import has_suffix, is_clip, open_clip
 from media.pictures import IMAGE_SUFFIXES, read_image_size
 from utils.errors import DatasetError
 from utils.files import portable_name
@@ -131,7 +131,7 @@ def _check_shapes(pair: Match) -> None:
 
 def _inspect(path: Path, frame_size: tuple[int, int] | None) -> EvaluatedClip:
     fingerprint = _fingerprint(path)
-    if path.suffix.lower() in STRIP_SUFFIXES and not path.is_dir():
+    if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
         length, *size = _strip_shape(path, frame_size)
         fingerprint += f" {frame_size}"
     else:

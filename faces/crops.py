@@ -62,6 +62,8 @@ def ffmpeg_command(
     # A little early, as a rounded time must not fall behind the frame that is meant.
     start, end = (max(0, number - 0.2) / clip.fps for number in (track.start, track.end))
     crop = f"crop={box.width}:{box.height}:{box.left}:{box.top}, scale={image_shape[0]}:{image_shape[1]}"
+    if not clip.has_square_pixels:  # the box lies in the picture as it is shown
+        crop = f"scale={clip.size[1]}:{clip.size[0]}, {crop}, setsar=1"
     output = f"./{name}" if name.startswith("-") else name
     times = ["-ss", f"{start:.4f}", "-t", f"{end - start:.4f}"]
     return shlex.join([program, "-i", str(clip.path), *times, "-filter:v", crop, output])

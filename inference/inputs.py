@@ -15,7 +15,7 @@ from checkpoints.files import find_checkpoint
 from inference.options import DemoOptions
 from inference.samples import ROOT, SAMPLE
 from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip, rate_refused
-from media.pictures import PHOTO_SUFFIXES, Size
+from media.pictures import IMAGE_SUFFIXES, Size
 from media.rates import part_of, steady
 from media.writer import WRITTEN_SUFFIXES
 from utils.errors import UserError
@@ -127,10 +127,10 @@ def pictures_of(place: Path) -> list[Path]:
     """Return the pictures of a folder in natural order, or the one picture. Raises `UserError` for none."""
     if not place.is_dir():
         return [place]
-    names = [entry.name for entry in place.iterdir() if has_suffix(entry.name, PHOTO_SUFFIXES)]
+    names = [entry.name for entry in place.iterdir() if has_suffix(entry.name, IMAGE_SUFFIXES)]
     if not names:
         raise UserError(
-            f"--source_image {place}: holds no pictures; looked for {' '.join(sorted(PHOTO_SUFFIXES))}"
+            f"--source_image {place}: holds no pictures; looked for {' '.join(sorted(IMAGE_SUFFIXES))}"
         )
     return [place / name for name in sorted(names, key=natural_key)]
 
@@ -241,18 +241,17 @@ def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> Clips:
 # ---- Hints -------------------------------------------------------------------
 
 
-def hints(
-    options: DemoOptions, sources: Mapping[Path, Size], clips: Mapping[Path, Clip], model: Size
-) -> list[str]:
-    """Say which options have no effect, and which pictures will be distorted. Sizes are (height, width)."""
-    lines = []
+def hints(options: DemoOptions, sources: Mapping[Path, Size], clips: Clips, model: Size) -> list[str]:
+    """Say what has no effect, how videos are read, and what is distorted. Sizes are (height, width)."""
+    others = (clip for clip in (clips.background, clips.source) if clip is not None)
+    lines = [line for clip in (*clips.drivings.values(), *others) for line in clip.hints()]
     measured = options.find_best_frame or options.best_frame is not None
     if not options.relative and (options.adapt_scale or measured):
         lines.append("--adapt_scale, --find_best_frame and --best_frame do nothing without --relative")
     # Pictures of which nothing is cut are distorted.
     whole = {} if options.crop or options.crop_source else dict(sources)
     if not (options.crop or options.crop_driving):
-        whole |= {path: clip.size for path, clip in clips.items()}
+        whole |= {path: clip.size for path, clip in clips.drivings.items()}
     for path, (height, width) in whole.items():
         stretch = (height / width) / (model[0] / model[1])
         if options.fit == "stretch" and max(stretch, 1 / stretch) > MAX_STRETCH:

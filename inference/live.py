@@ -1,4 +1,7 @@
-"""Live animation: pictures of the model's size (H, W) that follow the frames of a camera."""
+"""Live animation: pictures of the model's size (H, W) that follow the frames of a camera.
+
+Shapes: `K` keypoints.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inference.animation import transfer
 from inference.animator import Animator
@@ -19,6 +23,16 @@ from media.tensors import to_pixels
 from modules.util import Keypoints
 
 MIN_RATE, MAX_RATE = 1.0, 60.0  # frames a second that the filter is told; a camera may pause
+
+# From where on a pose differs enough to tell, and what corrects it where it is too low, or too high.
+HINTS = {
+    "x": (0.12, "move right", "move left"),  # of the picture, which is 2 wide
+    "y": (0.12, "move down", "move up"),
+    "scale": (math.log(1.15), "come closer", "move away"),
+    "roll": (math.radians(8), "tilt right", "tilt left"),
+    "yaw": (0.15, "turn right", "turn left"),
+    "pitch": (0.15, "look down", "look up"),
+}
 
 
 class LiveAnimation:
@@ -39,24 +53,34 @@ class LiveAnimation:
         auto_reference: bool = False,
         fit: str = "crop",
     ):
-        self.size, self.fit = size_for(networks[0], sources[0]), fit
-        device = next(networks[0].parameters()).device
-        self.animators = [
-            Animator(
-                *networks,
-                fitted(source, self.size, fit).unsqueeze(0).to(device),
-                transfer(relative, adapt_scale),
-            )
-            for source in sources
-        ]
+        self.networks, self.size, self.fit = networks, size_for(networks[0], sources[0]), fit
+        self.transfer = transfer(relative, adapt_scale)
         self.auto_reference = auto_reference
         self.distance = math.inf  # of the last frame's pose from the picture's; 0 is the same pose
+        self.hint = ""  # how the last frame's pose gets closer to the picture's
         self._shown = 0
         self._reference: Keypoints | None = None
         self._reference_distance = math.inf
         self._filter = None if smooth is None else OneEuroFilter(MAX_RATE, smooth)
         self._last_time = -math.inf
         self._lock = threading.Lock()
+        self.set_pictures(sources)
+
+    def set_pictures(self, sources: Sequence[Picture]) -> None:
+        """Move these pictures from now on. The reference stays."""
+        device = next(self.networks[0].parameters()).device
+        tensors = [fitted(source, self.size, self.fit).unsqueeze(0).to(device) for source in sources]
+        animators = [Animator(*self.networks, tensor, self.transfer) for tensor in tensors]
+        with self._lock:
+            self.animators, self._shown = animators, min(self._shown, len(animators) - 1)
+            self._reference_distance = math.inf
+
+    def set_transfer(self, relative: bool, adapt_scale: bool, strength: float = 1.0) -> None:
+        """Change how movement is carried over, as of `inference.animation.transfer`."""
+        with self._lock:
+            self.transfer = transfer(relative, adapt_scale, strength)
+            for animator in self.animators:
+                animator.normalization_params = self.transfer
 
     def show(self, number: int) -> None:
         """Move the picture of that number, counted from 0, from now on. The reference stays."""
@@ -98,7 +122,38 @@ class LiveAnimation:
     def _choose_reference(self, animator: Animator, keypoints: Keypoints) -> Keypoints:
         """Return the keypoints that movement is measured from; those of this frame may become it."""
         self.distance = animator.pose_distance(keypoints)
+        self.hint = pose_hint(animator.kp_source["value"], keypoints["value"])
         closer = self.auto_reference and self.distance < self._reference_distance
         if self._reference is None or closer:
             self._reference, self._reference_distance = keypoints, self.distance
         return self._reference
+
+
+def pose_hint(wanted: Tensor, seen: Tensor) -> str:
+    """Say what to do, as the viewer sees it, so that keypoints `seen` (1, K, 2) come closer to `wanted`.
+
+    It is about what differs most. "" where little does.
+    """
+    differences = pose_difference(wanted[0].cpu().double().numpy(), seen[0].cpu().double().numpy())
+    amounts = {name: differences[name] / tolerance for name, (tolerance, _, _) in HINTS.items()}
+    most = max(amounts, key=lambda name: abs(amounts[name]))
+    _, low, high = HINTS[most]
+    return "" if abs(amounts[most]) < 1 else low if amounts[most] < 0 else high
+
+
+def pose_difference(wanted: np.ndarray, seen: np.ndarray) -> dict[str, float]:
+    """Explain by least squares how a head got from keypoints `wanted` (K, 2) to `seen`, by keys of `HINTS`.
+
+    The keypoints lie on half a ball that faces us: what is near its middle moves most where it turns.
+    """
+    middle = wanted.mean(axis=0)
+    (x, y), radii = (wanted - middle).T, np.linalg.norm(wanted - middle, axis=1)  # (K,) each
+    depth = np.sqrt(radii.max() ** 2 - radii**2)
+    depth, none, one = depth - depth.mean(), np.zeros(len(x)), np.ones(len(x))
+    # Columns: both shifts, cosine and sine of the roll times the scale, yaw and pitch.
+    across = np.stack([one, none, x, -y, depth, none], axis=1)
+    down = np.stack([none, one, y, x, none, depth], axis=1)
+    moved = np.concatenate((seen - middle).T)  # (2K,)
+    dx, dy, cos, sin, yaw, pitch = np.linalg.lstsq(np.concatenate([across, down]), moved, rcond=None)[0]
+    scale, roll = math.log(max(math.hypot(cos, sin), 1e-6)), math.atan2(sin, cos)
+    return {"x": dx, "y": dy, "scale": scale, "roll": roll, "yaw": yaw, "pitch": pitch}

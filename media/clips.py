@@ -15,13 +15,12 @@ from typing import Final
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from media.decoding import DEFAULT_FPS, MAX_FPS, MIN_FPS, decode_chosen, opened_video, video_index
 from media.pictures import (
     IMAGE_SUFFIXES,
-    PHOTO_SUFFIXES,
     Size,
+    is_picture,
     lay_on_white,
     media_errors,
     read_image,
@@ -29,9 +28,12 @@ from media.pictures import (
 )
 from utils.errors import MediaError
 
-STRIP_SUFFIXES = frozenset({".png", ".jpg"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif"})
-CLIP_SUFFIXES = STRIP_SUFFIXES | VIDEO_SUFFIXES
+# Which files of a folder are tried, beside pictures; what a file holds decides how it is read.
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .qt .3gp .3g2 .avi .divx .mkv .webm .gif .wmv .asf .mpg .mpeg .vob .ts .mts .m2ts "  # noqa: SIM905
+    ".flv .f4v .ogv".split()
+)
+CLIP_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -82,20 +84,21 @@ def open_clip(
     An image is a row of frames of `frame_shape` (H, W, C), or without that one frame.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
     with media_errors(path, "check its name and permissions"):
         if not path.exists():
             raise MediaError(f"{path}: does not exist; check the path")
         if path.is_dir():
             return FolderClip(path, fps or DEFAULT_FPS)
-    if fps is not None:
-        raise rate_refused(fps)
-    if suffix in PHOTO_SUFFIXES:
-        return StripClip(path, frame_shape)
-    if suffix in VIDEO_SUFFIXES:
+        if fps is not None:
+            raise rate_refused(fps)
+        if is_picture(path):
+            return StripClip(path, frame_shape)
+    try:
         return VideoClip(path)
-    known = " ".join(sorted(VIDEO_SUFFIXES | PHOTO_SUFFIXES))
-    raise MediaError(f"{path}: is not a known kind of clip; give a folder of frames or one of {known}")
+    except MediaError:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise
+    return StripClip(path, frame_shape)  # which tells what is wrong with the picture
 
 
 def rate_refused(fps: float) -> MediaError:
@@ -111,10 +114,18 @@ class Clip:
     fps: Final[float] = DEFAULT_FPS  # the mean, where it varies
     has_audio: Final[bool] = False
     times: Final[np.ndarray | None] = None  # (N,), the seconds at which frames are shown, if the file tells
+    hdr: Final[str | None] = None  # the name of its transfer function; frames are ordinary all the same
+    has_square_pixels: Final[bool] = True  # as coded; all frames have
     start: Final[float] = 0.0  # seconds of the file that are left out before the first frame
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    def hints(self) -> list[str]:
+        """Say what a user should know of how the clip is read."""
+        if self.hdr is None:
+            return []
+        return [f"{self.path} is HDR ({self.hdr}) and is read as ordinary video, in the colours of BT.709"]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (frame for _, frame in self.chosen(range(len(self))))
@@ -213,7 +224,9 @@ class VideoClip(Clip):
             )
         height, width = index.coded_size
         size = (width, height) if index.orientation.transposed else (height, width)
-        super().__init__(path, size, index.fps, index.has_audio, index.times)
+        super().__init__(
+            path, size, index.fps, index.has_audio, index.times, index.colours.hdr, index.has_square_pixels
+        )
 
     def __len__(self) -> int:
         return self._index.length
@@ -266,13 +279,11 @@ class VideoClip(Clip):
 
     def _converter(self) -> Callable[[av.VideoFrame], np.ndarray]:
         """Make a function from a decoded frame to (H, W, 3) uint8, upright, for one thread and one pass."""
-        reformatter = VideoReformatter()
-        height, width = self._index.coded_size
+        read = self._index.colours.reader(self._index.coded_size)
 
         def convert(frame: av.VideoFrame) -> np.ndarray:
-            target = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
-            pixels = reformatter.reformat(frame, width, height, target, threads=1).to_ndarray()
-            return self._index.orientation.apply(lay_on_white(pixels) if target == "rgba" else pixels)
+            pixels = read(frame)
+            return self._index.orientation.apply(lay_on_white(pixels) if pixels.shape[2] == 4 else pixels)
 
         return convert
 

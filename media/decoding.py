@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +17,13 @@ import av
 import numpy as np
 from av.buffer import Buffer
 
+from media.colours import Colours
 from media.pictures import MAX_PIXELS, Size, media_errors
 from utils.errors import MediaError
 from utils.files import regular_file
 
+LOOKS = 4  # at places of an HDR video, for its brightest light
+MAX_ASPECT = 4  # of a pixel; the widest in use are twice as wide as high
 DEFAULT_FPS = 25.0  # frames per second of clips that do not store it
 MIN_FPS, MAX_FPS = 0.01, 1000  # of what is read and written
 
@@ -96,10 +101,12 @@ class VideoIndex:
     pts: np.ndarray | None  # (N,), sorted; None where frames can't be told by their time, but are counted
     times: np.ndarray | None  # (N,) in seconds, also of counted frames; None where the file does not tell
     keyframes: np.ndarray  # the sorted times at which decoding can start
-    coded_size: Size  # (height, width) before it is turned upright
+    coded_size: Size  # (height, width) with square pixels, before it is turned upright
+    has_square_pixels: bool  # also as coded
     orientation: Orientation
     fps: float
     has_audio: bool
+    colours: Colours
 
 
 # An entry takes 16 bytes a frame. Workers come back to the same clips epoch after epoch.
@@ -119,15 +126,18 @@ def video_index(path: Path, mtime_ns: int, size: int) -> VideoIndex:
             length, times = _count_frames(path)
         else:
             length, times = len(pts), pts * float(stream.time_base or 0)
+        aspect = _pixel_aspect(stream)
         return VideoIndex(
             length=length,
             pts=pts,
             times=times,
             keyframes=keyframes,
-            coded_size=(first.height, first.width),
+            coded_size=(first.height, max(1, round(first.width * aspect))),
+            has_square_pixels=aspect == 1,
             orientation=Orientation.of(first),
             fps=_mean_fps(times, stream),
             has_audio=bool(container.streams.audio),
+            colours=Colours.of(first, lambda: _looks(container, stream)),
         )
 
 
@@ -221,6 +231,20 @@ def _mean_fps(times: np.ndarray | None, stream: av.VideoStream) -> float:
     measured = float((len(times) - 1) / (times[-1] - times[0]))
     # Times rounded to milliseconds (.mkv, .webm) blur a rate that the header states exactly.
     return stated if abs(measured - stated) < 0.01 * stated else measured
+
+
+def _pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """Return how wide a pixel is if its height is 1; what can't be is taken for a square."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return aspect if 1 / MAX_ASPECT <= aspect <= MAX_ASPECT else Fraction(1)
+
+
+def _looks(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Decode single frames, as far as a damaged video has them."""
+    for share in range(1, LOOKS):
+        with contextlib.suppress(av.error.FFmpegError):
+            container.seek((container.duration or 0) * share // LOOKS)
+            yield from itertools.islice(container.decode(stream), 1)
 
 
 # ---- Decoding from a keyframe -----------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,13 +26,17 @@ Size = tuple[int, int]  # (height, width)
 Box = tuple[float, float, float, float]  # (left, top, right, bottom)
 Picture = str | Path | bytes | Image.Image | np.ndarray
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-
-HEIC_SUFFIXES = frozenset({".heic", ".heif"})  # what phones take; frames of clips are none
-PHOTO_SUFFIXES = IMAGE_SUFFIXES | HEIC_SUFFIXES
-
+# Which files of a folder are tried; what a file holds decides how it is read.
+IMAGE_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .avif .heic .heif".split()  # noqa: SIM905
+)
 # What people have. Pillow knows fifty formats more, and starts Ghostscript for one of them (EPS).
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "AVIF")
+# How files of these formats begin, but for GIF, which is read as a video; and HEIF, what phones take.
+_HEIF = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
+_PICTURE = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|BM|RIFF....WEBP|II\*\0|MM\0\*|....ftypavi[fs]|" + _HEIF.pattern, re.DOTALL
+)
 MAX_PIXELS = 178_956_970  # of a picture or of a frame of a video; from here on Pillow refuses
 MAX_STRIP_PIXELS = 2**28  # of a strip: 4,096 frames of 256x256
 MAX_FILE_BYTES = 2**30  # of a picture's file, which may be read as a whole
@@ -85,10 +90,10 @@ def media_errors(path: Path, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _picture_errors(path: Path) -> Iterator[None]:
-    """Turn the exceptions of reading a picture into a `MediaError`, and drop the warning of a large one."""
+    """Turn the exceptions of reading a picture into a `MediaError`, and drop Pillow's warnings."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             yield
     except FileNotFoundError:
         raise MediaError(f"{path}: does not exist; check the path") from None
@@ -133,9 +138,19 @@ def read_image_size(path: str | Path) -> Size:
             return image.height, image.width
 
 
+def is_picture(path: Path) -> bool:
+    """Say whether a file begins as a picture does, whatever its name."""
+    return _begins(regular_file(path, MediaError), _PICTURE)
+
+
+def _begins(path: Path, as_these: re.Pattern[bytes]) -> bool:
+    with path.open("rb") as file:
+        return as_these.match(file.read(16)) is not None
+
+
 def _open_with_pillow(path: Path, any_size: bool) -> Image.Image:
     """Open `path` without decoding it. What it claims to hold is checked before memory is asked for."""
-    if path.suffix.lower() in HEIC_SUFFIXES:
+    if _begins(path, _HEIF):
         try:
             import pillow_heif  # optional
         except ImportError:

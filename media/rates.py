@@ -46,7 +46,9 @@ class ClipPart(Clip):
 
     def __init__(self, clip: Clip, numbers: range):
         start = numbers.start / clip.fps
-        super().__init__(clip.path, clip.size, clip.fps, clip.has_audio, start=start)
+        super().__init__(
+            clip.path, clip.size, clip.fps, clip.has_audio, None, clip.hdr, clip.has_square_pixels, start
+        )
         self._clip, self._numbers = clip, numbers
 
     def __len__(self) -> int:
@@ -69,7 +71,7 @@ class SteadyClip(Clip):
                 f"{clip.path}: its {len(times)} frames are spread over {times[-1] - times[0]:.0f} seconds; "
                 "convert it to a constant frame rate"
             )
-        super().__init__(clip.path, clip.size, fps, clip.has_audio)
+        super().__init__(clip.path, clip.size, fps, clip.has_audio, None, clip.hdr, clip.has_square_pixels)
         self._clip = clip
         moments = times[0] + np.arange(length) / fps
         self._shown = nearest(times, moments)  # (M,), the number of the frame that is shown

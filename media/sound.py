@@ -14,6 +14,7 @@ import av
 from media.decoding import open_container
 
 _RATE = 48000  # samples per second
+_MAX_ROUNDING = Fraction(1, 20)  # seconds; what comes later than this comes after a pause
 _PIECE = 1024  # samples that are kept or left out together
 _BIT_RATE = 192_000  # per second, at which the loss can't be heard
 
@@ -73,6 +74,17 @@ def _seconds(ticks: int | None, time_base: Fraction | None) -> Fraction:
     return ticks * time_base
 
 
+def _without_holes(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+    """Let each frame begin where the one before it ended: files round times, or leave them out."""
+    clock: Fraction | None = None
+    for frame in frames:
+        time = clock or Fraction(0) if frame.pts is None else _seconds(frame.pts, frame.time_base)
+        clock = time if clock is None or time > clock + _MAX_ROUNDING else clock
+        frame.pts, frame.time_base = round(clock * frame.sample_rate), Fraction(1, frame.sample_rate)
+        clock += Fraction(frame.samples, frame.sample_rate)
+        yield frame
+
+
 def _between(
     sounds: av.container.InputContainer,
     sound: av.AudioStream,
@@ -83,7 +95,7 @@ def _between(
     """Yield the sound from `start` to `end` seconds for `target`, retimed to begin at 0, and at last None."""
     context = target.codec_context
     resampler = av.AudioResampler(context.format, context.layout, _RATE, frame_size=_PIECE)
-    for frame in itertools.chain(sounds.decode(sound), [None]):
+    for frame in itertools.chain(_without_holes(sounds.decode(sound)), [None]):
         for piece in resampler.resample(frame):
             begins = _seconds(piece.pts, piece.time_base)
             ends = begins + Fraction(piece.samples, _RATE)

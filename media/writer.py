@@ -11,9 +11,10 @@ from typing import cast
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from media.clips import open_clip
+from media.colours import EXACT, HD_LINES
 from media.decoding import MAX_FPS, MIN_FPS
 from media.pictures import Size, checked_frame, media_errors, save_png
 from media.sound import created, mux_sound
@@ -25,7 +26,8 @@ _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"
 WRITTEN_SUFFIXES = frozenset(_CONTAINERS)
 MAX_GIF_FPS = 50  # browsers slow a gif with shorter delays down to 10 frames per second
 
-_SMPTE170M = 6  # FFmpeg's number for the BT.601 colour matrix
+# The YUV matrix by the numbers of swscale and of FFmpeg's encoders.
+_BT709, _BT601 = (Colorspace.ITU709, 1), (Colorspace.ITU601, 6)
 
 
 def check_target(path: Path, fps: float) -> None:
@@ -238,9 +240,11 @@ class _Yuv420Output(_VideoOutput):
         super().__init__(path, size, fps, container, codec, options)
         self._stream.height, self._stream.width = (side + side % 2 for side in size)
         self._stream.pix_fmt = "yuv420p"
-        # BT.601, which readers also assume of a small video whose tags they do not look at.
-        self._stream.codec_context.colorspace = _SMPTE170M
-        self._stream.codec_context.color_range = ColorRange.MPEG
+        # What readers assume of a video of that size whose tags they do not look at.
+        context = self._stream.codec_context
+        self._matrix, context.colorspace = _BT709 if size[0] >= HD_LINES else _BT601
+        context.color_range = ColorRange.MPEG
+        context.color_trc, context.color_primaries = ColorTrc.BT709, ColorPrimaries.BT709
         self._reformatter = VideoReformatter()
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
@@ -249,8 +253,9 @@ class _Yuv420Output(_VideoOutput):
         return self._reformatter.reformat(
             av.VideoFrame.from_ndarray(padded, format="rgb24"),
             format="yuv420p",
-            dst_colorspace=Colorspace.ITU601,
+            dst_colorspace=self._matrix,
             dst_color_range=ColorRange.MPEG,
+            interpolation=EXACT,
             threads=1,
         )
 

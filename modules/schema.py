@@ -12,6 +12,7 @@ from utils.options import MAX_SEED
 from utils.values import (
     ANGLE,
     BLOCKS,
+    CHANNELS,
     COLORMAP,
     COUNT,
     DECAY,
@@ -65,7 +66,7 @@ SCHEMA = {
     "model_params": {
         "common_params": {
             "num_kp": COUNT.at_most(1000),
-            "num_channels": COUNT.at_most(16),
+            "num_channels": CHANNELS,
             "estimate_jacobian?": FLAG,
         },
         "kp_detector_params": HOURGLASS
@@ -155,6 +156,8 @@ def loss_problems(config: dict) -> Iterator[str]:
             yield f"train_params.loss_weights.{term.key} must be 0 without {term.requires.words}"
     if not any(term.wanted(weights) for term in TERMS):
         yield "train_params.loss_weights: one of the generator's must not be 0, or nothing is learned"
+    if train["lr_generator"] == train["lr_kp_detector"] == 0:
+        yield "train_params: lr_generator or lr_kp_detector must not be 0, or nothing is learned"
     if not scales or len(set(scales)) < len(scales):
         yield "train_params.scales must hold a scale, and none twice"
     # VGG-19.

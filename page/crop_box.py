@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import gradio as gr
 import numpy as np
 
 from faces.choose import centred_window
 from faces.cuts import Cuts
-from inference.jobs import driving_cuts, source_cuts
+from faces.options import Box
+from inference.jobs import Job, driving_cuts, source_cuts
 from inference.options import DemoOptions
-from media.pictures import Size, fit
+from media.pictures import fit
 from page.choices import CUTS, FINDS, Form
 from page.html import data_url, html_widget
 from page.limits import read_picture
@@ -22,30 +26,38 @@ MAX_SIDE = 640  # pixels of the picture that is sent to the browser
 def show_boxes(options: DemoOptions, offline: bool) -> tuple[dict, dict]:
     """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
     plan = make_plan(options, offline)
-    picture, size = read_picture(plan.picture), plan.job.sizes[0]
-    source = source_cuts(plan.picture, picture, plan.job)
-    driving = driving_cuts(plan.clip, plan.job, no_bar)
+    job, clip = plan.job, plan.clip
+    driving = driving_cuts(clip, job, no_bar)
     return (
-        box_view(picture, source, size, "Box in the picture"),
-        box_view(plan.clip.read([0])[0], driving, size, "Box in the video"),
+        source_view(plan.picture, read_picture(plan.picture), job),
+        box_view(clip.read([0])[0], driving, job, job.options.crop_driving, "Box in the video"),
     )
 
 
-def box_view(picture: np.ndarray, cut: Cuts, size: Size, title: str) -> dict:
-    """Return what crop_box.js shows: a picture (h, w, 3) uint8, a box of the model's shape in it, faces."""
+def source_view(path: Path, picture: np.ndarray, job: Job) -> dict:
+    """Return what crop_box.js shows of the picture (h, w, 3) uint8 at `path`. Raises `UserError`."""
+    cuts = source_cuts(path, picture, job)
+    return box_view(picture, cuts, job, job.options.crop_source, "Box in the picture")
+
+
+def box_view(picture: np.ndarray, cuts: Cuts, job: Job, by_hand: Box | None, title: str) -> dict:
+    """Return what crop_box.js shows of a picture (h, w, 3) uint8: what is cut out `by_hand`, or was found."""
     # A small copy for the browser; boxes are in pixels of the whole picture.
     height, width = picture.shape[:2]
     scale = min(1, MAX_SIDE / max(height, width))
     small = fit(picture, (max(1, round(height * scale)), max(1, round(width * scale))), "stretch")
 
-    # Without a box the largest one that fits is the first guess.
-    aspect = size[1] / size[0]
-    guess = centred_window(np.array([0, 0, width, height]), (height, width), aspect)
+    # Where nothing was found, all is taken, or what "crop" leaves of it.
+    whole, aspect = (0, 0, width, height), job.sizes[0][1] / job.sizes[0][0]
+    found: list[Box] = [region.box for region in cuts.regions] or [whole]
+    if not cuts.regions and job.options.fit == "crop":
+        found = [centred_window(np.array(whole), (height, width), aspect).box]
     return {
         "url": data_url(small),
         "size": [width, height],
-        "box": list((cut.regions[0] if cut.regions else guess).box),
-        "faces": cut.faces.round().astype(int).tolist(),
+        "text": ",".join(map(str, by_hand or ())),
+        "found": [] if by_hand else found,
+        "faces": cuts.faces.round().astype(int).tolist(),
         "aspect": aspect,
         "title": title,
     }
@@ -70,12 +82,26 @@ def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
 
 
 def connect_boxes(form: Form, button: gr.Button, source: gr.HTML, driving: gr.HTML, offline: bool) -> None:
-    """Let the button fill the boxes, and a box that is dragged its text field."""
+    """Let the button fill the boxes, and follow what becomes of them."""
 
     def boxes(*values: object) -> tuple[dict, dict]:
         return show_boxes(form.read(values), offline)
 
     button.click(boxes, [*form.values()], [source, driving], api_visibility="private", preprocess=False)
-    to_text = "(view) => view.box.join(',')"
-    source.input(None, source, form["crop_source"], js=to_text)
-    driving.input(None, driving, form["crop_driving"], js=to_text)
+    connect_box(form, "crop_source", source, form["source_image"])
+    connect_box(form, "crop_driving", driving, form["driving_video"])
+
+
+def connect_box(form: Form, name: str, box: gr.HTML, file: Any) -> Any:
+    """Draw a box from its text, write to that where it is dragged, and forget both with the file.
+
+    What was found is forgotten where a choice may find another. Returns the event of dragging.
+    """
+    text, finders = form[name], [form[name].change for name in ("crop", "face", "fit") if name in form]
+    models = [form[name].change for name in ("model", "config", "checkpoint")]
+    to_box = "(view, text) => view && (text || view.found.length) ? { ...view, text } : null"
+    text.change(None, [box, text], box, js=to_box)
+    gr.on(finders, None, box, box, js="(view) => view?.text ? { ...view, found: [], faces: [] } : null")
+    gr.on([file.change, *models], None, None, box, js="() => null")
+    file.change(None, None, text, js="() => ''")
+    return box.input(None, box, text, js="(view) => view.text")

@@ -1,76 +1,68 @@
 // Camera to server to screen, one frame at a time. A frame that comes while one is on its way is dropped:
 // the next one to be sent is always the newest.
-const MAX_AGE = 500; // ms; an older picture is not shown
+const MAX_AGE = 500, MAX_HIDDEN = 30000; // ms of a picture that is shown; behind another tab of the browser
 const SMOOTHING = 0.9; // of the figures, per frame
-const find = (name) => element.querySelector(name);
+const COUNTDOWN = 3; // s before a reference is taken
+const live = element.querySelector(".live"), find = (name) => element.querySelector(`.live-${name}`);
+const address = `${(window.gradio_config?.root || "").replace(/\/$/, "")}/live/frame`;
 
-let session = null, stream = null;
-let picture = 0, wantReference = true, busy = false, run = 0;
+let session = null, stream = null, recorder = null;
+let picture = 0, wantReference = false, busy = false, run = 0;
 let newest = null; // when the frame that waits was captured, or null
+let shift = [0, 0]; // of what is cut out of the camera's frame, in its pixels
+let hint = "", opacity = 1, counted = 0, counting, hiding; // the last two are timers
 let interval = 0, latency = 0, lastShown = 0, shown = 0, dropped = 0;
-const video = document.createElement("video");
-video.muted = true;
-video.playsInline = true;
+const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
 const frame = document.createElement("canvas"); // what is sent
 
-function tellError(text) {
-  find(".live-error").textContent = text;
+function tell(error) {
+  live.hidden = false;
+  find("error").textContent = error;
+  if (error) find("error").scrollIntoView({ block: "nearest" });
 }
+
+// ---- What is sent ----
 
 function choose(number) {
-  if (!session || number >= session.pictures.length) return;
+  if (!(number in session.pictures)) return;
   picture = number;
-  find(".live-overlay").src = session.pictures[number];
-  find(".live-pictures").replaceChildren(
-    ...session.pictures.map((url, index) => {
-      const button = document.createElement("button"), image = document.createElement("img");
-      button.type = "button";
-      button.setAttribute("aria-pressed", String(index === number));
-      button.onclick = () => choose(index);
-      image.src = url;
-      image.alt = `Picture ${index + 1}`;
-      button.append(image);
-      return button;
-    }),
-  );
+  find("overlay").src = session.pictures[picture];
+  find("pictures").replaceChildren(...session.pictures.map((src, index) => {
+    const button = Object.assign(document.createElement("button"), { onclick: () => choose(index) });
+    button.setAttribute("aria-pressed", index === picture);
+    button.append(Object.assign(new Image(), { src, alt: `Picture ${index + 1}` }));
+    return button;
+  }));
 }
 
-// The middle of the camera's frame in the model's size, on both canvases.
+// The side of a pixel of the model in pixels of the camera.
+const unit = () =>
+  Math.min(video.videoWidth / session.size[0], video.videoHeight / session.size[1]) / find("zoom").value;
+
+// Draw what is cut out of the camera's frame, in the model's size, on both canvases.
 function capture() {
-  const [width, height] = session.size;
-  const scale = Math.min(video.videoWidth / width, video.videoHeight / height);
-  const x = (video.videoWidth - width * scale) / 2, y = (video.videoHeight - height * scale) / 2;
+  const [width, height] = session.size, cut = [width * unit(), height * unit()];
+  const spare = [video.videoWidth - cut[0], video.videoHeight - cut[1]].map((length) => length / 2);
+  shift = shift.map((length, axis) => Math.min(Math.max(length, -spare[axis]), spare[axis]));
   const context = frame.getContext("2d");
-  context.save();
-  if (find(".live-mirror").checked) context.setTransform(-1, 0, 0, 1, width, 0);
-  context.drawImage(video, x, y, width * scale, height * scale, 0, 0, width, height);
-  context.restore();
-  find(".live-camera").getContext("2d").drawImage(frame, 0, 0);
-}
-
-function query() {
-  const values = {
-    picture, smooth: find(".live-smooth").value,
-    auto: find(".live-auto").checked ? 1 : 0, reference: wantReference ? 1 : 0,
-  };
-  wantReference = false;
-  return new URLSearchParams(values);
+  context.setTransform(...(find("mirror").checked ? [-1, 0, 0, 1, width, 0] : [1, 0, 0, 1, 0, 0]));
+  context.drawImage(video, spare[0] + shift[0], spare[1] + shift[1], ...cut, 0, 0, width, height);
+  find("camera").getContext("2d").drawImage(frame, 0, 0);
 }
 
 async function send() {
-  const captured = newest, mine = run;
-  newest = null;
-  busy = true;
+  const captured = newest, mine = run, headers = { "x-live-token": session.token, "content-type": "image/jpeg" };
+  const query = new URLSearchParams({ picture, reference: Number(wantReference) });
+  for (const name of ["smooth", "strength"]) query.set(name, find(name).value);
+  for (const name of ["auto", "relative"]) query.set(name, Number(find(name).checked));
+  [newest, busy, wantReference] = [null, true, false];
   capture();
   try {
     const body = await new Promise((done) => frame.toBlob(done, "image/jpeg", 0.9));
-    const root = (window.gradio_config?.root || "").replace(/\/$/, "");
-    const answer = await fetch(`${root}/live/frame?${query()}`, {
-      method: "POST", body, headers: { "x-live-token": session.token, "content-type": "image/jpeg" },
-    });
-    if (!answer.ok) throw new Error(await answer.text());
+    const answer = await fetch(`${address}?${query}`, { method: "POST", body, headers }).catch(() => null);
+    if (!answer?.ok) throw new Error(answer ? await answer.text() : "the server does not answer");
     const image = await createImageBitmap(await answer.blob());
-    if (mine === run) show(image, captured, answer.headers.get("x-distance"));
+    if (mine === run) show(image, captured, answer.headers);
     image.close();
   } catch (error) {
     if (mine === run) stop(error.message);
@@ -79,72 +71,172 @@ async function send() {
   if (newest !== null && session) send();
 }
 
-function show(image, captured, distance) {
-  const age = performance.now() - captured;
-  if (age > MAX_AGE) return;
-  find(".live-result").getContext("2d").drawImage(image, 0, 0);
-  const mine = run;
-  requestAnimationFrame(() => {
-    if (mine !== run) return; // stopped in the meantime
-    const now = performance.now(), old = shown ? SMOOTHING : 0;
-    latency = old * latency + (1 - old) * (now - captured);
-    if (lastShown) interval = (interval ? SMOOTHING : 0) * interval + (interval ? 1 - SMOOTHING : 1) * (now - lastShown);
-    lastShown = now;
-    shown += 1;
-    const rate = interval ? 1000 / interval : 0;
-    Object.assign(find(".live").dataset, { rate, latency, shown, dropped, age: Math.max(age, find(".live").dataset.age || 0) });
-    find(".live-figures").textContent =
-      `${rate.toFixed(1)} frames/s, ${latency.toFixed(0)} ms from camera to screen; your pose differs by ${distance} from the picture's`;
-  });
-}
-
 function onFrame(now, metadata) {
   if (!stream) return;
+  if (!element.offsetParent) return stop(); // another tab of the page is open
   if (newest !== null) dropped += 1;
   newest = metadata.captureTime ?? now;
   if (!busy) send();
   video.requestVideoFrameCallback(onFrame);
 }
 
-function stop(message = "") {
-  run += 1;
-  for (const track of stream ? stream.getTracks() : []) track.stop();
-  stream = session = newest = null;
-  find(".live").dataset.state = "stopped";
-  find(".live-figures").textContent = "stopped";
-  tellError(message);
+// ---- What is shown ----
+
+// The outline of the picture, and what to do: hints are of what the viewer sees.
+function guide() {
+  const guided = counted > 0 || find("show-overlay").checked, other = { left: "right", right: "left" };
+  const told = find("mirror").checked ? hint : hint.replace(/left|right/, (side) => other[side]);
+  find("overlay").hidden = !guided;
+  find("overlay").style.opacity = opacity;
+  find("told").textContent = [counted || "", guided ? told : ""].filter(Boolean).join(" · ");
 }
 
-async function start(value) {
-  stop();
+function countDown(seconds = COUNTDOWN) {
+  clearTimeout(counting);
+  counted = seconds;
+  wantReference ||= !seconds;
+  if (seconds) counting = setTimeout(countDown, 1000, seconds - 1);
+  guide();
+}
+
+function show(image, captured, headers) {
+  const age = performance.now() - captured, mine = run;
+  if (age > MAX_AGE) return;
+  find("result").getContext("2d").drawImage(image, 0, 0);
+  hint = headers.get("x-hint");
+  guide();
+  requestAnimationFrame(() => {
+    if (mine !== run) return; // stopped in the meantime
+    const now = performance.now(), smooth = (old, value) => (old ? SMOOTHING * old + (1 - SMOOTHING) * value : value);
+    latency = smooth(latency, now - captured);
+    if (lastShown) interval = smooth(interval, now - lastShown);
+    lastShown = now;
+    shown += 1;
+    const rate = interval ? 1000 / interval : 0;
+    Object.assign(live.dataset, { rate, latency, shown, dropped, age: Math.max(age, live.dataset.age || 0) });
+    find("figures").textContent = `${rate.toFixed(1)} frames/s, ${latency.toFixed(0)} ms from camera to screen; ` +
+      `your pose differs by ${headers.get("x-distance")} from the picture's`;
+  });
+}
+
+function save(blob, download) {
+  const href = URL.createObjectURL(blob);
+  Object.assign(document.createElement("a"), { href, download }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
+}
+
+function record() {
+  if (recorder) return recorder.stop();
+  recorder = new MediaRecorder(find("result").captureStream(), { mimeType: "video/webm" });
+  recorder.ondataavailable = ({ data }) => save(data, "live.webm"); // all of it, at its end
+  recorder.onstop = () => { [recorder, find("record").textContent] = [null, "Record"]; };
+  recorder.start();
+  find("record").textContent = "Stop recording";
+}
+
+// ---- From start to stop ----
+
+// Begin a session; or change it, where the camera runs already.
+function start(value) {
+  if (!session && !value.begins) return; // stopped in the meantime
+  tell(value.error || "");
+  if (value.error) return;
+  const goes = session?.token === value.token;
   session = value;
-  [picture, wantReference, shown, dropped, lastShown, interval] = [0, true, 0, 0, 0, 0];
-  delete find(".live").dataset.age;
-  find(".live").hidden = false;
-  for (const canvas of [frame, find(".live-camera"), find(".live-result")]) [canvas.width, canvas.height] = value.size;
-  choose(0);
-  const mine = run;
+  if (`${[frame.width, frame.height]}` !== `${value.size}`) {
+    recorder?.stop();
+    for (const canvas of [frame, find("camera"), find("result")]) [canvas.width, canvas.height] = value.size;
+  }
+  choose(goes && picture in value.pictures ? picture : 0);
+  if (!goes) openCamera();
+}
+
+async function openCamera() {
+  closeCamera();
+  const mine = run, deviceId = find("device").value;
+  [shown, dropped, lastShown, interval, latency] = [0, 0, 0, 0, 0];
+  delete live.dataset.age;
   try {
     if (!navigator.mediaDevices) throw new Error("the browser gives a camera to https and localhost only");
-    stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480, frameRate: 30 } });
+    const wanted = { width: 640, height: 480, frameRate: 30, ...(deviceId && { deviceId: { exact: deviceId } }) };
+    const opened = await navigator.mediaDevices.getUserMedia({ video: wanted });
+    if (mine !== run) return opened.getTracks().forEach((track) => track.stop()); // stopped in the meantime
+    stream = video.srcObject = opened;
   } catch (error) {
-    return stop(`no camera: ${error.message}`);
+    return mine === run && stop(`no camera: ${error.message}`);
   }
-  video.srcObject = stream;
+  const [track] = stream.getTracks(), devices = await navigator.mediaDevices.enumerateDevices(); // with names now
+  const cameras = devices.filter((device) => device.kind === "videoinput");
+  find("device").replaceChildren(...cameras.map((camera) => new Option(camera.label, camera.deviceId)));
+  find("device").value = track.getSettings().deviceId;
+  track.onended = () => stop("the camera has gone");
   await video.play();
   if (mine !== run) return;
-  find(".live").dataset.state = "running";
-  find(".live").scrollIntoView({ block: "nearest", behavior: "smooth" });
+  live.dataset.state = "running";
+  live.scrollIntoView({ block: "nearest", behavior: "smooth" });
   video.requestVideoFrameCallback(onFrame);
+  countDown();
 }
 
-find(".live-reference").onclick = () => { wantReference = true; };
-find(".live-stop").onclick = () => stop();
-find(".live-show-overlay").onchange = (event) => { find(".live-overlay").hidden = !event.target.checked; };
+function closeCamera() {
+  run += 1;
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = newest = null;
+}
+
+function stop(error = "") {
+  closeCamera();
+  clearTimeout(counting);
+  recorder?.stop();
+  const headers = { "x-live-token": session?.token };
+  if (session) fetch(address, { method: "DELETE", keepalive: true, headers }).catch(() => {});
+  [session, counted, hint] = [null, 0, ""];
+  guide();
+  fill(false);
+  live.dataset.state = find("figures").textContent = "stopped";
+  tell(error);
+}
+
+// ---- Controls, with the keys of avatarify ----
+
+function move(x, y) {
+  shift = [shift[0] + (find("mirror").checked ? -x : x), shift[1] + y];
+}
+
+function fade(step) {
+  opacity = Math.min(Math.max(opacity + step, 0), 1);
+  find("show-overlay").checked = opacity > 0;
+  guide();
+}
+
+const zoom = (factor) => { find("zoom").value *= factor; };
+const fill = (on) => find("result").classList.toggle("live-full", on);
+const KEYS = {
+  x: () => countDown(), a: () => choose(picture - 1), d: () => choose(picture + 1),
+  u: (step) => move(0, -step), j: (step) => move(0, step), h: (step) => move(-step, 0), k: (step) => move(step, 0),
+  w: () => zoom(1.1), s: () => zoom(1 / 1.1), c: () => fade(0.1),
+  z: (step) => (step === 1 ? ([find("zoom").value, shift] = [1, [0, 0]]) : fade(-0.1)), // 1 is with Shift
+  f: () => find("auto").click(), r: () => find("mirror").click(), escape: () => fill(false),
+};
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input:not([type=checkbox]):not([type=range]), textarea, select");
   if (!session || typing || event.ctrlKey || event.metaKey || event.altKey || !element.offsetParent) return;
-  if (event.key.toLowerCase() === "x") wantReference = true;
-  if (/^[1-9]$/.test(event.key)) choose(Number(event.key) - 1);
+  if (/^[1-9]$/.test(event.key)) choose(event.key - 1);
+  else KEYS[event.key.toLowerCase()]?.(event.shiftKey ? 1 : 5);
 });
-watch("value", () => { if (props.value && props.value.token) start(props.value); });
+find("camera").onpointermove = (event) => {
+  const scale = session && event.buttons ? (unit() * session.size[0]) / event.target.clientWidth : 0;
+  move(-event.movementX * scale, -event.movementY * scale);
+};
+const snap = () => find("result").toBlob((blob) => save(blob, "live.png"));
+const buttons = { reference: () => countDown(), record, snapshot: snap, window: () => fill(true), stop: () => stop() };
+for (const [name, act] of Object.entries(buttons)) find(name).onclick = () => session && act();
+find("result").onclick = () => fill(false);
+find("device").onchange = () => session && openCamera();
+find("show-overlay").onchange = guide;
+window.addEventListener("pagehide", () => stop());
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hiding);
+  if (document.hidden && session) hiding = setTimeout(stop, MAX_HIDDEN, "stopped behind another tab");
+});
+watch("value", () => props.value && start(props.value));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,29 +15,33 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from inference.jobs import find_places, make_job, source_of
 from inference.live import LiveAnimation
-from inference.networks import InferenceNetworks
+from inference.networks import InferenceNetworks, size_for
+from inference.options import DemoOptions
 from inference.samples import SAMPLE
-from media.pictures import decode_picture, encode_jpeg, fit
+from media.pictures import decode_picture, encode_jpeg
 from page.choices import Form
+from page.crop_box import connect_box, source_view
 from page.html import data_url, html_widget
-from page.limits import read_picture, upload, without_folders
+from page.limits import read_picture, shown, upload, without_folders
 from page.making import choose_model
 from page.worker import LIVE_WORKER
 from utils.errors import UserError, told
+from utils.progress import no_bar
 from utils.values import integer, number
 
 MAX_PICTURES = 9  # one for each of the keys 1 to 9
 MAX_SESSIONS = 8
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 60.0  # after which a browser must have crashed: others say that they stop
 MAX_FRAME_BYTES = 2**20
-MAX_STRENGTH = 5.0
 
 
 @dataclass
 class Session:
-    """What a browser animates, and when its last frame came."""
+    """What a page animates, and when its last frame came."""
 
+    page: str
     live: LiveAnimation
     last: float
 
@@ -44,33 +49,60 @@ class Session:
 SESSIONS: dict[str, Session] = {}  # by the tokens of browsers; only the live worker adds and deletes
 
 
-def open_live(paths: list[Path], networks: InferenceNetworks, relative: bool) -> dict[str, Any]:
-    """Open a session for a browser: its token, the pictures, and the size of the frames to send."""
-    drop_idle()
-    if len(SESSIONS) >= MAX_SESSIONS:
+def open_live(
+    page: str, begins: bool, paths: list[Path], options: DemoOptions, networks: InferenceNetworks
+) -> dict[str, Any] | None:
+    """Change the session of a page, or open one if that `begins`; return what live.js needs of it."""
+    oldest = time.monotonic() - IDLE_SECONDS
+    end_live(lambda session: session.last < oldest)
+    tokens = [token for token, session in SESSIONS.items() if session.page == page]
+    if not tokens and not begins:
+        return None  # stopped in the meantime
+    if not tokens and len(SESSIONS) >= MAX_SESSIONS:
         raise UserError(f"{MAX_SESSIONS} people are live already; try again in a minute")
     if len(paths) > MAX_PICTURES:
         raise UserError(f"{len(paths)} pictures: live mode takes at most {MAX_PICTURES}, one for each key")
-    pictures = [read_picture(path) for path in paths or [SAMPLE["source_image"]]]
-    live, token = LiveAnimation(networks, pictures, relative), secrets.token_urlsafe(16)
-    SESSIONS[token] = Session(live, time.monotonic())
-    urls = [data_url(fit(picture, live.size, live.fit)) for picture in pictures]
-    return {"token": token, "pictures": urls, "size": [live.size[1], live.size[0]]}
+
+    # Pictures are cut as the tab Animate cuts them.
+    pictures = [read_picture(path) for path in paths]
+    job = make_job(options, size_for(networks[0], pictures[0]))
+    places = find_places(paths, [], job, no_bar)
+    pieces = [
+        source_of(path, picture, job, places).pictures[0]
+        for path, picture in zip(paths, pictures, strict=True)
+    ]
+
+    # As long as the model stays, the reference does.
+    token = tokens[0] if tokens else secrets.token_urlsafe(16)
+    if tokens and SESSIONS[token].live.networks is networks:
+        SESSIONS[token].live.set_pictures(pieces)
+    else:
+        SESSIONS[token] = Session(page, LiveAnimation(networks, pieces), time.monotonic())
+    height, width = SESSIONS[token].live.size
+    urls = [data_url(piece) for piece in pieces]
+    return {"token": token, "pictures": urls, "size": [width, height], "begins": begins}
 
 
-def drop_idle() -> None:
-    """Forget the sessions whose browsers have gone silent."""
-    oldest = time.monotonic() - IDLE_SECONDS
-    for token in [token for token, session in SESSIONS.items() if session.last < oldest]:
+def end_live(ends: Callable[[Session], bool]) -> None:
+    for token in [token for token, session in SESSIONS.items() if ends(session)]:
         del SESSIONS[token]
 
 
+def leave_live(request: gr.Request) -> None:
+    """End the session of a page that was closed, or whose browser does not answer any more."""
+    LIVE_WORKER.submit(end_live, lambda session: session.page == request.session_hash)
+
+
 async def answer_frame(request: Request) -> Response:
-    """Answer POST /live/frame: a JPEG in, the animated picture as a JPEG out; see `next_picture`."""
+    """Answer POST /live/frame with the animated picture of a JPEG, as a JPEG; DELETE ends the session."""
     # Who asks, and how much? Pages of other hosts can't send the header.
     session = SESSIONS.get(request.headers.get("x-live-token", ""))
     if session is None:
         return PlainTextResponse("this session has ended; start the camera again", status_code=410)
+    loop = asyncio.get_running_loop()
+    if request.method == "DELETE":
+        await loop.run_in_executor(LIVE_WORKER, end_live, lambda other: other is session)
+        return Response(status_code=204)
     try:
         integer(request.headers.get("content-length", ""), 0, MAX_FRAME_BYTES)
     except ValueError:
@@ -79,64 +111,82 @@ async def answer_frame(request: Request) -> Response:
     # The worker animates; meanwhile the server answers others.
     data = await request.body()
     session.last = time.monotonic()
-    loop = asyncio.get_running_loop()
     try:
-        jpeg, distance = await loop.run_in_executor(
+        jpeg = await loop.run_in_executor(
             LIVE_WORKER, next_picture, session.live, data, dict(request.query_params)
         )
     except (UserError, ValueError) as error:
         message = told(error) or "the request holds a wrong value"
         return PlainTextResponse(without_folders(message), status_code=400)
-    headers = {"x-distance": f"{distance:.3f}", "cache-control": "no-store"}
-    return Response(jpeg, media_type="image/jpeg", headers=headers)
+    pose = {"x-distance": f"{session.live.distance:.3f}", "x-hint": session.live.hint}
+    return Response(jpeg, media_type="image/jpeg", headers=pose | {"cache-control": "no-store"})
 
 
-def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> tuple[bytes, float]:
-    """Animate a frame as `query` says: the picture, and how far the frame's pose is from the picture's."""
+def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> bytes:
+    """Animate a frame as `query` says."""
     live.show(min(integer(query.get("picture", "0")), len(live.animators) - 1))
-    strength = number(query.get("smooth", "0"), 0, MAX_STRENGTH)
-    live.set_smoothing(strength or None)
+    live.set_smoothing(number(query.get("smooth", "0"), 0, 5) or None)
+    live.set_transfer(query.get("relative") != "0", True, number(query.get("strength", "1"), 0, 3))
     live.auto_reference = query.get("auto") == "1"
     if query.get("reference") == "1":
         live.set_reference()
-    return encode_jpeg(live.animate(decode_picture(data, "the frame"))), live.distance
+    return encode_jpeg(live.animate(decode_picture(data, "the frame")))
 
 
-ROUTES = [Route("/live/frame", answer_frame, methods=["POST"])]
+ROUTES = [Route("/live/frame", answer_frame, methods=["POST", "DELETE"])]
 
 
 def build_live_tab(offline: bool) -> None:
+    """Place the widgets, and say what they do."""
     form = Form()
-
-    def start(files: list[Any] | None, relative: bool, *values: object) -> dict[str, Any]:
-        paths = [path for path in map(upload, files or []) if path is not None]
-        networks = choose_model(form.read(values), offline)
-        return LIVE_WORKER.submit(open_live, paths, networks, relative).result()
-
     gr.Markdown(
         "Your camera moves a picture. Its frames go to the machine that this page runs on, and are not kept."
     )
+    look: Any = {"file_count": "multiple", "file_types": ["image"], "height": 160, "elem_id": "live-pictures"}
     with gr.Row():
-        pictures = gr.File(
-            label="Pictures (up to 9; without any, the sample)",
-            file_count="multiple",
-            file_types=["image"],
-            height=160,
-            elem_id="live-pictures",
-        )
+        pictures = gr.File(label="Pictures (up to 9; without any, the sample)", **look)
         with gr.Column():
-            relative = gr.Checkbox(
-                True,
-                label="Relative movement",
-                info="measured from your pose at the start, or wherever you set the reference",
-            )
+            form.add("crop", "Find faces", "in photos, as in the tab Animate")
             button = gr.Button("Start camera", variant="primary", elem_id="live-start")
+    camera = html_widget("live", "live")
     form.add_model("live-")
-    button.click(
-        start,
-        [pictures, relative, *form.values()],
-        html_widget("live", "live"),
-        api_visibility="private",
-        show_progress="minimal",
-        preprocess=False,
-    )
+    with gr.Accordion("Crop", open=False):
+        show = gr.Button("Show box")
+        box = html_widget("crop_box", "live-box")
+        text = form.add("crop_source", "Box in the pictures", "left,top,right,bottom; empty: faces, or all")
+
+    def read(
+        pictures: list[Any] | None, values: tuple[object, ...]
+    ) -> tuple[list[Path], DemoOptions, InferenceNetworks]:
+        options, paths = form.read(values), [path for file in pictures or [] if (path := upload(file))]
+        return paths or [SAMPLE["source_image"]], options, choose_model(options, offline)
+
+    def start(request: gr.Request, pictures: list[Any] | None, *values: object, begins: bool = True) -> Any:
+        page = request.session_hash or ""
+        if not begins and all(session.page != page for session in list(SESSIONS.values())):
+            return None
+        try:
+            return LIVE_WORKER.submit(open_live, page, begins, *read(pictures, values)).result()
+        except Exception as error:  # told beside the camera
+            return {"error": shown(error).message, "begins": begins}
+
+    def change(request: gr.Request, *values: Any) -> Any:
+        return start(request, *values, begins=False)
+
+    def show_box(pictures: list[Any] | None, *values: object) -> dict[str, Any]:
+        (path, *_), options, networks = read(pictures, values)
+        picture = read_picture(path)
+        return source_view(path, picture, make_job(options, size_for(networks[0], picture)))
+
+    for function in (start, change, show_box):
+        vars(function)["__signature__"] = form.signature(pictures=None)  # names for errors
+    inputs: Any = {"inputs": [pictures, *form.values()], "api_visibility": "private", "preprocess": False}
+    button.click(start, outputs=camera, show_progress="minimal", **inputs)
+    show.click(show_box, outputs=box, **inputs)
+
+    # Who is live changes it: by a box when that was dragged, or typed to its end.
+    dragged = connect_box(form, "crop_source", box, pictures)
+    others = [widget.change for widget in (pictures, *form.values()) if widget is not text]
+    live: Any = {"fn": change, "outputs": camera, "show_progress": "hidden", **inputs}
+    gr.on([*others, text.blur, text.submit], trigger_mode="always_last", **live)
+    dragged.then(**live)

@@ -14,7 +14,7 @@ import gradio as gr
 from page.animate_tab import build_animate_tab
 from page.inside_tab import build_inside_tab
 from page.limits import MAX_UPLOAD, check_uploads, shown
-from page.live_tab import ROUTES, build_live_tab
+from page.live_tab import ROUTES, build_live_tab, leave_live
 from utils.errors import UserError
 
 TITLE = "First Order Motion Model"
@@ -50,6 +50,7 @@ def build_page(offline: bool, results: Path) -> gr.Blocks:
             build_live_tab(offline)
         with gr.Tab("Inside"):
             build_inside_tab(form, offline)
+        page.unload(leave_live)
     return page
 
 

@@ -42,8 +42,12 @@ def encode(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     fps: float = 25,
+    aspect: str = "1",
 ) -> Path:
-    """Write `frames` at `fps` frames per second, or at the times `pts` (in 1/fps s)."""
+    """Write `frames` at `fps` frames per second, or at the times `pts` (in 1/fps s).
+
+    `aspect`: how wide a pixel is if its height is 1.
+    """
     height, width = frames[0].shape[:2] if frames else (48, 64)
     with av.open(str(path), "w", options=container_options or {}) as container:
         steady = {"sc_threshold": "0"} if codec == "libx264" else {}  # no keyframes but those asked for
@@ -51,6 +55,7 @@ def encode(
             codec, rate=Fraction(fps).limit_denominator(1001), options=steady | (options or {})
         )
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        stream.codec_context.sample_aspect_ratio = Fraction(aspect)
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             picture.pts = pts[number] if pts else number

@@ -5,6 +5,9 @@ The first part of the path says how:
     /whole/NAME     all of it, or the range that is asked for
     /cut/NAME       as /whole, but the first answer breaks off after half of it
     /stubborn/NAME  as /cut, but without ranges
+    /endless/NAME   zeros without a length, until nobody listens
+    /long/NAME      as /whole, with a length of 5,000 digits
+    /to/N           a redirect to number N of `PLACES`
     anything else   404
 """
 
@@ -15,6 +18,18 @@ import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+PLACES = (
+    "http://a..b/x",
+    f"http://{'a' * 300}.example/x",
+    "http://üü😀.invalid/x",
+    "http://[::1/x",
+    "http://host:99999999/x",
+    "http:///x",
+    "http://%zz/x",
+    "file:///etc/passwd",
+    f"http://{'a' * 64}.example/x",
+)
 
 
 class Mirror(ThreadingHTTPServer):
@@ -34,7 +49,17 @@ class Handler(BaseHTTPRequestHandler):
         first = not any(path == self.path for path, _ in self.server.requests)
         self.server.requests.append((self.path, wanted))
         content, start = self.server.content, 0
-        if way not in ("whole", "cut", "stubborn"):
+        if way == "to":
+            place = PLACES[int(self.path.split("/")[2])].encode().decode("latin-1")
+            return self.answer(302, {"Location": place, "Content-Length": 0})
+        if way == "endless":
+            self.answer(200, {})
+            with contextlib.suppress(OSError):
+                for _ in range(400):
+                    self.wfile.write(bytes(2**16))
+            self.close_connection = True
+            return None
+        if way not in ("whole", "cut", "stubborn", "long"):
             return self.send_error(404)
         if wanted and way in ("whole", "cut"):
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
@@ -42,7 +67,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": 0})
             return None
         place = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
-        self.answer(206 if start else 200, {"Content-Length": len(content) - start} | place)
+        length = 5000 * "9" if way == "long" else len(content) - start
+        self.answer(206 if start else 200, {"Content-Length": length} | place)
         end = len(content) // 2 if way in ("cut", "stubborn") and first else len(content)
         self.wfile.write(content[start:end])
         self.close_connection = True

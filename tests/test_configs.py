@@ -128,6 +128,8 @@ NO_LOSS = {"generator_gan": 0, "perceptual": [0], "equivariance_value": 0, "equi
         (f"{MODEL}.discriminator_params.num_blocks", 4, "pictures of 32x32 at scale 1 are too small for 4"),
         (f"{MODEL}.kp_detector_params.temperature", 1.0e-320, "must be at least 1e-06"),
         (f"{MODEL}.kp_detector_params.scale_factor", 1.0e-320, "must be 1 divided by a whole number"),
+        ("model_params.common_params.num_channels", 2, "must be 3, or 1 for grey pictures"),
+        ("model_params.common_params.num_channels", True, "must be 3, or 1 for grey pictures"),
         (f"{MODEL}.generator_params.max_features", 1, "max_features must be at least its block_expansion"),
         (f"{MODEL}.generator_params.num_down_blocks", 40, "must be at most 12"),
         (f"{MODEL}.discriminator_params.max_features", 1, "max_features must be at least its block_exp"),

@@ -22,7 +22,7 @@ from faces.yunet import Faces
 from media.clips import open_clip
 from media.pictures import read_image, write_image
 from tests.face_scenes import scene, write
-from tests.media_files import with_sound
+from tests.media_files import encode, with_sound
 from tests.small import error_of
 
 FACE = (70, 40, 110, 90)
@@ -204,6 +204,30 @@ def test_the_printed_commands_cut_the_same_frames(
         subprocess.run([program, *quiet, *arguments], cwd=tmp_path, check=True)
         crop = open_clip(tmp_path / name)
         assert (len(crop), crop.size) == (12, (256, 256))
+
+
+def test_faces_of_wide_pixels_get_their_width_by_both_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A PAL recording: what is shown of 720x576 is 1024x576."""
+    frame, _ = scene([(300, 100)], size=(576, 1024), scale=1)
+    narrow = np.asarray(Image.fromarray(frame).resize((720, 576), Image.Resampling.BICUBIC))
+    pal = encode(tmp_path / "pal.mp4", [narrow] * 6, aspect="64/45")
+    square = write(tmp_path / "square.mp4", [frame] * 6)
+    crops = []
+    for video in (pal, square):
+        run("--inp", video, "--out", tmp_path / video.stem, "--min_frames", 6)
+        crops.append(open_clip(tmp_path / video.stem / f"{video.stem}#000.mp4").read([3])[0].astype(float))
+        capsys.readouterr()
+        run("--inp", video, "--min_frames", 6)
+        _, *arguments = shlex.split(capsys.readouterr().out)
+        program = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-loglevel", "error", "-y"]
+        subprocess.run([*program, *arguments], cwd=tmp_path, check=True)
+        clip = open_clip(tmp_path / arguments[-1])
+        assert clip.size == (256, 256)
+        crops.append(clip.read([3])[0].astype(float))
+    assert [np.abs(crops[i] - crops[i + 1]).mean() < 4 for i in (0, 2)] == [True, True]
+    assert np.abs(crops[0] - crops[2]).mean() < 14  # the boxes differ by some pixels
 
 
 def test_without_any_ffmpeg_the_remedy_is_told_at_once(

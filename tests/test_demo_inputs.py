@@ -54,11 +54,11 @@ def test_distortion_is_hinted_at(place: Path, capsys: pytest.CaptureFixture) -> 
     [
         ("--source_image absent.png", "absent.png: does not exist"),
         ("--source_image text.png", "text.png: can't be read as a picture"),
-        ("--source_image empty", "--source_image empty: holds no pictures; looked for .bmp"),
+        ("--source_image empty", "--source_image empty: holds no pictures; looked for .avif"),
         ("--source_image driving", "several results go into a folder; give a name without suffix"),
         ("--driving_video absent.mp4", "absent.mp4: does not exist"),
         ("--driving_video text.mp4", "text.mp4: "),
-        ("--driving_video text.txt", "text.txt: is not a known kind of clip"),
+        ("--driving_video text.txt", "text.txt: Invalid data found"),
         ("--driving_video empty", "empty: holds no frames"),
         ("--config absent.yaml", "absent.yaml: no such config file"),
         ("--config typo.yaml", "typo.yaml: unknown key 'train_params.num_epoch'"),

@@ -110,6 +110,13 @@ def test_large_numbers_are_finite_even_if_their_sum_is_not(content: dict, tmp_pa
         ({"resume.epoch": -1}, "'epoch', is not a whole number of at least 0"),
         ({"resume.step": 10**12}, "'step', is not a whole number of at least 0"),
         ({"resume.seed": "0"}, "'seed', is not a whole number"),
+        ({"resume.seed": -1}, "'seed', is not a whole number of at least 0"),
+        ({"resume.seed": 2**63}, "'seed', is not a whole number of at least 0"),
+        ({"resume.loss_sums": {"perceptual": 10**400}}, "'loss_sums', is not a dictionary of finite numbers"),
+        (
+            {"resume.loss_sums": {"perceptual": math.nan}},
+            "'loss_sums', is not a dictionary of finite numbers",
+        ),
         ({"resume.best_l1": math.nan}, "'best_l1', is not a number"),
         ({"resume.scaler": {"scale": math.inf}}, "'scaler', is not a dictionary of finite numbers"),
         ({"optimizer_generator": 3}, "'optimizer_generator' is not a state of an optimiser"),

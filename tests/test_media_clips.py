@@ -121,7 +121,7 @@ def test_a_picture_is_a_strip_of_frames(tmp_path: Path) -> None:
 WRONG_CLIPS = {
     "broken symlink": (broken_symlink, "dangling.mp4: does not exist"),
     "missing": (lambda d: d / "none.mp4", "none.mp4: does not exist"),
-    "unknown suffix": (lambda d: empty(d, "a.xyz"), "a.xyz: is not a known kind of clip"),
+    "unknown suffix": (lambda d: empty(d, "a.xyz"), "a.xyz: Invalid data found"),
     "folder of nothing": (frames_named(), "frames: holds no frames"),
     "folder of two sizes": (frames_named("1.png", "2.png", sizes=(8, 9)), "2.png: is 9x9"),
     "folder with a broken frame": (folder_with_broken_frame, "2.png: can't be read as a picture"),
@@ -240,6 +240,34 @@ def test_read_takes_no_index_outside_the_clip(tmp_path):
 
 
 # ---- Clips and their files -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "coded", "aspect", "size"),
+    [
+        ("pal.mp4", {}, (576, 720), "64/45", (576, 1024)),
+        ("pal.mkv", {}, (576, 720), "64/45", (576, 1024)),
+        ("hdv.mp4", {}, (1080, 1440), "4/3", (1080, 1920)),
+        ("pal.mpg", {"codec": "mpeg2video"}, (576, 720), "16/15", (576, 768)),
+        ("phone.mp4", {}, (720, 404), "540/404", (720, 540)),
+        ("ntsc.mp4", {}, (480, 720), "8/9", (480, 640)),
+        ("damaged.mp4", {}, (48, 64), "1/199", (48, 64)),  # there are no such pixels
+    ],
+)
+def test_the_size_is_that_of_the_display(
+    name: str, options: dict, coded: tuple[int, int], aspect: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    path = encode(tmp_path / name, [halves(*coded)] * 3, aspect=aspect, **options)
+    clip = open_clip(path)
+    frame = clip.read([1])[0]
+    assert clip.size == frame.shape[:2] == size
+    # All of the picture is there: the edge is still in the middle.
+    assert abs(int((frame[size[0] // 2, :, 0] > 120).sum()) - size[1] / 2) <= 2
+
+
+def test_a_turned_video_of_wide_pixels_is_high(tmp_path: Path) -> None:
+    path = rotate(encode(tmp_path / "a.mp4", [halves(48, 64)] * 3, aspect="4/3"), (0, 1, -1, 0))
+    assert open_clip(path).size == (85, 48)
 
 
 def test_fps_and_audio_are_reported(tmp_path):

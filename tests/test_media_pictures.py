@@ -281,7 +281,7 @@ def test_heic_is_read_where_its_package_is_installed(tmp_path: Path) -> None:
 
 def test_without_its_package_heic_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    (tmp_path / "photo.HEIC").write_bytes(b"whatever")
+    (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     for read in (read_image, read_image_size):
         with pytest.raises(MediaError, match=r"photo\.HEIC: needs the package pillow-heif: pip install"):
             read(tmp_path / "photo.HEIC")

@@ -20,6 +20,7 @@ import torch
 import run
 from checkpoints.files import find_checkpoint, read_checkpoint, write_checkpoint
 from evaluation.cache import FOLDER, Cache
+from modules.build import read_config
 from reconstruction import read_scores
 from tests.clips import write_clip
 from tests.small import error_of
@@ -296,3 +297,73 @@ def test_a_cache_that_can_not_be_read_counts_as_absent(tmp_path: Path) -> None:
         for name, member in (members | {"values.npy": claims}).items():
             archive.writestr(name, member)
     assert cache.load("shape", clip, "key") is None
+
+
+# ---- The next stage ----------------------------------------------------------
+
+
+def steps_of(content: dict, name: str) -> set[float]:
+    return {float(entry["step"]) for entry in content[f"optimizer_{name}"]["state"].values()}
+
+
+def test_the_published_second_stage(root: Path, capsys: pytest.CaptureFixture) -> None:
+    """It counts epochs from those of the first stage, and takes its optimisers but the discriminator's."""
+    first = start(root, config_file(root, train_params__num_epochs=2))
+    changes = {
+        "model_params__discriminator_params__use_kp": True,
+        "model_params__discriminator_params__sn": False,
+    }
+    config = config_file(root, "adversarial", train_params__num_epochs=3, **changes)
+    second = start(root, config, "--checkpoint", str(first), "--next_stage", log="second")
+    assert second.name.startswith("adversarial")
+    assert [epoch for epoch, step, _ in losses_logged(second) if step is None] == [2]
+    content = read_checkpoint(find_checkpoint(second))
+    assert content["epoch"] == 2 and steps_of(content, "generator") == {9.0}  # three steps an epoch
+    assert steps_of(content, "kp_detector") == {9.0} and steps_of(content, "discriminator") == {3.0}
+    assert "the optimizer_discriminator starts anew" in capsys.readouterr().out
+
+    # Without it the stage is a run of its own, as before.
+    third = start(root, config, "--checkpoint", str(first), log="third")
+    assert [epoch for epoch, step, _ in losses_logged(third) if step is None] == [0, 1, 2]
+    # A published checkpoint knows its epoch alone; weights alone know nothing.
+    del content["resume"]
+    content["epoch"] = 99
+    write_checkpoint(content, root / "published.pth.tar")
+    longer = config_file(root, "longer", train_params__num_epochs=101, **changes)
+    fourth = start(
+        root, longer, "--checkpoint", str(root / "published.pth.tar"), "--next_stage", log="fourth"
+    )
+    assert [epoch for epoch, step, _ in losses_logged(fourth) if step is None] == [100]
+    write_checkpoint({name: content[name] for name in ("generator", "kp_detector")}, root / "bare.pth.tar")
+    bare = ["--checkpoint", str(root / "bare.pth.tar"), "--next_stage"]
+    assert "has no optimisers to go on with" in one_line(capsys, root, config, *bare)
+    assert "leave it out" in one_line(capsys, root, config, "--checkpoint", str(second), "--next_stage")
+
+
+def test_a_run_is_one_without_its_pictures(root: Path) -> None:
+    folder = start(root, config_file(root, train_params__num_epochs=1))
+    shutil.rmtree(folder / "train-vis")
+    again = start(root, config_file(root, train_params__num_epochs=2), "--checkpoint", str(folder))
+    assert again == folder and [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert [epoch for epoch, step, _ in losses_logged(folder) if step is None] == [0, 1]
+
+
+def test_a_run_that_has_all_its_epochs_says_so(root: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = start(root, config_file(root, train_params__num_epochs=3))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    start(root, config_file(root, train_params__num_epochs=2), "--checkpoint", str(folder))
+    out = capsys.readouterr().out
+    assert "has 3 epochs already, num_epochs is 2" in out and "trained" not in out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+ODD_TEXTS = ["a\nb: 1", "a\x85b: 1", "a\u2028b", "1e-4", "# x", "2026-01-31", "true", "0x10", "'x'", "ä: b"]
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_a_changed_config_is_written_as_it_was_read(root: Path, text: str) -> None:
+    changes = ["train_params.num_epochs=1", f'dataset_params.pairs_list="{text}"']
+    path = config_file(root)
+    folder = start(root, path, "--set", *changes)
+    assert read_config(folder / path.name) == read_config(path, changes)

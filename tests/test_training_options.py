@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch import nn
 
 import export
+import run
 from checkpoints.files import find_checkpoint, load_for_inference, read_checkpoint
+from data import prepare
+from frames_dataset import FramesDataset
+from media.pictures import read_image
 from modules.build import build_generator, build_kp_detector, build_networks, read_config
-from tests.small import images, small_config
+from tests.small import error_of, images, small_config
 from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
 from train import full_models, picture_is_due, train_step
 from training.batches import draw_transform
@@ -292,3 +298,83 @@ def test_a_tracker_that_is_not_installed_is_one_line(
         start(root, config_file(root), "--tracker", "wandb")
     assert "--tracker wandb: is not installed here; pip install wandb" in capsys.readouterr().err
     assert not (root.parent / "log").exists()
+
+
+def test_a_tracker_without_a_login_is_one_line(root: Path) -> None:
+    pytest.importorskip("wandb")
+    arguments = ["--device", "cpu", "--log_dir", root.parent / "log", "--tracker", "wandb"]
+    command = [sys.executable, ROOT / "run.py", config_file(root), *arguments]  # the library keeps its state
+    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    done = subprocess.run(
+        list(map(str, command)),
+        env=env | {"HOME": str(root)},
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--tracker wandb: No API key configured" in done.stderr and "WANDB_MODE=offline" in done.stderr
+    assert not (root.parent / "log").exists()
+
+
+def test_a_tracker_that_refuses_leaves_no_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(**arguments: object) -> None:
+        raise wandb.errors.CommError("user is not logged in")
+
+    monkeypatch.setattr(wandb, "login", lambda verify: True)
+    monkeypatch.setattr(wandb, "init", refuse)
+    err = error_of(capsys, lambda: start(root, config_file(root), "--tracker", "wandb"))
+    assert "error: --tracker wandb: user is not logged in; log in" in err
+    assert not list((root.parent / "log").iterdir())
+
+
+# ---- Grey --------------------------------------------------------------------
+
+
+def test_grey_from_end_to_end(root: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    changes = {
+        "dataset_params__frame_shape": [32, 32, 1],
+        "model_params__common_params__num_channels": 1,
+        "model_params__discriminator_params__use_kp": True,
+        "train_params__loss_weights__pyramid": 10,
+        "train_params__eval_freq": 1,
+        "train_params__num_epochs": 1,
+    }
+    jitter = {"jitter_param": {"saturation": 0.5, "hue": 0.2}}
+    config = config_file(root, "grey", dataset_params__augmentation_params=jitter, **changes)
+    prepare.main(["--check", str(root), "--config", str(config)])
+    assert "nothing wrong" in capsys.readouterr().out
+    folder = start(root, config)
+    for mode in ("reconstruction", "animate"):
+        run.main([str(config), "--mode", mode, "--checkpoint", str(folder), "--device", "cpu"])
+    made = sorted((folder / "reconstruction" / "png").iterdir()) + sorted(folder.glob("animation/png/*"))
+    assert len(made) > 2
+    for path in made:
+        pixels = read_image(path).astype(int)
+        assert np.ptp(pixels, axis=2).max() == 0 and pixels.std() > 0
+
+    # What the networks saw is the luma of the clips.
+    dataset = FramesDataset(root, [32, 32, 1], is_train=False)
+    colour = FramesDataset(root, [32, 32, 3], is_train=False)
+    frame, expected = dataset.clip(0).first_frame(), colour.clip(0).first_frame()
+    luma = 0.299 * expected[0] + 0.587 * expected[1] + 0.114 * expected[2]
+    torch.testing.assert_close(frame, luma[None])
+    assert FramesDataset(root, [32, 32, 1])[0]["source"].shape == (1, 32, 32)
+
+
+# ---- Learning rates of 0 -------------------------------------------------------
+
+
+def test_a_discriminator_can_be_frozen(root: Path) -> None:
+    folder = start(root, config_file(root, train_params__num_epochs=1, train_params__lr_discriminator=0))
+    assert read_checkpoint(find_checkpoint(folder))["optimizer_discriminator"]["state"] == {}
+
+
+def test_a_run_that_learns_nothing_is_refused(root: Path, capsys: pytest.CaptureFixture) -> None:
+    rates = {f"train_params__lr_{name}": 0 for name in ("generator", "discriminator", "kp_detector")}
+    err = error_of(capsys, lambda: start(root, config_file(root, **rates)))
+    assert "lr_generator or lr_kp_detector must not be 0" in err and not (root.parent / "log").exists()

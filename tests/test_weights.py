@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from checkpoints.hub import PIECE, find_model
 from checkpoints.table import TABLE, read_table
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
-from tests.mirror import Mirror, served
+from tests.mirror import PLACES, Mirror, served
 from tests.small import small_config, write_config
 from utils.errors import ConfigError, UserError
 
@@ -167,6 +168,37 @@ def test_a_wrong_file_does_not_stay(models, mirror, known) -> None:
 def test_every_mirror_is_named_with_what_it_answered(models, mirror) -> None:
     message = models.fails(dead_url(), f"{mirror.url}/gone/{FILE}")
     assert "can't be reached; 127.0.0.1" in message and "answers 404 Not Found)" in message
+
+
+@pytest.mark.parametrize("place", range(len(PLACES)))
+def test_a_redirect_to_nowhere_is_one_line(models, mirror, content, place) -> None:
+    assert f"{FILE} can't be downloaded (127.0.0.1:" in models.fails(f"{mirror.url}/to/{place}")
+    assert models.find(f"{mirror.url}/to/{place}", f"{mirror.url}/whole/{FILE}").read_bytes() == content
+
+
+def test_a_length_without_end_is_none(models, mirror, content) -> None:
+    # Python's own client believes no such length, and waits until the server hangs up.
+    assert models.find(f"{mirror.url}/long/{FILE}", sha256=sha256(content)).read_bytes() == content
+
+
+@pytest.mark.parametrize("known", [{"size": 10**6}, {}])
+def test_a_body_without_end_stops(models, mirror, monkeypatch, known) -> None:
+    monkeypatch.setattr("checkpoints.hub.MAX_BYTES", 10**6)
+    sizes = []
+    monkeypatch.setattr(
+        "checkpoints.hub.wrong_layout", lambda path, entry: sizes.append(path.stat().st_size) or "no"
+    )
+    message = models.fails(f"{mirror.url}/endless/{FILE}", **known)
+    assert "bytes, not 1000000 as in the table" in message if known else sizes[0] < 10**6 + 2 * PIECE
+    assert models.names() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+@pytest.mark.parametrize("name", ["part", "path"])
+def test_a_pipe_in_the_cache_does_not_hang(models, mirror, name) -> None:
+    models.cache.mkdir()
+    os.mkfifo(getattr(models, name))
+    assert "is a named pipe" in models.fails(f"{mirror.url}/whole/{FILE}")
 
 
 def test_offline_says_where_to_get_it_and_where_to_put_it(models, mirror, content) -> None:

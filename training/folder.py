@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-import yaml
 from filelock import FileLock, Timeout
 
+from checkpoints.files import read_checkpoint
 from logger import Logger, open_curves, rewind
 from utils.distributed import rank
-from utils.errors import UserError
+from utils.errors import UserError, one_line
 from utils.files import atomic_write
+from utils.yaml_loader import dump_yaml
 
 
 class RunFolder:
@@ -51,7 +52,11 @@ class RunFolder:
         """Return the folder of the checkpoint's run if that has a config of this name, else a new one."""
         if checkpoint is not None:
             path = checkpoint.parent
-            if (path / "train-vis").is_dir() and (path / config_path.name).exists():
+            # A downloaded checkpoint, without "resume", or a copy may lie beside configs that are no run's.
+            if (path / config_path.name).exists() and (
+                (path / "train-vis").is_dir()
+                or (checkpoint.match("*-checkpoint.pth.tar") and read_checkpoint(checkpoint).get("resume"))
+            ):
                 return cls(path, config, config_path, changes, tracker, resumes=True)
         existing = next(folder for folder in (log_dir, *log_dir.absolute().parents) if folder.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -84,15 +89,17 @@ class RunFolder:
         rewind(self.path, start)
         if self.config_path is not None and self.changes:
             name = self.config_path.name
-            header = f"# {name} with --set {' '.join(self.changes)}\n"
+            header = one_line(f"# {name} with --set {' '.join(self.changes)}")
             with atomic_write(self.path / name) as temporary:
-                temporary.write_text(header + yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
-        return Logger(
-            self.path,
-            self.config["train_params"]["checkpoint_freq"],
-            self.config.get("visualizer_params"),
-            curves=open_curves(self.tracker, self.path, self.config),
-        )
+                temporary.write_text(f"{header}\n{dump_yaml(self.config)}", encoding="utf-8")
+        try:
+            curves = open_curves(self.tracker, self.path, self.config)
+        except UserError:
+            if self.config_path is not None and not self.resumes:
+                shutil.rmtree(self.path)
+            raise
+        freq, drawing = self.config["train_params"]["checkpoint_freq"], self.config.get("visualizer_params")
+        return Logger(self.path, freq, drawing, curves=curves)
 
     def __enter__(self) -> RunFolder:
         if self.resumes and rank() == 0:

@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from checkpoints.checks import SCALE
-from checkpoints.files import INFERENCE_NETWORKS, NETWORKS, load_parts
+from checkpoints.files import INFERENCE_NETWORKS, NETWORKS, load_parts, position
 from modules.build import Networks
 from training.batches import EpochBatches
+from utils.distributed import rank
 from utils.errors import CheckpointError, UserError
 
 RESUME_FORMAT = 1
@@ -139,6 +140,18 @@ class TrainingState:
         self.epoch, self.step, self.loss_sums = resume["epoch"], resume["step"], resume["loss_sums"]
         self.best_l1 = resume.get("best_l1", math.inf)
         self._load_scaler(resume["scaler"])
+
+    def follow(self, content: dict, path: str | Path) -> None:
+        """Go on after the epochs of a run by another config, with those of its optimisers that fit."""
+        if content.keys().isdisjoint(self.optimizers):
+            raise CheckpointError(f"{path}: has no optimisers to go on with; leave out --next_stage")
+        self.epoch = position(content)[0]
+        for name, optimizer in self.optimizers.items():
+            try:
+                load_parts(content, {name: optimizer}, path)
+            except CheckpointError:
+                if rank() == 0:
+                    print(f"the {name} starts anew: that of the checkpoint does not fit")
 
     @staticmethod
     def _check_data(resume: dict, batches: EpochBatches, path: str | Path) -> None:

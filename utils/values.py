@@ -86,6 +86,7 @@ SIZE = Leaf(
     lambda value: COUNT.check(value) or (list_of(COUNT.check, value) and len(value) == 2),
     (1, 2**13),
 )
+CHANNELS = Leaf("3, or 1 for grey pictures", lambda value: value in (1, 3) and is_integer(value))
 INTERPOLATION = Leaf("nearest or bilinear", lambda value: value in ("nearest", "bilinear"))
 COLORMAP = Leaf("the name of a matplotlib colormap", is_text)
 FORMAT = Leaf(".mp4 or .gif", lambda value: value in (".mp4", ".gif"))

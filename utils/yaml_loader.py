@@ -107,10 +107,24 @@ class _ConfigLoader(yaml.SafeLoader):
 
 
 _ConfigLoader.add_constructor("tag:yaml.org,2002:int", _ConfigLoader.construct_yaml_int)
+
+
+class _ConfigDumper(yaml.SafeDumper):
+    pass
+
+
 # PyYAML takes 1e-4 for a text, as YAML 1.1 wants a dot and a sign in a number.
-_ConfigLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
-)
+for _kind in (_ConfigLoader, _ConfigDumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"),
+        list("-+.0123456789"),
+    )
+
+
+def dump_yaml(value: Any) -> str:
+    """Write a value so that `parse_yaml` reads it back."""
+    return yaml.dump(value, Dumper=_ConfigDumper, sort_keys=False)
 
 
 def _problem(what: str, place: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
