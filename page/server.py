@@ -71,7 +71,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[str, str | None]:
+def serve(page: gr.Blocks, host: str, port: int | None, share: bool, **https: Any) -> tuple[str, str | None]:
     """Serve the page in threads of its own; return its address, and that of `share` or None."""
     page.queue(default_concurrency_limit=4, max_size=64)
     with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints pages of advice where sharing fails
@@ -92,6 +92,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, share: bool) -> tuple[st
             app_kwargs={"routes": ROUTES},
             theme=theme(),
             css=(HERE / "page.css").read_text(encoding="utf-8"),
+            **https,
         )
     return local, public
 
