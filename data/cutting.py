@@ -143,9 +143,9 @@ def make_clips(
                 progress.advance(len(made))
     finally:
         remove_leftovers(out)
-    hints = [hint for outcome in outcomes for hint in outcome.hints]
-    for hint in hints[:1]:
-        say(f"hint: {hint}; {len(hints)} of {len(outcomes)} clips are", sys.stderr)
+    hints = [line for outcome in outcomes for line in outcome.hints]
+    for line in hints[:1]:
+        hint(f"{line}; {len(hints)} of {len(outcomes)} clips are")
     print_summary(out, [outcome for outcome in outcomes if not outcome.error])
     return [outcome for outcome in outcomes if outcome.error]
 

@@ -20,9 +20,11 @@ from media.decoding import DEFAULT_FPS, MAX_FPS, MIN_FPS, decode_chosen, opened_
 from media.pictures import (
     IMAGE_SUFFIXES,
     Size,
+    is_animated,
     is_picture,
     lay_on_white,
     media_errors,
+    read_animation,
     read_image,
     read_image_size,
 )
@@ -92,7 +94,7 @@ def open_clip(
         if fps is not None:
             raise rate_refused(fps)
         if is_picture(path):
-            return StripClip(path, frame_shape)
+            return AnimatedClip(path) if is_animated(path) else StripClip(path, frame_shape)
     try:
         return VideoClip(path)
     except MediaError:
@@ -208,6 +210,25 @@ class StripClip(Clip):
         width = self.size[1]
         for number in numbers:
             yield number, self._strip[:, number * width : (number + 1) * width].copy()
+
+
+class AnimatedClip(Clip):
+    """An animated WebP, PNG or AVIF, which is decoded from its start."""
+
+    def __init__(self, path: Path):
+        ends = np.cumsum([duration for _, duration in read_animation(path)])
+        self._length = len(ends)
+        times = np.concatenate([[0.0], ends[:-1]])
+        super().__init__(path, read_image_size(path), self._length / float(ends[-1]), times=times)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        wanted = set(numbers)
+        for number, (frame, _) in enumerate(read_animation(self.path)):
+            if number in wanted:
+                yield number, frame
 
 
 class VideoClip(Clip):

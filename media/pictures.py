@@ -15,7 +15,7 @@ from typing import Literal
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 from media.png import decode_plain_png, read_plain_png
@@ -37,6 +37,9 @@ _HEIF = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
 _PICTURE = re.compile(
     rb"\x89PNG|\xff\xd8\xff|BM|RIFF....WEBP|II\*\0|MM\0\*|....ftypavi[fs]|" + _HEIF.pattern, re.DOTALL
 )
+_SRGB = ImageCms.createProfile("sRGB")
+_KINDS = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # modes by the names that profiles have for them
+DEFAULT_DURATION = 100  # milliseconds of a frame that has none, as in browsers
 MAX_PIXELS = 178_956_970  # of a picture or of a frame of a video; from here on Pillow refuses
 MAX_STRIP_PIXELS = 2**28  # of a strip: 4,096 frames of 256x256
 MAX_FILE_BYTES = 2**30  # of a picture's file, which may be read as a whole
@@ -138,6 +141,22 @@ def read_image_size(path: str | Path) -> Size:
             return image.height, image.width
 
 
+def is_animated(path: Path) -> bool:
+    """Say whether a picture's file holds frames to be shown one after another."""
+    with _picture_errors(path), _open_with_pillow(path, any_size=True) as image:
+        return image.format in ("PNG", "WEBP", "AVIF") and getattr(image, "n_frames", 1) > 1
+
+
+def read_animation(path: Path) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield the frames of an animated picture, and for how many seconds each is shown."""
+    with _picture_errors(path), _open_with_pillow(path, any_size=True) as image:
+        first = getattr(image, "default_image", False)  # shown by programs that know no animations
+        for number in range(first, image.n_frames):  # type: ignore[attr-defined]
+            image.seek(number)
+            image.load()
+            yield _to_rgb(image), (image.info.get("duration") or DEFAULT_DURATION) / 1000
+
+
 def is_picture(path: Path) -> bool:
     """Say whether a file begins as a picture does, whatever its name."""
     return _begins(regular_file(path, MediaError), _PICTURE)
@@ -179,9 +198,24 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
             raise ValueError(f"floating point from {low:g} to {high:g}, not in [0, 1]")
         grey = to_uint8(values / (1 if high <= 1 + MAX_OVERSHOOT else 255))  # (H, W)
         return np.repeat(grey[..., None], 3, axis=2)
+    colours = _in_srgb(image)
     if image.has_transparency_data:
-        return lay_on_white(np.asarray(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))
+        colours.putalpha(image.convert("RGBA").getchannel("A"))
+        return lay_on_white(np.asarray(colours))
+    return np.array(colours)
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Return a picture in mode RGB, converted by its ICC profile if it has one that fits."""
+    kind = "CMYK" if image.mode == "CMYK" else Image.getmodebase(image.mode)
+    with contextlib.suppress(ImageCms.PyCMSError, OSError):  # a damaged profile is ignored
+        if data := image.info.get("icc_profile"):
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+            is_srgb = "sRGB" in ImageCms.getProfileDescription(profile)
+            if _KINDS.get(profile.profile.xcolor_space) == kind and not is_srgb:
+                image = image.convert(kind)
+                image = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB") or image
+    return image.convert("RGB")
 
 
 # ---- Pictures that are not files --------------------------------------------

@@ -21,8 +21,8 @@ except ImportError:  # not every machine has it
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB = bytes([8, 2, 0, 0, 0])  # bits, colour type, compression, filters, interlacing
-# Chunks that only Pillow is left to read: transparency, an animation, and where a rotation may be written.
-_ODDITIES = frozenset({b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+# Chunks that only Pillow is left to read: transparency, an animation, colours, and what may hold a rotation.
+_ODDITIES = frozenset({b"tRNS", b"acTL", b"iCCP", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 _MAX_INFLATED = 2**24  # bytes; a copy more of a larger picture would be too much memory
 
 

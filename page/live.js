@@ -59,6 +59,7 @@ async function send() {
   capture();
   try {
     const body = await new Promise((done) => frame.toBlob(done, "image/jpeg", 0.9));
+    if (mine !== run) throw new Error("stopped"); // which nobody is told
     const answer = await fetch(`${address}?${query}`, { method: "POST", body, headers }).catch(() => null);
     if (!answer?.ok) throw new Error(answer ? await answer.text() : "the server does not answer");
     const image = await createImageBitmap(await answer.blob());
@@ -113,7 +114,7 @@ function show(image, captured, headers) {
     lastShown = now;
     shown += 1;
     const rate = interval ? 1000 / interval : 0;
-    Object.assign(live.dataset, { rate, latency, shown, dropped, age: Math.max(age, live.dataset.age || 0) });
+    Object.assign(live.dataset, { rate, latency, shown, dropped, age: Math.max(age, live.dataset.age) });
     find("figures").textContent = `${rate.toFixed(1)} frames/s, ${latency.toFixed(0)} ms from camera to screen; ` +
       `your pose differs by ${headers.get("x-distance")} from the picture's`;
   });
@@ -155,7 +156,7 @@ async function openCamera() {
   closeCamera();
   const mine = run, deviceId = find("device").value;
   [shown, dropped, lastShown, interval, latency] = [0, 0, 0, 0, 0];
-  delete live.dataset.age;
+  Object.assign(live.dataset, { shown, age: 0 });
   try {
     if (!navigator.mediaDevices) throw new Error("the browser gives a camera to https and localhost only");
     const wanted = { width: 640, height: 480, frameRate: 30, ...(deviceId && { deviceId: { exact: deviceId } }) };
@@ -230,7 +231,11 @@ find("camera").onpointermove = (event) => {
 };
 const snap = () => find("result").toBlob((blob) => save(blob, "live.png"));
 const buttons = { reference: () => countDown(), record, snapshot: snap, window: () => fill(true), stop: () => stop() };
-for (const [name, act] of Object.entries(buttons)) find(name).onclick = () => session && act();
+for (const [name, act] of Object.entries(buttons)) {
+  find(name).onclick = () => {
+    try { if (session) act(); } catch (error) { tell(error.message); }
+  };
+}
 find("result").onclick = () => fill(false);
 find("device").onchange = () => session && openCamera();
 find("show-overlay").onchange = guide;

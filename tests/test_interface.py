@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from inference.interface import animate_stream, load_checkpoints, make_animation
+from data.puppets.identity import Puppet
+from data.puppets.motion import Pose
+from data.puppets.render import render
+from inference.interface import animate_stream, load_checkpoints, make_animation, sample_networks
 from inference.live import LiveAnimation
 from inference.networks import InferenceNetworks
 from media.clips import open_clip
@@ -176,6 +180,42 @@ def test_automatic_reference_is_the_closest_pose_so_far(networks: InferenceNetwo
         distances.append(live.distance)
     assert np.argmin(distances) == FRAMES  # the picture itself
     np.testing.assert_array_equal(shown[-1], make_animation_frame(networks, picture(0), frames[-1]))
+
+
+def test_live_pictures_and_transfer_can_be_changed(networks: InferenceNetworks) -> None:
+    first, other = driving_frames()[:2]
+    live = LiveAnimation(networks, [picture(1), picture(0)])
+    live.show(1)
+    live.animate(first)
+    live.set_pictures([picture(0)])  # the reference stays
+    np.testing.assert_array_equal(live.animate(other), make_animation_frame(networks, first, other))
+    live.set_transfer(relative=False, adapt_scale=False)
+    absolute = LiveAnimation(networks, [picture(0)], relative=False, adapt_scale=False)
+    np.testing.assert_array_equal(live.animate(other), absolute.animate(other))
+    live.set_transfer(True, True, strength=0)
+    still = live.animate(first)
+    np.testing.assert_array_equal(still, live.animate(other))
+
+
+@pytest.mark.parametrize(
+    ("part", "amount", "hints"),
+    [
+        ("x", 0.2, ("move left", "move right")),
+        ("y", 0.2, ("move up", "move down")),
+        ("scale", 0.3, ("move away", "come closer")),
+        ("roll", 0.3, ("tilt left", "tilt right")),
+        ("yaw", 0.6, ("turn left", "turn right")),
+    ],
+)
+def test_hints_undo_how_a_pose_differs(part: str, amount: float, hints: tuple[str, str]) -> None:
+    """With the model that ships and puppets of its kind, whose poses are known."""
+    puppet = Puppet.random(np.random.default_rng(5))
+    live = LiveAnimation(sample_networks(), [render(puppet, Pose(), 128)])
+    live.animate(render(puppet, Pose(), 128))
+    assert live.hint == ""
+    for sign, hint in zip((1, -1), hints, strict=True):
+        live.animate(render(puppet, replace(Pose(), **{part: getattr(Pose(), part) + sign * amount}), 128))
+        assert live.hint == hint
 
 
 def test_live_smoothing_can_be_changed(networks: InferenceNetworks) -> None:

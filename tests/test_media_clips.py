@@ -16,6 +16,8 @@ from PIL import Image
 
 from media import decoding
 from media.clips import VideoClip, natural_key, open_clip
+from media.pictures import read_image
+from media.rates import steady
 from tests.demo_files import write_sound
 from tests.media_files import (
     HEIGHT,
@@ -268,6 +270,30 @@ def test_the_size_is_that_of_the_display(
 def test_a_turned_video_of_wide_pixels_is_high(tmp_path: Path) -> None:
     path = rotate(encode(tmp_path / "a.mp4", [halves(48, 64)] * 3, aspect="4/3"), (0, 1, -1, 0))
     assert open_clip(path).size == (85, 48)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.avif", "a.jpg"])
+def test_animated_pictures_have_all_frames_at_their_times(name: str, tmp_path: Path) -> None:
+    kind = {"a.jpg": "WEBP"}.get(name)  # a wrong name
+    frames = [Image.fromarray(frame) for frame in moving(6)]
+    options = {"quality": 100, "subsampling": "4:4:4"} if name == "a.avif" else {"lossless": True}
+    path = tmp_path / name
+    frames[0].save(
+        path, kind, save_all=True, append_images=frames[1:], duration=[40, 40, 400, 40, 40, 40], **options
+    )
+    clip = open_clip(path)
+    assert len(clip) == 6 and clip.times == pytest.approx([0, 0.04, 0.08, 0.48, 0.52, 0.56])
+    assert np.abs(clip.read([5, 0, 3]).astype(int) - np.stack(moving(6))[[5, 0, 3]]).mean() < 3
+    shown = steady(clip)
+    assert shown.fps == pytest.approx(25) and len(shown) == 15
+    with Image.open(path) as image:
+        assert (read_image(path) == np.asarray(image.convert("RGB"))).all()
+
+
+def test_the_cover_of_an_animated_png_is_no_frame(tmp_path: Path) -> None:
+    frames = [Image.fromarray(frame) for frame in moving(4)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], default_image=True)
+    assert (np.stack(list(open_clip(tmp_path / "a.png"))) == np.stack(moving(4)[1:])).all()
 
 
 def test_fps_and_audio_are_reported(tmp_path):

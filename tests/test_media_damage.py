@@ -258,7 +258,7 @@ def read_all(path: Path) -> None:
     assert not frames or chosen.shape[0] == 2
     if path.suffix in (".png", ".jpg", ".webp", ".bmp"):
         assert read_image_size(path) == read_image(path).shape[:2] == clip.size
-        assert np.array_equal(chosen[0], frames[0])
+        assert np.array_equal(chosen[1], frames[0])
 
 
 def test_samples_are_read_as_they_are(originals: dict[str, bytes], tmp_path: Path) -> None:

@@ -287,6 +287,77 @@ def test_without_its_package_heic_names_it(tmp_path: Path, monkeypatch: pytest.M
             read(tmp_path / "photo.HEIC")
 
 
+# ---- Colour profiles -------------------------------------------------------------
+
+
+def profile_of(name: str, gamma: float, columns: np.ndarray | None) -> bytes:
+    """An ICC profile (version 2) of primaries, columns XYZ for the white of D50, or of grey, and a gamma."""
+    white = (0.9642, 1.0, 0.8249)
+
+    def xyz(values) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    text = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name.encode() + bytes(79)
+    tags = {b"desc": text, b"cprt": b"text\0\0\0\0-\0", b"wtpt": xyz(white)}
+    if columns is None:
+        tags[b"kTRC"] = curve
+    else:
+        tags |= dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, columns.T), strict=True))
+        tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    table, data, place = b"", b"", 132 + 12 * len(tags)
+    for tag, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += tag + struct.pack(">II", place + len(data), len(content))
+        data += content
+    space = b"GRAY" if columns is None else b"RGB "
+    head = struct.pack(">I4sI4s4s4s", place + len(data), b"", 0x02100000, b"mntr", space, b"XYZ ")
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", *(round(v * 65536) for v in white))
+    return head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + table + data
+
+
+# Of Display P3 and of Adobe RGB (1998), adapted to D50, as their makers publish them.
+P3 = np.array([[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]])
+ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
+SRGB_D50 = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+SKIN = np.array([[207, 173, 149], [128, 128, 128], [180, 90, 70], [60, 120, 90]])
+
+
+def stored(columns: np.ndarray, gamma: float) -> np.ndarray:
+    """What a picture with these primaries stores of the sRGB colours SKIN (IEC 61966-2-1)."""
+    signal = SKIN / 255
+    light = np.where(signal <= 0.04045, signal / 12.92, ((signal + 0.055) / 1.055) ** 2.4)
+    return 255 * (light @ np.linalg.solve(columns, SRGB_D50).T).clip(0, 1) ** (1 / gamma)
+
+
+@pytest.mark.parametrize(("name", "columns"), [("Display P3", P3), ("Adobe RGB", ADOBE)])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
+def test_colours_come_out_as_the_profile_says(
+    tmp_path: Path, name: str, columns: np.ndarray, suffix: str
+) -> None:
+    values = np.rint(stored(columns, 2.2)).astype(np.uint8)
+    picture = Image.fromarray(np.repeat(np.repeat(values[None], 16, 0), 16, 1))
+    options = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
+    if suffix == ".avif":
+        options = {"quality": 100, "subsampling": "4:4:4"}
+    path = tmp_path / f"a{suffix}"
+    picture.save(path, icc_profile=profile_of(name, 2.2, columns), **options)
+    assert np.abs(read_image(path)[8, 8::16].astype(int) - SKIN).max() <= 3
+
+
+def test_profiles_of_grey_with_transparency_and_damaged_ones(tmp_path: Path) -> None:
+    grey = Image.new("LA", (8, 8), (100, 255))
+    grey.putpixel((0, 0), (0, 0))
+    grey.save(tmp_path / "grey.png", icc_profile=profile_of("Grey", 1.0, None))
+    linear = read_image(tmp_path / "grey.png")  # sRGB of the light 100/255
+    assert linear[0, 0].tolist() == [255] * 3
+    assert np.abs(linear[4, 4].astype(float) - 255 * (1.055 * (100 / 255) ** (1 / 2.4) - 0.055)).max() <= 1
+    for number, damage in enumerate([b"x" * 200, profile_of("Grey", 1.0, None)]):  # grey, for colours
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(halves()).save(path, icc_profile=damage)
+        np.testing.assert_array_equal(read_image(path), halves())
+
+
 # ---- Writing, values and tensors -------------------------------------------------
 
 

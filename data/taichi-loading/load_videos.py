@@ -39,6 +39,7 @@ from media.decoding import MAX_FPS, MIN_FPS
 from media.pictures import Box, Size
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import atomic_write, read_csv
+from utils.hints import warn
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line, say
 from utils.values import integer, number
@@ -224,7 +225,7 @@ def check_downloads(videos: dict[str, list[Listed]], options: LoadOptions) -> No
     )
     if len(absent) == len(videos):
         raise UserError(text)
-    say(f"warning: {text}", sys.stderr)
+    warn(text)
 
 
 def download_video(clip: Listed, options: LoadOptions) -> Path:
