@@ -26,6 +26,7 @@ from media.pictures import Box, Size, fit
 from media.writer import VideoWriter
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import TEMPORARY_NAME
+from utils.hints import hint
 from utils.program import say
 from utils.progress import Progress
 from utils.values import integer
