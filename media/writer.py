@@ -35,6 +35,8 @@ _BT709, _BT601 = (Colorspace.ITU709, 1), (Colorspace.ITU601, 6)
 def check_target(path: Path, fps: float, frames: int | None = None) -> None:
     """Raise `MediaError` if a video of that name, rate and number of frames can't be written."""
     suffix = path.suffix.lower()
+    if path.name in ("", ".."):
+        raise MediaError(f"{path}: is a folder that can't be replaced; give the name of one in it")
     if suffix not in {*_CONTAINERS, ""} and not (suffix in _PICTURES and frames == 1):
         known, what = ", ".join(_CONTAINERS), suffix if frames is None else f"{suffix} of {frames} frames"
         raise MediaError(f"{path}: {what} can't be written; use {known}, or no suffix for a folder of pngs")
