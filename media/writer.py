@@ -38,7 +38,10 @@ def check_target(path: Path, fps: float, frames: int | None = None) -> None:
     if path.name in ("", ".."):
         raise MediaError(f"{path}: is a folder that can't be replaced; give the name of one in it")
     if suffix not in {*_CONTAINERS, ""} and not (suffix in _PICTURES and frames == 1):
-        known, what = ", ".join(_CONTAINERS), suffix if frames is None else f"{suffix} of {frames} frames"
+        known, what = (
+            ", ".join(_CONTAINERS),
+            f"{suffix} of {frames} frames" if suffix in _PICTURES else suffix,
+        )
         raise MediaError(f"{path}: {what} can't be written; use {known}, or no suffix for a folder of pngs")
     if not MIN_FPS <= fps <= MAX_FPS:
         raise MediaError(
