@@ -49,7 +49,8 @@ class Colours(NamedTuple):
     def of(cls, frame: av.VideoFrame, others: Callable[[], Iterable[av.VideoFrame]]) -> Colours:
         """Find out from the first frame, and from `others` of an HDR video."""
         is_hd = frame.height >= HD_LINES or frame.width >= 16 / 9 * HD_LINES
-        matrix, primaries = Colorspace.ITU709 if is_hd else Colorspace.ITU601, frame.color_primaries
+        matrix: int = Colorspace.ITU709 if is_hd else Colorspace.ITU601
+        primaries = frame.color_primaries
         if frame.color_trc in _HDR:
             matrix, primaries = Colorspace.BT2020, primaries if primaries != 2 else ColorPrimaries.BT2020
         if frame.colorspace in _MATRICES - {0}:
@@ -58,10 +59,9 @@ class Colours(NamedTuple):
         if colours.hdr is None:
             return colours
         light_of, size = colours.light(), (frame.height, frame.width)
-        looks = (
-            light_of(colours.pixels(VideoReformatter(), look, size, _DEEP)) for look in (frame, *others())
-        )
-        return colours._replace(brightest=max(float(np.percentile(look.min(axis=2), 99.9)) for look in looks))
+        looks = [colours.pixels(VideoReformatter(), look, size, _DEEP) for look in (frame, *others())]
+        whites = [np.percentile(light_of(look).min(axis=2), 99.9) for look in looks]
+        return colours._replace(brightest=float(max(whites)))
 
     @property
     def hdr(self) -> str | None:
