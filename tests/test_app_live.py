@@ -339,6 +339,16 @@ def test_a_portrait_keeps_its_head(browser: Browser, address: str, tmp_path: Pat
         expected = fit(tall[100:200, 100:200], (128, 128), "stretch").astype(int)
         assert np.abs(cut_picture(page) - expected).mean() < 6
 
+        # The box is drawn, and follows the keys.
+        before = page.evaluate(f"() => {SOURCE}")
+        page.get_by_role("button", name="Show box").click()
+        expect(page.locator("#live-box .crop-handle")).to_be_visible()
+        page.locator("#live-box .crop-handle").press("ArrowDown")
+        expect(page.get_by_label("Box in the pictures")).to_have_value("100,103,200,203")
+        page.wait_for_function(f"before => {SOURCE} !== before", arg=before)
+        expected = fit(tall[103:203, 100:200], (128, 128), "stretch").astype(int)
+        assert np.abs(cut_picture(page) - expected).mean() < 6
+
 
 def test_no_camera_is_told(browser: Browser, address: str) -> None:
     with opened(browser, address) as page:
