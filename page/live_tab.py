@@ -173,9 +173,7 @@ def build_live_tab(offline: bool) -> None:
     def change(request: gr.Request, *values: Any) -> Any:
         return start(request, *values, begins=False)
 
-    def show_box(
-        request: gr.Request, pictures: list[Any] | None, *values: object
-    ) -> dict[str, Any]:
+    def show_box(request: gr.Request, pictures: list[Any] | None, *values: object) -> dict[str, Any]:
         (path, *_), options, networks = read(pictures, values)
         picture = read_picture(path)
         return source_view(path, picture, make_job(options, size_for(networks[0], picture)))
