@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.hosts import LOOPBACK
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
 from utils.signals import caught_signals
-
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
 class PageOptions:
     """Each field is the option of `app.py` that has its name."""
 
-    host: str = option(LOCAL[0], "address to listen on; 0.0.0.0 opens the page to the network")
+    host: str = option(LOOPBACK[0], "address to listen on; 0.0.0.0 opens the page to the network")
+    allow_host: tuple[str, ...] = option(
+        (), "names besides --host by which browsers may reach the page", nargs="+", metavar="NAME"
+    )
     port: int | None = option(None, "default: the first free one from 7860 on", bounds=(0, 65535))
     ssl_certfile: Path | None = option(
         None, "serve https with this certificate (.pem), so that browsers elsewhere give their camera"
@@ -89,13 +91,17 @@ def serve_from(folder: Path, options: PageOptions) -> None:
         ) from error
 
     # Who can use the page?
-    if options.host not in LOCAL:
-        tell(f"--host {options.host}: everybody who reaches this machine can use the page")
+    if options.host not in LOOPBACK:
+        tell(
+            f"--host {options.host}: everybody who reaches this machine can use the page, by its address or "
+            "a name that --allow_host gives"
+        )
     if options.share:
         tell("--share: everybody who has the address can use the page, over the internet")
     page = build_page(options.offline, folder / "results")
     try:
-        address, shared = serve(page, options.host, options.port, options.share, **https)
+        hosts = {name.lower() for name in (*LOOPBACK, options.host, *options.allow_host)}
+        address, shared = serve(page, options.host, options.port, options.share, hosts, **https)
     except OSError as error:
         raise UserError(f"--port {options.port}: {error}; choose another one") from error
     if options.share and shared is None:
@@ -104,14 +110,13 @@ def serve_from(folder: Path, options: PageOptions) -> None:
             "the page goes on without"
         )
 
-    # Serve, and delete old files but for the sample, until somebody ends it.
-    files, due = folder / "files", 0.0
-    kept = set(files.rglob("*"))
+    # Serve, and delete old files, until somebody ends it.
+    due = 0.0
     with caught_signals() as caught:
         print(f"The page is at {shared or address} (Ctrl-C ends it)", flush=True)
         while not caught:
             if time.monotonic() >= due:
-                delete_old_files(files, options.keep, kept)
+                delete_old_files(folder / "files", options.keep)
                 due = time.monotonic() + min(300, options.keep / 2)
             time.sleep(0.5)
     page.close(verbose=False)

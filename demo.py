@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
-import sys
 from dataclasses import replace
 
 from inference.options import DemoOptions
 from media.pictures import read_image_size
+from utils.hints import hint
 from utils.options import OptionParser, add_options, typed
 from utils.program import command_line
 from utils.progress import frames_bar
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         options = replace(options, precision=best_precision(device))
     job = jobs.make_job(options, size, clips.background, clips.source)
     for line in inputs.hints(options, sources, clips, size) + precision_hints(device, options.precision):
-        print(f"hint: {line}", file=sys.stderr)
+        hint(line)
 
     # A preview is drawn without any network.
     if options.preview is not None:

@@ -272,9 +272,9 @@ class Visualizer:
         # The results.
         if "deformed" in out:
             columns.append((out["deformed"], None))
-        columns.append((out["prediction"], None))
         if "kp_norm" in out:
             columns.append((out["prediction"], out["kp_norm"]))
+        columns.append((out["prediction"], None))
         # The motion.
         if "occlusion_map" in out:
             columns.append((enlarge(out["occlusion_map"], size), None))
@@ -288,13 +288,15 @@ class Visualizer:
         return to_uint8(self._column(image, kp))
 
     def _motions(self, sparse_deformed: Tensor, mask: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """Return the source under each motion, followed by its mask in the colour of its keypoint."""
+        """Return the source under each motion, each with its mask in a colour, then the sum of the masks."""
+        colors = torch.as_tensor(np.array(self._colors(mask.shape[1] - 1)), dtype=mask.dtype).to(mask.device)
+        masks = [enlarge(mask[:, i : i + 1], size) for i in range(mask.shape[1])]  # (B, 1, H, W) each
+        # The background's mask is white, and black in the sum.
+        coloured = [each * color.view(3, 1, 1) for each, color in zip(masks[1:], colors, strict=True)]
         images = []
-        for i, rgb in enumerate([np.ones(3), *self._colors(mask.shape[1] - 1)]):
-            color = torch.as_tensor(rgb, dtype=mask.dtype, device=mask.device).view(1, 3, 1, 1)
-            images.append(enlarge(sparse_deformed[:, i], size))
-            images.append(enlarge(mask[:, i : i + 1], size) * color)
-        return images
+        for i, drawn in enumerate([masks[0], *coloured]):
+            images += [enlarge(sparse_deformed[:, i], size), drawn]
+        return [*images, torch.stack(coloured).sum(0)]
 
     def _colors(self, count: int) -> list[np.ndarray]:
         return [np.array(self.colormap(i / count)[:3]) for i in range(count)]

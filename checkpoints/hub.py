@@ -9,12 +9,13 @@ resumed, from another mirror too. `config/checkpoints.yaml` is the table of name
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pooch
 import requests
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from checkpoints.files import load_for_inference
 from checkpoints.table import ROOT, TABLE, Entry, read_table
@@ -29,6 +30,13 @@ CACHE = pooch.os_cache("first-order-model")
 MEBIBYTE, MAX_BYTES = 2**20, 2**33  # of a checkpoint whose size the table doesn't know
 PIECE = 2**16  # bytes; what is lost of a piece that breaks off
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+PATIENCE = 0.5  # seconds between two looks at the download of another process
+
+ShowDownload = Callable[[str, int | None], Progress]  # what comes, and of how many MiB -> its bar
+
+
+def mebibytes_bar(what: str, total: int | None) -> Progress:
+    return Progress(total, what, "MiB")
 
 
 class Model(NamedTuple):
@@ -44,11 +52,13 @@ def find_model(
     table: Path = TABLE,
     cache: Path = CACHE,
     download_it: bool = True,
+    show: ShowDownload = mebibytes_bar,
 ) -> Model:
     """Return the config and the checkpoint of a model, which is downloaded into `cache` if it isn't there.
 
-    Without `download_it` the checkpoint may be missing. Raises `UserError` for an unknown name, a wrong file,
-    and one that can't be had.
+    A bar of `show` may end the download by an exception; the next one goes on from there. Without
+    `download_it` the checkpoint may be missing. Raises `UserError` for an unknown name, a wrong file, and one
+    that can't be had.
     """
     entries = read_table(table)
     if name not in entries:
@@ -66,11 +76,11 @@ def find_model(
         if problem is not None:
             raise CheckpointError(f"{path}: {problem}; remove it and run again")
     elif download_it:
-        put_in_place(entry, path, offline)
+        put_in_place(entry, path, offline, show)
     return Model(entry.config, path)
 
 
-def put_in_place(entry: Entry, path: Path, offline: bool) -> None:
+def put_in_place(entry: Entry, path: Path, offline: bool, show: ShowDownload) -> None:
     """Download the checkpoint, unless another process just did."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,14 +88,30 @@ def put_in_place(entry: Entry, path: Path, offline: bool) -> None:
             raise UserError(
                 f"{path}: is not there, and --offline forbids to download it; {by_hand(entry, path)}"
             )
-        with FileLock(path.parent / ".lock"):
+        with locked(path.parent, show):
             if not path.is_file():
-                download(entry, path)
+                download(entry, path, show)
     except OSError as error:
         raise UserError(
             f"{path.parent}: can't be written ({error.strerror or error}); free some space, or let "
             "XDG_CACHE_HOME name another place"
         ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, show: ShowDownload) -> Iterator[None]:
+    """Hold the lock of the cache, after another download."""
+    lock = FileLock(folder / ".lock")
+    with show("waiting for another download", None) as waiting:
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                waiting.advance(0)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def by_hand(entry: Entry, path: Path) -> str:
@@ -117,14 +143,14 @@ def wrong_layout(path: Path, entry: Entry) -> str | None:
     return None
 
 
-def download(entry: Entry, path: Path) -> None:
+def download(entry: Entry, path: Path, show: ShowDownload) -> None:
     """Get a verified file from the first mirror that has it. Raises `UserError` with what each answered."""
     check_replaceable(path)
     part = path.with_name(f".part-{path.name}")  # the suffix tells the format
     problems = []
     for url in entry.mirrors:
         try:
-            problem = complete(url, part, entry)
+            problem = complete(url, part, entry, show)
         except requests.RequestException as error:
             problem = reason(error)
         if problem is None:
@@ -134,10 +160,10 @@ def download(entry: Entry, path: Path) -> None:
     raise UserError(f"{entry.file} can't be downloaded ({'; '.join(problems)}); {by_hand(entry, path)}")
 
 
-def complete(url: str, part: Path, entry: Entry) -> str | None:
+def complete(url: str, part: Path, entry: Entry, show: ShowDownload) -> str | None:
     """Complete `part` from a mirror and verify it; say what is wrong with it, if anything."""
     begun = length(part) > 0
-    receive(url, part, entry.size or MAX_BYTES)
+    receive(url, part, entry.size or MAX_BYTES, show)
     problem = wrong_bytes(part, entry)
     if problem is None and entry.sha256 is None and entry.md5 is None:
         problem = wrong_layout(part, entry)
@@ -145,21 +171,21 @@ def complete(url: str, part: Path, entry: Entry) -> str | None:
         return None
     part.unlink()
     # What another mirror or an earlier run began may be another file: then once more from the start.
-    return complete(url, part, entry) if begun else problem
+    return complete(url, part, entry, show) if begun else problem
 
 
-def receive(url: str, part: Path, most: int) -> None:
+def receive(url: str, part: Path, most: int, show: ShowDownload) -> None:
     """Request the rest of `part`, again for as long as each attempt brings more of it."""
     while True:
         before = length(part)
         try:
-            return request_rest(url, part, before, most)
+            return request_rest(url, part, before, most, show)
         except requests.RequestException:
             if length(part) <= before:
                 raise
 
 
-def request_rest(url: str, part: Path, start: int, most: int) -> None:
+def request_rest(url: str, part: Path, start: int, most: int, show: ShowDownload) -> None:
     """Write what `part` lacks from `start` on, up to a piece more than `most` bytes in all.
 
     Raises `requests.RequestException` where that breaks off.
@@ -181,7 +207,7 @@ def request_rest(url: str, part: Path, start: int, most: int) -> None:
             total = -(-(start + integer(response.headers.get("Content-Length", ""), 0, most)) // MEBIBYTE)
         with (
             part.open("r+b" if start else "wb") as file,
-            Progress(total, part.name.removeprefix(".part-"), "MiB") as progress,
+            show(part.name.removeprefix(".part-"), total) as progress,
         ):
             file.seek(start)
             for piece in response.iter_content(PIECE):

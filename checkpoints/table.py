@@ -27,6 +27,14 @@ class Entry:
     sha256: str | None = None
     md5: str | None = None
     mirrors: tuple[str, ...] = ()
+    shows: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Describe the model by what it shows and what it costs to have it."""
+        size = f", {self.size / 2**20:.0f} MiB" if self.size and self.mirrors else ""
+        had = "downloaded once" if self.mirrors else "included"
+        return f"{(self.shows or self.name).capitalize()}{size}, {had}"
 
 
 def _is_digest(value: object, length: int) -> bool:
@@ -47,6 +55,7 @@ ROW = {
     "file": _INSIDE,
     "licence": TEXT,
     "size?": WHOLE.at_most(2**40),
+    "shows?": TEXT,
     "sha256?": Leaf("64 digits in quotes", lambda value: _is_digest(value, 64)),
     "md5?": Leaf("32 digits in quotes", lambda value: _is_digest(value, 32)),
     "mirrors?": Leaf("a list of addresses", lambda value: list_of(_is_address, value)),

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
 from evaluation.instrument import Instrument, hub_folder, weights_needed
+from evaluation.metrics import SSIM_WINDOW, ssim
 from media.tensors import to_tensor
 from utils.errors import DatasetError
 
-SSIM_WINDOW = 11  # pixels
 # In dB. Rounding to whole levels has a mean squared error of 1/12 of a level.
 PSNR_OF_ROUNDING = 10 * math.log10(12 * 255**2)
 
@@ -41,6 +41,29 @@ class L1:
         return difference.mean((1, 2, 3)) / 255  # (B,)
 
 
+class Ssim:
+    """Structural similarity, by scikit-image."""
+
+    name, version = "ssim", f"scikit-image {metadata.version('scikit-image')}"
+
+    def load(self, device: torch.device) -> None:
+        """Nothing to fetch."""
+
+    def __call__(self, generated: np.ndarray, real: np.ndarray) -> np.ndarray:
+        check_size(real, SSIM_WINDOW, self.name)
+        return np.array([ssim(*pair) for pair in zip(generated, real, strict=True)])
+
+
+def check_size(frames: np.ndarray, least: int, metric: str) -> None:
+    """Raise `DatasetError` if frames (B, H, W, 3) are smaller than a metric needs."""
+    height, width = frames.shape[1:3]
+    if min(height, width) < least:
+        raise DatasetError(
+            f"frames of {height}x{width} are too small for {metric}, which needs {least}x{least}; leave it "
+            "out of --metrics"
+        )
+
+
 class Torchmetrics(abc.ABC):
     """A comparison that torchmetrics computes."""
 
@@ -53,12 +76,7 @@ class Torchmetrics(abc.ABC):
 
     @torch.inference_mode()
     def __call__(self, generated: np.ndarray, real: np.ndarray) -> np.ndarray:
-        height, width = real.shape[1:3]
-        if min(height, width) < self.min_size:
-            raise DatasetError(
-                f"frames of {height}x{width} are too small for {self.name}, which needs "
-                f"{self.min_size}x{self.min_size}; leave it out of --metrics"
-            )
+        check_size(real, self.min_size, self.name)
         values = self._compare(on_device(generated, self._device), on_device(real, self._device))
         return values.reshape(-1).double().cpu().numpy()  # (B,)
 
@@ -80,20 +98,6 @@ class Psnr(Torchmetrics):
     def _compare(self, generated: Tensor, real: Tensor) -> Tensor:
         values = peak_signal_noise_ratio(generated, real, data_range=1.0, reduction="none", dim=(1, 2, 3))
         return values.clamp(max=PSNR_OF_ROUNDING)
-
-
-class Ssim(Torchmetrics):
-    """Structural similarity of Wang et al. (2004), of the colour channels, with a Gaussian window."""
-
-    name = "ssim"
-    min_size = SSIM_WINDOW // 2 + 1  # else the window can't be mirrored at the border
-
-    def _compare(self, generated: Tensor, real: Tensor) -> Tensor:
-        values = structural_similarity_index_measure(
-            generated, real, data_range=1.0, kernel_size=SSIM_WINDOW, reduction="none"
-        )
-        assert isinstance(values, Tensor)  # a tuple only if more is asked for
-        return values
 
 
 class Lpips(Torchmetrics):

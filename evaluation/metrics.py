@@ -1,4 +1,4 @@
-"""Compute the paper's measures of landmarks and identity, frame by frame.
+"""Compute measures of landmarks, identity and structure, frame by frame.
 
 A landmark is (x, y) in pixels of the frame. One that was not found is NaN, and so is the embedding of a frame
 in which nobody was found. A frame that a measure does not count is NaN in its result.
@@ -9,6 +9,9 @@ Shapes: `T` frames, `L` landmarks, `D` numbers in an embedding.
 from __future__ import annotations
 
 import numpy as np
+from skimage.metrics import structural_similarity
+
+SSIM_WINDOW = 11  # pixels
 
 
 def keypoint_distance(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -45,6 +48,25 @@ def euclidean_embedding_distance(generated: np.ndarray, real: np.ndarray) -> np.
     generated, real (T, D); returns (T,).
     """
     return np.sqrt(squared_embedding_distance(generated, real))  # (T,)
+
+
+def ssim(generated: np.ndarray, real: np.ndarray) -> float:
+    """Return the structural similarity of pictures (H, W, 3), both uint8 or both float in [0, 1].
+
+    Source: Wang et al., "Image Quality Assessment", 2004, with their window, on each colour channel. Sides
+    are at least `SSIM_WINDOW` pixels.
+    """
+    data_range = 255 if real.dtype == np.uint8 else 1.0
+    similarity = structural_similarity(
+        generated,
+        real,
+        channel_axis=-1,
+        data_range=data_range,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    return float(similarity)
 
 
 def found(landmarks: np.ndarray) -> np.ndarray:

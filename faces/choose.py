@@ -6,7 +6,6 @@ Shapes: `F` faces. A box is left, top, right, bottom in pixels of the upright fr
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from faces.yunet import FaceDetector
 from media.clips import Clip, StripClip
 from media.pictures import Size
 from utils.errors import UserError
+from utils.hints import hint
 from utils.progress import ShowProgress, frames_bar
 
 GROWTH = 0.25  # on each side of the box of a face that was not seen from close by
@@ -183,10 +183,9 @@ def long_tracks(tracks: list[Track], clip: Clip, min_frames: int) -> list[Track]
         return tracks
     # A short video can't have long crops.
     if len(clip) < min_frames:
-        print(
-            f"hint: {clip.path} has {len(clip)} frames, fewer than --min_frames {min_frames}; crops are kept "
-            "from half of its length on",
-            file=sys.stderr,
+        hint(
+            f"{clip.path} has {len(clip)} frames, fewer than --min_frames {min_frames}; crops are kept "
+            "from half of its length on"
         )
         min_frames = math.ceil(len(clip) / 2)
     kept = [track for track in tracks if track.end - track.start >= min_frames]

@@ -5,7 +5,6 @@ Shapes: `F` faces, `H, W` size that a model takes. Boxes are left, top, right, b
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +31,7 @@ from faces.tracks import frames_with
 from faces.yunet import FaceDetector
 from media.clips import Clip
 from media.pictures import Size
+from utils.hints import hint
 from utils.progress import ShowProgress, no_bar
 
 FITTING_LOOKS = 5  # frames of a driving video in which --fit crop looks for a face
@@ -68,7 +68,7 @@ def cuts_of_source(
     chosen = choose_faces(faces, options.face, path)
     looks = [look_closely(picture, box, detect) for box in chosen]
     if looks[0] is not None and lies_sideways(picture, chosen[0], looks[0], detect):
-        print(f"hint: {path}: the face lies on its side; turn the picture first", file=sys.stderr)
+        hint(f"{path}: the face lies on its side; turn the picture first")
     regions = [region_of(face, box, aspect) for face, box in zip(looks, chosen, strict=True)]
     return Cuts([region.within(picture.shape[:2]) for region in regions], faces)
 
@@ -99,10 +99,9 @@ def cuts_of_video(
         raise NoFaceError(f"{clip.path}: no face was found; say where it is with --{by_hand} L,T,R,B")
     present = frames_with(track, clip, detect)
     if not present.all():
-        print(
-            f"hint: {clip.path}: {(~present).sum()} of {len(present)} frames don't show the face; "
-            "--lost says what becomes of them",
-            file=sys.stderr,
+        hint(
+            f"{clip.path}: {(~present).sum()} of {len(present)} frames don't show the face; "
+            "--lost says what becomes of them"
         )
         # The same looks as in a clip that begins and ends with the face.
         first, last = np.flatnonzero(present)[[0, -1]]
@@ -133,7 +132,7 @@ def window_around_face(
     if not found:
         return nothing
     face = np.median(found, axis=0)  # (4,)
-    print(f"hint: {path}: --fit crop cuts around the face that was found", file=sys.stderr)
+    hint(f"{path}: --fit crop cuts around the face that was found")
     return Cuts([centred_window(face, (height, width), aspect)], face[None])
 
 

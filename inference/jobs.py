@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from checkpoints.table import DEFAULT_MODEL
 from faces.choose import NoFaceError
 from faces.cuts import Cuts, cuts_of_source, cuts_of_video, preview_of
 from faces.paste import Paster, calm_border
@@ -48,10 +49,12 @@ from media.pictures import Size, fit, read_image, write_image
 from media.rates import repeated
 from media.writer import VideoWriter, check_target
 from utils.errors import UserError
+from utils.hints import hint, warn
 from utils.progress import PartialProgress, Progress, ShowProgress, frames_bar
 from utils.signals import caught_signals
 
 MAX_ENLARGED = 2  # times that a face is enlarged without a hint
+SURELY_REAL = 0.9  # score of a face; of 60 puppets none got more than 0.892
 
 Drivings = Mapping[Path, Clip | KnownMotion]  # by the paths of pairs
 Paste = Callable[[Sequence[np.ndarray]], np.ndarray]  # animated pieces -> a frame of the result
@@ -108,10 +111,19 @@ def driving_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
     return cuts_of_video(clip, job.sizes[0], job.options, "crop_driving", job.detect, show)
 
 
-def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress) -> Places:
+SearchVideo = Callable[[Clip, Job, ShowProgress], Cuts]
+
+
+def find_places(
+    sources: Iterable[Path],
+    clips: Iterable[Clip],
+    job: Job,
+    show: ShowProgress,
+    search: SearchVideo = driving_cuts,
+) -> Places:
     """Find all that will be cut, before anything is computed. Raises `UserError`.
 
-    Of several sources, those without a face are left out with a warning.
+    `search`: how driving videos are. Of several sources, those without a face are left out with a warning.
     """
     found: dict[Path, list[Region]] = {}
     faceless = []
@@ -128,7 +140,7 @@ def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: 
     if not found or (faceless and not in_folder(job.options)):
         raise faceless[0]
     for reason in faceless:
-        print(f"warning: {reason}", file=sys.stderr)
+        warn(str(reason))
     background: list[Region] = []
     if job.background is not None:
         clip = job.background
@@ -139,29 +151,34 @@ def find_places(sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: 
                 f"--background {clip.path}: has a place for {len(background)} of the {len(found[most])} "
                 f"faces of {most}; choose one with --face"
             )
-    return Places(found, {clip.path: driving_cuts(clip, job, show) for clip in clips}, background, video)
+    return Places(found, {clip.path: search(clip, job, show) for clip in clips}, background, video)
 
 
 def regions_of(path: Path, job: Job) -> list[Region]:
     """Find what to cut out of a source, and say where that will not look well."""
     picture = read_image(path)
     cuts = source_cuts(path, picture, job)
-    if job.options.crop and len(cuts.faces) and job.options.checkpoint == SAMPLE["checkpoint"]:
-        print(
-            f"hint: {path} shows a real face, and this model was trained on cartoon heads; --model vox was "
-            "trained on faces",
-            file=sys.stderr,
+    if shows_real_face(picture, job):
+        hint(
+            f"{path} shows a real face, and this model was trained on cartoon heads; --model vox was "
+            "trained on faces"
         )
     _, factor = limited(picture.shape[:2], job.options.max_side)
     largest = max((factor * region.height for region in cuts.regions), default=0)
     painted = (job.sizes[1] or job.sizes[0])[0]
     if job.options.paste_back and largest > MAX_ENLARGED * painted:
-        print(
-            f"hint: {path}: a face of {painted} pixels is enlarged to {largest:.0f} and looks soft; "
-            f"--size {2 * painted} paints it larger",
-            file=sys.stderr,
+        hint(
+            f"{path}: a face of {painted} pixels is enlarged to {largest:.0f} and looks soft; "
+            f"--size {2 * painted} paints it larger"
         )
     return cuts.regions
+
+
+def shows_real_face(picture: np.ndarray, job: Job) -> bool:
+    """Whether the model that ships, which knows cartoon heads alone, is given the photo of a face."""
+    options = job.options
+    ships = options.model in (None, DEFAULT_MODEL) and options.checkpoint in (None, SAMPLE["checkpoint"])
+    return ships and job.detect is not None and bool((job.detect(picture).scores >= SURELY_REAL).any())
 
 
 def write_preview(
@@ -397,7 +414,7 @@ def write_and_report(
 def report(done: Done, tell: Callable[[str], None]) -> None:
     """Tell how long a result took; why it has no sound goes to stderr."""
     if done.audio_note is not None:
-        print(f"warning: {done.audio_note}", file=sys.stderr)
+        warn(done.audio_note)
     if done.written.best_frame is not None:
         tell(f"Best frame: {done.written.best_frame}")
     tell(f"{done.pair.result}: {done.figures}")

@@ -47,6 +47,7 @@ class Results:
         strip = np.empty((height, len(driving) * width, 3), np.uint8)
         with VideoWriter(video_path, driving.fps) as writer:
             for i, out in enumerate(animator.animate(driving, deformed=True)):
+                out.pop("sparse_deformed", None)  # columns of each motion are for training's pictures
                 writer.write(self.visualizer.visualize(out["driving"], animator.source, out))
                 prediction = out["prediction"][0].float()
                 strip[:, i * width : (i + 1) * width] = to_pixels(prediction)

@@ -35,7 +35,8 @@ class DenseMotionNetwork(nn.Module):
     pixel follows (background first); "sparse_deformed" (B, K+1, C, h, w), the source under each motion; with
     `estimate_occlusion_map` also "occlusion_map" (B, 1, h, w) in [0, 1], where 0 is what the source doesn't
     show, and "occlusion_logit", of which it is the sigmoid. Mask and occlusion map are in at least float32.
-    `kp_variance` is that of the Gaussians of Eq. 6, `scale_factor` the scale at which motion is estimated.
+    `kp_variance` is that of the Gaussians of Eq. 6, `scale_factor` the scale at which motion is estimated,
+    `align_corners` that of `warp`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class DenseMotionNetwork(nn.Module):
         estimate_occlusion_map: bool = False,
         scale_factor: float = 1,
         kp_variance: float = 0.01,
+        align_corners: bool = True,
         trunk: Callable[[int, int, int, int], Trunk] = Hourglass,
     ):
         super().__init__()
@@ -58,7 +60,7 @@ class DenseMotionNetwork(nn.Module):
         if estimate_occlusion_map:
             self.occlusion = nn.Conv2d(self.hourglass.out_filters, 1, kernel_size=7, padding=3)
         self.down = AntiAliasInterpolation2d(num_channels, scale_factor) if scale_factor != 1 else None
-        self.kp_variance = kp_variance
+        self.kp_variance, self.align_corners = kp_variance, align_corners
         self.size_multiple = self.hourglass.size_multiple * downsampling_stride(scale_factor)
 
     def forward(self, source_image: Tensor, kp_driving: Keypoints, kp_source: Keypoints) -> dict[str, Tensor]:
@@ -74,7 +76,7 @@ class DenseMotionNetwork(nn.Module):
         size = source.shape[2:]
         heatmaps = difference_heatmaps(kp_driving, kp_source, size, self.kp_variance)  # (B, K+1, 1, h, w)
         motions = sparse_motions(kp_driving, kp_source, size)  # (B, K+1, h, w, 2)
-        deformed = deform_by_each(source, motions)  # (B, K+1, C, h, w)
+        deformed = deform_by_each(source, motions, self.align_corners)  # (B, K+1, C, h, w)
         # The motion that each pixel follows, and what the source doesn't show.
         seen = torch.cat([heatmaps.to(source.dtype), deformed], dim=2).flatten(1, 2)  # (B, (K+1)·(1+C), h, w)
         logits, occlusion = joint_conv(self.mask, self.occlusion, self.hourglass(seen))
@@ -115,11 +117,12 @@ def sparse_motions(kp_driving: Keypoints, kp_source: Keypoints, size: Sequence[i
     return torch.cat([background, motion], dim=1)
 
 
-def deform_by_each(source: Tensor, motions: Tensor) -> Tensor:
+def deform_by_each(source: Tensor, motions: Tensor, align_corners: bool = True) -> Tensor:
     """Warp the source (B, C, h, w) by each of the motions (B, K+1, h, w, 2): (B, K+1, C, h, w)."""
     batch, num_motions = motions.shape[:2]
     copies = source.unsqueeze(1).expand(batch, num_motions, -1, -1, -1)
-    return warp(copies.flatten(0, 1), motions.flatten(0, 1)).unflatten(0, (batch, num_motions))
+    deformed = warp(copies.flatten(0, 1), motions.flatten(0, 1), align_corners=align_corners)
+    return deformed.unflatten(0, (batch, num_motions))
 
 
 def blend_motions(motions: Tensor, mask: Tensor) -> Tensor:

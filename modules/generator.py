@@ -42,15 +42,16 @@ class OcclusionAwareGenerator(nn.Module):
     """Source image (B, C, H, W) in [0, 1] and keypoints of both frames -> the source in the driving pose.
 
     Returns a dictionary: "prediction" (B, C, H, W) in [0, 1]; with dense motion also "deformed" (B, C, H, W),
-    the source image under the flow alone, "mask" and "sparse_deformed", and "occlusion_map" and
-    "occlusion_logit" where the map is estimated (see `DenseMotionNetwork`); with `image_skip` also "painted"
-    (B, C, H, W) in [0, 1], what the decoder gives.
+    the source image under the flow alone, and what `DenseMotionNetwork` returns; with `image_skip` also
+    "painted" (B, C, H, W) in [0, 1], what the decoder gives.
 
     `dense_motion_params`: arguments of the `DenseMotionNetwork`; None gives an auto-encoder without motion.
     `align_corners`: how the flow is brought to the size of what it warps. Its coordinates have -1 and 1 at
     the centres of the corner pixels; True resizes it so, and what stands still stays in place. The published
     False moves it by up to (ratio - 1) / (2 ratio) pixels of the flow. It matters where features are larger
     than the flow, as in no published config.
+    `warp_align_corners`: that of `warp`. The published code has False on PyTorch 1.3 and newer, so a model
+    that was trained there needs it; the published weights are older.
     `image_skip`: the occlusion map also blends the picture: where it is 1 the prediction is the warped source
     itself, where it is 0 what the decoder painted. Source: the skip connections of Siarohin et al., "Motion
     Representations for Articulated Animation", CVPR 2021, here for the image alone. Needs dense motion with
@@ -75,11 +76,12 @@ class OcclusionAwareGenerator(nn.Module):
         dense_motion_params: dict | None = None,
         estimate_jacobian: bool = False,
         align_corners: bool = False,
+        warp_align_corners: bool = True,
         image_skip: bool = False,
     ):
         super().__init__()
         self.num_channels = num_channels
-        self.align_corners = align_corners
+        self.align_corners, self.warp_align_corners = align_corners, warp_align_corners
         self.image_skip = image_skip
         self.dense_motion_network = None
         self.size_multiple = 2**num_down_blocks
@@ -88,6 +90,7 @@ class OcclusionAwareGenerator(nn.Module):
                 num_kp=num_kp,
                 num_channels=num_channels,
                 estimate_occlusion_map=estimate_occlusion_map,
+                align_corners=warp_align_corners,
                 **dense_motion_params,
             )
             self.size_multiple = max(self.size_multiple, self.dense_motion_network.size_multiple)
@@ -138,11 +141,11 @@ class OcclusionAwareGenerator(nn.Module):
         # Warp the source's features, and hide what it doesn't show.
         if self.dense_motion_network is not None:
             out = self.dense_motion_network.motion(source.small, kp_driving, kp_source)
-            flow = out.pop("deformation")  # (B, ., ., 2)
             if movement is not None:
-                flow = settle(flow, movement)
+                out["deformation"] = settle(out["deformation"], movement)
                 if "occlusion_map" in out:
                     out["occlusion_map"] = reveal(out["occlusion_map"], movement)
+            flow = out["deformation"]  # (B, ., ., 2)
             features = occlude(self.deform(features, flow), out.get("occlusion_map"))  # (B, F, h, w)
             if deformed or self.image_skip:
                 out["deformed"] = self.deform_image(source.image, flow)  # (B, C, H, W)
@@ -155,7 +158,7 @@ class OcclusionAwareGenerator(nn.Module):
     def deform(self, maps: Tensor, deformation: Tensor) -> Tensor:
         """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""
         flow = resize(deformation.permute(0, 3, 1, 2), maps.shape[2:], self.align_corners)  # (B, 2, H, W)
-        return warp(maps, flow.permute(0, 2, 3, 1))
+        return warp(maps, flow.permute(0, 2, 3, 1), align_corners=self.warp_align_corners)
 
     def deform_image(self, image: Tensor, deformation: Tensor) -> Tensor:
         """Warp the source; with `image_skip` its border continues beyond it instead of black.

@@ -27,6 +27,7 @@ from modules.util import (
     at_least_float32,
     full_precision,
     inverse_2x2,
+    kp2gaussian,
 )
 from modules.vgg import Vgg19
 
@@ -127,6 +128,19 @@ def mask_prior_loss(mask: Tensor, threshold: float = 0.01) -> Tensor:
     return (math.log(threshold) - shares.clamp(min=1e-12).log()).clamp(min=0).sum()
 
 
+def local_motion_loss(sparse_deformed: Tensor, driving: Tensor, kp_driving: Keypoints) -> Tensor:
+    """Compare the source under each keypoint's motion (B, K+1, C, h, w) with the driving frame around it.
+
+    The pictures teach a keypoint only where the mask follows it. This loss does everywhere.
+    """
+    height, width = sparse_deformed.shape[3:]
+    target = F.adaptive_avg_pool2d(driving, (height, width)).unsqueeze(1)  # (B, 1, C, h, w)
+    error = (sparse_deformed[:, 1:] - target).abs().mean(2)  # (B, K, h, w)
+    # Keypoints must not move to where any motion is right.
+    window = kp2gaussian(detach_kp(kp_driving), (height, width), kp_variance=0.01)  # (B, K, h, w)
+    return ((error * window).sum((2, 3)) / window.sum((2, 3))).mean()
+
+
 # ---- The table of terms ------------------------------------------------------
 
 
@@ -200,6 +214,7 @@ TERMS = (
     Term("painted", pyramid_loss, ("painted_pyramid", "real_pyramid"), requires=IMAGE_SKIP),
     Term("keypoint_prior", keypoint_prior_loss, ("kp_driving",)),
     Term("occlusion_prior", occlusion_prior_loss, ("occlusion_logit",), requires=OCCLUSION_MAP),
+    Term("local_motion", local_motion_loss, ("sparse_deformed", "driving", "kp_driving"), requires=MOTION),
     Term("mask_prior", mask_prior_loss, ("mask",), requires=MOTION),
     Term(
         "gen_gan",
@@ -322,7 +337,7 @@ class Values:
     @once
     def transformed_frame(self) -> Tensor:
         """The driving frame under the transform, (B, C, H, W)."""
-        return self.transform.transform_frame(self.driving)
+        return self.transform.transform_frame(self.driving, self._model.generator.warp_align_corners)
 
     @once
     def transformed_kp(self) -> Keypoints:

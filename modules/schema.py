@@ -83,6 +83,7 @@ SCHEMA = {
             "num_bottleneck_blocks": WHOLE.at_most(1000),
             "estimate_occlusion_map?": FLAG,
             "align_corners?": FLAG,
+            "warp_align_corners?": FLAG,
             "image_skip?": FLAG,
             "dense_motion_params?": HOURGLASS | {"scale_factor?": SCALE, "kp_variance?": POSITIVE},
         },

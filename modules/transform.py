@@ -53,11 +53,12 @@ class Transform:
         """Move to the device and dtype of `like`."""
         return Transform.from_state({name: tensor.to(like) for name, tensor in self.state().items()})
 
-    def transform_frame(self, frame: Tensor) -> Tensor:
-        """Warp images (B, C, H, W): what was at T(xy) comes to xy."""
+    def transform_frame(self, frame: Tensor, align_corners: bool = True) -> Tensor:
+        """Warp images (B, C, H, W): what was at T(xy) comes to xy. `align_corners` is that of `warp`."""
         height, width = frame.shape[2:]
         grid = make_coordinate_grid((height, width), like=frame).view(1, height * width, 2)
-        return warp(frame, self.warp_coordinates(grid).view(-1, height, width, 2), padding_mode="reflection")
+        positions = self.warp_coordinates(grid).view(-1, height, width, 2)
+        return warp(frame, positions, padding_mode="reflection", align_corners=align_corners)
 
     def warp_coordinates(self, coordinates: Tensor) -> Tensor:
         """Apply T to coordinates (B or 1, N, 2): (B, N, 2)."""

@@ -41,15 +41,21 @@ def kp2gaussian(kp: Keypoints, spatial_size: Sequence[int], kp_variance: float) 
     return torch.exp(-0.5 * (grid - mean).square().sum(dim=-1) / kp_variance)  # (B, K, H, W)
 
 
-def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros") -> Tensor:
-    """Sample `image` (B or 1, C, H, W) bilinearly at the xy positions `grid` (B, h, w, 2): (B, C, h, w)."""
+def warp(image: Tensor, grid: Tensor, padding_mode: str = "zeros", align_corners: bool = True) -> Tensor:
+    """Sample `image` (B or 1, C, H, W) bilinearly at the xy positions `grid` (B, h, w, 2): (B, C, h, w).
+
+    `align_corners`: whether -1 and 1 are the centres of the outer pixels, as in our grids, or their edges.
+    """
     image = image.expand(grid.shape[0], -1, -1, -1)
-    # The wider dtype, since half-precision coordinates are off by whole pixels. `align_corners`, since only
-    # so the identity grid returns the image: PyTorch 1.0, of the published weights, did nothing else.
-    # Resizing is the opposite case.
+    # The wider dtype, since half-precision coordinates are off by whole pixels. With `align_corners`, the
+    # identity grid returns the image: PyTorch 1.0, of the published weights, did nothing else.
     dtype = torch.promote_types(image.dtype, grid.dtype)
     sampled = F.grid_sample(
-        image.to(dtype), grid.to(dtype), mode="bilinear", padding_mode=padding_mode, align_corners=True
+        image.to(dtype),
+        grid.to(dtype),
+        mode="bilinear",
+        padding_mode=padding_mode,
+        align_corners=align_corners,
     )
     return sampled.to(image.dtype)
 

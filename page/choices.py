@@ -13,7 +13,7 @@ import gradio as gr
 
 from checkpoints.table import DEFAULT_MODEL, read_table
 from inference.options import DemoOptions
-from page.limits import upload
+from page.limits import LABELS, upload
 from utils.errors import UserError
 from utils.options import SEVERAL
 
@@ -45,12 +45,15 @@ MOVES = When(lambda options: options.relative, "with relative movement")
 FIXED = When(lambda options: options.relative and not options.find_best_frame, "without the best frame")
 CUTS = When(lambda options: options.crop or options.crop_source is not None, "where something is cut out")
 FINDS = When(lambda options: options.crop and options.crop_source is None, "where faces are found")
+FOLLOWS = When(lambda options: options.crop and options.crop_driving is None, "where faces are found")
+PASTES = When(lambda options: pasted(options), "where something is pasted back")
 UNPASTED = When(lambda options: not pasted(options), "where nothing is pasted back")
+FROM_VIDEO = When(lambda options: options.driving_motion is None, "with a driving video")
 
 
 def pasted(options: DemoOptions) -> bool:
-    """Whether the result is the whole picture; several faces have no other place."""
-    return options.paste_back or options.face == "all"
+    """Whether the result is the whole picture; several faces and source videos have no other place."""
+    return options.paste_back or options.face == "all" or options.source_video is not None
 
 
 class Form(dict[str, Any]):
@@ -81,21 +84,21 @@ class Form(dict[str, Any]):
         if when is not None:
             self.when[name] = when
             look["visible"] = when.is_so(PAGE)
+        LABELS[name] = label
         self[name] = widget(value=value, label=label, **look)
         return self[name]
 
     def add_model(self, prefix: str = "") -> None:
         """Put a model here: by name, or a config and a checkpoint. `prefix`: of their ids on the page."""
-        told = "puppets comes with the program and knows cartoon heads; others are downloaded on first use"
-        with gr.Accordion("Model", open=False):
-            self.add("model", "Model", told, gr.Dropdown, choices=list(read_table()))
-            with gr.Row():
-                for name, label, file_types in (
-                    ("config", "Config of a model of your own (.yaml)", [".yaml", ".yml"]),
-                    ("checkpoint", "Its checkpoint", [".tar", ".safetensors"]),
-                ):
-                    elem_id = prefix + name
-                    self.add(name, label, None, gr.File, file_types=file_types, height=140, elem_id=elem_id)
+        models = [(entry.label, name) for name, entry in read_table().items()]
+        self.add("model", "Model", choices=models, elem_id=prefix + "model", elem_classes="models")
+        with gr.Accordion("A model of your own", open=False), gr.Row():
+            for name, label, file_types in (
+                ("config", "Its config (.yaml)", [".yaml", ".yml"]),
+                ("checkpoint", "Its checkpoint", [".tar", ".safetensors"]),
+            ):
+                elem_id = prefix + name
+                self.add(name, label, None, gr.File, file_types=file_types, height=140, elem_id=elem_id)
 
     def read(self, values: Iterable[object]) -> DemoOptions:
         """Turn the values of the widgets, as a browser or program sends them, into options.
@@ -103,15 +106,11 @@ class Form(dict[str, Any]):
         Raises `UserError` for what the page does not offer, or does not offer now.
         """
         options = self.chosen(values)
-        if (options.config is None) != (options.checkpoint is None):
-            raise UserError(
-                "config, checkpoint: a model of your own is a checkpoint and its config: give both or none"
-            )
         for name, when in self.when.items():
             if when.is_so(options):
                 continue
             if getattr(options, name) != getattr(PAGE, name):
-                raise UserError(f"{name}: has an effect {when.words} only")
+                raise UserError(f"--{name}: has an effect {when.words} only")
             dropped: Any = {name: OPTIONS[name].default}
             options = replace(options, **dropped)
         return as_demo(options)
@@ -130,6 +129,11 @@ class Form(dict[str, Any]):
             gr.update(visible=True) if when.is_so(options) else gr.update(visible=False, value=initial(name))
             for name, when in self.when.items()
         ]
+
+    def description(self, line: str) -> str:
+        """Describe a function of the options, for programs."""
+        told = (f"{name}: {getattr(widget, 'info', None) or LABELS[name]}" for name, widget in self.items())
+        return "\n".join([line, *told])
 
     def signature(self, **before: object) -> inspect.Signature:
         """Give the names and defaults of a function of a request, values `before`, and the options."""
@@ -150,11 +154,15 @@ def initial(name: str) -> Any:
 
 def as_demo(options: DemoOptions) -> DemoOptions:
     """Return the options of the command that does the same."""
-    whole = pasted(options)
+    whole, other = pasted(options), options.driving_motion
     first = 0 if whole and options.relative and not options.find_best_frame else None
+    moves = other is not None and other[0].suffix.lower() == ".npz"
     return replace(
         options,
         model=options.model if options.config is None and options.model != DEFAULT_MODEL else None,
+        source_image=options.source_image if options.source_video is None else None,
+        driving_video=None if moves else other or options.driving_video,
+        driving_motion=other if moves else None,
         absolute=whole and not options.relative,
         paste_back=whole,
         best_frame=options.best_frame or first,
@@ -178,7 +186,7 @@ def checked(name: str, widget: Any, value: Any) -> Any:
     else:
         return parsed(name, check_number(name, widget, value))
     if not fits:
-        raise UserError(f"{name}: {value!r} is not {wanted}")
+        raise UserError(f"--{name}: {value!r} is not {wanted}")
     return parsed(name, value)
 
 
@@ -186,7 +194,7 @@ def check_number(name: str, widget: Any, value: Any) -> float:
     """Return a number that a widget could have given. Raises `UserError` for another value."""
     low, high = widget.minimum, widget.maximum
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UserError(f"{name}: {value!r} is not a number from {low} to {high}")
+        raise UserError(f"--{name}: {value!r} is not a number from {low} to {high}")
     return value
 
 
@@ -199,6 +207,6 @@ def parsed(name: str, value: Any) -> Any:
         if isinstance(value, str) and parse is not None:
             return parse(value)
     except argparse.ArgumentTypeError as error:
-        raise UserError(f"{name}: {error}") from error
+        raise UserError(f"--{name}: {error}") from error
     kinds: dict[str, Any] = {"bool": bool, "int": int, "float": float, "Path": Path}
     return kinds.get(held.removesuffix(" | None"), lambda same: same)(value)

@@ -11,13 +11,14 @@ import numpy as np
 from faces.choose import centred_window
 from faces.cuts import Cuts
 from faces.options import Box
-from inference.jobs import Job, driving_cuts, source_cuts
+from inference.jobs import Job, source_cuts
 from inference.options import DemoOptions
 from media.pictures import fit
-from page.choices import CUTS, FINDS, Form
+from page.choices import CUTS, FINDS, FOLLOWS, Form
 from page.html import data_url, html_widget
 from page.limits import read_picture
-from page.making import make_plan
+from page.making import known_cuts, make_plan
+from utils.errors import UserError
 from utils.progress import no_bar
 
 MAX_SIDE = 640  # pixels of the picture that is sent to the browser
@@ -26,10 +27,12 @@ MAX_SIDE = 640  # pixels of the picture that is sent to the browser
 def show_boxes(options: DemoOptions, offline: bool) -> tuple[dict, dict]:
     """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
     plan = make_plan(options, offline)
-    job, clip = plan.job, plan.clip
-    driving = driving_cuts(clip, job, no_bar)
+    job, clip, path = plan.job, plan.clip, plan.pair.source
+    if clip is None or plan.clips.source is not None:
+        raise UserError("there are boxes of a picture and a driving video alone")
+    driving = known_cuts(clip, job, no_bar)
     return (
-        source_view(plan.picture, read_picture(plan.picture), job),
+        source_view(path, read_picture(path), job),
         box_view(clip.read([0])[0], driving, job, job.options.crop_driving, "Box in the video"),
     )
 
@@ -77,6 +80,8 @@ def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
         with gr.Row():
             faces = ["largest", ("every face", "all"), "1", "2", "3", "4", "5"]
             form.add("face", "Face", "which one of the picture", gr.Dropdown, when=FINDS, choices=faces)
+            told = "hold its last pose, or cut such frames off at both ends"
+            form.add("lost", "Where the video does not show the face", told, when=FOLLOWS)
             form.add("paste_back", "Paste back", "into the picture it was cut from", when=CUTS)
     return button, source_box, driving_box
 

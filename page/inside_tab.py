@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
@@ -14,57 +14,73 @@ from inference.animator import Animator
 from inference.inside import inside_pictures
 from inference.jobs import driving_of, find_places, source_of
 from inference.options import DemoOptions
+from media.clips import open_clip
 from modules.util import Keypoints
 from page.choices import Form, check_number
-from page.limits import MAX_FRAMES, open_video, read_picture, upload
-from page.making import make_plan
-from page.worker import VIDEO_WORKER
+from page.limits import MAX_FRAMES, read_picture, upload
+from page.making import known_cuts, load_model, make_plan, model_files
+from page.worker import Ticket
 from utils.errors import UserError
-from utils.progress import no_bar
 
 KEPT_PICTURES = 4  # encoded, so that the slider need not wait
 
 Gallery = list[tuple[np.ndarray, str]]
+Prepared = tuple[Animator, FittedClip, Keypoints]  # the reference's keypoints: (1, K, ...)
+
+PREPARED: dict[DemoOptions, Prepared] = {}  # the video worker's own
 
 
-def look(options: DemoOptions, number: int, offline: bool) -> Gallery:
+def look(options: DemoOptions, number: int, ticket: Ticket, offline: bool) -> Gallery:
     """Show what the networks see in frame `number` of the driving video: pictures and titles."""
-    animator, driving, initial = prepare(options, offline)
+    animator, driving, initial = prepare(options, ticket, offline)
     frame = driving[min(number, len(driving) - 1)]
     return [(image, title) for title, image in inside_pictures(animator, frame, initial).items()]
 
 
-@functools.lru_cache(maxsize=KEPT_PICTURES)
-def prepare(options: DemoOptions, offline: bool) -> tuple[Animator, FittedClip, Keypoints]:
-    """Prepare what the tab Animate would animate first: its keypoints (1, K, ...) are the reference's."""
+def prepare(options: DemoOptions, ticket: Ticket, offline: bool) -> Prepared:
+    """Prepare what the tab Animate would animate first, unless it was prepared before."""
+    if options in PREPARED:
+        return PREPARED[options]
     plan = make_plan(options, offline)
-    clip, job = plan.clip, plan.job
-    places = find_places([plan.picture], [clip], job, no_bar)
+    if plan.clip is None or plan.clips.source is not None:
+        raise UserError("the tab Inside needs a picture and a driving video")
+    clip, job, path = plan.clip, plan.job, plan.pair.source
+    networks = load_model(*model_files(options, offline, ticket.show_download))
+    places = find_places([path], [clip], job, ticket.show_or_stop, known_cuts)
 
     # As the tab Animate begins; what is inside has the model's size, and shows one face.
     driving = driving_of(clip.path, {clip.path: clip}, job, places)
     assert isinstance(driving, FittedClip)
-    source = source_of(plan.picture, read_picture(plan.picture), job, places)
+    source = source_of(path, read_picture(path), job, places)
     source = SourcePictures(source.pictures[:1], movements=source.movements and source.movements[:1])
-    (animator,) = make_animators(plan.networks, source, job.options)
+    (animator,) = make_animators(networks, source, job.options)
     reference, _ = choose_reference(animator, driving, job.options)
-    return animator, driving, reference.keypoints or animator.find(driving[0])
+    if len(PREPARED) == KEPT_PICTURES:
+        del PREPARED[next(iter(PREPARED))]
+    PREPARED[options] = animator, driving, reference.keypoints or animator.find(driving[0])
+    return PREPARED[options]
 
 
-def to_middle(video: Any) -> Any:
+def to_middle(driving_video: Any) -> Any:
     """Set the slider to the middle of a new video: nothing has moved in its first frame."""
-    last = 1
+    last, path = 1, upload(driving_video)
     with contextlib.suppress(UserError):  # the tab Animate tells
-        last = max(1, len(open_video(upload(video))) - 1)
+        last = max(1, len(open_clip(path)) - 1) if path else 1
     return gr.update(value=last // 2, maximum=last)
 
 
 def build_inside_tab(form: Form, offline: bool) -> None:
-    def inside(request: gr.Request, frame: float, *values: object) -> Gallery:
-        number = int(check_number("frame", slider, frame))
-        return VIDEO_WORKER.submit(look, form.read(values), number, offline).result()
+    async def inside(
+        request: gr.Request, progress: gr.Progress, frame: float, *values: object
+    ) -> AsyncIterator[Gallery | dict]:
+        number, options = int(check_number("frame", slider, frame)), form.read(values)
+        ticket = Ticket[Gallery](request.session_hash or "")
+        async for line in ticket.run(lambda: look(options, number, ticket, offline)):
+            progress(ticket.share() or 0, desc=line)
+            yield gr.skip()
+        yield ticket.result()
 
-    inside.__signature__ = form.signature(frame=0)  # type: ignore[attr-defined]
+    inside.__signature__ = form.signature(progress=gr.Progress(), frame=0)  # type: ignore[attr-defined]
     gr.Markdown(
         "What the networks see in a frame of the driving video, with the files and settings of *Animate*."
     )
@@ -73,11 +89,18 @@ def build_inside_tab(form: Form, offline: bool) -> None:
     )
     button = gr.Button("Look inside", variant="primary", elem_id="look")
     gallery = gr.Gallery(
-        label="Inside", columns=4, object_fit="contain", height="auto", format="png", elem_id="inside"
+        label="Inside",
+        columns=4,
+        object_fit="contain",
+        height="auto",
+        format="png",
+        elem_id="inside",
+        buttons=["fullscreen"],
     )
     action: Any = {"fn": inside, "inputs": [slider, *form.values()], "outputs": gallery}
-    action |= {"concurrency_id": "inside", "preprocess": False}
-    button.click(**action, api_name="inside")
+    action |= {"concurrency_limit": None, "preprocess": False}
+    told = form.description("Show what the networks see in a frame of the driving video, counted from 0.")
+    button.click(**action, api_name="inside", api_description=told)
     slider.input(**action, api_visibility="private", trigger_mode="always_last")
     video = form["driving_video"]
     video.change(to_middle, video, slider, api_visibility="private", preprocess=False)

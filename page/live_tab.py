@@ -24,7 +24,7 @@ from media.pictures import decode_picture, encode_jpeg
 from page.choices import Form
 from page.crop_box import connect_box, source_view
 from page.html import data_url, html_widget
-from page.limits import read_picture, shown, upload, without_folders
+from page.limits import in_words, read_picture, shown, upload
 from page.making import choose_model
 from page.worker import LIVE_WORKER
 from utils.errors import UserError, told
@@ -117,7 +117,7 @@ async def answer_frame(request: Request) -> Response:
         )
     except (UserError, ValueError) as error:
         message = told(error) or "the request holds a wrong value"
-        return PlainTextResponse(without_folders(message), status_code=400)
+        return PlainTextResponse(in_words(message), status_code=400)
     pose = {"x-distance": f"{session.live.distance:.3f}", "x-hint": session.live.hint}
     return Response(jpeg, media_type="image/jpeg", headers=pose | {"cache-control": "no-store"})
 

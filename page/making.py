@@ -7,29 +7,48 @@ import shlex
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from checkpoints.hub import find_model
+from checkpoints.hub import Model, ShowDownload, find_model, mebibytes_bar
 from checkpoints.table import DEFAULT_MODEL
-from inference.inputs import DemoPair
-from inference.jobs import Job, check_best_frame, find_places, make_job, write_results
-from inference.networks import InferenceNetworks, load_networks, size_for
+from faces.cuts import Cuts
+from inference import jobs
+from inference.animation import KnownMotion
+from inference.inputs import Clips, DemoPair, inputs_of, make_pairs, open_clips
+from inference.networks import InferenceNetworks, fingerprint_of, load_networks, model_size
 from inference.options import DemoOptions
 from media.clips import Clip
+from media.pictures import read_image_size
 from modules.build import read_config
-from page.limits import check_picture, open_video, without_folders
+from page.limits import check_clip, check_job, in_words, read_picture
 from page.worker import Ticket
 from utils.device import pick_device
+from utils.errors import UserError
+from utils.hints import warn
 from utils.options import as_words
+from utils.progress import ShowProgress
 
 KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
+KEPT_CUTS = 16
+
+# By all that they depend on, so that what was shown is not searched again; uploads' paths name their content.
+CUTS: dict[tuple, Cuts] = {}
+
+
+def model_files(options: DemoOptions, offline: bool, show: ShowDownload = mebibytes_bar) -> Model:
+    """Return config and checkpoint, which may be downloaded for this. Raises `UserError`."""
+    if options.config is None and options.checkpoint is None:
+        return find_model(options.model or DEFAULT_MODEL, offline, show=show)
+    if options.config is None or options.checkpoint is None:
+        raise UserError(
+            "--config, --checkpoint: a model of your own is a checkpoint and its config; give both or none"
+        )
+    return Model(options.config, options.checkpoint)
 
 
 def choose_model(options: DemoOptions, offline: bool) -> InferenceNetworks:
     """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
-    if options.config is not None and options.checkpoint is not None:
-        return load_model(options.config, options.checkpoint)
-    return load_model(*find_model(options.model or DEFAULT_MODEL, offline))
+    return load_model(*model_files(options, offline))
 
 
 @functools.lru_cache(maxsize=KEPT_MODELS)
@@ -48,44 +67,81 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What an animation needs: its files, the networks, and how it is made."""
+    """What an animation needs but for its networks. `whole`: the (h, w) of picture or source video."""
 
-    picture: Path
-    clip: Clip
-    networks: InferenceNetworks
-    job: Job
+    pair: DemoPair
+    clips: Clips
+    config: dict
+    job: jobs.Job
+    whole: tuple[int, int]
+
+    @property
+    def clip(self) -> Clip | None:
+        return self.clips.drivings.get(self.pair.driving)
 
 
-def open_files(options: DemoOptions) -> tuple[DemoOptions, Path, Clip]:
-    """Open picture and driving video; sound is carried over where there is some. Raises `UserError`."""
-    picture, clip = check_picture(first(options.source_image)), open_video(first(options.driving_video))
-    return replace(options, audio=options.audio and clip.has_audio), picture, clip
+def known_cuts(clip: Clip, job: jobs.Job, show: ShowProgress) -> Cuts:
+    """Find what is cut out of a driving video, unless it was searched before. Raises `UserError`."""
+    options = job.options
+    cut = (options.fit, options.crop, options.crop_driving, options.start, options.end)
+    key = (clip.path, job.sizes[0], *cut)
+    if key not in CUTS:
+        CUTS[key] = jobs.driving_cuts(clip, job, show)
+    if len(CUTS) > KEPT_CUTS:
+        del CUTS[next(iter(CUTS))]
+    return CUTS[key]
 
 
-def first(paths: tuple[Path, ...] | None) -> Path | None:
-    return None if paths is None else paths[0]
+def open_files(options: DemoOptions) -> tuple[DemoOptions, DemoPair, Clips]:
+    """Open pictures and videos; sound is carried over where there is some. Raises `UserError`."""
+    for name, words in (
+        ("source_image", "there is no picture" if options.source_video is None else ""),
+        ("driving_video", "there is no driving video" if options.driving_motion is None else ""),
+    ):
+        if words and getattr(options, name) is None:
+            raise UserError(f"--{name}: {words}; choose one in the tab Animate, or click an example there")
+    (pair,) = make_pairs(options)
+    clips = open_clips(options, [pair])
+    for clip in (*clips.drivings.values(), clips.background, clips.source):
+        if clip is not None:
+            check_clip(clip)
+    audio = options.audio and any(clip.has_audio for clip in clips.drivings.values())
+    return replace(options, audio=audio), pair, clips
 
 
 def make_plan(options: DemoOptions, offline: bool) -> Plan:
-    """Open the files and load the model, which may be downloaded for this. Raises `UserError`."""
-    options, picture, clip = open_files(options)
-    networks = choose_model(options, offline)
-    job = make_job(options, size_for(networks[0], picture))
-    check_best_frame(options.best_frame, clip, clip.path)
-    return Plan(picture, clip, networks, job)
+    """Open the files, and see what the job costs. No checkpoint is needed. Raises `UserError`."""
+    options, pair, clips = open_files(options)
+    name = options.model or DEFAULT_MODEL
+    path = options.config or find_model(name, offline, download_it=False).config
+    config = read_config(path)
+    job = jobs.make_job(options, model_size(config, path), clips.background, clips.source)
+    whole = read_image_size(pair.source) if clips.source is None else clips.source.size
+    plan = Plan(pair, clips, config, job, whole)
+    check_job(job, config, whole, len(plan.clip or ()))
+    if plan.clip is not None:
+        jobs.check_best_frame(options.best_frame, plan.clip, pair.driving)
+    return plan
 
 
-def animate_files(options: DemoOptions, folder: Path, ticket: Ticket, offline: bool) -> Made:
+def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Made:
     """Write the result into `folder`. Raises `UserError`, and `Cancelled` where nothing was written."""
-    plan = make_plan(options, offline)
-    clip, job = plan.clip, plan.job
-    assert job.options.result_video is not None
-    pair = DemoPair(plan.picture, clip.path, folder / job.options.result_video)
+    job, clip = plan.job, plan.clip
+    pair = plan.pair._replace(result=folder / plan.pair.result)
+    if plan.clips.source is None:
+        read_picture(pair.source)
+    drivings: jobs.Drivings = plan.clips.drivings
+    if clip is None:
+        motion = KnownMotion.read(pair.driving, fingerprint_of(plan.config, model.checkpoint), plan.config)
+        drivings = {pair.driving: motion}
 
     # Boxes are of use when all are found; of a video any part is.
-    places = find_places([pair.source], [clip], job, ticket.show_or_stop)
-    drivings, cancelled = {clip.path: clip}, ticket.stopped.is_set
-    (done,) = write_results(plan.networks, [pair], drivings, job, places, ticket.show, cancelled)
+    clips = plan.clips.drivings.values()
+    places = jobs.find_places([pair.source], clips, job, ticket.show_or_stop, known_cuts)
+    faces = max(map(len, places.sources.values()))
+    check_job(job, plan.config, plan.whole, len(drivings[pair.driving]), faces)
+    networks, cancelled = load_model(*model), ticket.stopped.is_set
+    (done,) = jobs.write_results(networks, [pair], drivings, job, places, ticket.show, cancelled)
 
     # A folder of pngs is downloaded as one file.
     path = pair.result
@@ -94,22 +150,20 @@ def animate_files(options: DemoOptions, folder: Path, ticket: Ticket, offline: b
 
     # A line about it: was it cancelled, how fast was it, where does movement begin, is there sound?
     frames, best = done.written.frames, done.written.best_frame
+    if done.audio_note is not None:
+        warn(done.audio_note)
     parts = [
-        "" if frames == len(clip) else f"stopped after {frames} of {len(clip)} frames",
+        "" if frames == done.expected else f"stopped after {frames} of {done.expected} frames",
         done.figures + ("" if best is None else f", measured from frame {best}"),
-        without_folders(done.audio_note or ""),
+        in_words(done.audio_note or ""),
     ]
     return Made(path, "; ".join(filter(None, parts)))
 
 
 def command_of(options: DemoOptions) -> str:
-    """Write the command that makes the same of files in the working folder. Raises `UserError`."""
-    options, picture, clip = open_files(options)
-    options = replace(
-        options,
-        source_image=(Path(picture.name),),
-        driving_video=(Path(clip.path.name),),
-        config=options.config and Path(options.config.name),
-        checkpoint=options.checkpoint and Path(options.checkpoint.name),
-    )
-    return shlex.join(["python", "demo.py", *as_words(options)])
+    """Write the command that makes the same of files in the working folder."""
+    names: dict[str, Any] = {}
+    for name, paths in inputs_of(options).items():
+        bare = tuple(Path(path.name) for path in paths)
+        names[name] = bare if isinstance(getattr(options, name), tuple) else bare[0]
+    return shlex.join(["python", "demo.py", *as_words(replace(options, **names))])

@@ -6,18 +6,25 @@ import contextlib
 import inspect
 import io
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
+from gradio.route_utils import FnIndexInferError
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from page.animate_tab import build_animate_tab
 from page.inside_tab import build_inside_tab
 from page.limits import MAX_UPLOAD, check_uploads, shown
 from page.live_tab import ROUTES, build_live_tab, leave_live
 from utils.errors import UserError
+from utils.hosts import OwnHosts
 
 TITLE = "First Order Motion Model"
+OF_GRADIO = ("request", "progress")  # parameters that no field of the page fills
 HERE = Path(__file__).parent
 
 
@@ -31,13 +38,20 @@ class Page(gr.Blocks):
             raise shown(error) from error
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any) -> Any:
-        names = [name for name in inspect.signature(block_fn.fn).parameters if name != "request"]
+        names = [
+            name for name in inspect.signature(block_fn.fn).parameters if name not in ("request", "progress")
+        ]
         if missing := names[len(inputs) : len(block_fn.inputs)]:
             raise UserError(f"{', '.join(missing)}: no value was sent")
-        for name, widget, value in zip(names, block_fn.inputs, inputs, strict=False):
+        for number, widget in enumerate(block_fn.inputs):
             if isinstance(widget, gr.Image | gr.Video | gr.File):
-                check_uploads(name, value)
+                check_uploads(names[min(number, len(names) - 1)], inputs[number])
         return await super().preprocess_data(block_fn, inputs, *more)
+
+
+async def unknown(request: Request, error: Exception) -> PlainTextResponse:
+    """Answer whoever names a function that isn't there."""
+    return PlainTextResponse("the page has no such function; see /gradio_api/info", status_code=404)
 
 
 def build_page(offline: bool, results: Path) -> gr.Blocks:
@@ -71,8 +85,20 @@ def theme() -> gr.themes.Base:
     )
 
 
-def serve(page: gr.Blocks, host: str, port: int | None, share: bool, **https: Any) -> tuple[str, str | None]:
-    """Serve the page in threads of its own; return its address, and that of `share` or None."""
+def serve(
+    page: gr.Blocks, host: str, port: int | None, share: bool, hosts: set[str], **https: Any
+) -> tuple[str, str | None]:
+    """Serve the page in threads of its own; return its address, and that of `share` or None.
+
+    `hosts`: the names that browsers may know it by.
+    """
+
+    @contextlib.asynccontextmanager
+    async def guarded(app: Any) -> AsyncIterator[None]:
+        """Put the check of hosts before all that Gradio answers, as the server starts."""
+        app.middleware_stack = OwnHosts(app.middleware_stack, hosts)
+        yield
+
     page.queue(default_concurrency_limit=4, max_size=64)
     with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints pages of advice where sharing fails
         _, local, public = page.launch(
@@ -89,18 +115,24 @@ def serve(page: gr.Blocks, host: str, port: int | None, share: bool, **https: An
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
-            app_kwargs={"routes": ROUTES},
+            app_kwargs={
+                "routes": ROUTES,
+                "lifespan": guarded,
+                "exception_handlers": dict.fromkeys((KeyError, FnIndexInferError), unknown),
+            },
             theme=theme(),
             css=(HERE / "page.css").read_text(encoding="utf-8"),
             **https,
         )
+    if public is not None:
+        hosts.add(urlsplit(public).netloc)
     return local, public
 
 
-def delete_old_files(folder: Path, seconds: float, kept: set[Path]) -> None:
-    """Delete older files below `folder` that are not `kept`; Gradio's own task dies of uploads meanwhile."""
+def delete_old_files(folder: Path, seconds: float) -> None:
+    """Delete older files below `folder`; Gradio's own task dies of uploads meanwhile."""
     oldest = time.time() - seconds
-    for path in set(folder.rglob("*")) - kept:
+    for path in list(folder.rglob("*")):
         with contextlib.suppress(OSError):  # somebody else may be quicker
             if path.is_file() and path.stat().st_ctime < oldest:
                 path.unlink()

@@ -156,12 +156,21 @@ def test_visualizer_draws_every_column_and_marks_keypoints(networks: InferenceNe
     out = generator(source, kp_driving=kp_driving, kp_source=kp_source)
     out |= {"kp_source": kp_source, "kp_driving": kp_driving}
     grid = Visualizer(kp_size=2, colormap="gist_rainbow").visualize(driving, source, out)
-    columns = ["source", "driving", "deformed", "prediction", "occlusion"] + ["motion", "mask"] * 4
+    columns = (
+        ["source", "driving", "deformed", "prediction", "occlusion"] + ["motion", "mask"] * 4 + ["masks"]
+    )
     assert grid.shape == (2 * 32, len(columns) * 32, 3) and grid.dtype == np.uint8
     x, y = ((kp_source["value"][0, 0] + 1) / 2 * 31).round().int().tolist()
     assert grid[y, x].tolist() == [255, 0, 41]  # the first colour of gist_rainbow
     prediction = (out["prediction"][1].permute(1, 2, 0).detach().numpy() * 255).round()
     assert np.array_equal(grid[32:, 96:128], prediction)
+    # The last column is the sum of the keypoints' masks, whose colours stand in every second column before.
+    shares = [grid[:, 32 * i : 32 * (i + 1)].astype(int) for i in (8, 10, 12)]
+    assert np.abs(sum(shares) - grid[:, -32:]).max() <= 2  # of rounding
+    # Of keypoints that were transferred, the picture with them comes first, as published.
+    marked = Visualizer(kp_size=2).visualize(driving, source, out | {"kp_norm": kp_source})
+    assert np.array_equal(marked[:, :96], grid[:, :96])
+    assert np.array_equal(marked[:, 128:], grid[:, 96:])
 
 
 # ---- Modes -------------------------------------------------------------------

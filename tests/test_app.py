@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,14 +27,14 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 
 def choose_sample(page: Page) -> None:
-    page.locator("table tbody tr").first.click()
+    page.locator("#examples button").first.click()
     expect(page.locator("#driving video")).to_be_visible()
 
 
 def result_line(page: Page) -> str:
-    status = page.locator("#status textarea")
-    page.wait_for_function("e => / in .* s, /.test(e.value)", arg=status.element_handle())
-    return status.input_value()
+    status = page.locator("#status .progress-line")
+    page.wait_for_function("e => / in .* s, /.test(e.textContent)", arg=status.element_handle())
+    return status.inner_text()
 
 
 def upload(page: Page, source: Path, driving: Path) -> None:
@@ -80,18 +81,19 @@ def test_progress_and_cancel_keep_what_is_done(
     """Meanwhile somebody else waits, and leaves the queue."""
     upload(page, SAMPLE["source_image"], long_video)
     page.get_by_role("button", name="Animate", exact=True).click()
-    status = page.locator("#status textarea")
+    status = page.locator("#status .progress-line")
     page.wait_for_function(
-        "e => /animation: [1-9]\\d*\\/600 frames, [\\d.]+ frames\\/s, [\\d:]+ left/.test(e.value)",
+        "e => /animation: [1-9]\\d*\\/600 frames, [\\d.]+ frames\\/s, [\\d:]+ left …$/.test(e.textContent)",
         arg=status.element_handle(),
     )
     with opened(browser, address) as other:
         choose_sample(other)
         other.get_by_role("button", name="Animate", exact=True).click()
-        expect(other.locator("#status textarea")).to_have_value("waiting, this one is next")
+        waiting = re.compile(r"waiting about \d+ s, with 1 before this one …")
+        expect(other.locator("#status .progress-line")).to_have_text(waiting)
         other.get_by_role("button", name="Cancel").click()
         told = "cancelled before the first frame, so there is no result"
-        expect(other.locator("#status textarea")).to_have_value(told)
+        expect(other.locator("#status .progress-line")).to_have_text(told)
     page.get_by_role("button", name="Cancel").click()
     line = result_line(page)
     kept = int(line.split()[2])
@@ -230,7 +232,7 @@ def test_inside_shows_what_the_networks_see(page: Page) -> None:
 
 
 def choose_model_of_tests(page: Page, inputs: Path) -> None:
-    page.get_by_role("button", name="Model").click()
+    page.get_by_role("button", name="A model of your own").first.click()
     page.locator("#config input[type=file]").set_input_files(inputs / "good.yaml")
     page.locator("#checkpoint input[type=file]").set_input_files(inputs / "good.pth.tar")
     expect(page.locator("#checkpoint")).to_contain_text("good.pth")

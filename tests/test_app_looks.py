@@ -18,8 +18,8 @@ SERIOUS = ("serious", "critical")
 def open_tab(page: Page, tab: str) -> None:
     page.get_by_role("tab", name=tab).click()
     if tab == "Animate":
-        for section in ("Model", "Motion", "Crop", "Result"):
-            page.get_by_role("button", name=section).click()
+        for section in ("A model of your own", "Motion", "Crop", "A part of the video", "Result"):
+            page.get_by_role("button", name=section).first.click()
     page.wait_for_timeout(300)  # the sections open slowly
 
 

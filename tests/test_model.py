@@ -23,6 +23,7 @@ from modules.model import (
     equivariance_jacobian_loss,
     equivariance_value_loss,
     keypoint_prior_loss,
+    local_motion_loss,
     mask_prior_loss,
     occlusion_prior_loss,
 )
@@ -293,6 +294,26 @@ def test_mask_prior_brings_back_a_motion_without_pixels() -> None:
     generator_full, _ = full_models({"train_params.loss_weights.mask_prior": 3})
     losses, generated = generator_full(batch())
     torch.testing.assert_close(losses["mask_prior"], 3 * mask_prior_loss(generated["mask"]))
+
+
+def test_local_motion_judges_each_motion_around_its_keypoint_alone() -> None:
+    places = torch.tensor([[[-0.5, -0.5], [0.5, 0.5]]], requires_grad=True)
+    driving = torch.rand(1, 3, 32, 32)
+    moved = driving.expand(3, -1, -1, -1).unsqueeze(0).clone()  # the background and two motions
+    moved[:, 0] = 0  # of the background nothing is asked
+    moved[:, 1, :, 16:, 16:] = 0  # the first motion is wrong where the second keypoint is
+    moved.requires_grad_(True)
+    assert local_motion_loss(moved, driving, {"value": places}).item() == pytest.approx(0, abs=1e-4)
+    swapped = local_motion_loss(moved, driving, {"value": places.flip(1)})
+    assert swapped.item() == pytest.approx(driving[:, :, 16:, 16:].mean().item() / 2, rel=0.2)
+    swapped.backward()
+    assert moved.grad[:, 1].abs().sum() > 0
+    assert places.grad is None  # no keypoint moves to where any motion is right
+
+    generator_full, _ = full_models({"train_params.loss_weights.local_motion": 3})
+    losses, generated = generator_full(batch())
+    expected = local_motion_loss(generated["sparse_deformed"], batch()["driving"], generated["kp_driving"])
+    torch.testing.assert_close(losses["local_motion"], 3 * expected)
 
 
 def test_vgg_ends_with_the_last_feature_that_has_a_weight() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from inference.animator import normalize_kp
@@ -51,6 +52,20 @@ def test_half_precision_images_are_sampled_at_full_precision_coordinates() -> No
     image = images(1, 64).bfloat16()
     grid = make_coordinate_grid((64, 64), like=torch.zeros(1))[None] + 0.01
     assert torch.equal(warp(image, grid), warp(image.float(), grid).bfloat16())
+
+
+def test_models_of_newer_pytorch_warp_with_its_default() -> None:
+    detector, generator = detector_and_generator({"model_params.generator_params.warp_align_corners": False})
+    source, driving = images(1), images(1, seed=1)
+    out = animate(detector, generator, source, driving)
+    flow = F.interpolate(out["deformation"].permute(0, 3, 1, 2), size=(32, 32), mode="bilinear")
+    expected = F.grid_sample(source, flow.permute(0, 2, 3, 1), align_corners=False)
+    torch.testing.assert_close(out["deformed"], expected)
+    size = out["deformation"].shape[1:3]
+    identity = make_coordinate_grid(size, like=source)[None]  # the background's motion
+    small = generator.dense_motion_network.downsample(source)
+    background = F.grid_sample(small, identity, align_corners=False)
+    torch.testing.assert_close(out["sparse_deformed"][:, 0], background)
 
 
 def test_gaussian_and_soft_argmax_agree_on_where_a_point_is() -> None:

@@ -32,12 +32,13 @@ from inference.animator import Animator
 from inference.inside import inside_pictures
 from inference.interface import load_checkpoints, make_animation
 from inference.networks import InferenceNetworks, model_size
-from inference.samples import ROOT, SAMPLE
+from inference.samples import MORE, ROOT, SAMPLE
 from media.clips import open_clip
 from media.pictures import fit, to_uint8, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.build import read_config
+from tools.doodle import doodle
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.options import OptionParser, add_options, option, typed
@@ -47,6 +48,10 @@ SEED = 2019  # of all puppets here; no dataset of this project is made with it
 
 # Numbers of puppets, chosen for their looks.
 SAMPLE_SOURCE, SAMPLE_DRIVING = 17, 22
+EXAMPLE_SOURCES, EXAMPLE_DRIVINGS = (
+    {"curls": 33, "turtleneck": 21, "long-hair": 40},
+    {"beard": 27, "laugh": 4},
+)
 TEASER_SOURCES, TEASER_DRIVING = (33, 21), (22, 4, 27, 43)
 INSIDE_PAIRS = ((17, 22), (27, 4), (21, 6))  # source, driving
 TRANSFER_PAIR = (13, 22)
@@ -121,10 +126,22 @@ def animated(
 # ---- The sample, the teaser, what the networks find ----------------------------
 
 
-def write_sample(out: Path, frames: int = 72, size: int = 256) -> None:
+def write_sample(out: Path, size: int = 256) -> None:
+    """Write the sample, and the other pairs that the page offers."""
     write_image(out / SAMPLE["source_image"].name, portrait(SAMPLE_SOURCE, size))
-    with VideoWriter(out / SAMPLE["driving_video"].name, FPS) as writer:
-        for frame in film(SAMPLE_DRIVING, size, performance(SAMPLE_DRIVING, frames)):
+    write_film(out / SAMPLE["driving_video"].name, SAMPLE_DRIVING, size)
+    folder = out / MORE.name
+    folder.mkdir(exist_ok=True)
+    write_image(folder / "drawing.png", doodle(size))
+    for name, number in EXAMPLE_SOURCES.items():
+        write_image(folder / f"{name}.png", portrait(number, size))
+    for name, number in EXAMPLE_DRIVINGS.items():
+        write_film(folder / f"{name}.mp4", number, size)
+
+
+def write_film(path: Path, number: int, size: int, frames: int = 72) -> None:
+    with VideoWriter(path, FPS) as writer:
+        for frame in film(number, size, performance(number, frames)):
             writer.write(frame)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evaluation.metrics import SSIM_WINDOW, ssim
 from frames_dataset import ClipDataset
-from modules.util import full_precision
+from utils.errors import DatasetError
 
 MAX_CLIPS = 8
 FRAMES_PER_CLIP = 4
@@ -22,6 +23,11 @@ class Validation:
         count = len(dataset.clips)
         numbers = np.linspace(0, count - 1, min(MAX_CLIPS, count)).round().astype(int)
         self.clips = [spread_frames(dataset, number) for number in np.unique(numbers)]  # each (T, 3, H, W)
+        height, width = self.clips[0].shape[2:]
+        if min(height, width) < SSIM_WINDOW:
+            raise DatasetError(
+                f"frames of {height}x{width} are too small to validate; leave train_params.eval_freq out"
+            )
 
     @torch.inference_mode()
     def __call__(
@@ -35,9 +41,8 @@ class Validation:
         rows, sources, drivings = [], [], []
         for source, driving in self._pairs(device):
             generated = rebuild(generator, kp_detector, source, driving)["prediction"].float()
-            # Variances in half precision would make SSIM meaningless.
-            with full_precision(like=driving):
-                similarity = ssim(generated, driving, data_range=1.0).item()
+            pictures = [each.permute(0, 2, 3, 1).cpu().numpy() for each in (generated, driving)]
+            similarity = np.mean([ssim(*pair) for pair in zip(*pictures, strict=True)])
             rows.append([(generated - driving).abs().mean().item(), similarity])
             sources.append(source[-1])
             drivings.append(driving[-1])
@@ -50,16 +55,6 @@ class Validation:
         for frames in self.clips:
             driving = frames[1:].to(device)
             yield frames[:1].to(device).expand_as(driving), driving
-
-
-def ssim(generated: Tensor, real: Tensor, data_range: float) -> Tensor:
-    """Return the mean structural similarity of pictures (B, 3, H, W)."""
-    from torchmetrics.functional.image import (  # takes seconds, and only validation needs it
-        structural_similarity_index_measure,
-    )
-
-    similarity = structural_similarity_index_measure(generated, real, data_range=data_range)
-    return similarity if isinstance(similarity, Tensor) else similarity[0]
 
 
 def spread_frames(dataset: ClipDataset, number: int) -> Tensor:

@@ -33,10 +33,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from checkpoints.files import find_checkpoint
+from evaluation.metrics import ssim
 from evaluation.puppets import LandmarkRegression
 from frames_dataset import FramesDataset, clip_stem, identity
 from inference.animator import Animator
@@ -133,10 +133,8 @@ def reconstruct(
 
 def scores(picture: Tensor, real: Tensor) -> tuple[float, float, float]:
     """L1, SSIM and the share of torn pixels of a picture (3, H, W) in [0, 1]."""
-    ssim = structural_similarity(
-        picture.numpy(), real.numpy(), channel_axis=0, data_range=1, gaussian_weights=True
-    )
-    return (picture - real).abs().mean().item(), float(ssim), torn_pixels(picture, real)
+    similarity = ssim(*(each.permute(1, 2, 0).numpy() for each in (picture, real)))
+    return (picture - real).abs().mean().item(), similarity, torn_pixels(picture, real)
 
 
 def torn_pixels(picture: Tensor, real: Tensor) -> float:

@@ -1,0 +1,22 @@
+"""Hints and warnings for the user: lines on standard error, unless somebody else listens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+
+
+def on_terminal(kind: str, line: str) -> None:
+    print(f"{kind}: {line}", file=sys.stderr)
+
+
+LISTENER: ContextVar[Callable[[str, str], None]] = ContextVar("LISTENER", default=on_terminal)
+
+
+def hint(line: str) -> None:
+    LISTENER.get()("hint", line)
+
+
+def warn(line: str) -> None:
+    LISTENER.get()("warning", line)
