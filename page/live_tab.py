@@ -78,6 +78,15 @@ def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> byt
 ROUTES = [Route("/live/frame", answer_frame, methods=["POST", "DELETE"])]
 
 
+def chosen(form: Form, files: list[Any] | None, values: tuple[object, ...], offline: bool) -> tuple[Any, ...]:
+    """Return pictures with their paths, options and networks. Raises `UserError`."""
+    options, paths = form.read(values), [path for file in files or [] if (path := upload(file))]
+    if len(paths) > MAX_PICTURES:
+        raise UserError(f"{len(paths)} pictures: at most {MAX_PICTURES}, one for each key")
+    pictures = [(path, read_picture(path)) for path in paths or [SAMPLE["source_image"]]]
+    return pictures, options, choose_model(options, offline)
+
+
 def build_live_tab(offline: bool) -> None:
     """Place the widgets, and say what they do."""
     form = Form()
@@ -95,24 +104,14 @@ def build_live_tab(offline: bool) -> None:
     with gr.Accordion("Crop", open=False):
         show = gr.Button("Show box")
         box = html_widget("crop_box", "live-box")
-        text = form.add("crop_source", "Box in the pictures", "left,top,right,bottom; empty: faces, or all")
-
-    def read(files: list[Any] | None, values: tuple[object, ...]) -> tuple[Any, ...]:
-        """Return pictures with their paths, options and networks. Raises `UserError`."""
-        options, paths = form.read(values), [path for file in files or [] if (path := upload(file))]
-        if len(paths) > MAX_PICTURES:
-            raise UserError(
-                f"{len(paths)} pictures: live mode takes at most {MAX_PICTURES}, one for each key"
-            )
-        pictures = [(path, read_picture(path)) for path in paths or [SAMPLE["source_image"]]]
-        return pictures, options, choose_model(options, offline)
+        text = form.add("crop_source", "Box in the picture", "left,top,right,bottom; empty: faces, or all")
 
     def start(request: gr.Request, pictures: list[Any] | None, *values: object, begins: bool = True) -> Any:
         page = request.session_hash or ""
         if not begins and all(session.page != page for session in list(SESSIONS.values())):
             return None
         try:
-            work = LIVE_WORKER.submit(open_session, page, begins, *read(pictures, values))
+            work = LIVE_WORKER.submit(open_session, page, begins, *chosen(form, pictures, values, offline))
             opened = work.result()
         except Exception as error:  # told beside the camera
             return {"error": shown(error).message, "begins": begins}
@@ -125,7 +124,7 @@ def build_live_tab(offline: bool) -> None:
         return start(request, *values, begins=False)
 
     def show_box(request: gr.Request, pictures: list[Any] | None, *values: object) -> dict[str, Any]:
-        ((path, picture), *_), options, networks = read(pictures, values)
+        ((path, picture), *_), options, networks = chosen(form, pictures, values, offline)
         return source_view(path, picture, make_job(options, size_for(networks[0], picture)))
 
     for function in (start, change, show_box):

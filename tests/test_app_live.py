@@ -333,8 +333,8 @@ def test_a_portrait_keeps_its_head(browser: Browser, address: str, tmp_path: Pat
         assert len(FaceDetector()(cut_picture(page)).boxes) == 1
         before = page.evaluate(f"() => {SOURCE}")
         page.get_by_role("button", name="Crop").click()
-        page.get_by_label("Box in the pictures").fill("100,100,200,200")
-        page.get_by_label("Box in the pictures").press("Enter")
+        page.get_by_label("Box in the picture").fill("100,100,200,200")
+        page.get_by_label("Box in the picture").press("Enter")
         page.wait_for_function(f"before => {SOURCE} !== before", arg=before)
         expected = fit(tall[100:200, 100:200], (128, 128), "stretch").astype(int)
         assert np.abs(cut_picture(page) - expected).mean() < 6
@@ -344,7 +344,7 @@ def test_a_portrait_keeps_its_head(browser: Browser, address: str, tmp_path: Pat
         page.get_by_role("button", name="Show box").click()
         expect(page.locator("#live-box .crop-handle")).to_be_visible()
         page.locator("#live-box .crop-handle").press("ArrowDown")
-        expect(page.get_by_label("Box in the pictures")).to_have_value("100,103,200,203")
+        expect(page.get_by_label("Box in the picture")).to_have_value("100,103,200,203")
         page.wait_for_function(f"before => {SOURCE} !== before", arg=before)
         expected = fit(tall[103:203, 100:200], (128, 128), "stretch").astype(int)
         assert np.abs(cut_picture(page) - expected).mean() < 6
