@@ -26,7 +26,6 @@ from faces.paste import Paster, calm_border
 from faces.regions import Region, cut_out
 from faces.yunet import FaceDetector
 from inference.animation import (
-    Cancelled,
     Driving,
     FittedClip,
     KnownMotion,
@@ -50,7 +49,7 @@ from media.rates import repeated
 from media.writer import VideoWriter, check_target
 from utils.errors import UserError
 from utils.hints import hint, warn
-from utils.progress import PartialProgress, Progress, ShowProgress, frames_bar
+from utils.progress import Cancelled, PartialProgress, Progress, ShowProgress, frames_bar
 from utils.signals import caught_signals
 
 MAX_ENLARGED = 2  # times that a face is enlarged without a hint

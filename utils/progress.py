@@ -11,6 +11,10 @@ from tqdm import tqdm
 SECONDS_PER_LINE = 10
 
 
+class Cancelled(Exception):
+    """A user has stopped what was going on before there was anything to keep."""
+
+
 class Progress:
     """A progress bar on a terminal; elsewhere a plain line at the start and then every ten seconds."""
 
