@@ -18,7 +18,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.hosts import LOOPBACK
 from utils.options import OptionParser, add_options, option, typed
-from utils.program import command_line
+from utils.program import command_line, say
 from utils.signals import caught_signals
 
 
@@ -123,7 +123,7 @@ def serve_from(folder: Path, options: PageOptions) -> None:
 
 
 def tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    say(line, sys.stderr)
 
 
 if __name__ == "__main__":

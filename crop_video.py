@@ -15,7 +15,6 @@ Faces are found by YuNet, a small network whose weights lie in faces/.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +23,9 @@ from media.decoding import MAX_FPS, MIN_FPS
 from media.rates import steady
 from utils.errors import UserError
 from utils.files import portable_name, same_name
+from utils.hints import hint, warn
 from utils.options import OptionParser, add_options, option, typed
-from utils.program import command_line
+from utils.program import command_line, say
 from utils.values import integer
 
 
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
         found = find_tracks(clip, detect, options.iou_with_initial)
         tracks = long_tracks(found, clip, options.min_frames)
     for line in clip.hints() + lost_frames(tracks, clip):
-        print(f"hint: {line}", file=sys.stderr)
+        hint(line)
     shape = options.image_shape
     boxes = [crop_box(track.surrounding_box, clip.size, shape, options.increase) for track in tracks]
     names = [crop_name(clip, number) for number in range(len(tracks))]
@@ -105,10 +105,10 @@ def main(argv: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     paths = [options.out / name for name in names]
     for note in write_crops(clip, tracks, boxes, (shape[1], shape[0]), paths):
-        print(f"warning: {note}", file=sys.stderr)
+        warn(note)
     for track, box, path in zip(tracks, boxes, paths, strict=True):
         place = f"{box.width}x{box.height} at {box.left},{box.top}"
-        print(f"{path}: frames {track.start} to {track.end - 1}, {place}")
+        say(f"{path}: frames {track.start} to {track.end - 1}, {place}")
 
 
 def check_output(out: Path | None, clip: Clip) -> None:

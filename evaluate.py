@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.options import OptionParser, add_options, option, typed
-from utils.program import command_line
+from utils.program import command_line, say
 from utils.values import integer
 
 METRICS = ("l1", "akd", "mkr", "aed", "psnr", "ssim", "lpips", "fid")
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = [report.video_row(pair, scores[pair.name]) for pair in pairs]
     report.write_report(options.out, rows, summary)
     print(report.format_table(summary))
-    print(f"results: {options.out / 'evaluation.csv'} {options.out / 'evaluation.json'}")
+    say(f"results: {options.out / 'evaluation.csv'} {options.out / 'evaluation.json'}")
 
 
 if __name__ == "__main__":

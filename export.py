@@ -25,7 +25,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.options import OptionParser, add_options, option, typed
-from utils.program import command_line
+from utils.program import command_line, say
 
 SUFFIXES = (".pth.tar", ".pth", ".pt", ".safetensors")
 
@@ -99,13 +99,13 @@ def main(argv: list[str] | None = None) -> None:
     if is_weights(out):
         files.write_checkpoint(files.inference_weights(files.read_checkpoint(checkpoint)), out)
         data = out.read_bytes()
-        print(f"{out}: {len(data) / 2**20:.1f} MiB, sha256 {hashlib.sha256(data).hexdigest()}")
+        say(f"{out}: {len(data) / 2**20:.1f} MiB, sha256 {hashlib.sha256(data).hexdigest()}")
         return
 
     # Graphs
     assert config_path is not None
     difference = graphs.export_model(config_path, checkpoint, out, options.calm_border)
-    print(f"{out}: differs from PyTorch by {255 * difference:.2g} grey levels of 255 at most")
+    say(f"{out}: differs from PyTorch by {255 * difference:.2g} grey levels of 255 at most")
 
 
 if __name__ == "__main__":

@@ -233,9 +233,10 @@ def open_curves(tracker: str | None, folder: Path, config: dict[str, Any]) -> An
         return WandbWriter(folder, config)
     try:
         from torch.utils.tensorboard import SummaryWriter  # optional
-    except ImportError:
+
+        return SummaryWriter(str(folder))
+    except (ImportError, UnicodeEncodeError):  # it writes to no folder whose name is not UTF-8
         return None
-    return SummaryWriter(str(folder))
 
 
 # ---- Pictures ----------------------------------------------------------------

@@ -68,7 +68,7 @@ def read_scores(path: Path) -> dict[str, dict]:
     if not path.exists():
         return scores
     regular_file(path, UserError, MAX_SCORES_BYTES)
-    with contextlib.suppress(UnicodeDecodeError, csv.Error), path.open(encoding="utf-8", newline="") as file:
+    with contextlib.suppress(csv.Error), path.open(errors="surrogateescape", newline="") as file:
         for row in csv.DictReader(file):
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 frames, l1 = integer(row["frames"], 1), number(row["l1"], 0, 1)
@@ -79,7 +79,7 @@ def read_scores(path: Path) -> dict[str, dict]:
 
 def write_scores(path: Path, scores: dict[str, dict]) -> None:
     with atomic_write(path) as temporary:
-        pd.DataFrame(list(scores.values())).to_csv(temporary, index=False)
+        pd.DataFrame(list(scores.values())).to_csv(temporary, index=False, errors="surrogateescape")
 
 
 def summarise(path: Path, scores: dict[str, dict]) -> float:

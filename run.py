@@ -32,7 +32,7 @@ from utils.device import pick_device, precision_hints
 from utils.distributed import process_group, rank
 from utils.errors import UserError
 from utils.options import MAX_SEED, PRECISIONS, OptionParser, add_options, option, typed
-from utils.program import command_line, outlive_output
+from utils.program import command_line, outlive_output, say
 from utils.values import integer
 
 COPIES = 4  # of each weight that learns: itself, its gradient, and Adam's two moments
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
         torch.manual_seed(options.seed or 0)  # of the initial weights; nothing else draws from this stream
         networks = build_networks(config)
         if options.verbose:
-            tell(*networks)
+            tell(*(line for network in networks for line in str(network).splitlines()))
 
         if options.mode == "train":
             outlive_output()  # days of training are worth more than a pipe that was closed
@@ -151,10 +151,10 @@ def main(argv: list[str] | None = None) -> None:
                 sys.exit(128 + stopped_by)
         elif options.mode == "reconstruction":
             arguments = prepare(options, config, networks, device)
-            print(f"Reconstruction loss: {reconstruction(config, **arguments)}")
+            say(f"Reconstruction loss: {reconstruction(config, **arguments)}")
         elif options.mode == "animate":
             arguments = prepare(options, config, networks, device)
-            print(f"animations: {animate(config, **arguments, seed=options.seed or 0)}")
+            say(f"animations: {animate(config, **arguments, seed=options.seed or 0)}")
 
 
 def resume_or_load(options: Options, networks: Networks, folder: RunFolder) -> Path | None:
@@ -212,7 +212,8 @@ def try_memory(options: Options, config: dict, device: torch.device) -> None:
 def tell(*lines: object, file: TextIO | None = None) -> None:
     """Print once, and not once a process of `torchrun`."""
     if rank() == 0:
-        print(*lines, sep="\n", file=file)
+        for line in lines:
+            say(line, file)
 
 
 if __name__ == "__main__":

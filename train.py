@@ -40,6 +40,7 @@ from training.validation import Validation
 from utils.device import autocast, peak_memory_mib
 from utils.distributed import rank, world_size
 from utils.errors import ConfigError, UserError, told
+from utils.program import say
 from utils.progress import Progress
 from utils.signals import caught_signals
 
@@ -97,7 +98,7 @@ def train(
     if run.logger is not None:
         run.logger.close()
     if stopped_by is None and rank() == 0:
-        print(report)
+        say(report)
     return stopped_by
 
 
@@ -244,7 +245,7 @@ class Run:
         if self.logger is not None:
             path = self.save_last(self.logger)
             where = f"epoch {self.state.epoch} after step {self.state.step}"
-            print(f"stopped in {where}; go on with --checkpoint {path}")
+            say(f"stopped in {where}; go on with --checkpoint {path}")
 
     def save_last(self, logger: Logger) -> Path:
         self.saved_at = time.monotonic()

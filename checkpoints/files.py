@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ from checkpoints.checks import STATES, check_content, fitting_optimizer_state
 from modules.util import AntiAliasInterpolation2d
 from utils.errors import CheckpointError
 from utils.files import atomic_write
+from utils.hints import hint
+from utils.program import say
 from utils.weight_files import is_safetensors, read_weights
 
 NETWORKS = ("generator", "discriminator", "kp_detector")
@@ -87,7 +88,7 @@ def set_aside_later(folder: Path, reached: tuple[int, int]) -> None:
         (folder / "abandoned").mkdir(exist_ok=True)
         path.replace(folder / "abandoned" / path.name)
     if later:
-        print(f"{len(later)} later checkpoints were moved to {folder / 'abandoned'}")
+        say(f"{len(later)} later checkpoints were moved to {folder / 'abandoned'}")
 
 
 # ---- Reading and writing -------------------------------------------------------
@@ -185,11 +186,10 @@ def load_parts(
             part.load_state_dict(fitting_optimizer_state(part, content[name], name, path))
     if kernels:
         height, _ = getattr(parts.get("generator"), "frame_size", None) or ("N", "N")
-        print(
-            f"hint: {path}: blurs by its own kernels ({kernels[0]}), which are of another size than those of "
+        hint(
+            f"{path}: blurs by its own kernels ({kernels[0]}), which are of another size than those of "
             f"{config_path}; a model for smaller pictures makes results of this height with its own config "
-            f"and --size {height}",
-            file=sys.stderr,
+            f"and --size {height}"
         )
 
 

@@ -22,6 +22,7 @@ from checkpoints.table import ROOT, TABLE, Entry, read_table
 from modules.build import build_generator, build_kp_detector, read_config
 from utils.errors import CheckpointError, UserError
 from utils.files import check_replaceable
+from utils.program import say
 from utils.progress import Progress
 from utils.values import WrongNumber, integer
 
@@ -139,7 +140,7 @@ def wrong_layout(path: Path, entry: Entry) -> str | None:
     except CheckpointError as error:
         return str(error).removeprefix(f"{path}: ")
     digest = pooch.file_hash(str(path), alg="sha256")
-    print(f"{entry.file}: sha256 {digest} (the table has no hash of it; its layout is right)")
+    say(f"{entry.file}: sha256 {digest} (the table has no hash of it; its layout is right)")
     return None
 
 

@@ -20,6 +20,7 @@ from media.clips import VIDEO_SUFFIXES, clip_stem, has_suffix, identity
 from media.pictures import Size
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
 from utils.errors import DatasetError
+from utils.program import say
 from utils.progress import Progress
 from utils.workers import in_parallel
 
@@ -236,10 +237,11 @@ def print_findings(root: Path, inspected: list[Inspected], findings: list[Findin
             if finding.wrong == wrong:
                 kinds[finding.kind].append(finding.text)
         for kind, texts in kinds.items():
-            print("".join(f"{label}: {text}\n" for text in texts[:MAX_LINES]), end="")
+            for text in texts[:MAX_LINES]:
+                say(f"{label}: {text}")
             if len(texts) > MAX_LINES:
                 print(f"{label}: and {len(texts) - MAX_LINES} more like these ({kind})")
     faults = sum(finding.wrong for finding in findings)
     frames = sum(clip.frames for clip in inspected)
-    print(f"{root}: {len(inspected)} clips, {frames} frames, {faults or 'nothing'} wrong")
+    say(f"{root}: {len(inspected)} clips, {frames} frames, {faults or 'nothing'} wrong")
     return not faults

@@ -26,6 +26,8 @@ from media.pictures import Box, Size, fit
 from media.writer import VideoWriter
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import TEMPORARY_NAME
+from utils.hints import hint
+from utils.program import say
 from utils.progress import Progress
 from utils.values import integer
 from utils.workers import in_parallel
@@ -118,7 +120,7 @@ def make_clips(
     # What is there already?
     finished = check_finished(targets, size)
     if finished:
-        print(f"{finished} of {len(targets)} clips are finished already", file=sys.stderr)
+        say(f"{finished} of {len(targets)} clips are finished already", sys.stderr)
 
     # A folder to write to, without what killed workers left.
     try:
@@ -142,9 +144,9 @@ def make_clips(
                 progress.advance(len(made))
     finally:
         remove_leftovers(out)
-    hints = [hint for outcome in outcomes for hint in outcome.hints]
-    for hint in hints[:1]:
-        print(f"hint: {hint}; {len(hints)} of {len(outcomes)} clips are", file=sys.stderr)
+    hints = [line for outcome in outcomes for line in outcome.hints]
+    for line in hints[:1]:
+        hint(f"{line}; {len(hints)} of {len(outcomes)} clips are")
     print_summary(out, [outcome for outcome in outcomes if not outcome.error])
     return [outcome for outcome in outcomes if outcome.error]
 
@@ -176,7 +178,8 @@ def remove_leftovers(out: Path) -> None:
 
 
 def print_summary(out: Path, clips: list[Outcome]) -> None:
-    print(f"{out}:\n{'':7}{'clips':>9}{'frames':>11}{'identities':>12}{'seconds':>11}")
+    say(f"{out}:")
+    print(f"{'':7}{'clips':>9}{'frames':>11}{'identities':>12}{'seconds':>11}")
     for split in SPLITS:
         members = [clip for clip in clips if clip.target.parent.name == split]
         frames = sum(clip.frames for clip in members)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ from media.pictures import IMAGE_SUFFIXES, Size
 from utils.errors import DatasetError
 from utils.files import portable_name, same_name
 from utils.options import MAX_SEED, OptionParser
-from utils.program import command_line
+from utils.program import command_line, say
 from utils.values import integer, number
 
 
@@ -102,7 +103,7 @@ def prepare_dataset(options: PrepareOptions) -> None:
     """
     # Who goes where?
     cutting.check_even(options.size, f".{options.format}")
-    sources = find_sources(options.inp, options.out)
+    sources, left = find_sources(options.inp, options.out)
     splits = choose_splits(sources, options)
 
     # Cut, in parallel.
@@ -116,11 +117,15 @@ def prepare_dataset(options: PrepareOptions) -> None:
 
     # Some may fail, not all.
     for failure in failures:
-        print(f"failed: {failure.error}")
+        say(f"failed: {failure.error}")
+    for (kind, reason), paths in left.items():
+        say(f"left out: {kind} ({len(paths)}, the first is {paths[0]}): {reason}")
     if len(failures) == len(cuts):
         raise DatasetError(
             f"{options.inp}: none of its {len(cuts)} clips can be prepared; the reasons are above"
         )
+    if failures:
+        sys.exit(1)
 
 
 def write_one(cut: cutting.Cut) -> list[cutting.Outcome]:
@@ -134,8 +139,14 @@ class Found(NamedTuple):
     split: str | None
 
 
-def find_sources(root: Path, out: Path) -> dict[str, Found]:
-    """Return the clips under `root` by the names they will have. Those in train/ and test/ stay there."""
+Left = defaultdict[tuple[str, str], list[Path]]  # what is in no clip, by kind and reason
+
+
+def find_sources(root: Path, out: Path) -> tuple[dict[str, Found], Left]:
+    """Return the clips under `root` by the names they will have, and what is left out.
+
+    Those in train/ and test/ stay there.
+    """
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; IN is the folder that holds the videos")
     if out.resolve().is_relative_to(root.resolve()):
@@ -143,7 +154,8 @@ def find_sources(root: Path, out: Path) -> dict[str, Found]:
     is_dataset = all((root / split).is_dir() for split in cutting.SPLITS)
     sources: dict[str, Found] = {}
     taken: dict[str, Path] = {}
-    for path in walk(root):
+    left: Left = defaultdict(list)
+    for path in walk(root, left):
         parts = path.relative_to(root).parts
         split = parts[0] if is_dataset and parts[0] in cutting.SPLITS else None
         name = clip_name(parts[1:] if split else parts)
@@ -155,23 +167,25 @@ def find_sources(root: Path, out: Path) -> dict[str, Found]:
         raise DatasetError(
             f"{root}: holds no videos ({' '.join(sorted(VIDEO_SUFFIXES))}) and no sub-folders of pictures"
         )
-    return sources
+    return sources, left
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """Yield the videos under `root`, and the folders that hold pictures, but no videos or folders."""
+def walk(root: Path, left: Left) -> Iterator[Path]:
+    """Yield the videos under `root`, and the folders of pictures without videos or folders; note the rest."""
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
         visible = sorted((name for name in files if not name.startswith(".")), key=natural_key)
         videos = [name for name in visible if has_suffix(name, VIDEO_SUFFIXES)]
         # A folder of pictures is a clip only at the end of a path: above it they are something else.
-        if (
-            not folders
-            and not videos
-            and Path(folder) != root
-            and any(has_suffix(name, IMAGE_SUFFIXES) for name in visible)
-        ):
+        pictures = [name for name in visible if has_suffix(name, IMAGE_SUFFIXES)]
+        if pictures and not folders and not videos and Path(folder) != root:
             yield Path(folder)
+        elif pictures:
+            kind = "pictures beside videos or sub-folders", "move them into a folder of their own"
+            left[kind] += [Path(folder, name) for name in pictures]
+        for name in sorted(set(visible).difference(videos, pictures)):
+            kind = f"files {Path(name).suffix or 'without suffix'}", "neither videos nor pictures"
+            left[kind].append(Path(folder, name))
         yield from (Path(folder, name) for name in videos)
 
 
@@ -207,7 +221,9 @@ def choose_splits(sources: dict[str, Found], options: PrepareOptions) -> dict[st
             "each identity, or give --test_share 0"
         )
     # Each identity has its own draw, so that others can be added without moving it.
-    drawn = sorted(identities, key=lambda name: random.Random(f"{options.seed} {name}").random())[:wanted]
+    drawn = sorted(
+        identities, key=lambda name: random.Random(os.fsencode(f"{options.seed} {name}")).random()
+    )[:wanted]
     return {
         name: source.split or fixed.get(identity(name), "test" if identity(name) in drawn else "train")
         for name, source in sources.items()

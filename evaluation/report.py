@@ -138,7 +138,7 @@ def write_report(folder: Path, rows: list[dict], summary: Summary) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for suffix, content in contents.items():
             with atomic_write(folder / f"evaluation.{suffix}") as temporary:
-                temporary.write_text(content, encoding="utf-8")
+                temporary.write_text(content, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UserError(
             f"{folder}: the results can't be written there ({error.strerror}); choose another --out"

@@ -20,6 +20,7 @@ from media.rates import part_of, steady
 from media.writer import WRITTEN_SUFFIXES
 from utils.errors import UserError
 from utils.files import same_name
+from utils.program import say
 
 MAX_HINTS = 5
 MAX_STRETCH = 1.1  # how far aspect ratios may differ without a hint
@@ -151,7 +152,7 @@ def missing_pairs(pairs: Sequence[DemoPair], skip_existing: bool) -> list[DemoPa
         return list(pairs)
     missing = [pair for pair in pairs if not pair.result.exists()]
     if len(missing) < len(pairs):
-        print(f"{len(pairs) - len(missing)} of {len(pairs)} results exist and are skipped")
+        say(f"{len(pairs) - len(missing)} of {len(pairs)} results exist and are skipped")
     return missing
 
 

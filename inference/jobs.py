@@ -49,6 +49,7 @@ from media.rates import repeated
 from media.writer import VideoWriter, check_target
 from utils.errors import UserError
 from utils.hints import hint, warn
+from utils.program import say
 from utils.progress import Cancelled, PartialProgress, Progress, ShowProgress, frames_bar
 from utils.signals import caught_signals
 
@@ -370,7 +371,7 @@ def write_and_report(
     with contextlib.ExitStack() as stack:
         # A bar for each pass over a single video, or one for all.
         show: ShowProgress = frames_bar
-        tell: Callable[[str], None] = print
+        tell: Callable[[str], None] = say
         if several:
             bar = stack.enter_context(Progress(count_frames(pairs, drivings, job), "animation", "frames"))
             show, tell = (lambda what, total: PartialProgress(bar, total, what)), bar.tell
@@ -401,10 +402,10 @@ def write_and_report(
                 report(done, tell)
         except Cancelled:
             if several:
-                print(f"stopped: {folder} has {finished} of {len(pairs)} results", file=sys.stderr)
+                say(f"stopped: {folder} has {finished} of {len(pairs)} results", sys.stderr)
             sys.exit(128 + caught[0])
         if (frames := done.written.frames) < (expected := done.expected):
-            print(f"stopped: {done.pair.result} holds {frames} of {expected} frames", file=sys.stderr)
+            say(f"stopped: {done.pair.result} holds {frames} of {expected} frames", sys.stderr)
             sys.exit(128 + caught[0])
     if len(pairs) < len(wanted):
         sys.exit(1)

@@ -191,6 +191,13 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = (np.asarray(image).clip(0, 65535).astype(np.uint32) + 128) // 257  # (H, W) in [0, 255]
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":  # in [0, 1] or, if brighter, in levels of 255
+        values = np.asarray(image)
+        low, high = values.min(), values.max()
+        if not (low >= -MAX_OVERSHOOT and high <= 255):  # NaN compares false
+            raise ValueError(f"floating point from {low:g} to {high:g}, not in [0, 1]")
+        grey = to_uint8(values / (1 if high <= 1 + MAX_OVERSHOOT else 255))  # (H, W)
+        return np.repeat(grey[..., None], 3, axis=2)
     colours = _in_srgb(image)
     if image.has_transparency_data:
         colours.putalpha(image.convert("RGBA").getchannel("A"))

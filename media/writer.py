@@ -33,6 +33,8 @@ _BT709, _BT601 = (Colorspace.ITU709, 1), (Colorspace.ITU601, 6)
 def check_target(path: Path, fps: float) -> None:
     """Raise `MediaError` if a video of that name and rate can't be written."""
     suffix = path.suffix.lower()
+    if path.name in ("", ".."):
+        raise MediaError(f"{path}: is a folder that can't be replaced; give the name of one in it")
     if suffix not in {*WRITTEN_SUFFIXES, ""}:
         known = ", ".join(_CONTAINERS)
         raise MediaError(f"{path}: {suffix} can't be written; use {known}, or no suffix for a folder of pngs")

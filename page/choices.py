@@ -123,7 +123,7 @@ class Form(dict[str, Any]):
         ]
 
     def remember(self, page: gr.Blocks) -> Any:
-        """Keep the settings in the browser, but for files and what is cut out of them; return their return."""
+        """Keep settings in the browser, but for files and what is cut out of them; return their return."""
         shown = [name for name, when in self.when.items() if when.is_so(PAGE)]
         kept = [name for name in self if name in shown or (name not in self.when and "crop" not in name)]
         kept = [name for name in kept if "Path" not in OPTIONS[name].type or name == "result_video"]

@@ -386,3 +386,18 @@ def test_media_and_the_tools_around_it_need_no_pytorch():
         "import sys, crop_video, utils.progress, data.prepare, media.writer; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("factor", [1, 255])
+def test_floating_point_is_no_black(tmp_path: Path, factor: float) -> None:
+    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(factor * ramp).save(tmp_path / "a.tif")
+    found = read_image(tmp_path / "a.tif")
+    assert np.abs(found - 255 * ramp[..., None]).max() <= 0.51 and (found == found[..., :1]).all()
+
+
+@pytest.mark.parametrize("value", [-1, 60000, np.nan, np.inf])
+def test_floating_point_of_another_range_is_one_line(tmp_path: Path, value: float) -> None:
+    Image.fromarray(np.full((8, 8), value, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(MediaError, match=r"a\.tif: .*floating point from"):
+        read_image(tmp_path / "a.tif")

@@ -17,11 +17,11 @@ import pytest
 from data import prepare
 from frames_dataset import FramesDataset, identity
 from media.clips import open_clip
-from media.pictures import fit
+from media.pictures import fit, write_image
 from media.writer import VideoWriter
 from tests.clips import write_clip, write_dataset
 from tests.media_files import encode_lossless
-from tests.small import error_of
+from tests.small import error_of, pixels
 
 SCRIPT = Path(prepare.__file__)
 
@@ -86,27 +86,41 @@ def test_videos_of_all_kinds_become_a_dataset(tmp_path, capsys, form):
     (inp / "anna" / "notes.txt").write_text("not a video")
     (inp / "anna" / "broken.mp4").write_bytes(b"no video")
     write_video(inp / "anna" / "blink.mp4", frames=1)
-    out = run(inp, tmp_path / "out", "--format", form, "--test_share", "0.34")
+    for name in "abcd":
+        (inp / "ben" / name).with_suffix(".x").parent.mkdir(exist_ok=True)
+        (inp / "ben" / name).with_suffix(".x").write_bytes(b"")
+    write_clip(inp / "cleo" / "run", seed=1, frames=3, size=32)
+    write_image(inp / "cleo" / "cover.png", pixels(0))
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        run(inp, out, "--format", form, "--test_share", "0.34")
+    assert stop.value.code == 1
 
     end = ".mp4" if form == "mp4" else ""
     found = content(out)
     assert sorted(found["train"] + found["test"]) == sorted(
-        name + end for name in ("anna#one", "anna#deeper#anna#2", "ben#1_v2", "cleo#walk")
+        name + end for name in ("anna#one", "anna#deeper#anna#2", "ben#1_v2", "cleo#walk", "cleo#run")
     )
     assert len({identity(name) for name in found["test"]}) == 1
     assert not {identity(name) for name in found["train"]} & {identity(name) for name in found["test"]}
     lengths = {path.stem: len(open_clip(path)) for split in found for path in (out / split).iterdir()}
-    assert lengths == {"anna#one": 5, "anna#deeper#anna#2": 3, "ben#1_v2": 5, "cleo#walk": 4}
+    assert lengths == {"anna#one": 5, "anna#deeper#anna#2": 3, "ben#1_v2": 5, "cleo#walk": 4, "cleo#run": 3}
     for is_train in (True, False):
         assert len(FramesDataset(out, (16, 16, 3), is_train=is_train)[0]) >= 2
 
     told = capsys.readouterr().out
     assert "broken.mp4" in told and "blink.mp4: too short" in told
+    assert told.splitlines()[-3:] == [
+        f"left out: files .txt (1, the first is {inp / 'anna' / 'notes.txt'}): neither videos nor pictures",
+        f"left out: files .x (4, the first is {inp / 'ben' / 'a.x'}): neither videos nor pictures",
+        f"left out: pictures beside videos or sub-folders (1, the first is {inp / 'cleo' / 'cover.png'}): "
+        "move them into a folder of their own",
+    ]
     table = {
         line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith(("train", "test"))
     }
     sums = np.array([list(map(float, row)) for row in table.values()]).sum(axis=0)
-    assert sums[:3].tolist() == [4, 17, 3] and sums[3] == pytest.approx(17 / 25, abs=0.11)
+    assert sums[:3].tolist() == [5, 20, 3] and sums[3] == pytest.approx(20 / 25, abs=0.11)
 
 
 def test_pixels_are_those_of_the_video(tmp_path):

@@ -79,7 +79,7 @@ def read_csv(
 
 def temporary_name(path: Path) -> Path:
     """Return a new name beside `path`, so that renaming it to `path` is atomic."""
-    return path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
+    return path.absolute().parent / f".{uuid.uuid4().hex[:12]}.tmp"
 
 
 @contextlib.contextmanager

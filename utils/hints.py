@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from utils.errors import one_line
+
 
 def on_terminal(kind: str, line: str) -> None:
-    print(f"{kind}: {line}", file=sys.stderr)
+    print(f"{kind}: {one_line(line)}", file=sys.stderr)
 
 
 LISTENER: ContextVar[Callable[[str, str], None]] = ContextVar("LISTENER", default=on_terminal)

@@ -55,7 +55,7 @@ def exit_status(action: Callable[[], None], arguments: list[str]) -> int | str |
             raise
         if DEBUG in arguments:
             traceback.print_exc()
-        print(f"error: {message}", file=sys.stderr)
+        say(f"error: {message}", sys.stderr)
         return 2
     return None
 
@@ -83,6 +83,11 @@ def one_line_reports() -> Iterator[None]:
 
 
 # ---- Output ------------------------------------------------------------------
+
+
+def say(line: object, file: TextIO | None = None) -> None:
+    """Print one line; what a name in it could do to a terminal is written out."""
+    print(one_line(line), file=file)
 
 
 class Output:

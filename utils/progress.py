@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+from utils.errors import one_line
+
 SECONDS_PER_LINE = 10
 
 
@@ -20,6 +22,7 @@ class Progress:
 
     def __init__(self, total: int | None, description: str, unit: str, quiet: bool = False):
         on_terminal = sys.stderr.isatty()
+        description = one_line(description)
         self.bar = tqdm(
             total=total, desc=description, unit=unit, leave=False, disable=quiet or not on_terminal
         )
@@ -30,7 +33,7 @@ class Progress:
 
     def advance(self, count: int, note: str = "") -> None:
         self.done += count
-        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.set_postfix_str(one_line(note), refresh=False)
         self.bar.update(count)
         elapsed = time.monotonic() - self.started
         if self.prints_lines and elapsed >= self.next_line:
@@ -39,7 +42,7 @@ class Progress:
 
     def tell(self, line: str) -> None:
         """Print a line on stdout, above the bar."""
-        self.bar.write(line)
+        self.bar.write(one_line(line))
 
     def line(self, note: str = "") -> str:
         elapsed = time.monotonic() - self.started
@@ -48,7 +51,7 @@ class Progress:
         parts = [f"{self.description}: {self.done}{of_total} {self.unit}", f"{rate:.2f} {self.unit}/s"]
         if self.total is not None:
             parts.append(f"{tqdm.format_interval((self.total - self.done) / max(rate, 1e-9))} left")
-        return ", ".join([*parts, note] if note else parts)
+        return one_line(", ".join([*parts, note] if note else parts))
 
     def __enter__(self) -> Progress:
         return self

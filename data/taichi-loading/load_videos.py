@@ -39,8 +39,9 @@ from media.decoding import MAX_FPS, MIN_FPS
 from media.pictures import Box, Size
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import atomic_write, read_csv
+from utils.hints import warn
 from utils.options import OptionParser, add_options, option, typed
-from utils.program import command_line
+from utils.program import command_line, say
 from utils.values import integer, number
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
@@ -224,7 +225,7 @@ def check_downloads(videos: dict[str, list[Listed]], options: LoadOptions) -> No
     )
     if len(absent) == len(videos):
         raise UserError(text)
-    print(f"warning: {text}", file=sys.stderr)
+    warn(text)
 
 
 def download_video(clip: Listed, options: LoadOptions) -> Path:
@@ -260,7 +261,7 @@ def write_failures(path: Path, failures: dict[Listed, cutting.Outcome]) -> None:
         table.writerows((clip.video, made.target.name, made.error) for clip, made in failures.items())
     if failures:
         videos = {clip.video for clip in failures}
-        print(f"{len(failures)} clips of {len(videos)} videos could not be made; {path} says why")
+        say(f"{len(failures)} clips of {len(videos)} videos could not be made; {path} says why")
 
 
 if __name__ == "__main__":
