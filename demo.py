@@ -110,7 +110,7 @@ def contradictions(options: DemoOptions) -> dict[str, bool]:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     # Here, so that --help and a mistyped option answer at once, without PyTorch.
-    from inference import inputs, jobs, networks
+    from inference import command, inputs, jobs, networks
     from inference.animation import KnownMotion
     from modules.build import read_config
     from utils.device import best_precision, pick_device, precision_hints
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
             config, config_path, checkpoint, device, options.plain, options.precision
         )
 
-    jobs.write_and_report(load, pairs, drivings, job, fingerprint)
+    command.write_and_report(load, pairs, drivings, job, fingerprint)
 
 
 if __name__ == "__main__":

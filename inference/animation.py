@@ -23,7 +23,7 @@ from inference.networks import InferenceNetworks
 from inference.options import DemoOptions
 from media.clips import Clip
 from media.decoding import DEFAULT_FPS
-from media.pictures import Size, fit
+from media.pictures import Size, fit, lift_off_white
 from media.rates import shown
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
@@ -45,13 +45,20 @@ class SourcePictures:
 
     `pictures`: (H, W, 3) uint8. `large`: the same as (N, M, 3), for results of that size. `movements`:
     float32 (H, W) in [0, 1] each, how much of the motion is kept. `paste` makes a frame of the result of the
-    animated pictures; without it there is one picture, which is the frame.
+    animated pictures; without it there is one picture, which is the frame. `matte`: the same of a picture
+    that is grey where this one is transparent, if it is.
     """
 
     pictures: Sequence[np.ndarray]
     large: Sequence[np.ndarray] | None = None
     movements: Sequence[np.ndarray] | None = None
     paste: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
+    matte: SourcePictures | None = None
+
+    @property
+    def shown(self) -> Sequence[np.ndarray]:
+        """The pictures in the size of the result."""
+        return self.large or self.pictures
 
 
 def cut_source(
@@ -85,7 +92,8 @@ def make_animators(
     """Encode each picture once."""
     device = next(networks[0].parameters()).device
     nothing = [None] * len(source.pictures)
-    rows = zip(source.pictures, source.large or nothing, source.movements or nothing, strict=True)
+    mattes = nothing if source.matte is None else source.matte.shown
+    rows = zip(source.pictures, source.large or nothing, source.movements or nothing, mattes, strict=True)
     return [
         Animator(
             *networks,
@@ -95,8 +103,9 @@ def make_animators(
             precision=options.precision,
             large=None if larger is None else to_tensor(larger).unsqueeze(0).to(device),
             movement=None if movement is None else torch.from_numpy(movement)[None, None].to(device),
+            alpha=None if matte is None else to_tensor(matte[..., :1]).unsqueeze(0).to(device),
         )
-        for picture, larger, movement in rows
+        for picture, larger, movement, matte in rows
     ]
 
 
@@ -387,11 +396,14 @@ def write_animation(
 
 
 def result_frame(outs: Sequence[dict], source: SourcePictures, side_by_side: bool) -> np.ndarray:
-    """Make the frame (., ., 3) uint8 that is written of the results of the animators."""
+    """Make the frame (., ., 3) uint8, or 4 with alpha, that is written of the results of the animators."""
     pieces = [to_pixels(out["prediction"][0]) for out in outs]
-    if source.paste is not None:
-        return source.paste(pieces)
+    frame = pieces[0] if source.paste is None else source.paste(pieces)
+    if source.matte is not None:
+        mattes = [to_pixels(out["deformed"][0, -1:].expand(3, -1, -1)) for out in outs]
+        alpha = mattes[0] if source.matte.paste is None else source.matte.paste(mattes)
+        return lift_off_white(frame, alpha[..., 0])
     if side_by_side:
-        shown = ((source.large or source.pictures)[0], to_pixels(outs[0]["driving"][0]))
-        pieces = [*(fit(picture, pieces[0].shape[:2], "stretch") for picture in shown), *pieces]
-    return np.concatenate(pieces, axis=1)
+        shown = (source.shown[0], to_pixels(outs[0]["driving"][0]))
+        return np.hstack([*(fit(picture, frame.shape[:2], "stretch") for picture in shown), frame])
+    return frame

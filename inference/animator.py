@@ -103,7 +103,7 @@ class Animator:
     reconstruction does. `batch_size`: driving frames that go through the networks together. `precision`:
     "fp32", "bf16" or "fp16"; networks in fast form have their own. `large`: the source as (1, 3, N, M), for
     predictions of that size. `movement`: (1, 1, H, W) in [0, 1], how much of the motion is kept at each
-    place.
+    place. `alpha`: (1, 1, ., .) in [0, 1], how opaque the source is in the size of the predictions.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class Animator:
         precision: str = "fp32",
         large: Tensor | None = None,
         movement: Tensor | None = None,
+        alpha: Tensor | None = None,
     ):
         self.generator, self.kp_detector = generator.eval(), kp_detector.eval()
         self.source, self.normalization_params = source, normalization_params
@@ -127,6 +128,9 @@ class Animator:
             else:
                 self.encoding = encode_larger(self.generator, large, source)
             self.kp_source = self.kp_detector(source)
+        self.has_alpha = alpha is not None
+        if alpha is not None:
+            self.encoding = self.encoding._replace(image=torch.cat([self.encoding.image, alpha], dim=1))
 
     def find(self, frame: Tensor) -> Keypoints:
         """Return the keypoints (1, K, ...) of a driving frame (3, H, W) in [0, 1]."""
@@ -191,7 +195,11 @@ class Animator:
                 kp = normalize_kp(self.kp_source, kp_driving, initial, **self.normalization_params)
                 out["kp_norm"] = kp
             out |= self.generator.generate(
-                self.encoding, kp, self.kp_source, deformed=deformed, movement=self.movement
+                self.encoding,
+                kp,
+                self.kp_source,
+                deformed=deformed or self.has_alpha,
+                movement=self.movement,
             )
         check_finite(*kp.values(), out["prediction"])
         return [item | item_of(out, i) for i, item in enumerate(batch)]

@@ -7,10 +7,8 @@ Shapes: `H, W` size that the model takes, `N, M` of a larger result.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,21 +35,18 @@ from inference.animation import (
     make_animators,
     write_animation,
 )
-from inference.inputs import DemoPair, in_folder, motion_path
-from inference.motion import save_motion
+from inference.inputs import DemoPair, in_folder
 from inference.networks import InferenceNetworks, larger_size
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from inference.source_video import SourceVideo, at_rate, write_source_video
 from media.clips import Clip
-from media.pictures import Size, fit, read_image, write_image
+from media.pictures import Size, fit, read_alpha, read_image, write_image
 from media.rates import repeated
-from media.writer import VideoWriter, check_target
+from media.writer import ALPHA_SUFFIXES, VideoWriter
 from utils.errors import UserError
 from utils.hints import hint, warn
-from utils.program import say
-from utils.progress import Cancelled, PartialProgress, Progress, ShowProgress, frames_bar
-from utils.signals import caught_signals
+from utils.progress import ShowProgress
 
 MAX_ENLARGED = 2  # times that a face is enlarged without a hint
 SURELY_REAL = 0.9  # score of a face; of 60 puppets none got more than 0.892
@@ -247,6 +242,9 @@ def write_results(
     for path, group in itertools.groupby(pairs, key=lambda pair: pair.source):
         picture = read_image(path)
         source = source_of(path, picture, job, places)
+        matte = matte_of(pairs[0], job)
+        if matte is not None:
+            source = replace(source, matte=source_of(path, matte, job, places))
         animators = make_animators(networks, source, job.options)
         for pair in group:
             driving = motions.get(pair.driving) or driving_of(pair.driving, drivings, job, places)
@@ -254,14 +252,18 @@ def write_results(
                 what = f"motion of {pair.driving.name}"
                 driving = analyse(animators[0], driving, job.options, show, cancelled, what)
                 motions[pair.driving] = driving
-            paste = paste_of(path, picture, job, places, driving.fps)
+            placed = replace(source, paste=paste_of(path, picture, job, places, driving.fps))
+            if source.matte is not None and matte is not None:
+                paste = paste_of(path, matte, job, places, driving.fps)
+                placed = replace(placed, matte=replace(source.matte, paste=paste))
             sound = pair.driving if job.options.audio else None
             start = drivings[pair.driving].start + driving.timeline.start / driving.fps
-            with VideoWriter(pair.result, driving.fps, sound, audio_start=start) as writer:
+            frames = len(driving.timeline.shown)
+            with VideoWriter(pair.result, driving.fps, sound, start, frames) as writer:
                 started = time.monotonic()
                 written = write_animation(
                     animators,
-                    replace(source, paste=paste),
+                    placed,
                     driving,
                     writer,
                     job.options,
@@ -269,8 +271,8 @@ def write_results(
                     cancelled,
                     pair.result.name if several else "animation",
                 )
-            seconds, expected = time.monotonic() - started, len(driving.timeline.shown)
-            yield Done(pair, written, expected, driving.fps, seconds, writer.audio_note)
+            seconds = time.monotonic() - started
+            yield Done(pair, written, frames, driving.fps, seconds, writer.audio_note)
 
 
 def write_video(
@@ -310,6 +312,15 @@ def source_of(path: Path, picture: np.ndarray, job: Job, places: Places) -> Sour
     return replace(source, movements=[calm_border(sides, job.sizes[0]) for sides in inner])
 
 
+def matte_of(pair: DemoPair, job: Job) -> np.ndarray | None:
+    """Return how opaque a source is, as a grey picture (h, w, 3), where its result can be transparent."""
+    opaque = job.options.side_by_side or job.background is not None
+    if opaque or pair.result.suffix.lower() not in ALPHA_SUFFIXES:
+        return None
+    alpha = read_alpha(pair.source)
+    return None if alpha is None else np.repeat(alpha[..., None], 3, axis=2)
+
+
 def driving_of(path: Path, drivings: Drivings, job: Job, places: Places) -> Driving:
     """Return a driving video in the size of the model, or the motion that stands for one."""
     driving = drivings[path]
@@ -346,84 +357,3 @@ def limited(size: Size, longest: int) -> tuple[Size, float]:
     factor = min(1.0, longest / max(size)) if longest else 1.0
     height, width = (max(2, round(side * factor / 2) * 2) if factor < 1 else side for side in size)
     return (height, width), factor
-
-
-# ---- The whole of a command ----------------------------------------------------
-
-
-def write_and_report(
-    load: Callable[[], InferenceNetworks],
-    pairs: Sequence[DemoPair],
-    drivings: Drivings,
-    job: Job,
-    fingerprint: str,
-) -> None:
-    """Write all results, report them, and save the motions that are wanted. A signal ends the program.
-
-    `load` gives the networks, `fingerprint` marks files of their motion. A single result keeps the frames
-    that are done by a signal. Of several the unfinished one is dropped: in their folder it would pass as
-    whole.
-    """
-    several, folder, finished = in_folder(job.options), pairs[0].result.parent, 0
-    saved: set[Path] = set()  # files of motion
-    if not several:
-        check_target(pairs[0].result, (job.source_clip or drivings[pairs[0].driving]).fps)
-    with contextlib.ExitStack() as stack:
-        # A bar for each pass over a single video, or one for all.
-        show: ShowProgress = frames_bar
-        tell: Callable[[str], None] = say
-        if several:
-            bar = stack.enter_context(Progress(count_frames(pairs, drivings, job), "animation", "frames"))
-            show, tell = (lambda what, total: PartialProgress(bar, total, what)), bar.tell
-
-        # Whoever gave a picture without a face should not wait for networks.
-        clips = [driving for driving in drivings.values() if isinstance(driving, Clip)]
-        places = find_places(dict.fromkeys(pair.source for pair in pairs), clips, job, show)
-        wanted, pairs = pairs, [pair for pair in pairs if pair.source in places.sources]
-        networks = load()
-        if several:
-            folder.mkdir(exist_ok=True)
-
-        # A second signal does not break off the last writes.
-        caught = stack.enter_context(caught_signals())
-
-        def cancelled() -> bool:
-            if caught and several:
-                raise Cancelled
-            return bool(caught)
-
-        try:
-            for done in write_results(networks, pairs, drivings, job, places, show, cancelled):
-                finished += 1
-                path = motion_path(job.options, done.pair.driving)
-                if path is not None and path not in saved:
-                    saved.add(path)
-                    save_motion(path, done.written.keypoints, done.fps, fingerprint)
-                report(done, tell)
-        except Cancelled:
-            if several:
-                say(f"stopped: {folder} has {finished} of {len(pairs)} results", sys.stderr)
-            sys.exit(128 + caught[0])
-        if (frames := done.written.frames) < (expected := done.expected):
-            say(f"stopped: {done.pair.result} holds {frames} of {expected} frames", sys.stderr)
-            sys.exit(128 + caught[0])
-    if len(pairs) < len(wanted):
-        sys.exit(1)
-
-
-def report(done: Done, tell: Callable[[str], None]) -> None:
-    """Tell how long a result took; why it has no sound goes to stderr."""
-    if done.audio_note is not None:
-        warn(done.audio_note)
-    if done.written.best_frame is not None:
-        tell(f"Best frame: {done.written.best_frame}")
-    tell(f"{done.pair.result}: {done.figures}")
-
-
-def count_frames(pairs: Sequence[DemoPair], drivings: Drivings, job: Job) -> int:
-    """Count the frames of all passes over the driving videos of several results."""
-    finds_faces = job.options.crop and job.options.crop_driving is None
-    passes = finds_faces + (len(pairs) > 1 or job.options.measured_elsewhere)
-    used = {pair.driving: drivings[pair.driving] for pair in pairs}
-    before = sum(passes * len(driving) for driving in used.values() if isinstance(driving, Clip))
-    return before + sum(len(drivings[pair.driving]) for pair in pairs)

@@ -30,9 +30,8 @@ from utils.files import atomic_write, regular_file
 
 SIGMA = 0.06  # seconds, of the Gaussian at strength 1
 REACH = 4  # sigmas, beyond which a frame has no weight
-OUTLIER = (
-    0.1  # of half a picture by which keypoints jump, on average, in a frame that is left out or at a cut
-)
+# Of half a picture, by which keypoints jump on average at a cut, or in a frame that is left out.
+OUTLIER = 0.1
 MIN_CUTOFF = 0.7  # Hz, at rest and at strength 1
 # Hz for each unit of speed: half of the picture, or a Jacobian's own size, in a second.
 BETA = 10.0

@@ -99,8 +99,8 @@ class DemoOptions(CropOptions):
     )
     result_video: Path | None = option(
         None,
-        ".mp4, .mov, .mkv, .webm, .gif, or a folder of pngs (default: result.mp4); with several sources or "
-        "driving videos a folder of videos (default: results)",
+        ".mp4, .mov, .mkv, .webm, .gif, a folder of pngs, or of one driving picture .png or .jpg (default: "
+        "result.mp4); with several sources or driving videos a folder of videos (default: results)",
         metavar="RESULT",
     )
     skip_existing: bool = option(False, "leave results alone that are there already")

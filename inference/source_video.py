@@ -85,7 +85,7 @@ def write_source_video(
             return frame
         (animator,) = make_animators(networks, pictures, options)
         out = next(animator.generate([item], initial))
-        before = paster.before(frame, pictures.large or pictures.pictures)
+        before = paster.before(frame, pictures.shown)
         return paster.paste(frame, [to_pixels(out["prediction"][0])], before)
 
     numbers = at_rate(driving, source.clip)

@@ -72,9 +72,18 @@ def lay_on_white(rgba: np.ndarray) -> np.ndarray:
     return laid  # (H, W, 3)
 
 
-def checked_frame(frame: np.ndarray) -> np.ndarray:
+def lift_off_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Return (H, W, 4) uint8 that looks on white as `pixels` (H, W, 3) do, with `alpha` (H, W).
+
+    Where there is hardly anything to see, colours are left near white, so that errors stay small.
+    """
+    share = np.maximum(alpha, 32)[..., None].astype(np.float32) / 255
+    return np.dstack([to_uint8(1 - (1 - pixels / np.float32(255)) / share), alpha])
+
+
+def checked_frame(frame: np.ndarray, channels: tuple[int, ...] = (3,)) -> np.ndarray:
     """Return `frame` with contiguous memory. Raises `ValueError` unless it is (H, W, 3) uint8."""
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in channels or not frame.size:
         raise ValueError(f"a frame is uint8 of shape (H, W, 3), not {frame.dtype} of shape {frame.shape}")
     return np.ascontiguousarray(frame)
 
@@ -126,6 +135,16 @@ def read_image(path: str | Path, any_size: bool = False) -> np.ndarray:
         with _open_with_pillow(path, any_size) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
+
+
+def read_alpha(path: str | Path) -> np.ndarray | None:
+    """Return how opaque the pixels of `read_image` were, (H, W) uint8; None where all of them are."""
+    path = Path(path)
+    with _picture_errors(path), _open_with_pillow(path, any_size=False) as image:
+        if not image.has_transparency_data:
+            return None
+        alpha = np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+        return None if (alpha == 255).all() else alpha
 
 
 def read_image_size(path: str | Path) -> Size:
@@ -315,9 +334,10 @@ def write_image(path: str | Path, frame: np.ndarray) -> None:
     if path.suffix.lower() != ".png":
         raise MediaError(f"{path}: only .png pictures are written; end the name with .png")
     with media_errors(path, "check that its folder exists and is writable"), atomic_write(path) as temporary:
-        save_png(temporary, frame)
+        save_picture(temporary, frame)
 
 
-def save_png(path: Path, frame: np.ndarray) -> None:
-    """Write `frame` (H, W, 3) uint8 as a png to `path` itself, whatever its suffix."""
-    Image.fromarray(checked_frame(frame)).save(path, format="PNG")
+def save_picture(path: Path, frame: np.ndarray, kind: str = "PNG") -> None:
+    """Write `frame` (H, W, 3), or 4 with alpha, to `path` itself, as Pillow's format `kind`."""
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    Image.fromarray(checked_frame(frame, (3, 4))).save(path, format=kind, **options)

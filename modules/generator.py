@@ -133,7 +133,8 @@ class OcclusionAwareGenerator(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute the half that is done for each driving frame; return what `forward` returns.
 
-        A source of batch size 1 serves a batch of driving frames. `deformed=False` leaves out "deformed"
+        A source of batch size 1 serves a batch of driving frames. Its image may have more channels than the
+        network, which are warped along. `deformed=False` leaves out "deformed"
         where the prediction does not need it, which saves warping an image that nobody looks at. `movement`
         (1, 1, ., .) in [0, 1] is how much of the motion is kept at each place: it can be less near a border.
         """
@@ -153,7 +154,8 @@ class OcclusionAwareGenerator(nn.Module):
         painted = self.decode(features)  # (B, C, H, W)
         if not self.image_skip:
             return out | {"prediction": painted}
-        return out | {"painted": painted, "prediction": blend(out["deformed"], painted, out["occlusion_map"])}
+        warped = out["deformed"][:, : self.num_channels]
+        return out | {"painted": painted, "prediction": blend(warped, painted, out["occlusion_map"])}
 
     def deform(self, maps: Tensor, deformation: Tensor) -> Tensor:
         """Warp maps (B, F, H, W) by a flow (B, h, w, 2) that is first resized to them."""

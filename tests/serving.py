@@ -21,16 +21,7 @@ def served(
     """
     command = [sys.executable, str(ROOT / "app.py"), "--offline"]
     with subprocess.Popen(
-        [
-            "bash",
-            "-c",
-            f'{limits} && exec "$@"',
-            "app.py",
-            sys.executable,
-            str(ROOT / "app.py"),
-            "--offline",
-            *options,
-        ],
+        ["bash", "-c", f'{limits} && exec "$@"', "app.py", *command, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

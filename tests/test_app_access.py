@@ -34,7 +34,7 @@ def address() -> Iterator[str]:
         ("puppets.example:{port}", True),
         ("evil.example", False),
         ("127.0.0.1.evil.example:{port}", False),
-        ("evil.example:{port}@127.0.0.1", True),  # no browser sends this
+        ("evil.example@127.0.0.1", False),
         ("[::1", False),
         ("", False),
     ],

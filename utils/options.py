@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import Field, field, fields
 from pathlib import Path
@@ -38,9 +37,8 @@ class OptionParser(argparse.ArgumentParser):
         self.add_argument(DEBUG, action=_Nothing, nargs=0, default=argparse.SUPPRESS, help=text)
 
     def error(self, message: str) -> NoReturn:
-        """Print usage and error; a wrong value, which argparse repeats, can hold line breaks."""
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
+        """Print one line; a wrong value, which argparse repeats, can hold line breaks."""
+        self.exit(2, f"{self.prog}: error: {one_line(message)}; --help lists all options\n")
 
 
 class _Nothing(argparse.Action):

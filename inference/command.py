@@ -1,0 +1,101 @@
+"""The whole of the demo's command: all results with bars, lines and signals.
+
+The page has its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from inference.inputs import DemoPair, in_folder, motion_path
+from inference.jobs import Done, Drivings, Job, find_places, write_results
+from inference.motion import save_motion
+from inference.networks import InferenceNetworks
+from media.clips import Clip
+from media.writer import check_target
+from utils.hints import warn
+from utils.program import say
+from utils.progress import Cancelled, PartialProgress, Progress, ShowProgress, frames_bar
+from utils.signals import caught_signals
+
+
+def write_and_report(
+    load: Callable[[], InferenceNetworks],
+    pairs: Sequence[DemoPair],
+    drivings: Drivings,
+    job: Job,
+    fingerprint: str,
+) -> None:
+    """Write all results, report them, and save the motions that are wanted. A signal ends the program.
+
+    `load` gives the networks, `fingerprint` marks files of their motion. A single result keeps the frames
+    that are done by a signal. Of several the unfinished one is dropped: in their folder it would pass as
+    whole.
+    """
+    several, folder, finished = in_folder(job.options), pairs[0].result.parent, 0
+    saved: set[Path] = set()  # files of motion
+    if not several:
+        leading = job.source_clip or drivings[pairs[0].driving]
+        check_target(pairs[0].result, leading.fps, len(leading))
+    with contextlib.ExitStack() as stack:
+        # A bar for each pass over a single video, or one for all.
+        show: ShowProgress = frames_bar
+        tell: Callable[[str], None] = say
+        if several:
+            bar = stack.enter_context(Progress(count_frames(pairs, drivings, job), "animation", "frames"))
+            show, tell = (lambda what, total: PartialProgress(bar, total, what)), bar.tell
+
+        # Whoever gave a picture without a face should not wait for networks.
+        clips = [driving for driving in drivings.values() if isinstance(driving, Clip)]
+        places = find_places(dict.fromkeys(pair.source for pair in pairs), clips, job, show)
+        wanted, pairs = pairs, [pair for pair in pairs if pair.source in places.sources]
+        networks = load()
+        if several:
+            folder.mkdir(exist_ok=True)
+
+        # A second signal does not break off the last writes.
+        caught = stack.enter_context(caught_signals())
+
+        def cancelled() -> bool:
+            if caught and several:
+                raise Cancelled
+            return bool(caught)
+
+        try:
+            for done in write_results(networks, pairs, drivings, job, places, show, cancelled):
+                finished += 1
+                path = motion_path(job.options, done.pair.driving)
+                if path is not None and path not in saved:
+                    saved.add(path)
+                    save_motion(path, done.written.keypoints, done.fps, fingerprint)
+                report(done, tell)
+        except Cancelled:
+            if several:
+                say(f"stopped: {folder} has {finished} of {len(pairs)} results", sys.stderr)
+            sys.exit(128 + caught[0])
+        if (frames := done.written.frames) < (expected := done.expected):
+            say(f"stopped: {done.pair.result} holds {frames} of {expected} frames", sys.stderr)
+            sys.exit(128 + caught[0])
+    if len(pairs) < len(wanted):
+        sys.exit(1)
+
+
+def report(done: Done, tell: Callable[[str], None]) -> None:
+    """Tell how long a result took; why it has no sound goes to stderr."""
+    if done.audio_note is not None:
+        warn(done.audio_note)
+    if done.written.best_frame is not None:
+        tell(f"Best frame: {done.written.best_frame}")
+    tell(f"{done.pair.result}: {done.figures}")
+
+
+def count_frames(pairs: Sequence[DemoPair], drivings: Drivings, job: Job) -> int:
+    """Count the frames of all passes over the driving videos of several results."""
+    finds_faces = job.options.crop and job.options.crop_driving is None
+    passes = finds_faces + (len(pairs) > 1 or job.options.measured_elsewhere)
+    used = {pair.driving: drivings[pair.driving] for pair in pairs}
+    before = sum(passes * len(driving) for driving in used.values() if isinstance(driving, Clip))
+    return before + sum(len(drivings[pair.driving]) for pair in pairs)
