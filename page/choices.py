@@ -131,7 +131,8 @@ class Form(dict[str, Any]):
         how: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 
         def restore(saved: Any) -> list[Any]:
-            return [saved[name] if name in (saved or {}) else gr.skip() for name in kept]
+            saved = saved if isinstance(saved, dict) else {}
+            return [saved.get(name, gr.skip()) for name in kept]
 
         names = json.dumps(kept)
         gr.on(
