@@ -148,7 +148,7 @@ def test_two_people_at_once_get_their_own(browser: Browser, address: str, tmp_pa
 def test_the_slider_of_the_reference_shows_its_frame(page: Page) -> None:
     choose_sample(page)
     page.get_by_role("button", name="Motion").click()
-    slider = page.get_by_role("slider", name="range slider for Frame").first
+    slider = page.get_by_role("slider", name="range slider for Movement is measured from frame").first
     expect(slider).to_have_attribute("max", "71")
     image = page.locator("#reference-frame img")
     before = image.get_attribute("src")
