@@ -134,7 +134,9 @@ def main(argv: list[str] | None = None) -> None:
     if options.precision == "auto":
         options = replace(options, precision=best_precision(device))
     job = jobs.make_job(options, size, clips.background, clips.source)
-    for line in inputs.hints(options, sources, clips, size) + precision_hints(device, options.precision):
+    for line in inputs.hints(options, sources, clips.drivings, size) + precision_hints(
+        device, options.precision
+    ):
         hint(line)
 
     # A preview is drawn without any network.

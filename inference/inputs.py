@@ -20,6 +20,7 @@ from media.rates import part_of, steady
 from media.writer import WRITTEN_SUFFIXES
 from utils.errors import UserError
 from utils.files import same_name
+from utils.hints import hint
 from utils.program import say
 
 MAX_HINTS = 5
@@ -235,6 +236,8 @@ def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> Clips:
     background, source = (
         None if path is None else opened[path] for path in (options.background, options.source_video)
     )
+    for line in (line for clip in opened.values() for line in clip.hints()):
+        hint(line)
     parts = {path: part_of(opened[path], options.start, options.end) for path in drivings}
     return Clips(parts, background, source)
 
@@ -242,17 +245,18 @@ def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> Clips:
 # ---- Hints -------------------------------------------------------------------
 
 
-def hints(options: DemoOptions, sources: Mapping[Path, Size], clips: Clips, model: Size) -> list[str]:
-    """Say what has no effect, how videos are read, and what is distorted. Sizes are (height, width)."""
-    others = (clip for clip in (clips.background, clips.source) if clip is not None)
-    lines = [line for clip in (*clips.drivings.values(), *others) for line in clip.hints()]
+def hints(
+    options: DemoOptions, sources: Mapping[Path, Size], clips: Mapping[Path, Clip], model: Size
+) -> list[str]:
+    """Say which options have no effect, and which pictures will be distorted. Sizes are (height, width)."""
+    lines = []
     measured = options.find_best_frame or options.best_frame is not None
     if not options.relative and (options.adapt_scale or measured):
         lines.append("--adapt_scale, --find_best_frame and --best_frame do nothing without --relative")
     # Pictures of which nothing is cut are distorted.
     whole = {} if options.crop or options.crop_source else dict(sources)
     if not (options.crop or options.crop_driving):
-        whole |= {path: clip.size for path, clip in clips.drivings.items()}
+        whole |= {path: clip.size for path, clip in clips.items()}
     for path, (height, width) in whole.items():
         stretch = (height / width) / (model[0] / model[1])
         if options.fit == "stretch" and max(stretch, 1 / stretch) > MAX_STRETCH:

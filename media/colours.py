@@ -1,6 +1,6 @@
-"""From the colours of a video to the sRGB that pictures have: its matrix, HDR, and wide primaries.
+"""From the colours of a video to those of pictures: YUV matrices, HDR and wide primaries to BT.709.
 
-A `signal` is R'G'B' in [0, 1] as stored, `light` is linear, in cd/m² of a display. Shapes: `H, W` size.
+A signal is R'G'B' in [0, 1] as stored, light is linear, in cd/m² of a display. Shapes: `H, W` size.
 """
 
 from __future__ import annotations
@@ -10,26 +10,16 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import (
-    ColorPrimaries,
-    ColorRange,
-    Colorspace,
-    ColorTrc,
-    Interpolation,
-    VideoReformatter,
-)
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 # Without these three, colours come out darker by a level, and by three at times.
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 HD_LINES = 720  # from here on a video is BT.709, below it is BT.601, where nothing else is written
 
-# FFmpeg's numbers of the matrices that swscale knows; for others one is guessed. 0 is RGB.
+# FFmpeg's numbers of the matrices that swscale knows; for others one is guessed. 0 is RGB, 2 is unknown.
 _MATRICES = {0, 1, 4, 5, 6, 7, 9}
-_UNKNOWN = 2
-# The shares of red and blue in the luma; those of BT.601 are the usual ones.
-_LUMA = {Colorspace.ITU709: (0.2126, 0.0722), Colorspace.BT2020: (0.2627, 0.0593)}
-_BT601_LUMA = (0.299, 0.114)
-_DEEP = "yuv444p16le"  # swscale's own way to RGB of more than 8 bits loses 0.4% of the light
+_LUMA = {Colorspace.ITU709: (0.2126, 0.0722), Colorspace.BT2020: (0.2627, 0.0593)}  # of red and blue
+_VIDEO_RANGE, _DEEP = 1, "yuv444p16le"  # swscale's own way to RGB of more than 8 bits loses 0.4%
 
 # x and y of red, green and blue; the white of all is D65.
 _BT709 = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
@@ -37,7 +27,6 @@ _WIDE = {
     ColorPrimaries.BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     ColorPrimaries.SMPTE432: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),  # Display P3
 }
-_D65 = (0.3127, 0.3290)
 _HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 
 _GAMMA = 2.4  # of the display of ordinary video, BT.1886
@@ -49,53 +38,35 @@ _BAND = 2**15  # pixels that are converted together, so that they stay in the pr
 
 
 class Colours(NamedTuple):
-    """What the frames of a video hold, by FFmpeg's numbers, and the brightest white `light` that was seen."""
+    """What the frames of a video hold, by FFmpeg's numbers, and the light of the brightest white in HDR."""
 
     matrix: int
     transfer: int
     primaries: int
-    brightest: float = 0.0
+    brightest: float = _SDR_WHITE
 
     @classmethod
     def of(cls, frame: av.VideoFrame, others: Callable[[], Iterable[av.VideoFrame]]) -> Colours:
         """Find out from the first frame, and from `others` of an HDR video."""
         is_hd = frame.height >= HD_LINES or frame.width >= 16 / 9 * HD_LINES
-        guessed = Colorspace.ITU709 if is_hd else Colorspace.ITU601
-        matrix = frame.colorspace if frame.colorspace in _MATRICES - {0} else None
-        colours = cls(matrix or guessed, frame.color_trc, frame.color_primaries)
-        if colours.hdr:
-            wide = colours.primaries if colours.primaries != _UNKNOWN else ColorPrimaries.BT2020
-            colours = colours._replace(matrix=matrix or Colorspace.BT2020, primaries=wide)
-            lights = [colours.light(other) for other in (frame, *others())]
-            brightest = max(float(np.percentile(light.min(axis=2), 99.9)) for light in lights)
-            colours = colours._replace(brightest=brightest)
-        return colours
+        matrix: int = Colorspace.ITU709 if is_hd else Colorspace.ITU601
+        primaries = frame.color_primaries
+        if frame.color_trc in _HDR:
+            matrix, primaries = Colorspace.BT2020, primaries if primaries != 2 else ColorPrimaries.BT2020
+        if frame.colorspace in _MATRICES - {0}:
+            matrix = frame.colorspace
+        colours = cls(matrix, frame.color_trc, primaries)
+        if colours.hdr is None:
+            return colours
+        light_of, size = colours.light(), (frame.height, frame.width)
+        looks = [colours.pixels(VideoReformatter(), look, size, _DEEP) for look in (frame, *others())]
+        whites = [np.percentile(light_of(look).min(axis=2), 99.9) for look in looks]
+        return colours._replace(brightest=float(max(whites)))
 
     @property
     def hdr(self) -> str | None:
         """The name of the HDR transfer function, None for ordinary video."""
         return _HDR.get(self.transfer)  # type: ignore[call-overload]
-
-    def light(self, frame: av.VideoFrame) -> np.ndarray:
-        """Return the light of a frame for the primaries of BT.709: float32 (H, W, 3)."""
-        return _Light(self)(self.pixels(VideoReformatter(), frame, (frame.height, frame.width), _DEEP))
-
-    def pixels(
-        self, reformatter: VideoReformatter, frame: av.VideoFrame, size: tuple[int, int], kind: str
-    ) -> np.ndarray:
-        """Return the pixels of a frame in FFmpeg's format `kind`, resized to `size` (height, width)."""
-        made = reformatter.reformat(
-            frame,
-            size[1],
-            size[0],
-            kind,
-            src_colorspace=None if frame.colorspace in _MATRICES else self.matrix,
-            dst_colorspace=self.matrix if kind == _DEEP else None,
-            dst_color_range=ColorRange.MPEG if kind == _DEEP else None,
-            interpolation=EXACT,
-            threads=1,
-        )
-        return made.to_ndarray()
 
     def reader(self, size: tuple[int, int]) -> Callable[[av.VideoFrame], np.ndarray]:
         """Make a function from a frame to RGB, or RGBA, uint8 of `size` (height, width), for one thread."""
@@ -111,11 +82,21 @@ class Colours(NamedTuple):
 
         return read
 
+    def pixels(
+        self, reformatter: VideoReformatter, frame: av.VideoFrame, size: tuple[int, int], kind: str
+    ) -> np.ndarray:
+        """Return the pixels of a frame in FFmpeg's format `kind`, resized to `size` (height, width)."""
+        source = None if frame.colorspace in _MATRICES else self.matrix
+        target, levels = (self.matrix, _VIDEO_RANGE) if kind == _DEEP else (None, None)
+        height, width = size
+        return reformatter.reformat(
+            frame, width, height, kind, source, target, EXACT, None, levels, threads=1
+        ).to_ndarray()
+
     def _converter(self) -> Callable[[np.ndarray], np.ndarray]:
         """Make a function from Y'CbCr of 16 bits (H, W, 3) to RGB uint8 of ordinary video."""
-        light_of, white = _Light(self), _SDR_WHITE
-        if self.hdr is not None and not _COPIED[0] <= self.brightest <= _COPIED[1]:
-            white = _WHITE
+        is_copy = _COPIED[0] <= self.brightest <= _COPIED[1]
+        light_of, white = self.light(), _SDR_WHITE if is_copy else _WHITE
         most = max(self.brightest, white)
         # The square root gives dark colours as many steps as they need.
         curve = _tone(np.linspace(0, 1, _STEPS + 1) ** 2 * most / white, most / white)
@@ -131,32 +112,29 @@ class Colours(NamedTuple):
 
         return convert
 
+    def light(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Make a function from Y'CbCr of 16 bits, in the range of video, to the light of BT.709.
 
-class _Light:
-    """From Y'CbCr of 16 bits (H, W, 3), in the range of video, to the light of BT.709: float32 (H, W, 3)."""
-
-    def __init__(self, colours: Colours):
-        red, blue = _LUMA.get(colours.matrix, _BT601_LUMA)  # type: ignore[call-overload]
-        to_luma = np.array([[red, 1 - red - blue, blue]])
-        to_chroma = (np.eye(3)[[2, 0]] - to_luma) / (2 - 2 * np.array([[blue], [red]]))
+        Both are (H, W, 3), light is float32.
+        """
+        red, blue = _LUMA.get(self.matrix, (0.299, 0.114))  # type: ignore[call-overload]
+        luma = np.array([[red, 1 - red - blue, blue]])
+        chroma = (np.eye(3)[[2, 0]] - luma) / (2 - 2 * np.array([[blue], [red]]))
         scale = _STEPS / 256 / np.array([219, 224, 224])  # signals are counted in steps of the table
-        self._to_rgb = (np.linalg.inv(np.vstack([to_luma, to_chroma])) * scale).T.astype(np.float32)
-        self._zero = np.array([16, 128, 128], np.float32) * 256
-
-        signal = np.arange(_STEPS + 1) / _STEPS
+        to_rgb = (np.linalg.inv(np.vstack([luma, chroma])) * scale).T.astype(np.float32)
         functions = {"PQ": _pq, "HLG": _hlg, None: lambda signal: _SDR_WHITE * signal**_GAMMA}
-        self._table = functions[colours.hdr](signal).astype(np.float32)
-        self._is_hlg = colours.hdr == "HLG"
-        wide = _to_xyz(_WIDE.get(colours.primaries, _BT709))  # type: ignore[call-overload]
-        self._luminance = wide[1].astype(np.float32)
-        self._to_bt709 = (np.linalg.inv(_to_xyz(_BT709)) @ wide).T.astype(np.float32)
+        table = functions[self.hdr](np.arange(_STEPS + 1) / _STEPS).astype(np.float32)
+        wide = _to_xyz(_WIDE.get(self.primaries, _BT709))  # type: ignore[call-overload]
+        to_bt709 = (np.linalg.inv(_to_xyz(_BT709)) @ wide).T.astype(np.float32)
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        signal = (pixels - self._zero) @ self._to_rgb
-        light = self._table[(signal + np.float32(0.5)).clip(0, _STEPS).astype(np.uint16)]
-        if self._is_hlg:  # the light of the scene becomes that of a display of 1,000 cd/m² (BT.2100, OOTF)
-            light *= 1000 * (light @ self._luminance)[..., None] ** np.float32(0.2)
-        return light @ self._to_bt709
+        def light_of(pixels: np.ndarray) -> np.ndarray:
+            signal = (pixels - np.array([16, 128, 128], np.float32) * 256) @ to_rgb
+            light = table[(signal + np.float32(0.5)).clip(0, _STEPS).astype(np.uint16)]
+            if self.hdr == "HLG":  # from the scene to a display of 1,000 cd/m² (BT.2100, OOTF)
+                light *= 1000 * (light @ wide[1].astype(np.float32))[..., None] ** np.float32(0.2)
+            return light @ to_bt709
+
+        return light_of
 
 
 def _pq(signal: np.ndarray) -> np.ndarray:
@@ -172,8 +150,8 @@ def _hlg(signal: np.ndarray) -> np.ndarray:
 
 
 def _to_xyz(primaries: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """Return the matrix from light of these primaries to CIE XYZ, in which white has Y = 1."""
-    columns = np.array([(x / y, 1, (1 - x - y) / y) for x, y in (*primaries, _D65)]).T  # (3, 4)
+    """Return the matrix from light of these primaries to CIE XYZ, in which white, D65, has Y = 1."""
+    columns = np.array([(x / y, 1, (1 - x - y) / y) for x, y in (*primaries, (0.3127, 0.3290))]).T  # (3, 4)
     return columns[:, :3] * np.linalg.solve(columns[:, :3], columns[:, 3])
 
 
@@ -183,11 +161,9 @@ def _tone(light: np.ndarray, most: float) -> np.ndarray:
     Highlights are rolled off by the spline of BT.2390 (EETF), in the signal of the display. Without any,
     nothing changes.
     """
-    signal, most = light ** (1 / _GAMMA), most ** (1 / _GAMMA)
-    top = 1 / most
+    signal, top = (light / most) ** (1 / _GAMMA), most ** (-1 / _GAMMA)
     knee = 1.5 * top - 0.5
-    t = (signal / most - knee) / max(1 - knee, 1e-9)
-    spline = (
-        (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * top
-    )
-    return np.rint(255 * np.where(t < 0, signal, spline * most).clip(0, 1)).astype(np.uint8)
+    t = (signal - knee) / max(1 - knee, 1e-9)
+    spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee)
+    spline += (3 * t**2 - 2 * t**3) * top
+    return np.rint(255 * (np.where(t < 0, signal, spline) / top).clip(0, 1)).astype(np.uint8)

@@ -18,12 +18,24 @@ MAX_REPEATS = 100  # frames made of one, on average; a longer video has wrong ti
 
 
 def steady(clip: Clip) -> Clip:
-    """Return `clip` itself if its frames come at a constant rate, else a `SteadyClip` of it."""
+    """Return `clip` itself if its frames come at a constant rate, else show it at such a rate.
+
+    It is that at which most of its frames follow each other. Raises `MediaError`.
+    """
     times = clip.times
     if times is None or len(times) < 3 or (np.diff(times) <= 0).any():  # some formats make them up
         return clip
     late = times - np.arange(len(times)) / clip.fps  # seconds, if played at the mean rate
-    return SteadyClip(clip, times) if np.abs(late).max() > 0.5 / clip.fps else clip
+    if np.abs(late).max() <= 0.5 / clip.fps:
+        return clip
+    fps = min(MAX_RATE, 1 / max(1e-6, float(np.median(np.diff(times)))))
+    length = 1 + round((times[-1] - times[0]) * fps)
+    if length > MAX_REPEATS * len(times):
+        raise MediaError(
+            f"{clip.path}: its {len(times)} frames are spread over {times[-1] - times[0]:.0f} seconds; "
+            "convert it to a constant frame rate"
+        )
+    return ShownClip(clip, nearest(times, times[0] + np.arange(length) / fps), fps)
 
 
 def part_of(clip: Clip, start: float | None, end: float | None) -> Clip:
@@ -38,54 +50,24 @@ def part_of(clip: Clip, start: float | None, end: float | None) -> Clip:
             f"{clip.path}: has no frame from second {begin:g} to {stop:g}, it lasts {length:.2f} seconds; "
             "choose another --start or --end"
         )
-    return ClipPart(clip, range(first, last))
+    return ShownClip(clip, np.arange(first, last), clip.fps, clip.start + first / clip.fps)
 
 
-class ClipPart(Clip):
-    """The frames `numbers` of a clip of constant rate."""
+class ShownClip(Clip):
+    """The frames `numbers` (M,) of a clip, sorted and perhaps repeated, at a constant rate."""
 
-    def __init__(self, clip: Clip, numbers: range):
-        start = numbers.start / clip.fps
-        super().__init__(
-            clip.path, clip.size, clip.fps, clip.has_audio, None, clip.hdr, clip.has_square_pixels, start
-        )
+    def __init__(self, clip: Clip, numbers: np.ndarray, fps: float, start: float = 0.0):
+        square = clip.has_square_pixels
+        super().__init__(clip.path, clip.size, fps, clip.has_audio, None, clip.hdr, square, start)
         self._clip, self._numbers = clip, numbers
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        first = self._numbers.start
-        for number, frame in self._clip.chosen([first + number for number in numbers]):
-            yield number - first, frame
-
-
-class SteadyClip(Clip):
-    """A video of variable frame rate, shown at the rate at which most of its frames follow each other."""
-
-    def __init__(self, clip: Clip, times: np.ndarray):
-        fps = min(MAX_RATE, 1 / max(1e-6, float(np.median(np.diff(times)))))
-        length = 1 + round((times[-1] - times[0]) * fps)
-        if length > MAX_REPEATS * len(times):
-            raise MediaError(
-                f"{clip.path}: its {len(times)} frames are spread over {times[-1] - times[0]:.0f} seconds; "
-                "convert it to a constant frame rate"
-            )
-        super().__init__(clip.path, clip.size, fps, clip.has_audio, None, clip.hdr, clip.has_square_pixels)
-        self._clip = clip
-        moments = times[0] + np.arange(length) / fps
-        self._shown = nearest(times, moments)  # (M,), the number of the frame that is shown
-
-    def __len__(self) -> int:
-        return len(self._shown)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return shown(self._clip, self._shown)
-
-    def chosen(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         wanted: dict[int, list[int]] = {}
         for number in numbers:
-            wanted.setdefault(int(self._shown[number]), []).append(number)
+            wanted.setdefault(int(self._numbers[number]), []).append(number)
         for original, frame in self._clip.chosen(sorted(wanted)):
             for number in wanted[original]:
                 yield number, frame

@@ -93,20 +93,21 @@ def connect_boxes(form: Form, button: gr.Button, source: gr.HTML, driving: gr.HT
         return show_boxes(form.read(values), offline)
 
     button.click(boxes, [*form.values()], [source, driving], api_visibility="private", preprocess=False)
-    connect_box(form, "crop_source", source, form["source_image"])
-    connect_box(form, "crop_driving", driving, form["driving_video"])
+    connect_box(form, "crop_source", source, [form["source_image"], form["source_video"]])
+    connect_box(form, "crop_driving", driving, [form["driving_video"], form["driving_motion"]])
 
 
-def connect_box(form: Form, name: str, box: gr.HTML, file: Any) -> Any:
-    """Draw a box from its text, write to that where it is dragged, and forget both with the file.
+def connect_box(form: Form, name: str, box: gr.HTML, files: list[Any]) -> Any:
+    """Draw a box from its text, write to that where it is dragged, and forget both with one of the files.
 
     What was found is forgotten where a choice may find another. Returns the event of dragging.
     """
-    text, finders = form[name], [form[name].change for name in ("crop", "face", "fit") if name in form]
+    text, new = form[name], [file.change for file in files]
+    finders = [form[name].change for name in ("crop", "face", "fit", "start", "end") if name in form]
     models = [form[name].change for name in ("model", "config", "checkpoint")]
     to_box = "(view, text) => view && (text || view.found.length) ? { ...view, text } : null"
     text.change(None, [box, text], box, js=to_box)
     gr.on(finders, None, box, box, js="(view) => view?.text ? { ...view, found: [], faces: [] } : null")
-    gr.on([file.change, *models], None, None, box, js="() => null")
-    file.change(None, None, text, js="() => ''")
+    gr.on([*new, *models], None, None, box, js="() => null")
+    gr.on(new, None, None, text, js="() => ''")
     return box.input(None, box, text, js="(view) => view.text")

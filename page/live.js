@@ -102,7 +102,7 @@ function countDown(seconds = COUNTDOWN) {
 
 function show(image, captured, headers) {
   const age = performance.now() - captured, mine = run;
-  if (age > MAX_AGE) return;
+  if (age > MAX_AGE) return find("figures").replaceChildren(`too late to be shown: after ${age.toFixed(0)} ms`);
   find("result").getContext("2d").drawImage(image, 0, 0);
   hint = headers.get("x-hint");
   guide();

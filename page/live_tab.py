@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from inference.jobs import find_places, make_job, source_of
+from inference.jobs import make_job
 from inference.live import LiveAnimation
-from inference.networks import InferenceNetworks, size_for
-from inference.options import DemoOptions
+from inference.networks import size_for
 from inference.samples import SAMPLE
+from inference.sessions import SESSIONS, end_sessions, open_session
 from media.pictures import decode_picture, encode_jpeg
 from page.choices import Form
 from page.crop_box import connect_box, source_view
@@ -27,69 +23,15 @@ from page.html import data_url, html_widget
 from page.limits import in_words, read_picture, shown, upload
 from page.making import LIVE_WORKER, choose_model
 from utils.errors import UserError, told
-from utils.progress import no_bar
 from utils.values import integer, number
 
 MAX_PICTURES = 9  # one for each of the keys 1 to 9
-MAX_SESSIONS = 8
-IDLE_SECONDS = 60.0  # after which a browser must have crashed: others say that they stop
 MAX_FRAME_BYTES = 2**20
-
-
-@dataclass
-class Session:
-    """What a page animates, and when its last frame came."""
-
-    page: str
-    live: LiveAnimation
-    last: float
-
-
-SESSIONS: dict[str, Session] = {}  # by the tokens of browsers; only the live worker adds and deletes
-
-
-def open_live(
-    page: str, begins: bool, paths: list[Path], options: DemoOptions, networks: InferenceNetworks
-) -> dict[str, Any] | None:
-    """Change the session of a page, or open one if that `begins`; return what live.js needs of it."""
-    oldest = time.monotonic() - IDLE_SECONDS
-    end_live(lambda session: session.last < oldest)
-    tokens = [token for token, session in SESSIONS.items() if session.page == page]
-    if not tokens and not begins:
-        return None  # stopped in the meantime
-    if not tokens and len(SESSIONS) >= MAX_SESSIONS:
-        raise UserError(f"{MAX_SESSIONS} people are live already; try again in a minute")
-    if len(paths) > MAX_PICTURES:
-        raise UserError(f"{len(paths)} pictures: live mode takes at most {MAX_PICTURES}, one for each key")
-
-    # Pictures are cut as the tab Animate cuts them.
-    pictures = [read_picture(path) for path in paths]
-    job = make_job(options, size_for(networks[0], pictures[0]))
-    places = find_places(paths, [], job, no_bar)
-    pieces = [
-        source_of(path, picture, job, places).pictures[0]
-        for path, picture in zip(paths, pictures, strict=True)
-    ]
-
-    # As long as the model stays, the reference does.
-    token = tokens[0] if tokens else secrets.token_urlsafe(16)
-    if tokens and SESSIONS[token].live.networks is networks:
-        SESSIONS[token].live.set_pictures(pieces)
-    else:
-        SESSIONS[token] = Session(page, LiveAnimation(networks, pieces), time.monotonic())
-    height, width = SESSIONS[token].live.size
-    urls = [data_url(piece) for piece in pieces]
-    return {"token": token, "pictures": urls, "size": [width, height], "begins": begins}
-
-
-def end_live(ends: Callable[[Session], bool]) -> None:
-    for token in [token for token, session in SESSIONS.items() if ends(session)]:
-        del SESSIONS[token]
 
 
 def leave_live(request: gr.Request) -> None:
     """End the session of a page that was closed, or whose browser does not answer any more."""
-    LIVE_WORKER.submit(end_live, lambda session: session.page == request.session_hash)
+    LIVE_WORKER.submit(end_sessions, lambda session: session.page == request.session_hash)
 
 
 async def answer_frame(request: Request) -> Response:
@@ -100,7 +42,7 @@ async def answer_frame(request: Request) -> Response:
         return PlainTextResponse("this session has ended; start the camera again", status_code=410)
     loop = asyncio.get_running_loop()
     if request.method == "DELETE":
-        await loop.run_in_executor(LIVE_WORKER, end_live, lambda other: other is session)
+        await loop.run_in_executor(LIVE_WORKER, end_sessions, lambda other: other is session)
         return Response(status_code=204)
     try:
         integer(request.headers.get("content-length", ""), 0, MAX_FRAME_BYTES)
@@ -135,6 +77,15 @@ def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> byt
 ROUTES = [Route("/live/frame", answer_frame, methods=["POST", "DELETE"])]
 
 
+def chosen(form: Form, files: list[Any] | None, values: tuple[object, ...], offline: bool) -> tuple[Any, ...]:
+    """Return pictures with their paths, options and networks. Raises `UserError`."""
+    options, paths = form.read(values), [path for file in files or [] if (path := upload(file))]
+    if len(paths) > MAX_PICTURES:
+        raise UserError(f"{len(paths)} pictures: at most {MAX_PICTURES}, one for each key")
+    pictures = [(path, read_picture(path)) for path in paths or [SAMPLE["source_image"]]]
+    return pictures, options, choose_model(options, offline)
+
+
 def build_live_tab(offline: bool) -> None:
     """Place the widgets, and say what they do."""
     form = Form()
@@ -152,29 +103,27 @@ def build_live_tab(offline: bool) -> None:
     with gr.Accordion("Crop", open=False):
         show = gr.Button("Show box")
         box = html_widget("crop_box", "live-box")
-        text = form.add("crop_source", "Box in the pictures", "left,top,right,bottom; empty: faces, or all")
-
-    def read(
-        pictures: list[Any] | None, values: tuple[object, ...]
-    ) -> tuple[list[Path], DemoOptions, InferenceNetworks]:
-        options, paths = form.read(values), [path for file in pictures or [] if (path := upload(file))]
-        return paths or [SAMPLE["source_image"]], options, choose_model(options, offline)
+        text = form.add("crop_source", "Box in the picture", "left,top,right,bottom; empty: faces, or all")
 
     def start(request: gr.Request, pictures: list[Any] | None, *values: object, begins: bool = True) -> Any:
         page = request.session_hash or ""
         if not begins and all(session.page != page for session in list(SESSIONS.values())):
             return None
         try:
-            return LIVE_WORKER.submit(open_live, page, begins, *read(pictures, values)).result()
+            work = LIVE_WORKER.submit(open_session, page, begins, *chosen(form, pictures, values, offline))
+            opened = work.result()
         except Exception as error:  # told beside the camera
             return {"error": shown(error).message, "begins": begins}
+        if opened is None:
+            return None
+        size, urls = opened.session.live.size[::-1], [data_url(piece) for piece in opened.pieces]
+        return {"token": opened.token, "pictures": urls, "size": size, "begins": begins}
 
     def change(request: gr.Request, *values: Any) -> Any:
         return start(request, *values, begins=False)
 
-    def show_box(pictures: list[Any] | None, *values: object) -> dict[str, Any]:
-        (path, *_), options, networks = read(pictures, values)
-        picture = read_picture(path)
+    def show_box(request: gr.Request, pictures: list[Any] | None, *values: object) -> dict[str, Any]:
+        ((path, picture), *_), options, networks = chosen(form, pictures, values, offline)
         return source_view(path, picture, make_job(options, size_for(networks[0], picture)))
 
     for function in (start, change, show_box):
@@ -184,7 +133,7 @@ def build_live_tab(offline: bool) -> None:
     show.click(show_box, outputs=box, **inputs)
 
     # Who is live changes it: by a box when that was dragged, or typed to its end.
-    dragged = connect_box(form, "crop_source", box, pictures)
+    dragged = connect_box(form, "crop_source", box, [pictures])
     others = [widget.change for widget in (pictures, *form.values()) if widget is not text]
     live: Any = {"fn": change, "outputs": camera, "show_progress": "hidden", **inputs}
     gr.on([*others, text.blur, text.submit], trigger_mode="always_last", **live)

@@ -6,24 +6,15 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from inference.samples import SAMPLE
+from tools.page import ARGUMENTS, BROWSERS, write_camera
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--autoplay-policy=no-user-gesture-required",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
 MANDATORY = "BROWSER_TESTS"  # set to "1" where a missing browser is a failure, as .ci/run does
 HOW = "apt-get install chromium, and pip install -r requirements-dev.txt -r requirements-app.txt"
 PATIENCE = 60_000  # ms: a busy machine is no failure
@@ -75,16 +66,3 @@ def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
         yield page
         wrong = [text for text in wrong if not text.startswith(LEFT)]
         assert not wrong, wrong
-
-
-def write_camera(path: Path, video: Path, size: tuple[int, int] = (256, 256)) -> Path:
-    """Write a video as a .y4m of this (width, height), which Chromium takes for a camera."""
-    with av.open(str(video)) as source, av.open(str(path), "w", format="yuv4mpegpipe") as target:
-        stream = target.add_stream("wrapped_avframe", rate=30)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        for number, frame in enumerate(source.decode(video=0)):
-            picture = frame.reformat(*size, "yuv420p")
-            picture.pts, picture.time_base = number, Fraction(1, 30)
-            target.mux(stream.encode(picture))
-        target.mux(stream.encode(None))
-    return path
