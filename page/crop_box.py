@@ -16,7 +16,7 @@ from inference.options import DemoOptions
 from media.pictures import fit
 from page.choices import CUTS, FINDS, FOLLOWS, Form
 from page.html import data_url, html_widget
-from page.limits import read_picture
+from page.limits import MAX_FACES, read_picture
 from page.making import known_cuts, make_plan
 from utils.errors import UserError
 from utils.progress import no_bar
@@ -78,7 +78,7 @@ def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
             form.add("crop_source", "Box in the picture", "left,top,right,bottom; empty: faces, or all")
             form.add("crop_driving", "Box in the video", "left,top,right,bottom; empty: faces, or all")
         with gr.Row():
-            faces = ["largest", ("every face", "all"), "1", "2", "3", "4", "5"]
+            faces = ["largest", ("every face", "all"), *map(str, range(1, MAX_FACES + 1))]
             form.add("face", "Face", "which one of the picture", gr.Dropdown, when=FINDS, choices=faces)
             told = "hold its last pose, or cut such frames off at both ends"
             form.add("lost", "Where the video does not show the face", told, when=FOLLOWS)
