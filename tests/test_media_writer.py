@@ -154,7 +154,7 @@ def test_sound_is_carried_over_and_cut_to_the_picture(name, codec, result, tmp_p
         assert 0.88 < float(sound.duration * sound.time_base) <= 1.0
         loudness = [np.abs(frame.to_ndarray().astype(np.float64)).max() for frame in container.decode(sound)]
         assert np.median(loudness) > 0.2
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([name, "out.mp4"])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([name, result])
 
 
 def damaged_sound(folder: Path) -> Path:
