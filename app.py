@@ -6,6 +6,8 @@ python app.py --host 0.0.0.0 --port 8000
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import ssl
 import sys
@@ -20,6 +22,8 @@ from utils.hosts import LOOPBACK
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line, say
 from utils.signals import caught_signals
+
+M_ARENA_MAX = -8  # in malloc.h
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,10 @@ def serve_from(folder: Path, options: PageOptions) -> None:
         raise UserError(
             f"the page needs {error.name}: pip install -r requirements-app.txt, or make app"
         ) from error
+
+    # Each thread's own heap takes 64 MiB of addresses, which count where those are limited (ulimit -v).
+    with contextlib.suppress(AttributeError):  # of the C library of Linux
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
     # Who can use the page?
     if options.host not in LOOPBACK:

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
-import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line, say
-from utils.values import integer
 
 METRICS = ("l1", "akd", "mkr", "aed", "psnr", "ssim", "lpips", "fid")
 
@@ -45,7 +43,7 @@ class EvaluationOptions:
     frame_size: tuple[int, int] | None = option(
         None,
         "of frames in real strips (default: squares)",
-        type=functools.partial(integer, least=1, most=2**13),
+        bounds=(1, 2**13),
         nargs=2,
         metavar=("H", "W"),
     )

@@ -137,8 +137,7 @@ def main(argv: list[str] | None = None) -> None:
                 stopped_by = train(
                     config,
                     *networks,
-                    checkpoint=found if folder.resumes else None,
-                    first_stage=found if options.next_stage else None,
+                    checkpoint=found if folder.resumes or options.next_stage else None,
                     log_dir=folder,
                     dataset=build_dataset(config, is_train=True),
                     device_ids=options.device_ids,

@@ -61,37 +61,23 @@ def train(
     seed: int | None = None,
     precision: str = "fp32",
     test_dataset: ClipDataset | None = None,
-    first_stage: str | Path | None = None,
 ) -> int | None:
     """Train until `num_epochs`, or until a signal; return the number of the signal that stopped it, if any.
 
-    `checkpoint`: one of the run in `log_dir`, to resume from; the folder of a new run is made after its first
-    step. `seed` is by default that of the run that is resumed, or 0. `test_dataset` is for the validation
-    that `train_params.eval_freq` asks for. `first_stage`: a checkpoint of another config, after whose epochs
-    a new run goes on, with its optimisers. In a process group each rank takes its share of the batch, and
-    rank 0 writes. Raises `DatasetError` if there isn't one batch of data, and `UserError` when a loss is not
-    finite any more.
+    `checkpoint`: one of the run in `log_dir`, to resume from, or of the stage before a new run, whose folder
+    is made after its first step. `seed` is by default that of the run that is resumed, or 0. `test_dataset`
+    is for the validation that `train_params.eval_freq` asks for. In a process group each rank takes its share
+    of the batch, and rank 0 writes. Raises `DatasetError` if there isn't one batch of data, and `UserError`
+    when a loss is not finite any more.
     """
     folder = log_dir if isinstance(log_dir, RunFolder) else RunFolder(log_dir, config)
     networks = Networks(generator, discriminator, kp_detector)
     where = torch.device(device)
-    run = Run(
-        config,
-        networks,
-        checkpoint,
-        folder,
-        dataset,
-        test_dataset,
-        where,
-        device_ids,
-        seed,
-        precision,
-        first_stage,
-    )
+    run = Run(config, networks, checkpoint, folder, dataset, test_dataset, where, device_ids, seed, precision)
     report, stopped_by = f"trained: {folder.path}", None
     if run.done:
         epochs = f"{run.state.epoch} epochs already, num_epochs is {run.params['num_epochs']}"
-        report = f"{checkpoint or first_stage}: has {epochs}"
+        report = f"{checkpoint}: has {epochs}"
     with folder, caught_signals() as caught, workers_ended(), run.progress:
         while not run.done and stopped_by is None:
             stopped_by = run.train_epoch(caught)
@@ -120,12 +106,11 @@ class Run:
         device_ids: Sequence[int] | None,
         seed: int | None,
         precision: str,
-        first_stage: str | Path | None,
     ):
         self.config, self.params = config, config["train_params"]
         self.device, self.precision, self.folder = device, precision, folder
         content = {} if checkpoint is None else read_checkpoint(checkpoint)
-        seed = seed_of_run(content, checkpoint, seed)
+        seed = seed_of_run({} if folder.is_new else content, checkpoint, seed)
 
         # Data, in batches.
         self.dataset = DatasetRepeater(dataset, self.params.get("num_repeats", 1))
@@ -138,10 +123,10 @@ class Run:
 
         # Networks, fresh or from the checkpoint.
         self.state = TrainingState(config, networks, device, seed, precision, self.batches.num_samples)
-        if checkpoint is not None:
+        if checkpoint is not None and folder.is_new:
+            self.state.follow(content, checkpoint)
+        elif checkpoint is not None:
             self.state.load(content, checkpoint, folder.config_path or "the config", self.batches)
-        elif first_stage is not None:
-            self.state.follow(read_checkpoint(first_stage), first_stage)
         self.models = full_models(config, networks, device, device_ids)
 
         # Progress and files; a new run has none before its first step.
@@ -150,7 +135,7 @@ class Run:
         samples = left * self.params["batch_size"]
         self.progress = Progress(samples, "training", "samples", quiet=rank() != 0)
         self.saved_at = time.monotonic()
-        resumes = checkpoint is not None and rank() == 0 and not self.done
+        resumes = checkpoint is not None and not folder.is_new and rank() == 0 and not self.done
         self.logger: Logger | None = folder.open(self.start) if resumes else None
 
     @property

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +32,7 @@ from utils.values import integer
 from utils.workers import in_parallel
 
 SPLITS = ("train", "test")
-WORKERS = functools.partial(integer, least=1, most=512)  # the value of an option
+WORKERS = (1, 512)
 MIN_FRAMES = 2  # a training sample is two frames of a clip
 MIN_SIDE = 8  # pixels
 MAX_READ = 2**28  # bytes of frames decoded between two seeks

@@ -17,7 +17,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,47 +31,32 @@ from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
 from media.pictures import IMAGE_SUFFIXES, Size
 from utils.errors import DatasetError
 from utils.files import portable_name, same_name
-from utils.options import MAX_SEED, OptionParser
+from utils.options import MAX_SEED, OptionParser, add_options, option, typed
 from utils.program import command_line, say
-from utils.values import integer, number
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
     """The command line: a dataset to make of `inp`, or one to `check`."""
 
-    inp: Path
-    out: Path
-    size: Size
-    fit: str  # crop or pad
-    format: str  # png or mp4
-    workers: int
-    test_share: float
-    seed: int
-    check: Path | None
-    config: Path | None  # that will train on what is checked
+    inp: Path = option(
+        None, "folder with videos or folders of frames", positional=True, nargs="?", metavar="IN"
+    )
+    out: Path = option(None, "folder to write, or to go on with", positional=True, nargs="?", metavar="OUT")
+    size: Size = option((256, 256), "side, or height,width (default 256)", type=cutting.size_option)
+    fit: str = option("crop", "cut what is too long, or surround with black", choices=("crop", "pad"))
+    format: str = option("png", "png trains fastest, mp4 is smaller (png)", choices=("png", "mp4"))
+    workers: int = option(os.cpu_count() or 1, "processes (default: one a core)", bounds=cutting.WORKERS)
+    test_share: float = option(0.1, "of the identities, that goes to test/ (default 0.1)", bounds=(0, 0.99))
+    seed: int = option(0, "of the split (default 0)", bounds=(0, MAX_SEED))
+    check: Path | None = option(None, "write nothing, tell what is wrong with a dataset", metavar="DIR")
+    config: Path | None = option(None, "with --check: the config that will train on it")
 
 
 def parse(argv: list[str] | None) -> PrepareOptions:
     parser = OptionParser("Turn a folder of videos into a dataset, or check a dataset.")
-    add = parser.add_argument
-    add("inp", metavar="IN", type=Path, nargs="?", help="folder with videos or folders of frames")
-    add("out", metavar="OUT", type=Path, nargs="?", help="folder to write, or to go on with")
-    add("--size", type=cutting.size_option, default=(256, 256), help="side, or height,width (default 256)")
-    add("--fit", choices=("crop", "pad"), default="crop", help="cut what is too long, or surround with black")
-    add("--format", choices=("png", "mp4"), default="png", help="png trains fastest, mp4 is smaller (png)")
-    cores = os.cpu_count() or 1
-    add("--workers", type=cutting.WORKERS, default=cores, help="processes (default: one a core)")
-    add(
-        "--test_share",
-        type=partial(number, most=0.99),
-        default=0.1,
-        help="of the identities, that goes to test/ (default 0.1)",
-    )
-    add("--seed", type=partial(integer, most=MAX_SEED), default=0, help="of the split (default 0)")
-    add("--check", metavar="DIR", type=Path, help="write nothing, tell what is wrong with a dataset")
-    add("--config", type=Path, help="with --check: the config that will train on it")
-    options = PrepareOptions(**vars(parser.parse_args(argv)))
+    add_options(parser, PrepareOptions)
+    options = typed(PrepareOptions, parser.parse_args(argv))
     if (options.check is None) == (options.out is None) or (options.check and options.inp):
         parser.error("give IN and OUT, or --check DIR")
     if options.config and not options.check:

@@ -29,7 +29,7 @@ from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.util import Keypoints
 from utils.pipeline import ahead, behind
-from utils.progress import ShowProgress, no_bar
+from utils.progress import Cancelled, ShowProgress, no_bar
 
 Item = TypeVar("Item")
 
@@ -253,10 +253,6 @@ def analyse(
 
 
 # ---- The loop ------------------------------------------------------------------
-
-
-class Cancelled(Exception):
-    """The caller asked to stop before there was anything to keep."""
 
 
 class Reference(NamedTuple):

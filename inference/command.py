@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from inference.animation import Cancelled
 from inference.inputs import DemoPair, in_folder, motion_path
 from inference.jobs import Done, Drivings, Job, find_places, write_results
 from inference.motion import save_motion
@@ -19,7 +18,7 @@ from media.clips import Clip
 from media.writer import check_target
 from utils.hints import warn
 from utils.program import say
-from utils.progress import PartialProgress, Progress, ShowProgress, frames_bar
+from utils.progress import Cancelled, PartialProgress, Progress, ShowProgress, frames_bar
 from utils.signals import caught_signals
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from faces.paste import Paster, calm_border
 from faces.regions import Region, cut_out
 from inference.animation import (
-    Cancelled,
     Driving,
     SourcePictures,
     Written,
@@ -33,7 +32,7 @@ from media.tensors import to_pixels
 from media.writer import VideoWriter
 from modules.util import Keypoints
 from utils.pipeline import ahead, behind, in_order
-from utils.progress import ShowProgress
+from utils.progress import Cancelled, ShowProgress
 
 FRAMES_AHEAD = FRAMES_BEHIND = 4
 

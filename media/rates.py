@@ -46,9 +46,10 @@ def part_of(clip: Clip, start: float | None, end: float | None) -> Clip:
     begin, stop = start or 0.0, length if end is None else end
     first, last = (round(min(time, length) * clip.fps) for time in (begin, stop))
     if first >= last:
+        until = "on" if end is None else f"to {end:g}"
         raise MediaError(
-            f"{clip.path}: has no frame from second {begin:g} to {stop:g}, it lasts {length:.2f} seconds; "
-            "choose another --start or --end"
+            f"{clip.path}: has no frame from second {begin:g} {until}, it lasts {length:.2f} seconds; choose "
+            "another --start or --end"
         )
     return ShownClip(clip, np.arange(first, last), clip.fps, clip.start + first / clip.fps)
 

@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from inference.animation import Cancelled
 from inference.samples import EXAMPLES
 from media.clips import open_clip
 from media.pictures import fit, read_image
@@ -20,15 +19,16 @@ from page.choices import FIXED, FORMATS, FROM_VIDEO, MOVES, PASTES, UNPASTED, Fo
 from page.crop_box import connect_boxes, place_crops
 from page.html import data_url, html_widget
 from page.limits import MAX_FRAMES, MAX_HEIGHT, check_clip, in_words, read_picture, shown, upload
-from page.making import animate_files, command_of, make_plan, model_files
-from page.worker import DOWNLOADS, Ticket
+from page.making import DOWNLOADS, VIDEO_WORKER, animate_files, command_of, make_plan, model_files
 from utils.errors import UserError
+from utils.progress import Cancelled
+from utils.tickets import Ticket
 
 PLAYED = (".mp4", ".webm")
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
-SWITCHES = ("relative", "find_best_frame", "crop", "crop_source", "crop_driving", "face", "paste_back")
-INSTEAD = ("source_video", "driving_motion")
-THUMBNAIL = 64  # pixels
+SWITCHES = ("relative", "find_best_frame", "crop", "face", "paste_back")  # where somebody chooses
+FILLED = ("crop_source", "crop_driving", "source_video", "driving_motion")  # by scripts, too
+THUMBNAIL = 56  # pixels
 
 # What most people want, by options that differ from those of the page.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ async def animate(
     form: Form, values: Sequence[object], session: str, folder: Path, offline: bool
 ) -> AsyncIterator[list[Any]]:
     """Animate; yield the values of the outputs: player, picture, file, line, command."""
-    line, ticket = "", Ticket[Any](session, worker=DOWNLOADS)
+    line, ticket = "", Ticket[Any](session, DOWNLOADS)
     yield outputs("preparing …", line)
     try:
         options = form.read(values)
@@ -58,7 +58,7 @@ async def animate(
         # A model that isn't there comes while others animate; then it is our turn.
         async for progress in ticket.run(lambda: model_files(options, offline, ticket.show_download)):
             yield followed(ticket, progress)
-        model, ticket = ticket.result(), Ticket(session, len(plan.clip or ()))
+        model, ticket = ticket.result(), Ticket(session, VIDEO_WORKER, len(plan.clip or ()))
         async for progress in ticket.run(lambda: animate_files(plan, model, folder, ticket)):
             yield followed(ticket, progress)
         made = ticket.result()
@@ -150,7 +150,7 @@ def open_driving(path: Path) -> Any:
 # ---- Widgets -------------------------------------------------------------------
 
 
-def build_animate_tab(offline: bool, results: Path) -> Form:
+def build_animate_tab(page: gr.Blocks, offline: bool, results: Path) -> Form:
     """Place the widgets, and say what they do. `results`: where each result gets a folder of its own."""
     form = Form()
     with gr.Row():
@@ -164,7 +164,7 @@ def build_animate_tab(offline: bool, results: Path) -> Form:
         with gr.Column(scale=2, min_width=320, elem_id="outcome"):
             go, clear, shown = place_outputs()
     connect_animate(form, go, shown, offline, results)
-    connect_choices(form, preset, clear, shown)
+    connect_choices(page, form, preset, clear, shown)
     connect_boxes(form, button, source_box, driving_box, offline)
     return form
 
@@ -289,12 +289,17 @@ def connect_animate(form: Form, go: gr.Button, shown: list[Any], offline: bool, 
     )
 
 
-def connect_choices(form: Form, preset: gr.Radio, clear: gr.Button, shown: list[Any]) -> None:
+def connect_choices(
+    page: gr.Blocks, form: Form, preset: gr.Radio, clear: gr.Button, shown: list[Any]
+) -> None:
     def empty() -> list[Any]:
         return [next(iter(PRESETS)), *map(initial, form), *outputs("", "")]
 
-    preset.input(to_preset, preset, [form[name] for name in sorted(PRESET)], **QUIET)
-    clear.click(empty, None, [preset, *form.values(), *shown], **QUIET)
     # Options appear when they have an effect.
-    changes, hidden = [form[name].change for name in SWITCHES + INSTEAD], [form[name] for name in form.when]
-    gr.on(changes, form.shown, [*form.values()], hidden, queue=False, **QUIET)
+    changes = [form[name].input for name in SWITCHES] + [form[name].change for name in FILLED]
+    chosen = preset.input(to_preset, preset, [form[name] for name in sorted(PRESET)], **QUIET)
+    cleared = clear.click(empty, None, [preset, *form.values(), *shown], **QUIET)
+    seen: Any = {"inputs": [*form.values()], "outputs": [form[name] for name in form.when], **QUIET}
+    gr.on(changes, form.shown, queue=False, **seen)
+    for event in (chosen, cleared, form.remember(page)):
+        event.then(form.shown, **seen)

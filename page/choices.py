@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -63,27 +64,16 @@ class Form(dict[str, Any]):
         super().__init__()
         self.when: dict[str, When] = {}  # by names of options that are hidden else
 
-    def add(
-        self,
-        name: str,
-        label: str,
-        info: str | None = None,
-        widget: Any = None,
-        when: Any = None,
-        **look: Any,
-    ) -> Any:
-        """Put a widget here on the page, by default one of the option's type."""
-        entry, value = OPTIONS[name], initial(name)
-        if entry.metadata.get("choices") and "choices" not in look:
-            look["choices"] = entry.metadata["choices"]
-        if info is not None:
-            look["info"] = info
-        if widget is None:
-            of_text = gr.Radio if "choices" in look else gr.Textbox
-            widget = {bool: gr.Checkbox, str: of_text}.get(type(value), gr.Slider)
+    def add(self, name: str, label: str, info: str | None = None, widget: Any = None, **look: Any) -> Any:
+        """Put a widget here on the page, by default one of the option's type; it is hidden but `when`."""
+        value, choices, when = initial(name), OPTIONS[name].metadata.get("choices"), look.pop("when", None)
+        look |= {"choices": choices} if choices and "choices" not in look else {}
+        look |= {"info": info} if info else {}
         if when is not None:
             self.when[name] = when
-            look["visible"] = when.is_so(PAGE)
+            look["visible"] = when.is_so(PAGE) or "hidden"  # others would lose what is set
+        of_text = gr.Radio if "choices" in look else gr.Textbox
+        widget = widget or {bool: gr.Checkbox, str: of_text}.get(type(value), gr.Slider)
         LABELS[name] = label
         self[name] = widget(value=value, label=label, **look)
         return self[name]
@@ -126,9 +116,35 @@ class Form(dict[str, Any]):
         except UserError:  # while somebody types; whoever starts something is told
             return [gr.skip() for _ in self.when]
         return [
-            gr.update(visible=True) if when.is_so(options) else gr.update(visible=False, value=initial(name))
+            gr.update(visible=True)
+            if when.is_so(options)
+            else gr.update(visible="hidden", value=initial(name))
             for name, when in self.when.items()
         ]
+
+    def remember(self, page: gr.Blocks) -> Any:
+        """Keep settings in the browser, but for files and what is cut out of them; return their return."""
+        shown = [name for name, when in self.when.items() if when.is_so(PAGE)]
+        kept = [name for name in self if name in shown or (name not in self.when and "crop" not in name)]
+        kept = [name for name in kept if "Path" not in OPTIONS[name].type or name == "result_video"]
+        widgets, store = [self[name] for name in kept], gr.BrowserState({}, storage_key="fomm", secret="none")
+        how: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
+
+        def restore(saved: Any) -> list[Any]:
+            saved = saved if isinstance(saved, dict) else {}
+            return [saved.get(name, gr.skip()) for name in kept]
+
+        names = json.dumps(kept)
+        gr.on(
+            [widget.change for widget in widgets],
+            None,
+            widgets,
+            store,
+            js=f"""(...values) =>
+            Object.fromEntries({names}.map((name, index) => [name, values[index]]))""",
+            **how,
+        )
+        return page.load(restore, store, widgets, **how)
 
     def description(self, line: str) -> str:
         """Describe a function of the options, for programs."""
@@ -174,8 +190,12 @@ def checked(name: str, widget: Any, value: Any) -> Any:
     if isinstance(widget, gr.Image | gr.Video | gr.File):
         path = upload(value)
         return (path,) if path is not None and OPTIONS[name].type.startswith(SEVERAL) else path
+    check_value(name, widget, value)
+    return parsed(name, value)
 
-    # What does it offer?
+
+def check_value(name: str, widget: Any, value: Any) -> None:
+    """Raise `UserError` for a value that a widget does not offer."""
     if isinstance(widget, gr.Checkbox):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(widget, gr.Textbox):
@@ -184,18 +204,11 @@ def checked(name: str, widget: Any, value: Any) -> Any:
         offered = [value for _, value in widget.choices]
         fits, wanted = value in offered, f"one of {', '.join(map(str, offered))}"
     else:
-        return parsed(name, check_number(name, widget, value))
+        low, high = widget.minimum, widget.maximum
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        wanted = f"a number from {low} to {high}"
     if not fits:
         raise UserError(f"--{name}: {value!r} is not {wanted}")
-    return parsed(name, value)
-
-
-def check_number(name: str, widget: Any, value: Any) -> float:
-    """Return a number that a widget could have given. Raises `UserError` for another value."""
-    low, high = widget.minimum, widget.maximum
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UserError(f"--{name}: {value!r} is not a number from {low} to {high}")
-    return value
 
 
 def parsed(name: str, value: Any) -> Any:

@@ -16,11 +16,11 @@ from inference.jobs import driving_of, find_places, source_of
 from inference.options import DemoOptions
 from media.clips import open_clip
 from modules.util import Keypoints
-from page.choices import Form, check_number
+from page.choices import Form, check_value
 from page.limits import MAX_FRAMES, read_picture, upload
-from page.making import known_cuts, load_model, make_plan, model_files
-from page.worker import Ticket
+from page.making import VIDEO_WORKER, known_cuts, load_model, make_plan, model_files
 from utils.errors import UserError
+from utils.tickets import Ticket
 
 KEPT_PICTURES = 4  # encoded, so that the slider need not wait
 
@@ -73,8 +73,9 @@ def build_inside_tab(form: Form, offline: bool) -> None:
     async def inside(
         request: gr.Request, progress: gr.Progress, frame: float, *values: object
     ) -> AsyncIterator[Gallery | dict]:
-        number, options = int(check_number("frame", slider, frame)), form.read(values)
-        ticket = Ticket[Gallery](request.session_hash or "")
+        check_value("frame", slider, frame)
+        number, options = int(frame), form.read(values)
+        ticket = Ticket[Gallery](request.session_hash or "", VIDEO_WORKER)
         async for line in ticket.run(lambda: look(options, number, ticket, offline)):
             progress(ticket.share() or 0, desc=line)
             yield gr.skip()

@@ -21,8 +21,7 @@ from page.choices import Form
 from page.crop_box import connect_box, source_view
 from page.html import data_url, html_widget
 from page.limits import in_words, read_picture, shown, upload
-from page.making import choose_model
-from page.worker import LIVE_WORKER
+from page.making import LIVE_WORKER, choose_model
 from utils.errors import UserError, told
 from utils.values import integer, number
 

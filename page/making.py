@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +22,18 @@ from media.clips import Clip
 from media.pictures import read_image_size
 from modules.build import read_config
 from page.limits import check_clip, check_job, in_words, read_picture
-from page.worker import Ticket
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.hints import warn
 from utils.options import as_words
 from utils.progress import ShowProgress
+from utils.tickets import Ticket
+
+# PyTorch keeps a pool of threads for each thread that computes, so one does all of it. Live frames have a
+# worker of their own, so that they need not wait for a video, and nobody waits for a model that others want.
+VIDEO_WORKER = ThreadPoolExecutor(1, "video")
+LIVE_WORKER = ThreadPoolExecutor(1, "live")
+DOWNLOADS = ThreadPoolExecutor(8, "download")
 
 KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
 KEPT_CUTS = 16

@@ -59,7 +59,7 @@ def build_page(offline: bool, results: Path) -> gr.Blocks:
     with Page(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\nMake a picture move as a video does, or as you do in front of a camera.")
         with gr.Tab("Animate"):
-            form = build_animate_tab(offline, results)
+            form = build_animate_tab(page, offline, results)
         with gr.Tab("Live"):
             build_live_tab(offline)
         with gr.Tab("Inside"):

@@ -13,11 +13,15 @@ from inference.samples import ROOT
 
 @contextlib.contextmanager
 def served(
-    *options: str, environment: Mapping[str, str] | None = None
+    *options: str, environment: Mapping[str, str] | None = None, limits: str = "true"
 ) -> Iterator[tuple[str, list[str], subprocess.Popen]]:
-    """Run app.py with the model that ships; yield its address, the lines that it prints, and its process."""
+    """Run app.py with the model that ships; yield its address, the lines that it prints, and its process.
+
+    `limits`: what its shell does before.
+    """
+    command = [sys.executable, str(ROOT / "app.py"), "--offline"]
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), "--offline", *options],
+        ["bash", "-c", f'{limits} && exec "$@"', "app.py", *command, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

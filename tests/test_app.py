@@ -148,7 +148,7 @@ def test_two_people_at_once_get_their_own(browser: Browser, address: str, tmp_pa
 def test_the_slider_of_the_reference_shows_its_frame(page: Page) -> None:
     choose_sample(page)
     page.get_by_role("button", name="Motion").click()
-    slider = page.get_by_role("slider", name="range slider for Frame").first
+    slider = page.get_by_role("slider", name="range slider for Movement is measured from frame").first
     expect(slider).to_have_attribute("max", "71")
     image = page.locator("#reference-frame img")
     before = image.get_attribute("src")
@@ -156,6 +156,75 @@ def test_the_slider_of_the_reference_shows_its_frame(page: Page) -> None:
     for _ in range(12):
         slider.press("ArrowRight")
     expect(image).not_to_have_attribute("src", before)
+
+
+# ---- Photos, settings, hints ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A photo of two people, and a video of one of them."""
+    folder = tmp_path_factory.mktemp("photo")
+    write_image(folder / "people.png", people())
+    with VideoWriter(folder / "moving.mp4", 10) as writer:
+        for number in range(6):
+            writer.write(np.roll(people()[:, :300], 4 * number, axis=1))
+    return folder / "people.png", folder / "moving.mp4"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_photo_takes_a_preset_and_a_click(
+    browser: Browser, address: str, photo: tuple[Path, Path], width: int
+) -> None:
+    """From first visit to a pasted-back result; the cartoon model warns, and names the one for faces."""
+    with opened(browser, address, viewport={"width": width, "height": 844}) as page:
+        upload(page, *photo)
+        page.get_by_label("Faces in a photo").check()
+        page.wait_for_timeout(1000)
+        page.get_by_role("button", name="Animate", exact=True).click()
+        toast = page.locator(".toast-body").filter(has_text="real face").first
+        expect(toast).to_contain_text("the model 'Faces, 695 MiB, downloaded once'")
+        assert result_line(page).startswith("6 frames in ")
+        command = page.locator("#command textarea").input_value()
+        for word in ("--crop", "--paste_back", "--relative", "--find_best_frame", "--smooth 1"):
+            assert word in command
+        expect(page.locator("#result video")).to_be_in_viewport()
+        assert page.locator("#result video").evaluate("video => video.videoWidth") == people().shape[1]
+
+
+def test_settings_stay_over_a_reload(page: Page) -> None:
+    page.get_by_label("Faces, 695 MiB").first.check()
+    page.get_by_role("button", name="Result").first.click()
+    page.get_by_label("webm").check()
+    page.wait_for_timeout(1000)
+    page.reload()
+    expect(page.get_by_label("Faces, 695 MiB").first).to_be_checked()
+    page.get_by_role("button", name="Result").first.click()
+    expect(page.get_by_label("webm")).to_be_checked()
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.get_by_label("Cartoon heads").first).to_be_checked()
+    expect(page.get_by_label("mp4")).to_be_checked()
+
+
+def test_options_are_there_when_they_have_an_effect(page: Page) -> None:
+    page.get_by_role("button", name="Crop").first.click()
+    paste, face = page.get_by_label("Paste back"), page.get_by_label("Face", exact=True)
+    expect(page.get_by_label("Find faces").first).to_be_visible()
+    expect(paste).not_to_be_visible()
+    page.get_by_label("Find faces").first.check()
+    expect(paste).to_be_visible()
+    expect(face).to_be_visible()
+    page.get_by_label("Box in the picture").fill("0,0,100,100")
+    expect(face).not_to_be_visible()
+    assert "--" not in page.locator("body").inner_text()
+
+
+def test_a_picture_that_is_broken_is_refused_as_it_is_chosen(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    page.locator("#source input[type=file]").set_input_files(tmp_path / "broken.png")
+    told = page.locator(".toast-body").filter(has_text="broken.png: can't be read as a picture").first
+    expect(told).to_be_visible()
+    expect(page.locator("#source img")).to_have_count(0)
 
 
 # ---- Boxes and insides -------------------------------------------------------
@@ -185,12 +254,10 @@ def test_a_box_is_dragged_and_cut(page: Page) -> None:
     assert f"--crop_source=3,0,{right + 3},{bottom}" in command
 
 
-def test_every_face_is_pasted_back(page: Page, inputs: Path, tmp_path: Path) -> None:
-    write_image(tmp_path / "people.png", people())
-    with VideoWriter(tmp_path / "moving.mp4", 10) as writer:
-        for number in range(6):
-            writer.write(np.roll(people()[:, :300], 4 * number, axis=1))
-    upload(page, tmp_path / "people.png", tmp_path / "moving.mp4")
+def test_every_face_is_pasted_back(
+    page: Page, inputs: Path, tmp_path: Path, photo: tuple[Path, Path]
+) -> None:
+    upload(page, *photo)
     choose_model_of_tests(page, inputs)
     page.get_by_role("button", name="Crop").click()
     page.get_by_label("Find faces").check()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
-import tempfile
 import time
 import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -22,16 +21,22 @@ from PIL import Image
 
 import app
 import demo
+from checkpoints.hub import CACHE
+from inference.jobs import make_job
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
+from media.pictures import write_image
+from media.writer import VideoWriter
+from modules.build import read_config
 from page.animate_tab import open_driving
 from page.choices import PAGE, initial
-from page.limits import in_words, read_picture
+from page.limits import check_job, in_words, read_picture
 from page.making import command_of
 from tests.serving import served
 from tests.test_docs import blocks
 from utils.errors import UserError
+from utils.tickets import Ticket
 
 ROOT = Path(__file__).parent.parent
 KEPT = 12  # seconds
@@ -136,93 +141,71 @@ def test_mistakes_are_told_in_one_line(address: str, values: dict, told: str) ->
     assert told in str(caught.value) and "\n" not in str(caught.value) and "/tmp" not in str(caught.value)
 
 
-# ---- Who may ask, and what ----------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("host", "allowed"),
+    ("given", "told"),
     [
-        ("127.0.0.1:{port}", True),
-        ("localhost:{port}", True),
-        ("LOCALHOST:{port}", True),
-        ("[::1]:{port}", True),
-        ("puppets.example:{port}", True),
-        ("evil.example", False),
-        ("127.0.0.1.evil.example:{port}", False),
-        ("evil.example:{port}@127.0.0.1", True),  # no browser sends this
-        ("[::1", False),
-        ("", False),
+        ({"start": 1.0, "end": 2.0}, "25 frames in "),
+        ({"driving_motion": "short.gif"}, "5 frames in "),
+        ({"driving_motion": "first.png"}, "1 frames in "),
+        ({"driving_motion": "motion.npz", "strength": 1.5}, "5 frames in "),
+        ({"source_video": "short.gif", "crop_source": "0,0,128,128"}, "5 frames in "),
+        ({"crop_source": "0,0,128,128", "paste_back": True, "background": "first.png"}, "72 frames in "),
     ],
 )
-def test_hosts_are_a_list(address: str, host: str, allowed: bool) -> None:
-    port = address.split(":")[-1].strip("/")
-    headers = {"Host": host.format(port=port)}
-    for route in ("", "config", "gradio_api/info", "live/frame"):
-        assert (requests.get(address + route, headers=headers).status_code != 403) == allowed
+def test_all_that_the_command_line_reads(address: str, given: dict, told: str, others: Path) -> None:
+    values = {
+        name: handle_file(others / value) if (others / str(value)).is_file() else value
+        for name, value in given.items()
+    }
+    _, _, result, line, command = animate(address, **values)
+    assert line.startswith(told) and len(open_clip(result)) == int(told.split()[0])
+    parsed = demo.parse(shlex.split(command)[2:])
+    if "driving_motion" in given:
+        inputs = (parsed.driving_video or ()) + (parsed.driving_motion or ())
+        assert [path.name for path in inputs] == [given["driving_motion"]]
 
 
-@pytest.mark.parametrize("method", ["POST", "OPTIONS", "GET"])
-@pytest.mark.parametrize("route", ["live/frame", "gradio_api/upload", "gradio_api/queue/join", "config"])
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:3000", "null", ""])
-def test_pages_of_other_origins_are_refused(address: str, origin: str, route: str, method: str) -> None:
-    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    answer = requests.request(method, address + route, headers=headers)
-    assert answer.status_code == 403 and "another origin" in answer.text
-    assert not any(name.lower().startswith("access-control") for name in answer.headers)
-    own = requests.request(method, address + route, headers={"Origin": address.strip("/")})
-    assert own.status_code != 403
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a gif of five frames, the first of them, and their motion."""
+    folder = tmp_path_factory.mktemp("others")
+    frames = list(open_clip(SAMPLE["driving_video"]))[:5]
+    with VideoWriter(folder / "short.gif", 5) as writer:
+        for frame in frames:
+            writer.write(frame)
+    write_image(folder / "first.png", frames[0])
+    written = ["--save_motion", str(folder / "motion.npz"), "--result_video", str(folder / "x.mp4")]
+    demo.main(["--driving_video", str(folder / "short.gif"), *written])
+    return folder
 
 
-def test_no_folder_of_the_server_in_what_the_page_is_made_of(address: str) -> None:
-    for route in ("config", "gradio_api/info", ""):
-        text = requests.get(address + route).text
-        for folder in (tempfile.gettempdir() + "/", str(ROOT), str(Path.home()) + "/"):
-            assert folder not in text, route
+def test_inside_has_names_and_defaults_and_all_is_described(address: str) -> None:
+    info = requests.get(f"{address}gradio_api/info").json()["named_endpoints"]
+    names = {route: [item["parameter_name"] for item in info[route]["parameters"]] for route in info}
+    assert names["/inside"] == ["frame", *names["/animate"]]
+    for route in ("/animate", "/inside"):
+        for item in info[route]["parameters"]:
+            assert item["parameter_has_default"], (route, item)
+            assert f"{item['parameter_name']}: " in info[route]["description"] or item["label"] == "Frame"
+    files = {"source_image": handle_file(SAMPLE["source_image"])}
+    files["driving_video"] = handle_file(SAMPLE["driving_video"])
+    gallery = Client(address, verbose=False).predict(frame=40, **files, api_name="/inside")
+    assert "masks" in [item["caption"] for item in gallery]
 
 
-def test_wrong_calls_are_one_line_and_no_traceback() -> None:
-    """Of every function, private ones too."""
-    with served() as (address, lines, _):
-        make_wrong_calls(address)
-    assert not any("Traceback" in line for line in lines), "".join(lines)
+def test_a_model_that_cannot_be_had_says_where_to_put_it(address: str) -> None:
+    with pytest.raises(AppError) as caught:
+        animate(address, model="vox")
+    assert str(CACHE) in str(caught.value) and "--" not in str(caught.value)
 
 
-def make_wrong_calls(address: str) -> None:
-    functions = [
-        item for item in requests.get(address + "config").json()["dependencies"] if item["backend_fn"]
-    ]
-    assert len(functions) > 8
-    for function in functions:
-        count = len(function["inputs"])
-        for data in ([], *([value] * count for value in (None, "x", {"a": 1}, [1], 3.5, 10**400))):
-            told = call_function(address, function["id"], data)
-            assert "\n" not in (told or "") and "something went wrong" not in (told or ""), (function, data)
-            assert told != "", (function, data)  # an error has words
-    for body in (
-        {"data": [], "fn_index": 9999, "session_hash": "a"},
-        {"data": [], "fn_index": -1, "session_hash": "a"},
-        {"data": [], "session_hash": "a"},
-        {"data": "x"},
-    ):
-        assert requests.post(address + "gradio_api/queue/join", json=body).status_code in (400, 404, 422)
-    assert requests.post(address + "gradio_api/call/nothing", json={"data": []}).status_code == 404
-
-
-def call_function(address: str, number: int, data: list) -> str | None:
-    """Call a function of the page by its number; return its error, None without one."""
-    session = f"{number}-{time.monotonic()}"
-    body = {"data": data, "fn_index": number, "session_hash": session}
-    answer = requests.post(address + "gradio_api/queue/join", json=body)
-    assert answer.ok or answer.status_code in (400, 422), answer.text
-    if not answer.ok:
-        return answer.text
-    url = f"{address}gradio_api/queue/data?session_hash={session}"
-    with requests.get(url, stream=True, timeout=60) as events:
-        for line in events.iter_lines():
-            message = json.loads(line.removeprefix(b"data: ")) if line else {}
-            if message.get("msg") == "process_completed":
-                return (message["output"].get("error") or "") if not message["success"] else None
-    return None
+def test_too_large_a_request_is_a_line_and_the_next_job_works() -> None:
+    with served(limits="ulimit -v 4194304") as (address, _, process):
+        for values in ({"size": 99999}, {"size": 10**18}, {"size": -1}):
+            with pytest.raises(AppError, match="is not a number from 0 to 1024"):
+                animate(address, **values)
+        assert animate(address)[3].startswith("72 frames in ")
+        assert process.poll() is None
 
 
 # ---- Files -------------------------------------------------------------------
@@ -306,6 +289,37 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("page.limits.MAX_FRAMES", 50)
     with pytest.raises(UserError, match=r"driving\.mp4: has 72 frames, more than 50; cut it shorter"):
         open_driving(SAMPLE["driving_video"])
+
+
+def test_what_a_job_may_cost() -> None:
+    config = read_config(SAMPLE["config"])
+    job = make_job(PAGE, (128, 128))
+    check_job(job, config, (4000, 6000), 5400)
+    with pytest.raises(UserError, match="--face: would take 9 faces, more than 8"):
+        check_job(job, config, (100, 100), 1, faces=9)
+    with pytest.raises(UserError, match=r"--size: would take .* million numbers a layer"):
+        check_job(replace(job, sizes=((128, 128), (4096, 4096))), config, (100, 100), 1)
+    pasted = replace(job, options=replace(PAGE, crop=True, paste_back=True))
+    with pytest.raises(UserError, match=r"--driving_video: would take .* million pixels of a result"):
+        check_job(pasted, config, (1920, 1920), 5400)
+    config["model_params"]["generator_params"]["max_features"] = 8192
+    config["model_params"]["generator_params"]["block_expansion"] = 2048
+    with pytest.raises(UserError, match=r"--config: would take .* million weights"):
+        check_job(job, config, (100, 100), 1)
+
+
+def test_the_place_in_the_queue_is_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = ThreadPoolExecutor(1)
+    first, second = Ticket("a", worker, 100), Ticket("b", worker, 10)
+    monkeypatch.setattr(Ticket, "held", [first, second])
+    monkeypatch.setattr(Ticket, "pace", 0.5)
+    assert second.line() == "waiting about 50 s, with 1 before this one"
+    first.begun = time.monotonic()
+    bar = first.show("animation", 100)
+    bar.started, bar.done = time.monotonic() - 30, 75
+    assert second.line() == "waiting about 10 s, with 1 before this one"
+    first.stop()
+    assert second.line() == "waiting about 1 s, with 0 before this one"
 
 
 def test_no_folder_of_the_server_in_a_message() -> None:

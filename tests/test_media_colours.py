@@ -13,6 +13,7 @@ import pytest
 
 import demo
 from data import prepare
+from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.writer import VideoWriter
 from tests.demo_files import MODEL
@@ -68,6 +69,44 @@ def hdr_signal(chart: np.ndarray, transfer: int, white: float) -> np.ndarray:
 # ---- Videos of a chart ---------------------------------------------------------
 
 
+def write_signal(
+    path: Path, frames: np.ndarray, tags: tuple[int, int, int], weights: tuple[float, float], bits: int = 10
+) -> Path:
+    """Write a signal (T, H, W, 3) in [0, 1] without loss; `tags`: matrix, transfer and primaries.
+
+    `weights`: of red and blue in the luma.
+    """
+    red, blue = weights
+    with av.open(str(path), "w") as container:
+        options = {"x265-params": "lossless=1:log-level=error"} if bits == 10 else {"qp": "0"}
+        stream = container.add_stream("libx265" if bits == 10 else "libx264", rate=25, options=options)
+        stream.pix_fmt = "yuv420p10le" if bits == 10 else "yuv420p"
+        stream.height, stream.width = frames.shape[1:3]
+        context = stream.codec_context
+        context.colorspace, context.color_trc, context.color_primaries = tags
+        context.color_range = 1
+        for signal in frames:
+            luma = signal @ [red, 1 - red - blue, blue]
+            small = signal.reshape(stream.height // 2, 2, stream.width // 2, 2, 3).mean((1, 3))
+            small_luma = small @ [red, 1 - red - blue, blue]
+            levels = [
+                16 + 219 * luma,
+                128 + 224 * (small[..., 2] - small_luma) / (2 - 2 * blue),
+                128 + 224 * (small[..., 0] - small_luma) / (2 - 2 * red),
+            ]
+            frame = av.VideoFrame(stream.width, stream.height, stream.pix_fmt)
+            for plane, values in zip(frame.planes, levels, strict=True):
+                kind = np.uint16 if bits == 10 else np.uint8
+                pixels = np.zeros((plane.height, plane.line_size // kind().nbytes), kind)
+                pixels[:, : plane.width] = np.rint(2 ** (bits - 8) * values)
+                plane.update(pixels.tobytes())
+            frame.colorspace, frame.color_trc, frame.color_primaries = tags
+            frame.color_range = 1
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def write_chart(
     path: Path,
     signal: np.ndarray,
@@ -76,39 +115,9 @@ def write_chart(
     bits: int = 10,
     height: int = SIDE,
 ) -> Path:
-    """Write patches of a signal (N, 3) in [0, 1] without loss; `tags`: matrix, transfer and primaries.
-
-    `weights`: of red and blue in the luma.
-    """
-    red, blue = weights
-    luma = signal @ [red, 1 - red - blue, blue]
-    levels = 2 ** (bits - 8) * np.stack(
-        [
-            16 + 219 * luma,
-            128 + 224 * (signal[:, 2] - luma) / (2 - 2 * blue),
-            128 + 224 * (signal[:, 0] - luma) / (2 - 2 * red),
-        ]
-    )
-    with av.open(str(path), "w") as container:
-        options = {"x265-params": "lossless=1:log-level=error"} if bits == 10 else {"qp": "0"}
-        stream = container.add_stream("libx265" if bits == 10 else "libx264", rate=25, options=options)
-        stream.pix_fmt = "yuv420p10le" if bits == 10 else "yuv420p"
-        stream.width, stream.height = SIDE * len(signal), height
-        context = stream.codec_context
-        context.colorspace, context.color_trc, context.color_primaries = tags
-        context.color_range = 1
-        for _ in range(5):
-            frame = av.VideoFrame(stream.width, height, stream.pix_fmt)
-            for plane, values in zip(frame.planes, np.rint(levels), strict=True):
-                kind = np.uint16 if bits == 10 else np.uint8
-                pixels = np.zeros((plane.height, plane.line_size // kind().nbytes), kind)
-                pixels[:, : plane.width] = np.repeat(values, plane.width // len(values))
-                plane.update(pixels.tobytes())
-            frame.colorspace, frame.color_trc, frame.color_primaries = tags
-            frame.color_range = 1
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    """Write patches of a signal (N, 3) beside each other, for five frames."""
+    row = np.repeat(signal, SIDE, axis=0)
+    return write_signal(path, np.broadcast_to(row, (5, height, *row.shape)), tags, weights, bits)
 
 
 def read_chart(path: Path, colours: int = len(CHART)) -> np.ndarray:
@@ -157,6 +166,24 @@ def test_demo_and_prepare_name_the_hdr_video(place: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.count("a.mp4 is HDR (HLG)") == 1
     made = open_clip(place / "set" / "train" / "a").read([0])[0]
     assert np.abs(made.mean((0, 1)) - CHART[2:4].mean(0)).max() < 6  # the middle two of the chart
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_hdr_copies_of_the_sample_drive_as_the_sample_does(tmp_path: Path, transfer: int) -> None:
+    frames = np.stack(list(open_clip(SAMPLE["driving_video"])))[::18]
+    with VideoWriter(tmp_path / "ordinary", 25) as writer:
+        for frame in frames:
+            writer.write(frame)
+    signal = hdr_signal(frames, transfer, 100)
+    path = write_signal(tmp_path / "hdr.mp4", signal, (9, transfer, BT2020), (0.2627, 0.0593))
+    results = []
+    for driving in (tmp_path / "ordinary", path):
+        result = tmp_path / f"{driving.stem}-result"
+        demo.main(["--driving_video", str(driving), "--result_video", str(result)])
+        results.append(np.stack(list(open_clip(result))).astype(float))
+    assert np.abs(results[1] - results[0]).mean() < 2
+    read = np.stack(list(open_clip(path)))
+    assert np.abs(read.mean((0, 1, 2)) - frames.mean((0, 1, 2))).max() < 1
 
 
 # ---- Ordinary video ------------------------------------------------------------

@@ -163,7 +163,7 @@ def test_a_part_of_the_video_plays_with_its_sound(place: Path, talk: Path) -> No
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        (["--start", "4"], "talk.mp4: has no frame from second 4 to 3.96, it lasts 3.96 seconds"),
+        (["--start", "4"], "talk.mp4: has no frame from second 4 on, it lasts 3.96 seconds"),
         (["--start", "2", "--end", "2"], "--end must be after --start"),
         (["--start", "-1"], "'-1' is not a number from 0 to"),
         (["--end", "nan"], "'nan' is not a number from 0 to"),

@@ -64,6 +64,11 @@ class RunFolder:
         path = log_dir / f"{config_path.stem}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
         return cls(path, config, config_path, changes, tracker)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether a run by this config file begins here."""
+        return self.config_path is not None and not self.resumes
+
     def lock(self) -> None:
         """Keep other processes from this folder. Raises `UserError` if one is training in it."""
         try:
@@ -95,7 +100,7 @@ class RunFolder:
         try:
             curves = open_curves(self.tracker, self.path, self.config)
         except UserError:
-            if self.config_path is not None and not self.resumes:
+            if self.is_new:
                 shutil.rmtree(self.path)
             raise
         freq, drawing = self.config["train_params"]["checkpoint_freq"], self.config.get("visualizer_params")

@@ -19,6 +19,7 @@ from modules.build import Networks
 from training.batches import EpochBatches
 from utils.distributed import rank
 from utils.errors import CheckpointError, UserError
+from utils.program import say
 
 RESUME_FORMAT = 1
 
@@ -151,7 +152,7 @@ class TrainingState:
                 load_parts(content, {name: optimizer}, path)
             except CheckpointError:
                 if rank() == 0:
-                    print(f"the {name} starts anew: that of the checkpoint does not fit")
+                    say(f"the {name} starts anew: that of the checkpoint does not fit")
 
     @staticmethod
     def _check_data(resume: dict, batches: EpochBatches, path: str | Path) -> None:

@@ -45,6 +45,6 @@ class OwnHosts:
 def hostname(host: str) -> str | None:
     """Return the name in a Host header, without its port; None where it is none."""
     try:
-        return urlsplit(f"//{host}").hostname
+        return None if "@" in host else urlsplit(f"//{host}").hostname
     except ValueError:
         return None

@@ -51,7 +51,7 @@ class _Nothing(argparse.Action):
 def option(default: Any, text: str | Callable[[], str], **more: Any) -> Any:
     """Return a field of a dataclass of options: its default, its line in --help, and what argparse needs.
 
-    `bounds`: the least and the greatest value of a number.
+    `bounds`: the least and the greatest value of a number. `positional`: without its name before it.
     """
     return field(default=default, metadata={"help": text, **more})
 
@@ -75,10 +75,10 @@ def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
         how |= entry.metadata
         if "bounds" in how:
             least, most = how.pop("bounds")
-            how["type"] = functools.partial(how["type"], least=least, most=most)
+            how["type"] = functools.partial(TYPES.get(held, integer), least=least, most=most)
         if callable(how["help"]):
             how["help"] = how["help"]()
-        parser.add_argument(f"--{entry.name}", **how)
+        parser.add_argument(entry.name if how.pop("positional", False) else f"--{entry.name}", **how)
 
 
 def typed(kind: type[Options], parsed: argparse.Namespace) -> Options:

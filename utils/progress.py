@@ -13,6 +13,10 @@ from utils.errors import one_line
 SECONDS_PER_LINE = 10
 
 
+class Cancelled(Exception):
+    """A user has stopped what was going on before there was anything to keep."""
+
+
 class Progress:
     """A progress bar on a terminal; elsewhere a plain line at the start and then every ten seconds."""
 

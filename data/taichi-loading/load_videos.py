@@ -58,7 +58,7 @@ class LoadOptions:
     video_folder: Path = option(None, "where whole videos are and go (OUT_FOLDER/videos)")
     format: str = option(".png", "a video or a folder of png a clip (.png)", choices=(".mp4", ".png"))
     image_shape: Size = option((256, 256), "height,width of the frames (256,256)", type=cutting.size_option)
-    workers: int = option(os.cpu_count() or 1, "processes (default: one a core)", type=cutting.WORKERS)
+    workers: int = option(os.cpu_count() or 1, "processes (default: one a core)", bounds=cutting.WORKERS)
     youtube: str = option("yt-dlp", "the program that downloads (default yt-dlp)")
 
 

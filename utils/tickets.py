@@ -1,4 +1,4 @@
-"""The one worker that computes for everybody, and how a page follows what it does."""
+"""Places in the queue of a worker for several people, who follow what it does and may stop it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import ClassVar, Generic, TypeVar
 
-from inference.animation import Cancelled
 from utils.errors import UserError
 from utils.hints import LISTENER
-from utils.progress import Progress, no_bar
+from utils.progress import Cancelled, Progress, no_bar
 
 Outcome = TypeVar("Outcome")
 
 SECONDS_PER_UPDATE = 0.2
-MAX_WAITING = 64  # videos
-
-# PyTorch keeps a pool of threads for each thread that computes, so one does all of it. Live frames have a
-# worker of their own, so that they need not wait for a video.
-VIDEO_WORKER = ThreadPoolExecutor(1, "video")
-LIVE_WORKER = ThreadPoolExecutor(1, "live")
-DOWNLOADS = ThreadPoolExecutor(8, "download")  # so that nobody waits for a model that others want
+MAX_WAITING = 64  # for one worker
 
 
 class Stoppable(Progress):
@@ -45,7 +38,7 @@ class Ticket(Generic[Outcome]):
     held: ClassVar[list[Ticket]] = []  # by all pages, in their order; changed in the server's event loop only
     pace: ClassVar[float] = 0.1  # seconds a frame, of the last video
 
-    def __init__(self, session: str, frames: int = 0, worker: ThreadPoolExecutor = VIDEO_WORKER) -> None:
+    def __init__(self, session: str, worker: ThreadPoolExecutor, frames: int = 0) -> None:
         self.session, self.frames, self.worker = session, frames, worker
         self.stopped = threading.Event()
         self.begun: float | None = None
