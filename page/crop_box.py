@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,22 @@ from inference.options import DemoOptions
 from media.pictures import fit
 from page.choices import CUTS, FINDS, FOLLOWS, Form
 from page.html import data_url, html_widget
-from page.limits import read_picture
-from page.making import known_cuts, make_plan
+from page.limits import MAX_FACES, read_picture
+from page.making import VIDEO_WORKER, known_cuts, make_plan
 from utils.errors import UserError
-from utils.progress import no_bar
+from utils.progress import ShowProgress
+from utils.tickets import Ticket
 
 MAX_SIDE = 640  # pixels of the picture that is sent to the browser
 
 
-def show_boxes(options: DemoOptions, offline: bool) -> tuple[dict, dict]:
+def show_boxes(options: DemoOptions, show: ShowProgress, offline: bool) -> tuple[dict, dict]:
     """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
     plan = make_plan(options, offline)
     job, clip, path = plan.job, plan.clip, plan.pair.source
     if clip is None or plan.clips.source is not None:
         raise UserError("there are boxes of a picture and a driving video alone")
-    driving = known_cuts(clip, job, no_bar)
+    driving = known_cuts(clip, job, show)
     return (
         source_view(path, read_picture(path), job),
         box_view(clip.read([0])[0], driving, job, job.options.crop_driving, "Box in the video"),
@@ -78,7 +80,7 @@ def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
             form.add("crop_source", "Box in the picture", "left,top,right,bottom; empty: faces, or all")
             form.add("crop_driving", "Box in the video", "left,top,right,bottom; empty: faces, or all")
         with gr.Row():
-            faces = ["largest", ("every face", "all"), "1", "2", "3", "4", "5"]
+            faces = ["largest", ("every face", "all"), *map(str, range(1, MAX_FACES + 1))]
             form.add("face", "Face", "which one of the picture", gr.Dropdown, when=FINDS, choices=faces)
             told = "hold its last pose, or cut such frames off at both ends"
             form.add("lost", "Where the video does not show the face", told, when=FOLLOWS)
@@ -89,10 +91,16 @@ def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
 def connect_boxes(form: Form, button: gr.Button, source: gr.HTML, driving: gr.HTML, offline: bool) -> None:
     """Let the button fill the boxes, and follow what becomes of them."""
 
-    def boxes(*values: object) -> tuple[dict, dict]:
-        return show_boxes(form.read(values), offline)
+    async def boxes(request: gr.Request, progress: gr.Progress, *values: object) -> AsyncIterator[Any]:
+        options, ticket = form.read(values), Ticket[Any](request.session_hash or "", VIDEO_WORKER)
+        async for line in ticket.run(lambda: show_boxes(options, ticket.show_or_stop, offline)):
+            progress(ticket.share() or 0, desc=line)
+            yield gr.skip(), gr.skip()
+        yield ticket.result()
 
-    button.click(boxes, [*form.values()], [source, driving], api_visibility="private", preprocess=False)
+    vars(boxes)["__signature__"] = form.signature(progress=gr.Progress())
+    how: Any = {"api_visibility": "private", "preprocess": False, "concurrency_limit": None}
+    button.click(boxes, [*form.values()], [source, driving], **how)
     connect_box(form, "crop_source", source, [form["source_image"], form["source_video"]])
     connect_box(form, "crop_driving", driving, [form["driving_video"], form["driving_motion"]])
 

@@ -20,6 +20,7 @@ from media.clips import Clip
 from media.pictures import Size, read_image, read_image_size
 from modules.build import build_generator, build_kp_detector
 from utils.errors import MediaError, UserError, told
+from utils.progress import Cancelled
 
 # What a file may have, each in the unit of its message
 MAX_UPLOAD = 1024  # MiB of any file; the published checkpoints take 700
@@ -44,6 +45,8 @@ FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/:;,'\"]+/)+|\b[A-Za-z]:\\(?:[^\s\\:;
 def shown(error: Exception) -> gr.Error:
     """Turn an error into a line on the page. The traceback of a bug goes to the terminal."""
     message = error.message if isinstance(error, gr.Error) else told(error)
+    if isinstance(error, Cancelled):
+        message = "cancelled"
     if message is None:
         traceback.print_exception(error)
         message = "something went wrong in the program; the terminal that it runs in says what"

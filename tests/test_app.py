@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
 from playwright.sync_api import Browser, Page, expect
 
+from checkpoints.hub import CACHE
 from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.pictures import write_image
@@ -252,6 +253,19 @@ def test_a_box_is_dragged_and_cut(page: Page) -> None:
     assert result_line(page).startswith("72 frames")
     command = page.locator("#command textarea").input_value()
     assert f"--crop_source=3,0,{right + 3},{bottom}" in command
+
+
+def test_boxes_need_no_checkpoint(page: Page) -> None:
+    """The server may not download anything."""
+    choose_sample(page)
+    page.get_by_label("Faces, 695 MiB").first.check()
+    page.get_by_role("button", name="Crop").first.click()
+    page.get_by_role("button", name="Show boxes").click()
+    for box in ("#source-box", "#driving-box"):
+        expect(page.locator(f"{box} .crop-handle")).to_be_visible()
+    page.get_by_role("button", name="Animate", exact=True).click()
+    told = page.locator("#status .progress-line")
+    expect(told).to_contain_text(str(CACHE))  # the real folder
 
 
 def test_every_face_is_pasted_back(

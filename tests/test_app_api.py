@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -22,6 +23,8 @@ from PIL import Image
 import app
 import demo
 from checkpoints.hub import CACHE
+from faces.cuts import Cuts
+from inference import jobs
 from inference.jobs import make_job
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
@@ -32,10 +35,11 @@ from modules.build import read_config
 from page.animate_tab import open_driving
 from page.choices import PAGE, initial
 from page.limits import check_job, in_words, read_picture
-from page.making import command_of
+from page.making import command_of, known_cuts, make_plan
 from tests.serving import served
 from tests.test_docs import blocks
 from utils.errors import UserError
+from utils.progress import no_bar
 from utils.tickets import Ticket
 
 ROOT = Path(__file__).parent.parent
@@ -306,6 +310,17 @@ def test_what_a_job_may_cost() -> None:
     config["model_params"]["generator_params"]["block_expansion"] = 2048
     with pytest.raises(UserError, match=r"--config: would take .* million weights"):
         check_job(job, config, (100, 100), 1)
+
+
+def test_what_was_found_for_boxes_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    files: Any = {"source_image": (SAMPLE["source_image"],), "driving_video": (SAMPLE["driving_video"],)}
+    searched = []
+    monkeypatch.setattr(jobs, "driving_cuts", lambda clip, *_: searched.append(clip.path) or Cuts([], None))
+    for options in (replace(PAGE, **files), replace(PAGE, smooth=1, **files), replace(PAGE, end=1, **files)):
+        plan = make_plan(options, offline=True)
+        assert plan.clip is not None
+        known_cuts(plan.clip, plan.job, no_bar)
+    assert len(searched) == 2  # another part of the video is another search
 
 
 def test_the_place_in_the_queue_is_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
