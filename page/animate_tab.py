@@ -13,11 +13,11 @@ import numpy as np
 
 from inference.samples import EXAMPLES
 from media.clips import open_clip
-from media.pictures import fit, read_image
+from media.pictures import data_url, fit, read_image
 from media.rates import steady
 from page.choices import FIXED, FORMATS, FROM_VIDEO, MOVES, PASTES, UNPASTED, Form, initial
 from page.crop_box import connect_boxes, place_crops
-from page.html import data_url, html_widget
+from page.html import html_widget
 from page.limits import MAX_FRAMES, MAX_HEIGHT, check_clip, in_words, read_picture, shown, upload
 from page.making import DOWNLOADS, VIDEO_WORKER, animate_files, command_of, make_plan, model_files
 from utils.errors import UserError

@@ -12,13 +12,13 @@ import numpy as np
 from inference.animation import FittedClip, SourcePictures, choose_reference, make_animators
 from inference.animator import Animator
 from inference.inside import inside_pictures
-from inference.jobs import driving_of, find_places, source_of
+from inference.jobs import driving_of, find_places, known_cuts, source_of
 from inference.options import DemoOptions
 from media.clips import open_clip
 from modules.util import Keypoints
 from page.choices import Form, check_value
 from page.limits import MAX_FRAMES, read_picture, upload
-from page.making import VIDEO_WORKER, known_cuts, load_model, make_plan, model_files
+from page.making import VIDEO_WORKER, load_model, make_plan, model_files
 from utils.errors import UserError
 from utils.tickets import Ticket
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from checkpoints.hub import Model, ShowDownload, find_model, mebibytes_bar
 from checkpoints.table import DEFAULT_MODEL
-from faces.cuts import Cuts
 from inference import jobs
 from inference.animation import KnownMotion
 from inference.inputs import Clips, DemoPair, inputs_of, make_pairs, open_clips
@@ -26,7 +25,6 @@ from utils.device import pick_device
 from utils.errors import UserError
 from utils.hints import warn
 from utils.options import as_words
-from utils.progress import ShowProgress
 from utils.tickets import Ticket
 
 # PyTorch keeps a pool of threads for each thread that computes, so one does all of it. Live frames have a
@@ -36,10 +34,6 @@ LIVE_WORKER = ThreadPoolExecutor(1, "live")
 DOWNLOADS = ThreadPoolExecutor(8, "download")
 
 KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
-KEPT_CUTS = 16
-
-# By all that they depend on, so that what was shown is not searched again; uploads' paths name their content.
-CUTS: dict[tuple, Cuts] = {}
 
 
 def model_files(options: DemoOptions, offline: bool, show: ShowDownload = mebibytes_bar) -> Model:
@@ -87,18 +81,6 @@ class Plan:
         return self.clips.drivings.get(self.pair.driving)
 
 
-def known_cuts(clip: Clip, job: jobs.Job, show: ShowProgress) -> Cuts:
-    """Find what is cut out of a driving video, unless it was searched before. Raises `UserError`."""
-    options = job.options
-    cut = (options.fit, options.crop, options.crop_driving, options.start, options.end)
-    key = (clip.path, job.sizes[0], *cut)
-    if key not in CUTS:
-        CUTS[key] = jobs.driving_cuts(clip, job, show)
-    if len(CUTS) > KEPT_CUTS:
-        del CUTS[next(iter(CUTS))]
-    return CUTS[key]
-
-
 def open_files(options: DemoOptions) -> tuple[DemoOptions, DemoPair, Clips]:
     """Open pictures and videos; sound is carried over where there is some. Raises `UserError`."""
     for name, words in (
@@ -144,7 +126,7 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
 
     # Boxes are of use when all are found; of a video any part is.
     clips = plan.clips.drivings.values()
-    places = jobs.find_places([pair.source], clips, job, ticket.show_or_stop, known_cuts)
+    places = jobs.find_places([pair.source], clips, job, ticket.show_or_stop, jobs.known_cuts)
     faces = max(map(len, places.sources.values()))
     check_job(job, plan.config, plan.whole, len(drivings[pair.driving]), faces)
     networks, cancelled = load_model(*model), ticket.stopped.is_set
