@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checkpoints.hub import Model, ShowDownload, find_model, mebibytes_bar
+from checkpoints.hub import Model, find_model
 from checkpoints.table import DEFAULT_MODEL
 from inference import jobs
 from inference.animation import KnownMotion
-from inference.inputs import Clips, DemoPair, inputs_of, make_pairs, open_clips
+from inference.inputs import Clips, DemoPair, inputs_of, make_pairs, model_files, open_clips
 from inference.networks import InferenceNetworks, fingerprint_of, load_networks, model_size
 from inference.options import DemoOptions
 from media.clips import Clip
@@ -36,20 +36,9 @@ DOWNLOADS = ThreadPoolExecutor(8, "download")
 KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
 
 
-def model_files(options: DemoOptions, offline: bool, show: ShowDownload = mebibytes_bar) -> Model:
-    """Return config and checkpoint, which may be downloaded for this. Raises `UserError`."""
-    if options.config is None and options.checkpoint is None:
-        return find_model(options.model or DEFAULT_MODEL, offline, show=show)
-    if options.config is None or options.checkpoint is None:
-        raise UserError(
-            "--config, --checkpoint: a model of your own is a checkpoint and its config; give both or none"
-        )
-    return Model(options.config, options.checkpoint)
-
-
 def choose_model(options: DemoOptions, offline: bool) -> InferenceNetworks:
     """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
-    return load_model(*model_files(options, offline))
+    return load_model(*model_files(replace(options, offline=offline)))
 
 
 @functools.lru_cache(maxsize=KEPT_MODELS)
@@ -100,7 +89,7 @@ def open_files(options: DemoOptions) -> tuple[DemoOptions, DemoPair, Clips]:
 
 def make_plan(options: DemoOptions, offline: bool) -> Plan:
     """Open the files, and see what the job costs. No checkpoint is needed. Raises `UserError`."""
-    options, pair, clips = open_files(options)
+    options, pair, clips = open_files(replace(options, offline=offline))
     name = options.model or DEFAULT_MODEL
     path = options.config or find_model(name, offline, download_it=False).config
     config = read_config(path)
@@ -151,7 +140,7 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
 
 def command_of(options: DemoOptions) -> str:
     """Write the command that makes the same of files in the working folder."""
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"offline": False}
     for name, paths in inputs_of(options).items():
         bare = tuple(Path(path.name) for path in paths)
         names[name] = bare if isinstance(getattr(options, name), tuple) else bare[0]

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 import io
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -120,13 +119,3 @@ def serve(
     if public is not None:
         hosts.add(urlsplit(public).netloc)
     return local, public
-
-
-def delete_old_files(folder: Path, seconds: float) -> None:
-    """Delete older files below `folder`; Gradio's own task dies of uploads meanwhile."""
-    oldest = time.time() - seconds
-    for path in list(folder.rglob("*")):
-        with contextlib.suppress(OSError):  # somebody else may be quicker
-            if path.is_file() and path.stat().st_ctime < oldest:
-                path.unlink()
-                path.parent.rmdir()  # refuses while there is more in it
