@@ -57,9 +57,7 @@ async def animate(
         line = command_of(options)
 
         # A model that isn't there comes while others animate; then it is our turn.
-        async for progress in ticket.run(
-            lambda: model_files(replace(options, offline=offline), ticket.show_download)
-        ):
+        async for progress in ticket.run(lambda: model_files(options, ticket.show_download)):
             yield followed(ticket, progress)
         model, ticket = ticket.result(), Ticket(session, VIDEO_WORKER, len(plan.clip or ()))
         async for progress in ticket.run(lambda: animate_files(plan, model, folder, ticket)):
