@@ -169,12 +169,16 @@ def is_animated(path: Path) -> bool:
 
 def read_animation(path: Path) -> Iterator[tuple[np.ndarray, float]]:
     """Yield the frames of an animated picture, and for how many seconds each is shown."""
-    with _picture_errors(path), _open_with_pillow(path, any_size=True) as image:
+    with _picture_errors(path):
+        image = _open_with_pillow(path, any_size=True)
+    with image:
         first = getattr(image, "default_image", False)  # shown by programs that know no animations
         for number in range(first, image.n_frames):  # type: ignore[attr-defined]
-            image.seek(number)
-            image.load()
-            yield _to_rgb(image), (image.info.get("duration") or DEFAULT_DURATION) / 1000
+            with _picture_errors(path):
+                image.seek(number)
+                image.load()
+                frame = _to_rgb(image)
+            yield frame, (image.info.get("duration") or DEFAULT_DURATION) / 1000
 
 
 def is_picture(path: Path) -> bool:

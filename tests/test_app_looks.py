@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 pytest.importorskip("playwright", reason="pip install -r requirements-dev.txt")
@@ -12,6 +14,7 @@ from tests.browser import opened
 
 TABS = ("Animate", "Live", "Inside")
 EXCEPT_EMPTY = {"exclude": [[".empty"]]}  # Gradio's own placeholders have a label that their role forbids
+CAMERA: Any = {"permissions": ["camera"]}
 SERIOUS = ("serious", "critical")
 
 
@@ -20,12 +23,15 @@ def open_tab(page: Page, tab: str) -> None:
     if tab == "Animate":
         for section in ("A model of your own", "Motion", "Crop", "A part of the video", "Result"):
             page.get_by_role("button", name=section).first.click()
+    if tab == "Live":
+        page.get_by_role("button", name="Start camera").click()
+        page.wait_for_function("() => document.querySelector('.live').dataset.state === 'running'")
     page.wait_for_timeout(300)  # the sections open slowly
 
 
 @pytest.mark.parametrize("tab", TABS)
 def test_nothing_sticks_out_on_a_phone(browser: Browser, address: str, tab: str) -> None:
-    with opened(browser, address, viewport={"width": 390, "height": 844}) as page:
+    with opened(browser, address, **CAMERA, viewport={"width": 390, "height": 844}) as page:
         more = page.get_by_role("button", name="Overflow").or_(page.locator(".overflow-menu > button"))
         if not page.get_by_role("tab", name=tab).is_visible():
             more.first.click()
@@ -36,7 +42,7 @@ def test_nothing_sticks_out_on_a_phone(browser: Browser, address: str, tab: str)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("tab", TABS)
 def test_contrast_and_labels(browser: Browser, address: str, tab: str, scheme: str) -> None:
-    with opened(browser, address, color_scheme=scheme) as page:
+    with opened(browser, address, **CAMERA, color_scheme=scheme) as page:
         colour = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, colour[4:-1].split(",")[:3])) < 300) == (scheme == "dark")
         open_tab(page, tab)

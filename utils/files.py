@@ -69,7 +69,7 @@ def read_csv(
                 for sign, called in {";": "semicolons", "\t": "tabs"}.items():
                     if len(names) == 1 and sign in names[0]:
                         raise error(f"{path}: is separated by {called}; save it with commas, {needs}")
-                raise error(f"{path}: has no column {', '.join(missing)}; {needs}")
+                raise error(f"{path}: has no column {' or '.join(sorted(missing))}; {needs}")
             yield from ((table.line_num, row) for row in table)
     except (OSError, UnicodeDecodeError, csv.Error) as failure:
         raise error(f"{path}: can't be read as a table ({failure}); {needs}") from failure
