@@ -8,6 +8,7 @@ import hashlib
 import re
 import shutil
 import stat
+import time
 import unicodedata
 import uuid
 from collections import Counter
@@ -144,3 +145,13 @@ def distinct_names(wanted: Mapping[Key, str]) -> dict[Key, str]:
 def same_name(name: str) -> str:
     """Return a text that is equal for names that are one on some system."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def delete_old_files(folder: Path, seconds: float) -> None:
+    """Delete files below `folder` that changed longer ago, and the folders that get empty."""
+    oldest = time.time() - seconds
+    for path in list(folder.rglob("*")):
+        with contextlib.suppress(OSError):  # somebody else may be quicker
+            if path.is_file() and path.stat().st_ctime < oldest:
+                path.unlink()
+                path.parent.rmdir()  # refuses while there is more in it
