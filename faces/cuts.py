@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,16 +24,17 @@ from faces.choose import (
     shaped,
     steady_region,
 )
-from faces.options import CropOptions
+from faces.options import Box, CropOptions
 from faces.preview import preview
 from faces.regions import Region, cut_out
 from faces.tracks import frames_with
 from faces.yunet import FaceDetector
 from media.clips import Clip
-from media.pictures import Size
+from media.pictures import Size, data_url, fit
 from utils.hints import hint
 from utils.progress import ShowProgress, no_bar
 
+VIEW_SIDE = 640  # pixels of a picture that is sent to a browser
 FITTING_LOOKS = 5  # frames of a driving video in which --fit crop looks for a face
 
 
@@ -146,3 +147,28 @@ def preview_of(pictures: Sequence[np.ndarray], cuts: Sequence[Cuts], size: Size)
     return np.concatenate(
         [np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0))) for picture in drawn]
     )
+
+
+def view_of(picture: np.ndarray, cuts: Cuts, size: Size, how: str, by_hand: Box | None) -> dict[str, Any]:
+    """Describe a picture (h, w, 3) uint8 and its cuts to a browser, which draws and moves them.
+
+    `how`: as of `media.pictures.fit`. "found" is what is cut as long as there is no box `by_hand`.
+    """
+    # A small copy for the browser; boxes are in pixels of the whole picture.
+    height, width = picture.shape[:2]
+    scale = min(1, VIEW_SIDE / max(height, width))
+    small = fit(picture, (max(1, round(height * scale)), max(1, round(width * scale))), "stretch")
+
+    # Where nothing was found, all is taken, or what "crop" leaves of it.
+    whole, aspect = (0, 0, width, height), size[1] / size[0]
+    found: list[Box] = [region.box for region in cuts.regions] or [whole]
+    if not cuts.regions and how == "crop":
+        found = [centred_window(np.array(whole), (height, width), aspect).box]
+    return {
+        "url": data_url(small),
+        "size": [width, height],
+        "text": ",".join(map(str, by_hand or ())),
+        "found": [] if by_hand else found,
+        "faces": cuts.faces.round().astype(int).tolist(),
+        "aspect": aspect,
+    }

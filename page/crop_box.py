@@ -9,12 +9,9 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from faces.choose import centred_window
-from faces.cuts import Cuts
-from faces.options import Box
+from faces.cuts import view_of
 from inference.jobs import Job, known_cuts, source_cuts
 from inference.options import DemoOptions
-from media.pictures import data_url, fit
 from page.choices import CUTS, FINDS, FOLLOWS, Form
 from page.html import html_widget
 from page.limits import MAX_FACES, read_picture
@@ -23,8 +20,6 @@ from utils.errors import UserError
 from utils.progress import ShowProgress
 from utils.tickets import Ticket
 
-MAX_SIDE = 640  # pixels of the picture that is sent to the browser
-
 
 def show_boxes(options: DemoOptions, show: ShowProgress, offline: bool) -> tuple[dict, dict]:
     """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
@@ -32,40 +27,15 @@ def show_boxes(options: DemoOptions, show: ShowProgress, offline: bool) -> tuple
     job, clip, path = plan.job, plan.clip, plan.pair.source
     if clip is None or plan.clips.source is not None:
         raise UserError("there are boxes of a picture and a driving video alone")
-    driving = known_cuts(clip, job, show)
-    return (
-        source_view(path, read_picture(path), job),
-        box_view(clip.read([0])[0], driving, job, job.options.crop_driving, "Box in the video"),
-    )
+    driving, by_hand = known_cuts(clip, job, show), job.options.crop_driving
+    view = view_of(clip.read([0])[0], driving, job.sizes[0], job.options.fit, by_hand)
+    return source_view(path, read_picture(path), job), view | {"title": "Box in the video"}
 
 
 def source_view(path: Path, picture: np.ndarray, job: Job) -> dict:
     """Return what crop_box.js shows of the picture (h, w, 3) uint8 at `path`. Raises `UserError`."""
-    cuts = source_cuts(path, picture, job)
-    return box_view(picture, cuts, job, job.options.crop_source, "Box in the picture")
-
-
-def box_view(picture: np.ndarray, cuts: Cuts, job: Job, by_hand: Box | None, title: str) -> dict:
-    """Return what crop_box.js shows of a picture (h, w, 3) uint8: what is cut out `by_hand`, or was found."""
-    # A small copy for the browser; boxes are in pixels of the whole picture.
-    height, width = picture.shape[:2]
-    scale = min(1, MAX_SIDE / max(height, width))
-    small = fit(picture, (max(1, round(height * scale)), max(1, round(width * scale))), "stretch")
-
-    # Where nothing was found, all is taken, or what "crop" leaves of it.
-    whole, aspect = (0, 0, width, height), job.sizes[0][1] / job.sizes[0][0]
-    found: list[Box] = [region.box for region in cuts.regions] or [whole]
-    if not cuts.regions and job.options.fit == "crop":
-        found = [centred_window(np.array(whole), (height, width), aspect).box]
-    return {
-        "url": data_url(small),
-        "size": [width, height],
-        "text": ",".join(map(str, by_hand or ())),
-        "found": [] if by_hand else found,
-        "faces": cuts.faces.round().astype(int).tolist(),
-        "aspect": aspect,
-        "title": title,
-    }
+    cuts, by_hand = source_cuts(path, picture, job), job.options.crop_source
+    return view_of(picture, cuts, job.sizes[0], job.options.fit, by_hand) | {"title": "Box in the picture"}
 
 
 def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
