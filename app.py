@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.files import delete_old_files
 from utils.hosts import LOOPBACK
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line, say
@@ -88,7 +89,7 @@ def serve_from(folder: Path, options: PageOptions) -> None:
     for name in ("files", "results"):
         (folder / name).mkdir()
     try:
-        from page.server import build_page, delete_old_files, serve
+        from page.server import build_page, serve
     except ModuleNotFoundError as error:
         raise UserError(
             f"the page needs {error.name}: pip install -r requirements-app.txt, or make app"

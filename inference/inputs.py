@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from checkpoints import hub
 from checkpoints.files import find_checkpoint
+from checkpoints.table import DEFAULT_MODEL
 from inference.options import DemoOptions
 from inference.samples import ROOT, SAMPLE
 from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip, rate_refused
@@ -69,15 +70,19 @@ def driving_paths(options: DemoOptions) -> tuple[Path, ...]:
     return options.driving_motion or options.driving_video or ()
 
 
-def model_files(options: DemoOptions) -> tuple[Path, Path]:
+def model_files(options: DemoOptions, show: hub.ShowDownload = hub.mebibytes_bar) -> hub.Model:
     """Return the config and the checkpoint, which may be downloaded for this. Raises `UserError`.
 
-    A preview needs the config alone.
+    A preview needs the config alone. Without a model, it is the one that ships.
     """
-    if options.model is not None:
-        return hub.find_model(options.model, options.offline, download_it=options.preview is None)
-    assert options.config is not None and options.checkpoint is not None
-    return options.config, find_checkpoint(options.checkpoint)
+    if options.config is None and options.checkpoint is None:
+        name, needed = options.model or DEFAULT_MODEL, options.preview is None
+        return hub.find_model(name, options.offline, download_it=needed, show=show)
+    if options.config is None or options.checkpoint is None:
+        raise UserError(
+            "--config, --checkpoint: a model of your own is a checkpoint and its config; give both or none"
+        )
+    return hub.Model(options.config, find_checkpoint(options.checkpoint))
 
 
 # ---- Pairs -------------------------------------------------------------------

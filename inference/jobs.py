@@ -48,8 +48,11 @@ from utils.errors import UserError
 from utils.hints import hint, warn
 from utils.progress import ShowProgress
 
+KEPT_CUTS = 16  # videos
 MAX_ENLARGED = 2  # times that a face is enlarged without a hint
 SURELY_REAL = 0.9  # score of a face; of 60 puppets none got more than 0.892
+
+CUTS: dict[tuple, Cuts] = {}  # of `known_cuts`, by all that they depend on
 
 Drivings = Mapping[Path, Clip | KnownMotion]  # by the paths of pairs
 Paste = Callable[[Sequence[np.ndarray]], np.ndarray]  # animated pieces -> a frame of the result
@@ -104,6 +107,21 @@ def source_cuts(path: Path, picture: np.ndarray, job: Job) -> Cuts:
 def driving_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
     """Find what to cut out of all frames of a driving video. Raises `UserError`."""
     return cuts_of_video(clip, job.sizes[0], job.options, "crop_driving", job.detect, show)
+
+
+def known_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
+    """Do what `driving_cuts` does, unless it was done before.
+
+    For files that stay as they are, like uploads to the page, whose paths name their content.
+    """
+    options = job.options
+    cut = (options.fit, options.crop, options.crop_driving, options.start, options.end)
+    key = (clip.path, job.sizes[0], *cut)
+    if key not in CUTS:
+        CUTS[key] = driving_cuts(clip, job, show)
+    if len(CUTS) > KEPT_CUTS:
+        del CUTS[next(iter(CUTS))]
+    return CUTS[key]
 
 
 SearchVideo = Callable[[Clip, Job, ShowProgress], Cuts]

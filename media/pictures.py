@@ -5,6 +5,7 @@ Shapes: `H, W` height and width after rotation. A picture is (H, W, 3) uint8 RGB
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import re
@@ -271,6 +272,11 @@ def encode_jpeg(frame: np.ndarray, quality: int = 90) -> bytes:
     file = io.BytesIO()
     Image.fromarray(checked_frame(frame)).save(file, format="JPEG", quality=quality)
     return file.getvalue()
+
+
+def data_url(picture: np.ndarray) -> str:
+    """Encode a picture (h, w, 3) uint8 as the address of a JPEG that holds itself."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture)).decode()
 
 
 def _array_to_rgb(array: np.ndarray) -> np.ndarray:

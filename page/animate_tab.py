@@ -11,15 +11,16 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from inference.inputs import model_files
 from inference.samples import EXAMPLES
 from media.clips import open_clip
-from media.pictures import fit, read_image
+from media.pictures import data_url, fit, read_image
 from media.rates import steady
 from page.choices import FIXED, FORMATS, FROM_VIDEO, MOVES, PASTES, UNPASTED, Form, initial
 from page.crop_box import connect_boxes, place_crops
-from page.html import data_url, html_widget
+from page.html import html_widget
 from page.limits import MAX_FRAMES, MAX_HEIGHT, check_clip, in_words, read_picture, shown, upload
-from page.making import DOWNLOADS, VIDEO_WORKER, animate_files, command_of, make_plan, model_files
+from page.making import DOWNLOADS, VIDEO_WORKER, animate_files, command_of, make_plan
 from utils.errors import UserError
 from utils.progress import Cancelled
 from utils.tickets import Ticket
@@ -28,7 +29,7 @@ PLAYED = (".mp4", ".webm")
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 SWITCHES = ("relative", "find_best_frame", "crop", "face", "paste_back")  # where somebody chooses
 FILLED = ("crop_source", "crop_driving", "source_video", "driving_motion")  # by scripts, too
-THUMBNAIL = 56  # pixels
+THUMBNAIL = 52  # pixels
 
 # What most people want, by options that differ from those of the page.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -56,7 +57,7 @@ async def animate(
         line = command_of(options)
 
         # A model that isn't there comes while others animate; then it is our turn.
-        async for progress in ticket.run(lambda: model_files(options, offline, ticket.show_download)):
+        async for progress in ticket.run(lambda: model_files(options, ticket.show_download)):
             yield followed(ticket, progress)
         model, ticket = ticket.result(), Ticket(session, VIDEO_WORKER, len(plan.clip or ()))
         async for progress in ticket.run(lambda: animate_files(plan, model, folder, ticket)):

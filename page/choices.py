@@ -16,7 +16,7 @@ from checkpoints.table import DEFAULT_MODEL, read_table
 from inference.options import DemoOptions
 from page.limits import LABELS, upload
 from utils.errors import UserError
-from utils.options import SEVERAL
+from utils.options import SEVERAL, held_value
 
 FORMATS = [(name, f"result.{name}") for name in ("mp4", "mov", "mkv", "webm", "gif")] + [
     ("png (zip)", "result")
@@ -191,7 +191,10 @@ def checked(name: str, widget: Any, value: Any) -> Any:
         path = upload(value)
         return (path,) if path is not None and OPTIONS[name].type.startswith(SEVERAL) else path
     check_value(name, widget, value)
-    return parsed(name, value)
+    try:
+        return held_value(OPTIONS[name], value)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--{name}: {error}") from error
 
 
 def check_value(name: str, widget: Any, value: Any) -> None:
@@ -209,17 +212,3 @@ def check_value(name: str, widget: Any, value: Any) -> None:
         wanted = f"a number from {low} to {high}"
     if not fits:
         raise UserError(f"--{name}: {value!r} is not {wanted}")
-
-
-def parsed(name: str, value: Any) -> Any:
-    """Return what a widget gave in the type of its option; empty texts and zeros stand for none."""
-    held, parse = OPTIONS[name].type, OPTIONS[name].metadata.get("type")
-    if held.endswith("None") and not value:
-        return None
-    try:
-        if isinstance(value, str) and parse is not None:
-            return parse(value)
-    except argparse.ArgumentTypeError as error:
-        raise UserError(f"--{name}: {error}") from error
-    kinds: dict[str, Any] = {"bool": bool, "int": int, "float": float, "Path": Path}
-    return kinds.get(held.removesuffix(" | None"), lambda same: same)(value)

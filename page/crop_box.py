@@ -12,13 +12,13 @@ import numpy as np
 from faces.choose import centred_window
 from faces.cuts import Cuts
 from faces.options import Box
-from inference.jobs import Job, source_cuts
+from inference.jobs import Job, known_cuts, source_cuts
 from inference.options import DemoOptions
-from media.pictures import fit
+from media.pictures import data_url, fit
 from page.choices import CUTS, FINDS, FOLLOWS, Form
-from page.html import data_url, html_widget
+from page.html import html_widget
 from page.limits import MAX_FACES, read_picture
-from page.making import VIDEO_WORKER, known_cuts, make_plan
+from page.making import VIDEO_WORKER, make_plan
 from utils.errors import UserError
 from utils.progress import ShowProgress
 from utils.tickets import Ticket

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
-
-from media.pictures import encode_jpeg
 
 HERE = Path(__file__).parent
 
@@ -19,8 +15,3 @@ def html_widget(name: str, elem_id: str) -> gr.HTML:
         (HERE / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
     return gr.HTML(value=None, html_template=html, css_template=css, js_on_load=script, elem_id=elem_id)
-
-
-def data_url(picture: np.ndarray) -> str:
-    """Encode a picture (h, w, 3) uint8 as the address of a JPEG that holds itself."""
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture)).decode()

@@ -16,10 +16,10 @@ from inference.live import LiveAnimation
 from inference.networks import size_for
 from inference.samples import SAMPLE
 from inference.sessions import SESSIONS, end_sessions, open_session
-from media.pictures import decode_picture, encode_jpeg
+from media.pictures import data_url, decode_picture, encode_jpeg
 from page.choices import Form
 from page.crop_box import connect_box, source_view
-from page.html import data_url, html_widget
+from page.html import html_widget
 from page.limits import in_words, read_picture, shown, upload
 from page.making import LIVE_WORKER, choose_model
 from utils.errors import UserError, told

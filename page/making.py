@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checkpoints.hub import Model, ShowDownload, find_model, mebibytes_bar
+from checkpoints.hub import Model, find_model
 from checkpoints.table import DEFAULT_MODEL
-from faces.cuts import Cuts
 from inference import jobs
 from inference.animation import KnownMotion
-from inference.inputs import Clips, DemoPair, inputs_of, make_pairs, open_clips
+from inference.inputs import Clips, DemoPair, inputs_of, make_pairs, model_files, open_clips
 from inference.networks import InferenceNetworks, fingerprint_of, load_networks, model_size
 from inference.options import DemoOptions
 from media.clips import Clip
@@ -26,7 +25,6 @@ from utils.device import pick_device
 from utils.errors import UserError
 from utils.hints import warn
 from utils.options import as_words
-from utils.progress import ShowProgress
 from utils.tickets import Ticket
 
 # PyTorch keeps a pool of threads for each thread that computes, so one does all of it. Live frames have a
@@ -36,26 +34,11 @@ LIVE_WORKER = ThreadPoolExecutor(1, "live")
 DOWNLOADS = ThreadPoolExecutor(8, "download")
 
 KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
-KEPT_CUTS = 16
-
-# By all that they depend on, so that what was shown is not searched again; uploads' paths name their content.
-CUTS: dict[tuple, Cuts] = {}
-
-
-def model_files(options: DemoOptions, offline: bool, show: ShowDownload = mebibytes_bar) -> Model:
-    """Return config and checkpoint, which may be downloaded for this. Raises `UserError`."""
-    if options.config is None and options.checkpoint is None:
-        return find_model(options.model or DEFAULT_MODEL, offline, show=show)
-    if options.config is None or options.checkpoint is None:
-        raise UserError(
-            "--config, --checkpoint: a model of your own is a checkpoint and its config; give both or none"
-        )
-    return Model(options.config, options.checkpoint)
 
 
 def choose_model(options: DemoOptions, offline: bool) -> InferenceNetworks:
     """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
-    return load_model(*model_files(options, offline))
+    return load_model(*model_files(replace(options, offline=offline)))
 
 
 @functools.lru_cache(maxsize=KEPT_MODELS)
@@ -87,18 +70,6 @@ class Plan:
         return self.clips.drivings.get(self.pair.driving)
 
 
-def known_cuts(clip: Clip, job: jobs.Job, show: ShowProgress) -> Cuts:
-    """Find what is cut out of a driving video, unless it was searched before. Raises `UserError`."""
-    options = job.options
-    cut = (options.fit, options.crop, options.crop_driving, options.start, options.end)
-    key = (clip.path, job.sizes[0], *cut)
-    if key not in CUTS:
-        CUTS[key] = jobs.driving_cuts(clip, job, show)
-    if len(CUTS) > KEPT_CUTS:
-        del CUTS[next(iter(CUTS))]
-    return CUTS[key]
-
-
 def open_files(options: DemoOptions) -> tuple[DemoOptions, DemoPair, Clips]:
     """Open pictures and videos; sound is carried over where there is some. Raises `UserError`."""
     for name, words in (
@@ -118,7 +89,7 @@ def open_files(options: DemoOptions) -> tuple[DemoOptions, DemoPair, Clips]:
 
 def make_plan(options: DemoOptions, offline: bool) -> Plan:
     """Open the files, and see what the job costs. No checkpoint is needed. Raises `UserError`."""
-    options, pair, clips = open_files(options)
+    options, pair, clips = open_files(replace(options, offline=offline))
     name = options.model or DEFAULT_MODEL
     path = options.config or find_model(name, offline, download_it=False).config
     config = read_config(path)
@@ -144,7 +115,7 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
 
     # Boxes are of use when all are found; of a video any part is.
     clips = plan.clips.drivings.values()
-    places = jobs.find_places([pair.source], clips, job, ticket.show_or_stop, known_cuts)
+    places = jobs.find_places([pair.source], clips, job, ticket.show_or_stop, jobs.known_cuts)
     faces = max(map(len, places.sources.values()))
     check_job(job, plan.config, plan.whole, len(drivings[pair.driving]), faces)
     networks, cancelled = load_model(*model), ticket.stopped.is_set
@@ -169,7 +140,7 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
 
 def command_of(options: DemoOptions) -> str:
     """Write the command that makes the same of files in the working folder."""
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"offline": False}
     for name, paths in inputs_of(options).items():
         bare = tuple(Path(path.name) for path in paths)
         names[name] = bare if isinstance(getattr(options, name), tuple) else bare[0]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
-import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +20,7 @@ from page.inside_tab import build_inside_tab
 from page.limits import MAX_UPLOAD, check_uploads, shown
 from page.live_tab import ROUTES, build_live_tab, leave_live
 from utils.errors import UserError
-from utils.hosts import OwnHosts
+from utils.hosts import guarded
 
 TITLE = "First Order Motion Model"
 OF_GRADIO = ("request", "progress")  # parameters that no field of the page fills
@@ -92,13 +91,6 @@ def serve(
 
     `hosts`: the names that browsers may know it by.
     """
-
-    @contextlib.asynccontextmanager
-    async def guarded(app: Any) -> AsyncIterator[None]:
-        """Put the check of hosts before all that Gradio answers, as the server starts."""
-        app.middleware_stack = OwnHosts(app.middleware_stack, hosts)
-        yield
-
     page.queue(default_concurrency_limit=4, max_size=64)
     with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints pages of advice where sharing fails
         _, local, public = page.launch(
@@ -117,7 +109,7 @@ def serve(
             mcp_server=False,
             app_kwargs={
                 "routes": ROUTES,
-                "lifespan": guarded,
+                "lifespan": functools.partial(guarded, hosts=hosts),
                 "exception_handlers": dict.fromkeys((KeyError, FnIndexInferError), unknown),
             },
             theme=theme(),
@@ -127,13 +119,3 @@ def serve(
     if public is not None:
         hosts.add(urlsplit(public).netloc)
     return local, public
-
-
-def delete_old_files(folder: Path, seconds: float) -> None:
-    """Delete older files below `folder`; Gradio's own task dies of uploads meanwhile."""
-    oldest = time.time() - seconds
-    for path in list(folder.rglob("*")):
-        with contextlib.suppress(OSError):  # somebody else may be quicker
-            if path.is_file() and path.stat().st_ctime < oldest:
-                path.unlink()
-                path.parent.rmdir()  # refuses while there is more in it

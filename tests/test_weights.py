@@ -6,12 +6,14 @@ import hashlib
 import io
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from checkpoints.hub import PIECE, find_model
 from checkpoints.table import TABLE, read_table
@@ -19,6 +21,8 @@ from modules.build import build_generator, build_kp_detector, frame_shape, read_
 from tests.mirror import PLACES, Mirror, served
 from tests.small import small_config, write_config
 from utils.errors import ConfigError, UserError
+from utils.progress import Cancelled, Progress
+from utils.tickets import Stoppable
 
 FILE = "small-cpk.pth.tar"
 
@@ -241,6 +245,42 @@ def test_a_table_of_something_else_is_one_line(table, words, tmp_path) -> None:
         find_model("a", table=tmp_path / "a.yaml")
     assert str(told.value).startswith(f"{tmp_path}/a.yaml: ") and words in str(told.value)
     assert "\n" not in str(told.value)
+
+
+# ---- Cancelling ------------------------------------------------------------------
+
+
+def test_a_download_is_followed_cancelled_and_goes_on(models: Models, mirror: Mirror) -> None:
+    stopped, bars = threading.Event(), []
+
+    def show(what: str, total: int | None) -> Progress:
+        bars.append(Stoppable(total, what, stopped, "MiB"))
+        if total is not None:
+            stopped.set()  # as the first piece has come
+        return bars[-1]
+
+    row = {"config": "small.yaml", "file": FILE, "licence": "none", "mirrors": [f"{mirror.url}/whole/{FILE}"]}
+    models.table.write_text(yaml.safe_dump({"small": row}))
+    with pytest.raises(Cancelled):
+        find_model("small", False, models.table, models.cache, show=show)
+    assert bars[-1].total >= 2 and models.names() == [models.part.name]
+    assert models.find(f"{mirror.url}/whole/{FILE}").is_file()
+
+
+def test_waiting_for_the_download_of_another_is_cancelled(models: Models, mirror: Mirror) -> None:
+    stopped = threading.Event()
+    models.cache.mkdir()
+    row = {"config": "small.yaml", "file": FILE, "licence": "none", "mirrors": [f"{mirror.url}/whole/{FILE}"]}
+    models.table.write_text(yaml.safe_dump({"small": row}))
+    stopped.set()
+    with FileLock(models.cache / ".lock"), pytest.raises(Cancelled):
+        find_model(
+            "small",
+            False,
+            models.table,
+            models.cache,
+            show=lambda what, total: Stoppable(total, what, stopped, "MiB"),
+        )
 
 
 # ---- Disks ---------------------------------------------------------------------

@@ -8,6 +8,7 @@ import hashlib
 import re
 import shutil
 import stat
+import time
 import unicodedata
 import uuid
 from collections import Counter
@@ -68,7 +69,7 @@ def read_csv(
                 for sign, called in {";": "semicolons", "\t": "tabs"}.items():
                     if len(names) == 1 and sign in names[0]:
                         raise error(f"{path}: is separated by {called}; save it with commas, {needs}")
-                raise error(f"{path}: has no column {', '.join(missing)}; {needs}")
+                raise error(f"{path}: has no column {' or '.join(sorted(missing))}; {needs}")
             yield from ((table.line_num, row) for row in table)
     except (OSError, UnicodeDecodeError, csv.Error) as failure:
         raise error(f"{path}: can't be read as a table ({failure}); {needs}") from failure
@@ -144,3 +145,13 @@ def distinct_names(wanted: Mapping[Key, str]) -> dict[Key, str]:
 def same_name(name: str) -> str:
     """Return a text that is equal for names that are one on some system."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def delete_old_files(folder: Path, seconds: float) -> None:
+    """Delete files below `folder` that changed longer ago, and the folders that get empty."""
+    oldest = time.time() - seconds
+    for path in list(folder.rglob("*")):
+        with contextlib.suppress(OSError):  # somebody else may be quicker
+            if path.is_file() and path.stat().st_ctime < oldest:
+                path.unlink()
+                path.parent.rmdir()  # refuses while there is more in it

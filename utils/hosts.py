@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,6 +42,13 @@ class OwnHosts:
         if not all(origin.partition("://")[2] in given[b"host"] for origin in given[b"origin"]):
             return "a page of another origin may not use this one"
         return None
+
+
+@contextlib.asynccontextmanager
+async def guarded(app: Any, hosts: set[str]) -> AsyncIterator[None]:
+    """Check hosts before all else that an application of Starlette does; this is its lifespan."""
+    app.middleware_stack = OwnHosts(app.middleware_stack, hosts)
+    yield
 
 
 def hostname(host: str) -> str | None:

@@ -89,6 +89,20 @@ def typed(kind: type[Options], parsed: argparse.Namespace) -> Options:
     )
 
 
+def held_value(entry: Field, value: Any) -> Any:
+    """Return a value of JSON as an option holds it; an empty text and 0 are none where none is allowed.
+
+    Raises `argparse.ArgumentTypeError`.
+    """
+    held, parse = entry.type, entry.metadata.get("type")
+    if held.endswith(" | None") and not value:
+        return None
+    if isinstance(value, str) and parse is not None:
+        return parse(value)
+    kinds: dict[str, Any] = {"bool": bool, "int": int, "float": float, "Path": Path}
+    return kinds.get(held.removesuffix(" | None"), lambda same: same)(value)
+
+
 def as_words(options: Any) -> list[str]:
     """Return the words of a command line that gives these options; defaults are left out."""
     words = []
