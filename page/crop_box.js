@@ -12,9 +12,8 @@ function place(node, [left, top, right, bottom, degrees = 0]) {
   return node;
 }
 
-function outline(className, box, textContent) {
-  return place(Object.assign(document.createElement("div"), { className, textContent }), box);
-}
+const outline = (className, box, textContent) =>
+  place(Object.assign(document.createElement("div"), { className, textContent }), box);
 
 // What is cut: the smallest box of the model's shape around that of the text; without a text, what was found.
 function cut() {

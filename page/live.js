@@ -1,8 +1,7 @@
 // Camera to server to screen, one frame at a time. A frame that comes while one is on its way is dropped:
 // the next one to be sent is always the newest.
 const MAX_AGE = 500, MAX_HIDDEN = 30000; // ms of a picture that is shown; behind another tab of the browser
-const SMOOTHING = 0.9; // of the figures, per frame
-const COUNTDOWN = 3; // s before a reference is taken
+const SMOOTHING = 0.9, COUNTDOWN = 3; // of the figures, per frame; s before a reference is taken
 const live = element.querySelector(".live"), find = (name) => element.querySelector(`.live-${name}`);
 const address = `${(window.gradio_config?.root || "").replace(/\/$/, "")}/live/frame`;
 
@@ -128,6 +127,7 @@ function save(blob, download) {
 
 function record() {
   if (recorder) return recorder.stop();
+  if (!window.MediaRecorder?.isTypeSupported("video/webm")) return tell("this browser can't record webm");
   recorder = new MediaRecorder(find("result").captureStream(), { mimeType: "video/webm" });
   recorder.ondataavailable = ({ data }) => save(data, "live.webm"); // all of it, at its end
   recorder.onstop = () => { [recorder, find("record").textContent] = [null, "Record"]; };
@@ -200,22 +200,19 @@ function stop(error = "") {
 
 // ---- Controls, with the keys of avatarify ----
 
-function move(x, y) {
-  shift = [shift[0] + (find("mirror").checked ? -x : x), shift[1] + y];
-}
-
 function fade(step) {
   opacity = Math.min(Math.max(opacity + step, 0), 1);
   find("show-overlay").checked = opacity > 0;
   guide();
 }
 
+const move = (x, y) => { shift = [shift[0] + (find("mirror").checked ? -x : x), shift[1] + y]; };
 const zoom = (factor) => { find("zoom").value *= factor; };
 const fill = (on) => find("result").classList.toggle("live-full", on);
 const KEYS = {
-  x: () => countDown(), a: () => choose(picture - 1), d: () => choose(picture + 1),
+  x: () => countDown(), a: () => choose(picture - 1), d: () => choose(picture + 1), w: () => zoom(1.1),
   u: (step) => move(0, -step), j: (step) => move(0, step), h: (step) => move(-step, 0), k: (step) => move(step, 0),
-  w: () => zoom(1.1), s: () => zoom(1 / 1.1), c: () => fade(0.1),
+  s: () => zoom(1 / 1.1), c: () => fade(0.1),
   z: (step) => (step === 1 ? ([find("zoom").value, shift] = [1, [0, 0]]) : fade(-0.1)), // 1 is with Shift
   f: () => find("auto").click(), r: () => find("mirror").click(), escape: () => fill(false),
 };
@@ -229,15 +226,14 @@ find("camera").onpointermove = (event) => {
   const scale = session && event.buttons ? (unit() * session.size[0]) / event.target.clientWidth : 0;
   move(-event.movementX * scale, -event.movementY * scale);
 };
-const snap = () => find("result").toBlob((blob) => save(blob, "live.png"));
-const buttons = { reference: () => countDown(), record, snapshot: snap, window: () => fill(true), stop: () => stop() };
-for (const [name, act] of Object.entries(buttons)) {
-  find(name).onclick = () => {
-    try { if (session) act(); } catch (error) { tell(error.message); }
-  };
-}
+const whenLive = (act) => () => session && act();
+find("reference").onclick = whenLive(countDown);
+find("snapshot").onclick = whenLive(() => find("result").toBlob((blob) => save(blob, "live.png")));
+find("record").onclick = whenLive(record);
+find("window").onclick = whenLive(() => fill(true));
 find("result").onclick = () => fill(false);
-find("device").onchange = () => session && openCamera();
+find("stop").onclick = whenLive(stop);
+find("device").onchange = whenLive(openCamera);
 find("show-overlay").onchange = guide;
 window.addEventListener("pagehide", () => stop());
 document.addEventListener("visibilitychange", () => {

@@ -94,7 +94,7 @@ def show_live(page: Page) -> None:
     page.get_by_role("button", name="Start camera").click()
     page.get_by_label("Overlay the pose to match").check()
     page.wait_for_function("() => Number(document.querySelector('.live').dataset.shown) > 5")
-    page.locator(".live-device option").evaluate("node => { node.text = 'Webcam'; }")  # it has the file's name
+    page.locator(".live-device option").evaluate("node => { node.text = 'Webcam'; }")  # a file's name else
 
 
 def show_inside(page: Page) -> None:
