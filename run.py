@@ -28,7 +28,7 @@ from modules.build import Networks, build_networks, read_config
 from reconstruction import reconstruction
 from train import train
 from training.folder import RunFolder
-from utils.device import pick_device, precision_hints
+from utils.device import denormals_flushed, pick_device, precision_hints
 from utils.distributed import process_group, rank
 from utils.errors import UserError
 from utils.options import MAX_SEED, PRECISIONS, OptionParser, add_options, option, typed
@@ -111,13 +111,9 @@ def main(argv: list[str] | None = None) -> None:
     Visualizer(**(config.get("visualizer_params") or {}))
     check_tracker(options.tracker)
     device = pick_device(options.device, options.device_ids)
-    if options.mode == "train":
-        # The softmax of the heatmaps underflows, and a CPU takes five times as long over such gradients.
-        # Threads take this on from the one that starts them, so it comes before the first of PyTorch's.
-        torch.set_flush_denormal(True)
     try_memory(options, config, device)
 
-    with process_group(device):
+    with denormals_flushed(options.mode == "train"), process_group(device):
         for hint in precision_hints(device, options.precision):
             tell(f"hint: {hint}", file=sys.stderr)
         torch.manual_seed(options.seed or 0)  # of the initial weights; nothing else draws from this stream

@@ -29,7 +29,7 @@ PLAYED = (".mp4", ".webm")
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 SWITCHES = ("relative", "find_best_frame", "crop", "face", "paste_back")  # where somebody chooses
 FILLED = ("crop_source", "crop_driving", "source_video", "driving_motion")  # by scripts, too
-THUMBNAIL = 56  # pixels
+THUMBNAIL = 52  # pixels
 
 # What most people want, by options that differ from those of the page.
 PRESETS: dict[str, dict[str, Any]] = {

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,6 @@ import torch
 import export
 from inference import graphs
 from inference.interface import load_checkpoints, make_animation
-from media.clips import open_clip
 from modules.build import build_generator, build_kp_detector
 from modules.fast import fast_form
 from tests.small import error_of, randomize, small_config, write_config
@@ -89,7 +89,7 @@ def test_the_program_of_the_docs_animates() -> None:
     exec(program.replace('"puppets-onnx", (128, 128)', '"graphs", (32, 32)'), names)
     generator, detector = load_checkpoints("small.yaml", "model.pth.tar", cpu=True, plain=True)
     source = names["source"][0].transpose(1, 2, 0)
-    driving = [names["read"](frame)[0].transpose(1, 2, 0) for frame in open_clip("sup-mat/driving.mp4")]
+    driving = [names["read"](frame)[0].transpose(1, 2, 0) for frame in iio.imiter("sup-mat/driving.mp4")]
     expected = make_animation(
         source, driving, generator, detector, relative=False, adapt_movement_scale=False
     )

@@ -96,6 +96,12 @@ def test_a_mistake_is_one_line(
     assert sorted(place.rglob("*")) == before
 
 
+def test_training_leaves_small_numbers_to_the_rest_of_the_process(place: Path) -> None:
+    with pytest.raises(SystemExit):
+        run.main(["nodata.yaml", "--device", "cpu"])
+    assert torch.tensor(1e-40, dtype=torch.float32).mul(0.5) > 0
+
+
 def test_verbose_prints_the_networks(place: Path, capsys: pytest.CaptureFixture) -> None:
     run.main(["good.yaml", "--device", "cpu", "--verbose"])
     assert "KPDetector(" in capsys.readouterr().out
