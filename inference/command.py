@@ -6,17 +6,22 @@ The page has its own.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from inference.inputs import DemoPair, in_folder, motion_path
+from inference.inputs import DemoPair, in_folder, inputs_of, motion_path
 from inference.jobs import Done, Drivings, Job, find_places, write_results
 from inference.motion import save_motion
 from inference.networks import InferenceNetworks
+from inference.options import DemoOptions
 from media.clips import Clip
 from media.writer import check_target
 from utils.hints import warn
+from utils.options import as_words
 from utils.program import say
 from utils.progress import Cancelled, PartialProgress, Progress, ShowProgress, frames_bar
 from utils.signals import caught_signals
@@ -99,3 +104,12 @@ def count_frames(pairs: Sequence[DemoPair], drivings: Drivings, job: Job) -> int
     used = {pair.driving: drivings[pair.driving] for pair in pairs}
     before = sum(passes * len(driving) for driving in used.values() if isinstance(driving, Clip))
     return before + sum(len(drivings[pair.driving]) for pair in pairs)
+
+
+def command_of(options: DemoOptions) -> str:
+    """Write the command that makes the same of files in the working folder."""
+    names: dict[str, Any] = {"offline": False}
+    for name, paths in inputs_of(options).items():
+        bare = tuple(Path(path.name) for path in paths)
+        names[name] = bare if isinstance(getattr(options, name), tuple) else bare[0]
+    return shlex.join(["python", "demo.py", *as_words(replace(options, **names))])

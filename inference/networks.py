@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,16 @@ from checkpoints.files import inference_weights, load_for_inference, read_checkp
 from inference.motion import model_fingerprint
 from media.pictures import Picture, Size, as_pixels, fit, to_uint8
 from media.tensors import to_tensor
-from modules.build import build_generator, build_kp_detector, frame_shape
+from modules.build import build_generator, build_kp_detector, frame_shape, read_config
 from modules.fast import Products, fast_form
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
-from utils.device import cpu_has
+from utils.device import cpu_has, pick_device
 from utils.errors import UserError
 
 InferenceNetworks = tuple[OcclusionAwareGenerator, KPDetector]
+
+KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
 
 
 def load_networks(
@@ -37,6 +40,12 @@ def load_networks(
     if device.type == "cpu" and not plain and precision != "fp16":
         return fast_form(generator, painting(precision)), fast_form(kp_detector)
     return generator.to(device).eval(), kp_detector.to(device).eval()
+
+
+@functools.lru_cache(maxsize=KEPT_MODELS)
+def kept_networks(config_path: Path, checkpoint: Path) -> InferenceNetworks:
+    """Load a model, or take it from memory; another path is another model."""
+    return load_networks(read_config(config_path), config_path, checkpoint, pick_device(), plain=False)
 
 
 def painting(precision: str) -> Products | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,6 +145,29 @@ class DemoOptions(CropOptions):
         return replace(self, paste_back=True, relative=True, adapt_scale=True, find_best_frame=searched)
 
     @property
+    def is_pasted(self) -> bool:
+        """Whether the result is the whole picture; several faces and source videos have no other place."""
+        return self.paste_back or self.face == "all" or self.source_video is not None
+
+    @property
     def measured_elsewhere(self) -> bool:
         """Whether relative movement is measured from another frame than the first."""
         return self.relative and (self.find_best_frame or self.best_frame is not None)
+
+
+@dataclass(frozen=True)
+class When:
+    """When an option has an effect, and how to say so."""
+
+    is_so: Callable[[DemoOptions], bool]
+    words: str
+
+
+MOVES = When(lambda options: options.relative, "with relative movement")
+FIXED = When(lambda options: options.relative and not options.find_best_frame, "without the best frame")
+CUTS = When(lambda options: options.crop or options.crop_source is not None, "where something is cut out")
+FINDS = When(lambda options: options.crop and options.crop_source is None, "where faces are found")
+FOLLOWS = When(lambda options: options.crop and options.crop_driving is None, "where faces are found")
+PASTES = When(lambda options: options.is_pasted, "where something is pasted back")
+UNPASTED = When(lambda options: not options.is_pasted, "where nothing is pasted back")
+FROM_VIDEO = When(lambda options: options.driving_motion is None, "with a driving video")

@@ -11,16 +11,18 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from inference.command import command_of
 from inference.inputs import model_files
+from inference.options import FIXED, FROM_VIDEO, MOVES, PASTES, UNPASTED
 from inference.samples import EXAMPLES
 from media.clips import open_clip
 from media.pictures import data_url, fit, read_image
 from media.rates import steady
-from page.choices import FIXED, FORMATS, FROM_VIDEO, MOVES, PASTES, UNPASTED, Form, initial
+from page.choices import FORMATS, Form, initial
 from page.crop_box import connect_boxes, place_crops
 from page.html import html_widget
 from page.limits import MAX_FRAMES, MAX_HEIGHT, check_clip, in_words, read_picture, shown, upload
-from page.making import DOWNLOADS, VIDEO_WORKER, animate_files, command_of, make_plan
+from page.making import DOWNLOADS, VIDEO_WORKER, animate_files, make_plan
 from utils.errors import UserError
 from utils.progress import Cancelled
 from utils.tickets import Ticket

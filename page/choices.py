@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from checkpoints.table import DEFAULT_MODEL, read_table
-from inference.options import DemoOptions
+from inference.options import DemoOptions, When
 from page.limits import LABELS, upload
 from utils.errors import UserError
 from utils.options import SEVERAL, held_value
@@ -32,29 +32,6 @@ PAGE = DemoOptions(
     result_video=Path("result.mp4"),
 )
 OPTIONS = {entry.name: entry for entry in fields(DemoOptions)}
-
-
-@dataclass(frozen=True)
-class When:
-    """When an option has an effect, and how to say so."""
-
-    is_so: Callable[[DemoOptions], bool]
-    words: str
-
-
-MOVES = When(lambda options: options.relative, "with relative movement")
-FIXED = When(lambda options: options.relative and not options.find_best_frame, "without the best frame")
-CUTS = When(lambda options: options.crop or options.crop_source is not None, "where something is cut out")
-FINDS = When(lambda options: options.crop and options.crop_source is None, "where faces are found")
-FOLLOWS = When(lambda options: options.crop and options.crop_driving is None, "where faces are found")
-PASTES = When(lambda options: pasted(options), "where something is pasted back")
-UNPASTED = When(lambda options: not pasted(options), "where nothing is pasted back")
-FROM_VIDEO = When(lambda options: options.driving_motion is None, "with a driving video")
-
-
-def pasted(options: DemoOptions) -> bool:
-    """Whether the result is the whole picture; several faces and source videos have no other place."""
-    return options.paste_back or options.face == "all" or options.source_video is not None
 
 
 class Form(dict[str, Any]):
@@ -170,7 +147,7 @@ def initial(name: str) -> Any:
 
 def as_demo(options: DemoOptions) -> DemoOptions:
     """Return the options of the command that does the same."""
-    whole, other = pasted(options), options.driving_motion
+    whole, other = options.is_pasted, options.driving_motion
     first = 0 if whole and options.relative and not options.find_best_frame else None
     moves = other is not None and other[0].suffix.lower() == ".npz"
     return replace(

@@ -11,8 +11,8 @@ import numpy as np
 
 from faces.cuts import view_of
 from inference.jobs import Job, known_cuts, source_cuts
-from inference.options import DemoOptions
-from page.choices import CUTS, FINDS, FOLLOWS, Form
+from inference.options import CUTS, FINDS, FOLLOWS, DemoOptions
+from page.choices import Form
 from page.html import html_widget
 from page.limits import MAX_FACES, read_picture
 from page.making import VIDEO_WORKER, make_plan

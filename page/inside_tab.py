@@ -14,12 +14,13 @@ from inference.animator import Animator
 from inference.inputs import model_files
 from inference.inside import inside_pictures
 from inference.jobs import driving_of, find_places, known_cuts, source_of
+from inference.networks import kept_networks
 from inference.options import DemoOptions
 from media.clips import open_clip
 from modules.util import Keypoints
 from page.choices import Form, check_value
 from page.limits import MAX_FRAMES, read_picture, upload
-from page.making import VIDEO_WORKER, load_model, make_plan
+from page.making import VIDEO_WORKER, make_plan
 from utils.errors import UserError
 from utils.tickets import Ticket
 
@@ -46,7 +47,7 @@ def prepare(options: DemoOptions, ticket: Ticket, offline: bool) -> Prepared:
     if plan.clip is None or plan.clips.source is not None:
         raise UserError("the tab Inside needs a picture and a driving video")
     clip, job, path = plan.clip, plan.job, plan.pair.source
-    networks = load_model(*model_files(job.options, ticket.show_download))
+    networks = kept_networks(*model_files(job.options, ticket.show_download))
     places = find_places([path], [clip], job, ticket.show_or_stop, known_cuts)
 
     # As the tab Animate begins; what is inside has the model's size, and shows one face.

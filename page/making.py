@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from checkpoints.hub import Model, find_model
 from checkpoints.table import DEFAULT_MODEL
 from inference import jobs
 from inference.animation import KnownMotion
-from inference.inputs import Clips, DemoPair, inputs_of, make_pairs, model_files, open_clips
-from inference.networks import InferenceNetworks, fingerprint_of, load_networks, model_size
+from inference.inputs import Clips, DemoPair, make_pairs, model_files, open_clips
+from inference.networks import InferenceNetworks, fingerprint_of, kept_networks, model_size
 from inference.options import DemoOptions
 from media.clips import Clip
 from media.pictures import read_image_size
 from modules.build import read_config
 from page.limits import check_clip, check_job, in_words, read_picture
-from utils.device import pick_device
 from utils.errors import UserError
 from utils.hints import warn
-from utils.options import as_words
 from utils.tickets import Ticket
 
 # PyTorch keeps a pool of threads for each thread that computes, so one does all of it. Live frames have a
@@ -33,19 +29,10 @@ VIDEO_WORKER = ThreadPoolExecutor(1, "video")
 LIVE_WORKER = ThreadPoolExecutor(1, "live")
 DOWNLOADS = ThreadPoolExecutor(8, "download")
 
-KEPT_MODELS = 2  # in memory; one of 256x256 takes about 250 MiB
-
 
 def choose_model(options: DemoOptions, offline: bool) -> InferenceNetworks:
     """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
-    return load_model(*model_files(replace(options, offline=offline)))
-
-
-@functools.lru_cache(maxsize=KEPT_MODELS)
-def load_model(config_path: Path, checkpoint: Path) -> InferenceNetworks:
-    """Load a model, or take it from memory: Gradio names the folder of an upload after its content."""
-    config = read_config(config_path)
-    return load_networks(config, config_path, checkpoint, pick_device(), plain=False)
+    return kept_networks(*model_files(replace(options, offline=offline)))
 
 
 class Made(NamedTuple):
@@ -118,7 +105,7 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
     places = jobs.find_places([pair.source], clips, job, ticket.show_or_stop, jobs.known_cuts)
     faces = max(map(len, places.sources.values()))
     check_job(job, plan.config, plan.whole, len(drivings[pair.driving]), faces)
-    networks, cancelled = load_model(*model), ticket.stopped.is_set
+    networks, cancelled = kept_networks(*model), ticket.stopped.is_set
     (done,) = jobs.write_results(networks, [pair], drivings, job, places, ticket.show, cancelled)
 
     # A folder of pngs is downloaded as one file.
@@ -136,12 +123,3 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
         in_words(done.audio_note or ""),
     ]
     return Made(path, "; ".join(filter(None, parts)))
-
-
-def command_of(options: DemoOptions) -> str:
-    """Write the command that makes the same of files in the working folder."""
-    names: dict[str, Any] = {"offline": False}
-    for name, paths in inputs_of(options).items():
-        bare = tuple(Path(path.name) for path in paths)
-        names[name] = bare if isinstance(getattr(options, name), tuple) else bare[0]
-    return shlex.join(["python", "demo.py", *as_words(replace(options, **names))])

@@ -37,9 +37,7 @@ class Page(gr.Blocks):
             raise shown(error) from error
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any) -> Any:
-        names = [
-            name for name in inspect.signature(block_fn.fn).parameters if name not in ("request", "progress")
-        ]
+        names = [name for name in inspect.signature(block_fn.fn).parameters if name not in OF_GRADIO]
         if missing := names[len(inputs) : len(block_fn.inputs)]:
             raise UserError(f"{', '.join(missing)}: no value was sent")
         for number, widget in enumerate(block_fn.inputs):

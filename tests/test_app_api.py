@@ -25,6 +25,7 @@ import demo
 from checkpoints.hub import CACHE
 from faces.cuts import Cuts
 from inference import jobs
+from inference.command import command_of
 from inference.jobs import known_cuts, make_job
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
@@ -35,7 +36,7 @@ from modules.build import read_config
 from page.animate_tab import open_driving
 from page.choices import PAGE, initial
 from page.limits import check_job, in_words, read_picture
-from page.making import command_of, make_plan
+from page.making import make_plan
 from tests.serving import served
 from tests.test_docs import blocks
 from utils.errors import UserError
