@@ -10,7 +10,7 @@ let picture = 0, wantReference = false, busy = false, run = 0;
 let newest = null; // when the frame that waits was captured, or null
 let shift = [0, 0]; // of what is cut out of the camera's frame, in its pixels
 let hint = "", opacity = 1, counted = 0, counting, hiding; // the last two are timers
-let interval = 0, latency = 0, lastShown = 0, shown = 0, dropped = 0;
+let interval = 0, latency = 0, lastShown = 0, shown = 0;
 const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
 const frame = document.createElement("canvas"); // what is sent
 
@@ -35,8 +35,7 @@ function choose(number) {
 }
 
 // The side of a pixel of the model in pixels of the camera.
-const unit = () =>
-  Math.min(video.videoWidth / session.size[0], video.videoHeight / session.size[1]) / find("zoom").value;
+const unit = () => Math.min(video.videoWidth / session.size[0], video.videoHeight / session.size[1]) / find("zoom").value;
 
 // Draw what is cut out of the camera's frame, in the model's size, on both canvases.
 function capture() {
@@ -74,7 +73,6 @@ async function send() {
 function onFrame(now, metadata) {
   if (!stream) return;
   if (!element.offsetParent) return stop(); // another tab of the page is open
-  if (newest !== null) dropped += 1;
   newest = metadata.captureTime ?? now;
   if (!busy) send();
   video.requestVideoFrameCallback(onFrame);
@@ -113,7 +111,7 @@ function show(image, captured, headers) {
     lastShown = now;
     shown += 1;
     const rate = interval ? 1000 / interval : 0;
-    Object.assign(live.dataset, { rate, latency, shown, dropped, age: Math.max(age, live.dataset.age) });
+    Object.assign(live.dataset, { rate, latency, shown, age: Math.max(age, live.dataset.age) });
     find("figures").textContent = `${rate.toFixed(1)} frames/s, ${latency.toFixed(0)} ms from camera to screen; ` +
       `your pose differs by ${headers.get("x-distance")} from the picture's`;
   });
@@ -155,7 +153,7 @@ function start(value) {
 async function openCamera() {
   closeCamera();
   const mine = run, deviceId = find("device").value;
-  [shown, dropped, lastShown, interval, latency] = [0, 0, 0, 0, 0];
+  [shown, lastShown, interval, latency] = [0, 0, 0, 0];
   Object.assign(live.dataset, { shown, age: 0 });
   try {
     if (!navigator.mediaDevices) throw new Error("the browser gives a camera to https and localhost only");
