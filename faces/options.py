@@ -37,8 +37,10 @@ def face_option(text: str) -> str:
     """Parse "largest", "all" or a number from 1 on, for argparse."""
     try:
         return text if text in ("largest", "all") else str(integer(text, 1, 1000))
-    except WrongNumber as error:
-        raise argparse.ArgumentTypeError(f"{error}, and neither largest nor all") from None
+    except WrongNumber:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is neither largest nor all nor a number from 1 on"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)

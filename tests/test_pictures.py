@@ -72,6 +72,7 @@ def test_one_command_makes_every_picture(
         "paste-back.jpg",
         "face-all.jpg",
         "size.jpg",
+        "examples",
     }
     assert read_image(out / "source.png").shape == (256, 256, 3)
     driving = open_clip(out / "driving.mp4")
