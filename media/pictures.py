@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -261,9 +262,14 @@ def as_pixels(picture: Picture) -> np.ndarray:
     return read_image(picture)
 
 
-def decode_picture(data: bytes, name: str = "the picture") -> np.ndarray:
-    """Decode the bytes of a picture's file as `read_image` does. Raises `MediaError` about `name`."""
+def decode_picture(data: bytes, name: str = "the picture", most: float = math.inf) -> np.ndarray:
+    """Decode the bytes of a picture's file as `read_image` does, if it has at most so many pixels.
+
+    Raises `MediaError` about `name`.
+    """
     with _picture_errors(Path(name)), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        if image.width * image.height > most:
+            raise MediaError(f"{name}: has {image.width}x{image.height} pixels, more than {most:g}")
         ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image)
 

@@ -113,17 +113,23 @@ def check_size(file: Path, size: float, most: float, unit: str, remedy: str = "m
 def check_job(job: Job, config: dict, whole: Size, frames: int, faces: int = 1) -> None:
     """Raise `UserError` for a job that costs too much; `whole`: the size of what is pasted into."""
     painted, options = job.sizes[1] or job.sizes[0], job.options
+    check_model(config, painted)
     size = limited(whole, options.max_side)[0] if options.paste_back else painted
+    written = frames * size[0] * size[1] * (3 if options.side_by_side else 1)
+    check_cost("face", faces, MAX_FACES, "faces", "choose one, or cut the picture smaller")
+    check_cost("driving_video", written / 1e6, MAX_WRITTEN, "million pixels of a result", "cut it shorter")
+
+
+def check_model(config: dict, size: Size) -> None:
+    """Raise `UserError` for a model that costs too much, or that paints too much at `size`."""
     with torch.device("meta"):  # takes no memory
         networks = build_generator(config), build_kp_detector(config)
     weights = [weight.numel() for network in networks for weight in network.parameters()]
-    widest = config["model_params"]["generator_params"]["block_expansion"]
-    written = frames * size[0] * size[1] * (3 if options.side_by_side else 1)
-    for name, cost, most, unit, remedy in (
-        ("config", sum(weights) / 1e6, MAX_WEIGHTS, "million weights", "take a smaller model"),
-        ("size", painted[0] * painted[1] * widest / 1e6, MAX_FEATURES, "million numbers a layer", "lower it"),
-        ("face", faces, MAX_FACES, "faces", "choose one, or cut the picture smaller"),
-        ("driving_video", written / 1e6, MAX_WRITTEN, "million pixels of a result", "cut it shorter"),
-    ):
-        if cost > most:
-            raise UserError(f"--{name}: would take {math.ceil(cost)} {unit}, more than {most:g}; {remedy}")
+    widest = size[0] * size[1] * config["model_params"]["generator_params"]["block_expansion"]
+    check_cost("config", sum(weights) / 1e6, MAX_WEIGHTS, "million weights", "take a smaller model")
+    check_cost("size", widest / 1e6, MAX_FEATURES, "million numbers a layer", "lower it")
+
+
+def check_cost(name: str, cost: float, most: float, unit: str, remedy: str) -> None:
+    if cost > most:
+        raise UserError(f"--{name}: would take {math.ceil(cost)} {unit}, more than {most:g}; {remedy}")

@@ -26,7 +26,7 @@ from utils.errors import UserError, told
 from utils.values import integer, number
 
 MAX_PICTURES = 9  # one for each of the keys 1 to 9
-MAX_FRAME_BYTES = 2**20
+MAX_FRAME_BYTES, MAX_FRAME_PIXELS = 2**20, 2**21
 
 
 def leave_live(request: gr.Request) -> None:
@@ -71,7 +71,7 @@ def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> byt
     live.auto_reference = query.get("auto") == "1"
     if query.get("reference") == "1":
         live.set_reference()
-    return encode_jpeg(live.animate(decode_picture(data, "the frame")))
+    return encode_jpeg(live.animate(decode_picture(data, "the frame", MAX_FRAME_PIXELS)))
 
 
 ROUTES = [Route("/live/frame", answer_frame, methods=["POST", "DELETE"])]

@@ -18,7 +18,7 @@ from inference.options import DemoOptions
 from media.clips import Clip
 from media.pictures import read_image_size
 from modules.build import read_config
-from page.limits import check_clip, check_job, in_words, read_picture
+from page.limits import check_clip, check_job, check_model, in_words, read_picture
 from utils.errors import UserError
 from utils.hints import warn
 from utils.tickets import Ticket
@@ -32,7 +32,10 @@ DOWNLOADS = ThreadPoolExecutor(8, "download")
 
 def choose_model(options: DemoOptions, offline: bool) -> InferenceNetworks:
     """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
-    return kept_networks(*model_files(replace(options, offline=offline)))
+    model = model_files(replace(options, offline=offline))
+    config = read_config(model.config)
+    check_model(config, model_size(config, model.config))
+    return kept_networks(*model)
 
 
 class Made(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import shutil
 import time
@@ -30,16 +31,18 @@ from inference.jobs import known_cuts, make_job
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
-from media.pictures import write_image
+from media.pictures import decode_picture, write_image
 from media.writer import VideoWriter
 from modules.build import read_config
 from page.animate_tab import open_driving
 from page.choices import PAGE, initial
 from page.limits import check_job, in_words, read_picture
-from page.making import make_plan
+from page.live_tab import MAX_FRAME_PIXELS
+from page.making import choose_model, make_plan
 from tests.serving import served
+from tests.small import write_config
 from tests.test_docs import blocks
-from utils.errors import UserError
+from utils.errors import MediaError, UserError
 from utils.progress import no_bar
 from utils.tickets import Ticket
 
@@ -296,7 +299,7 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_driving(SAMPLE["driving_video"])
 
 
-def test_what_a_job_may_cost() -> None:
+def test_what_a_job_may_cost(tmp_path: Path) -> None:
     config = read_config(SAMPLE["config"])
     job = make_job(PAGE, (128, 128))
     check_job(job, config, (4000, 6000), 5400)
@@ -311,6 +314,17 @@ def test_what_a_job_may_cost() -> None:
     config["model_params"]["generator_params"]["block_expansion"] = 2048
     with pytest.raises(UserError, match=r"--config: would take .* million weights"):
         check_job(job, config, (100, 100), 1)
+    # Live asks as much before it loads a model.
+    large = write_config(tmp_path / "large.yaml", config)
+    with pytest.raises(UserError, match=r"--config: would take .* million weights"):
+        choose_model(replace(PAGE, config=large, checkpoint=SAMPLE["checkpoint"]), offline=True)
+
+
+def test_live_frames_of_few_bytes_and_many_pixels_are_not_decoded() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (4000, 3000)).save(file, format="JPEG")
+    with pytest.raises(MediaError, match=r"the frame: has 4000x3000 pixels, more than"):
+        decode_picture(file.getvalue(), "the frame", MAX_FRAME_PIXELS)
 
 
 def test_what_was_found_for_boxes_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
