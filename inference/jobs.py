@@ -257,10 +257,11 @@ def write_results(
         return
     several = len(pairs) > 1
     motions: dict[Path, KnownMotion] = {}
-    for path, group in itertools.groupby(pairs, key=lambda pair: pair.source):
+    for path, neighbours in itertools.groupby(pairs, key=lambda pair: pair.source):
+        group = list(neighbours)
         picture = read_image(path)
         source = source_of(path, picture, job, places)
-        matte = matte_of(pairs[0], job)
+        matte = matte_of(group[0], job)
         if matte is not None:
             source = replace(source, matte=source_of(path, matte, job, places))
         animators = make_animators(networks, source, job.options)
