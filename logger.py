@@ -238,7 +238,7 @@ def check_tracker(name: str | None) -> None:
 def open_curves(tracker: str | None, folder: Path, config: dict[str, Any], begun: int) -> Any:
     """Open the writer of a tracker; by default TensorBoard's, or None where it is not installed.
 
-    `begun`: the steps that the run has. TensorBoard drops the points from there on, which the run left behind.
+    `begun`: the steps that the run has; TensorBoard drops later points, which the run left behind.
     """
     if tracker == "wandb":
         return WandbWriter(folder, config)
