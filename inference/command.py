@@ -40,8 +40,8 @@ def write_and_report(
 ) -> None:
     """Write all results, report them, and save the motions that are wanted. A signal ends the program.
 
-    `load` gives the networks, `fingerprint` marks files of their motion. At a signal a single result keeps its
-    frames; of several the unfinished one is dropped. The processes of torchrun share pairs, and finish theirs.
+    `load` gives the networks, `fingerprint` marks files of their motion. At a signal a single result keeps
+    its frames, of several the unfinished one is dropped; processes of torchrun, which share them, finish it.
     """
     several, folder, finished = in_folder(job.options), pairs[0].result.parent, 0
     saved: set[Path] = set()  # files of motion

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -108,7 +109,9 @@ def test_a_killed_process_leaves_whole_files_and_the_rest_is_told(
     assert job.returncode != 0
     whole, killed = files(tmp_path / "whole"), files(tmp_path / "killed")
     made = [name for name in killed if name.endswith(".mp4")]
-    assert f"{CLIPS - len(made)} of {CLIPS} are missing, as a process ended early: id10" in output
+    told = re.search(rf"(\d) of {CLIPS} are missing, as a process ended early: id10", output)
+    # The process may have been killed when its last file was there, and before it said so.
+    assert told is not None and int(told[1]) - (CLIPS - len(made)) in (0, 1), output
     assert output.count("--skip_existing makes them alone") == 1
     assert 1 < len(made) < CLIPS and all(killed[name] == whole[name] for name in made)
     assert not Path("reconstruction/l1.json").exists()
@@ -142,7 +145,7 @@ def test_a_process_of_another_machine_that_vanished_is_not_waited_for(
         pytest.raises(UserError, match=r"^2 of 4 are missing, as a process ended early: a, b; try again$"),
         last,
     ):
-        assert [item for item in last.share("abcd")] == ["c", "d"]
+        assert list(last.share("abcd")) == ["c", "d"]
     assert list(last.results()) == [2, 3]
 
 
