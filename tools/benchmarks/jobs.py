@@ -48,6 +48,7 @@ SIZE = 256
 JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
 AUGMENTATION = {"flip_param": {"horizontal_flip": True, "time_flip": True}, "jitter_param": JITTER}
 EXACT = "fp32, TF32 off"  # PyTorch lets convolutions round their factors to TF32, where a GPU can
+COMPARED = 8  # frames
 SECONDS = 0.3  # that a turn lasts on a GPU, at least
 PUBLISHED_LOOP, GRAPH, COMPILED = "published loop", "CUDA graph", "compiled"
 FRAME_FORMS = (PUBLISHED_LOOP, "plain", "channels last", GRAPH, COMPILED)
@@ -195,9 +196,9 @@ def repeated(work: Callable[[], object], device: torch.device, items: int) -> fl
 
 
 def differences(device: str, precision: str, kind: str) -> Turn:
-    """Compare a device with fp32 on the CPU, by the model in sup-mat/: in levels of 255, for eight frames.
+    """Compare a device with fp32 on the CPU, by the model in sup-mat/: in levels of 255.
 
-    `kind` is "mean" or "largest", of the pixels' absolute differences.
+    `kind` is "mean" or "largest", of the absolute differences of pixels in COMPARED frames.
     """
     config, precision = read_config(SAMPLE["config"]), set_tf32(precision)
     size = frame_shape(config)[:2]
@@ -209,7 +210,7 @@ def differences(device: str, precision: str, kind: str) -> Turn:
         animators.append(Animator(*networks, source.to(where), precision=how))
 
     def turn() -> float:
-        frames = list(itertools.islice(driving, 8))
+        frames = list(itertools.islice(driving, COMPARED))
         pairs = zip(*(animator.animate(frames) for animator in animators), strict=True)
         off = torch.stack([(a["prediction"] - b["prediction"].cpu()).abs() for a, b in pairs])
         return 255 * (off.mean() if kind == "mean" else off.max()).item()
