@@ -31,7 +31,7 @@ from train import train
 from training.folder import RunFolder, new_run, run_of
 from training.record import RECORD, run_of_job
 from utils.device import denormals_flushed, pick_device, precision_hints
-from utils.distributed import by_first_rank, process_group, rank
+from utils.distributed import by_first_rank, job_id, process_group, rank
 from utils.errors import CheckpointError, UserError
 from utils.options import MAX_SEED, PRECISIONS, OptionParser, add_options, option, typed
 from utils.program import command_line, outlive_output, say
@@ -201,6 +201,8 @@ def begun_by_torchrun(options: Options, log_dir: Path) -> tuple[Path, bool] | No
 
     Beside it stands whether there is a checkpoint to resume from.
     """
+    if job_id() is None:
+        return None
     folders = [path.parent for path in log_dir.glob(f"*/{RECORD}")]
     if options.start is not None:
         folders.append(find_checkpoint(options.start).parent)

@@ -91,11 +91,10 @@ def write_record(folder: Path, entries: list[dict[str, Any]]) -> None:
 
 def run_of_job(folders: Iterable[Path]) -> Path | None:
     """Return the one of these folders whose run this command began or resumed before in torchrun's job."""
-    job = job_id()
-    for folder in folders if job is not None else ():
+    for folder in folders:
         with contextlib.suppress(UserError, OSError):  # it is another's
             for entry in read_record(folder)[-1:]:
-                if (entry.get("torchrun"), entry.get("command")) == (job, sys.argv):
+                if (entry.get("torchrun"), entry.get("command")) == (job_id(), sys.argv):
                     return folder
     return None
 
