@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections import Counter, defaultdict
@@ -17,6 +18,7 @@ from data.cutting import SPLITS
 from data.inspecting import Inspected, inspect_clip
 from frames_dataset import find_clips, listed_pairs
 from media.clips import VIDEO_SUFFIXES, clip_stem, has_suffix, identity
+from media.listing import INDEX
 from media.pictures import Size
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
 from utils.errors import DatasetError
@@ -67,8 +69,10 @@ def list_clips(root: Path, config: Config | None) -> tuple[list[Finding], dict[s
     findings: list[Finding] = []
     clips: dict[str, list[Path]] = {}
     for split in SPLITS:
+        if split == "val" and not (root / split).is_dir():
+            continue
         try:
-            folder, names = find_clips(root, split == "train", *draw)
+            folder, names = find_clips(root, split, *draw)
             clips[split] = [folder / name for name in names]
         except DatasetError as error:
             findings.append(Finding("folders", str(error)))
@@ -115,7 +119,7 @@ def check_other_files(folder: Path, known: set[Path]) -> Iterator[Finding]:
     """Name what lies beside the clips and isn't one."""
     ignored: Counter[str] = Counter()
     for entry in sorted(folder.iterdir()):
-        if entry in known:
+        if entry in known or entry.name == INDEX:
             continue
         if entry.name.startswith("."):
             ignored["hidden"] += 1
@@ -143,13 +147,12 @@ def check_same_names(paths: list[Path]) -> Iterator[Finding]:
 
 
 def check_identities(clips: dict[str, list[Path]]) -> Iterator[Finding]:
-    """Name identities that are in both splits."""
-    train, test = ({identity(path.name) for path in clips.get(split, [])} for split in SPLITS)
-    for name in sorted(train & test):
-        text = (
-            f"{name}: this identity (a name up to #) is in train/ and in test/, which makes tests look too "
-        )
-        yield Finding("identities", text + "good; move its clips into one of them")
+    """Name identities that are in two splits."""
+    members = {split: {identity(path.name) for path in paths} for split, paths in clips.items()}
+    for a, b in itertools.combinations(members, 2):
+        for name in sorted(members[a] & members[b]):
+            text = f"{name}: this identity (a name up to #) is in {a}/ and in {b}/, which makes results look "
+            yield Finding("identities", text + "too good; move its clips into one of them")
 
 
 def check_identity_marks(paths: list[Path]) -> Iterator[Finding]:

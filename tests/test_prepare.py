@@ -250,7 +250,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):
     [
         (lambda inp: None, "no such folder"),
         (lambda inp: inp.mkdir(), "holds no videos"),
-        (lambda inp: write_video(inp / "a" / "1.mp4"), "one identity only, a"),
+        (lambda inp: write_video(inp / "a" / "1.mp4"), "of its 1 identities, as a, none is left to train on"),
         (lambda inp: [write_video(inp / name) for name in ("a.gif", "a.mp4")], "would be called a like"),
         (lambda inp: [write_video(inp / name) for name in ("A.mp4", "a.mp4")], "would be called a like"),
         (
@@ -286,8 +286,8 @@ def test_clips_of_another_size_or_format_are_not_mixed(tmp_path, capsys):
     "arguments, told",
     [
         (["in", "out", "--size", "17", "--format", "mp4"], "even sides"),
-        (["in"], "give IN and OUT, or --check DIR"),
-        (["in", "out", "--check", "x"], "give IN and OUT, or --check DIR"),
+        (["in"], "give IN and OUT, or --check DIR, or --index DIR"),
+        (["in", "out", "--check", "x"], "give IN and OUT, or --check DIR, or --index DIR"),
         (["in", "out", "--config", "x"], "--config goes with --check"),
         (["in", "out", "--size", "big"], "--size"),
         (["in", "out", "--test_share", "1"], "--test_share: '1' is not a number from 0 to 0.99"),
