@@ -33,7 +33,7 @@ class Logger:
     """Writes the logs, pictures and checkpoints of a training run, and its curves to `curves`.
 
     `log.txt` has a line an epoch with the mean of each loss; `log.jsonl` has the same for programs, with
-    speed, memory and validation, and the losses of every `STEPS_PER_LINE`-th step.
+    speed, memory and validation, and every `STEPS_PER_LINE`-th step. Curves are over the steps of the run.
     """
 
     STEPS_PER_LINE = 100
@@ -46,17 +46,20 @@ class Logger:
         zfill_num: int = 8,
         log_file_name: str = SCORES_LOG,
         curves: Any = None,
+        steps_per_epoch: int = 1,
     ):
-        self.folder, self.curves = Path(log_dir), curves
+        self.folder, self.curves, self.steps_per_epoch = Path(log_dir), curves, steps_per_epoch
         self.checkpoint_freq, self.zfill_num = checkpoint_freq, zfill_num
         self.visualizer = Visualizer(**(visualizer_params or {}))
         self.scores_path, self.machine_path = self.folder / log_file_name, self.folder / MACHINE_LOG
         (self.folder / "train-vis").mkdir(parents=True, exist_ok=True)
 
-    def log_iter(self, epoch: int, step: int, losses: dict[str, float]) -> None:
-        """Log the losses of a step; `step` counts within the epoch."""
-        if step % self.STEPS_PER_LINE == 0:
-            self._write_machine_line({"epoch": epoch, "step": step, "losses": losses})
+    def log_iter(
+        self, epoch: int, step: int, losses: dict[str, float], measured: dict[str, dict[str, float]]
+    ) -> None:
+        """Log the losses of a step and what else was measured; `step` counts within the epoch."""
+        self._write_machine_line({"epoch": epoch, "step": step, "losses": losses} | measured)
+        self._draw({"loss": losses} | measured, epoch * self.steps_per_epoch + step)
 
     def log_epoch(self, epoch: int, losses: dict[str, float], measured: dict[str, Any]) -> None:
         """Log the mean losses of a finished epoch, its speed and memory, and the validation."""
@@ -64,10 +67,14 @@ class Logger:
         with self.scores_path.open("a", encoding="utf-8") as file:
             file.write(f"{epoch:0{self.zfill_num}d}) {scores}\n")
         self._write_machine_line({"epoch": epoch, "losses": losses} | measured)
+        means = {"epoch": losses, "validation": measured.get("validation", {})}
+        self._draw(means, (epoch + 1) * self.steps_per_epoch - 1)
+
+    def _draw(self, points: dict[str, dict[str, float]], steps: int) -> None:
         if self.curves is not None:
-            for kind, named in ("loss", losses), ("validation", measured.get("validation", {})):
+            for kind, named in points.items():
                 for name, value in named.items():
-                    self.curves.add_scalar(f"{kind}/{name}", value, epoch)
+                    self.curves.add_scalar(f"{kind}/{name}", value, steps)
 
     def _write_machine_line(self, entry: dict) -> None:
         with self.machine_path.open("a", encoding="utf-8") as file:
@@ -87,7 +94,8 @@ class Logger:
         write_image(self.folder / "train-vis" / f"{moment}-{name}.png", image)
         if self.curves is not None:
             tag = "reconstruction" if name == "rec" else name
-            self.curves.add_image(tag, image, epoch, dataformats="HWC")
+            done = epoch * self.steps_per_epoch + (self.steps_per_epoch if step is None else step)
+            self.curves.add_image(tag, image, done - 1, dataformats="HWC")
 
     def close(self) -> None:
         if self.curves is not None:
@@ -189,13 +197,13 @@ class WandbWriter:
             self.run = wandb.init(
                 project="first-order-model", name=name, id=name, resume="allow", dir=folder, config=config
             )
-        self.run.define_metric("*", step_metric="epoch")
+        self.run.define_metric("*", step_metric="steps")
 
-    def add_scalar(self, tag: str, value: float, epoch: int) -> None:
-        self.run.log({"epoch": epoch, tag: value})
+    def add_scalar(self, tag: str, value: float, steps: int) -> None:
+        self.run.log({"steps": steps, tag: value})
 
-    def add_image(self, tag: str, image: np.ndarray, epoch: int, dataformats: str) -> None:
-        self.run.log({"epoch": epoch, tag: self.as_image(image)})
+    def add_image(self, tag: str, image: np.ndarray, steps: int, dataformats: str) -> None:
+        self.run.log({"steps": steps, tag: self.as_image(image)})
 
     def close(self) -> None:
         self.run.finish()
@@ -227,14 +235,17 @@ def check_tracker(name: str | None) -> None:
             wandb.login(verify=False)
 
 
-def open_curves(tracker: str | None, folder: Path, config: dict[str, Any]) -> Any:
-    """Open the writer of a tracker; by default TensorBoard's, or None where it is not installed."""
+def open_curves(tracker: str | None, folder: Path, config: dict[str, Any], begun: int) -> Any:
+    """Open the writer of a tracker; by default TensorBoard's, or None where it is not installed.
+
+    `begun`: the steps that the run has; TensorBoard drops later points, which the run left behind.
+    """
     if tracker == "wandb":
         return WandbWriter(folder, config)
     try:
         from torch.utils.tensorboard import SummaryWriter  # optional
 
-        return SummaryWriter(str(folder))
+        return SummaryWriter(str(folder), purge_step=begun)
     except (ImportError, UnicodeEncodeError):  # it writes to no folder whose name is not UTF-8
         return None
 

@@ -4,9 +4,9 @@
     python run.py config/vox-256.yaml --mode reconstruction --checkpoint log/vox-256_2026-01-31_12-00-00
     torchrun --nproc_per_node=4 run.py config/vox-256.yaml
 
-With --checkpoint, training goes on in the checkpoint's run folder if that run has a config file of the same
-name. Any other config starts a new run from the checkpoint's weights (fine-tuning), with --next_stage also
-from its epoch and optimisers.
+--resume goes on with a run in its folder. --finetune starts a new run from the weights of a checkpoint, with
+--next_stage also from its epoch and optimisers. --checkpoint, as published, resumes where the checkpoint's
+folder has a config file of the same name, and else fine-tunes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from logger import TRACKERS, Visualizer, check_tracker
 from modules.build import Networks, build_networks, read_config
 from reconstruction import reconstruction
 from train import train
-from training.folder import RunFolder
+from training.folder import RunFolder, new_run, run_of
 from utils.device import denormals_flushed, pick_device, precision_hints
 from utils.distributed import process_group, rank
 from utils.errors import UserError
@@ -60,12 +60,17 @@ class Options:
         "train: the folder for the folders of runs (default: log); reconstruction and animate: the folder "
         "to write to (default: that of the checkpoint)",
     )
+    name: str | None = option(
+        None, "train: of a new run's folder in --log_dir (default: the config's name and the time)"
+    )
     checkpoint: str | None = option(
         None, "a .pth.tar file, or the folder of a run, for its newest checkpoint"
     )
+    resume: str | None = option(None, "train: a checkpoint, or the folder, of the run to go on with")
+    finetune: str | None = option(None, "train: a checkpoint whose weights a new run begins with")
     next_stage: bool = option(
         False,
-        "train: with the --checkpoint of another config, begin at its epoch and with its optimisers, as the "
+        "train: with the --finetune of another config, begin at its epoch and with its optimisers, as the "
         "published code does: config/vox-adv-256.yaml has 150 epochs with those of config/vox-256.yaml",
     )
     device_ids: tuple[int, ...] | None = option(
@@ -81,6 +86,11 @@ class Options:
         None, "for curves (default: tensorboard, where it is installed)", choices=TRACKERS
     )
     verbose: bool = option(False, "print the networks")
+
+    @property
+    def start(self) -> str | None:
+        """The checkpoint that training begins from."""
+        return self.checkpoint or self.resume or self.finetune
 
 
 def parse(argv: list[str] | None) -> Options:
@@ -98,8 +108,16 @@ def parse(argv: list[str] | None) -> Options:
         parser.error(
             f"{options.mode} needs --checkpoint (a .pth.tar written by training, or the folder of a run)"
         )
-    if options.next_stage and (options.mode != "train" or options.checkpoint is None):
-        parser.error("--next_stage goes with --mode train and the --checkpoint of the stage before")
+    given = [name for name in ("checkpoint", "resume", "finetune") if getattr(options, name) is not None]
+    if len(given) > 1:
+        parser.error(f"--{given[0]} and --{given[1]} exclude each other")
+    for name in ("resume", "finetune", "name", "next_stage"):
+        if options.mode != "train" and getattr(options, name):
+            parser.error(f"--{name} goes with --mode train; {options.mode} takes --checkpoint")
+    if options.next_stage and (options.start is None or options.resume):
+        parser.error("--next_stage goes with the --finetune of the stage before")
+    if options.name is not None and (options.resume or Path(options.name).name != options.name):
+        parser.error("--name is that of a new run's folder, without its parent, which --log_dir gives")
     return options
 
 
@@ -123,11 +141,7 @@ def main(argv: list[str] | None = None) -> None:
 
         if options.mode == "train":
             outlive_output()  # days of training are worth more than a pipe that was closed
-            found = None if options.checkpoint is None else find_checkpoint(options.checkpoint)
-            parent = options.log_dir or Path("log")
-            with RunFolder.find(
-                found, parent, config, options.config, options.set or (), options.tracker
-            ) as folder:
+            with find_folder(options, config) as folder:
                 found = resume_or_load(options, networks, folder)
                 validated = "eval_freq" in config["train_params"]
                 stopped_by = train(
@@ -152,12 +166,32 @@ def main(argv: list[str] | None = None) -> None:
             say(f"animations: {animate(config, **arguments, seed=options.seed or 0)}")
 
 
+def find_folder(options: Options, config: dict) -> RunFolder:
+    """Return the folder of the run that is resumed, or of a new one."""
+    path = None
+    if options.start is not None and options.finetune is None:
+        found = find_checkpoint(options.start)
+        path = run_of(found, options.config)
+        if options.resume is not None and path is None:
+            raise UserError(
+                f"--resume: {found.parent} is no run of {options.config.name}; give the config of that name "
+                "that lies there, or begin a new run with --finetune"
+            )
+    resumes = path is not None
+    if resumes and options.name is not None:
+        raise UserError(
+            f"--name: the run goes on in {path}; leave it out, or begin a new one with --finetune"
+        )
+    path = path or new_run(options.log_dir or Path("log"), options.name, options.config)
+    return RunFolder(path, config, options.config, options.set or (), options.tracker, resumes)
+
+
 def resume_or_load(options: Options, networks: Networks, folder: RunFolder) -> Path | None:
     """Return the checkpoint that the run begins from, if any; a new run takes its weights."""
-    if options.checkpoint is None:
+    if options.start is None:
         return None
     # Found again under the folder's lock: until then another process may have trained in it.
-    checkpoint = find_checkpoint(options.checkpoint)
+    checkpoint = find_checkpoint(options.start)
     if folder.resumes and options.next_stage:
         raise UserError(
             f"--next_stage: {folder.path} is the run of {options.config.name}; leave it out to go on there"

@@ -35,6 +35,7 @@ from training.batches import (
     workers_ended,
 )
 from training.folder import RunFolder
+from training.record import describe, tell_changes
 from training.state import TrainingState, seed_of_run, set_learning_rates
 from training.validation import Validation
 from utils.device import autocast, peak_memory_mib
@@ -122,11 +123,14 @@ class Run:
             self.validation = Validation(test_dataset)
 
         # Networks, fresh or from the checkpoint.
-        self.state = TrainingState(config, networks, device, seed, precision, self.batches.num_samples)
+        self.entry = describe(config, seed, precision, device, checkpoint)
+        samples = self.batches.num_samples
+        self.state = TrainingState(config, networks, device, seed, precision, samples, self.entry)
         if checkpoint is not None and folder.is_new:
             self.state.follow(content, checkpoint)
         elif checkpoint is not None:
             self.state.load(content, checkpoint, folder.config_path or "the config", self.batches)
+            tell_changes(content.get("resume") or {}, self.entry)
         self.models = full_models(config, networks, device, device_ids)
 
         # Progress and files; a new run has none before its first step.
@@ -136,7 +140,10 @@ class Run:
         self.progress = Progress(samples, "training", "samples", quiet=rank() != 0)
         self.saved_at = time.monotonic()
         resumes = checkpoint is not None and not folder.is_new and rank() == 0 and not self.done
-        self.logger: Logger | None = folder.open(self.start) if resumes else None
+        self.logger = self.open() if resumes else None
+
+    def open(self) -> Logger:
+        return self.folder.open(self.start, len(self.batches), self.entry)
 
     @property
     def done(self) -> bool:
@@ -156,8 +163,8 @@ class Run:
                 x = to_device(x, self.device)
                 transform = draw_transform(self.params, (state.seed, epoch, state.step), self.device)
                 with sizes_reported(self.config):
-                    values, shown = train_step(self.models, state, x, transform, self.precision)
-                self.after_step(values, *shown)
+                    values, norms, shown = train_step(self.models, state, x, transform, self.precision)
+                self.after_step(values, norms, timed, shown)
                 # Asked to stop? At the end of an epoch that waits for its checkpoint.
                 if state.step < len(self.batches) and (number := stop_signal(caught)) is not None:
                     self.stop()
@@ -167,7 +174,7 @@ class Run:
             if (number := stop_signal(caught)) is not None:
                 self.stop()
                 return number
-            saved = "" if self.logger is None else f" Go on with --checkpoint {self.save_last(self.logger)}"
+            saved = "" if self.logger is None else f" Go on with --resume {self.save_last(self.logger)}"
             raise UserError(
                 "a worker that loads data was killed or ended, perhaps because memory or open files (ulimit "
                 f"-n) ran out: lower train_params.num_workers.{saved}"
@@ -176,20 +183,29 @@ class Run:
         self.after_epoch(timed, shown, interrupted=number is not None)
         return None if self.done else number
 
-    def after_step(self, values: dict[str, float], x: dict[str, Tensor], generated: dict) -> None:
+    def after_step(
+        self,
+        values: dict[str, float],
+        norms: dict[str, Tensor],
+        timed: TimedBatches,
+        shown: tuple[dict, dict],
+    ) -> None:
         """Count the step; log it, and draw and save where that is due."""
         state = self.state
         losses = "; ".join(f"{name} - {value:.3f}" for name, value in values.items())
         self.progress.advance(self.params["batch_size"], f"epoch {state.epoch}, step {state.step}: {losses}")
         # The first step of a new run is done: now it gets its folder.
         if self.logger is None and rank() == 0:
-            self.logger = self.folder.open(self.start)
-        if self.logger is not None:
-            self.logger.log_iter(state.epoch, state.step, values)
+            self.logger = self.open()
+        if self.logger is not None and state.step % Logger.STEPS_PER_LINE == 0:
+            norm = {name: value.item() for name, value in norms.items()}
+            measured = {"lr": state.learning_rates(), "gradient_norm": norm}
+            speed = timed.measured(self.params["batch_size"])
+            self.logger.log_iter(state.epoch, state.step, values, measured | {"speed": speed})
         state.count_step(values)
         if self.logger is not None:
             if picture_is_due(state.epoch * len(self.batches) + state.step):
-                self.logger.visualize_rec(state.epoch, x, generated, state.step)
+                self.logger.visualize_rec(state.epoch, *shown, state.step)
             if time.monotonic() - self.saved_at >= SECONDS_PER_CHECKPOINT:
                 self.save_last(self.logger)
 
@@ -230,7 +246,7 @@ class Run:
         if self.logger is not None:
             path = self.save_last(self.logger)
             where = f"epoch {self.state.epoch} after step {self.state.step}"
-            say(f"stopped in {where}; go on with --checkpoint {path}")
+            say(f"stopped in {where}; go on with --resume {path}")
 
     def save_last(self, logger: Logger) -> Path:
         self.saved_at = time.monotonic()
@@ -275,12 +291,12 @@ def train_step(
     x: dict[str, Tensor],
     transform: dict[str, Tensor],
     precision: str,
-) -> tuple[dict[str, float], tuple[dict, dict]]:
+) -> tuple[dict[str, float], dict[str, Tensor], tuple[dict, dict]]:
     """Train generator and keypoint detector, then the discriminator on what they generated before.
 
     With `accumulate` the batch is computed in equal parts, whose gradients add up; batch norm and spectral
-    norm see them one by one. Returns the losses, and the first part with the generator's result for it.
-    Changes no weights where a loss is not finite.
+    norm see them one by one. Returns the losses, the networks' gradient norms, and the first part with the
+    generator's result for it. Changes no weights where a loss is not finite.
     """
     params, scaler, optimizers = state.params, state.scaler, state.optimizers
     generator_full, discriminator_full = models
@@ -303,9 +319,9 @@ def train_step(
             scaler.scale(loss).backward()
         # Of the other parts the discriminator needs no more than this.
         generated.append(out if i == 0 else {name: out[name] for name in ("prediction", "kp_driving")})
-    update("generator", state)
+    norms = {"generator": update("generator", state)}
     if params["lr_kp_detector"] != 0:
-        update("kp_detector", state)
+        norms["kp_detector"] = update("kp_detector", state)
 
     # Discriminator.
     if params["loss_weights"]["generator_gan"] != 0 and params["lr_discriminator"] != 0:
@@ -316,24 +332,28 @@ def train_step(
                     loss = total(value.mean() for value in losses.values()) / count
                 values[i] |= checked_numbers(losses, state)
                 scaler.scale(loss).backward()
-        update("discriminator", state)
+        norms["discriminator"] = update("discriminator", state)
 
     # Loss scale, averages, mean losses.
     scaler.update()
     state.update_averages()
     means = {name: sum(part[name] for part in values) / count for name in values[0]}
-    return means, (parts[0][0], generated[0])
+    return means, norms, (parts[0][0], generated[0])
 
 
-def update(name: str, state: TrainingState) -> None:
-    """Change the weights of a network by their gradients, which are first shortened to `max_grad_norm`."""
+def update(name: str, state: TrainingState) -> Tensor:
+    """Change the weights of a network by their gradients, first shortened to `max_grad_norm`.
+
+    Returns the norm that the gradients had.
+    """
     optimizer = state.optimizers[f"optimizer_{name}"]
+    state.scaler.unscale_(optimizer)
     # Adam divides by a long average of squared gradients: a single one that is far too large moves every
     # weight by up to 16 times the learning rate.
-    if "max_grad_norm" in state.params:
-        state.scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(state.networks[name].parameters(), state.params["max_grad_norm"])
+    longest = state.params.get("max_grad_norm", math.inf)
+    norm = nn.utils.clip_grad_norm_(state.networks[name].parameters(), longest)
     state.scaler.step(optimizer)
+    return norm
 
 
 def split(tensors: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:

@@ -116,6 +116,8 @@ def _check_resume(resume: Any, what: str) -> None:
         require(check(resume[key]), f"{what}, '{key}',", wanted)
     best = resume.get("best_l1", math.inf)
     require(isinstance(best, float | int) and best >= 0, f"{what}, 'best_l1',", "a number of at least 0")
+    run = resume.get("run", {})
+    require(isinstance(run, dict), f"{what}, 'run',", f"a dictionary but {type(run).__name__}")
     samples = resume.get("samples", 0)
     require(type(samples) is int and samples >= 0, f"{what}, 'samples',", "a whole number of at least 0")
 

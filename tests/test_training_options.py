@@ -277,10 +277,10 @@ def test_tensorboard_gets_losses_validation_and_pictures(root: Path) -> None:
     folder = start(root, config_file(root, **changes), "--tracker", "tensorboard")
     events = event_accumulator.EventAccumulator(str(folder)).Reload()
     tags = events.Tags()
-    assert {"loss/gen_gan", "validation/l1", "validation/ssim"} <= set(tags["scalars"])
+    assert {"epoch/gen_gan", "validation/l1", "validation/ssim"} <= set(tags["scalars"])
     assert {"reconstruction", "validation"} <= set(tags["images"])
     logged = losses_logged(folder)[-1][2]["gen_gan"]
-    assert events.Scalars("loss/gen_gan")[0].value == pytest.approx(logged, rel=1e-6)
+    assert events.Scalars("epoch/gen_gan")[0].value == pytest.approx(logged, rel=1e-6)
 
 
 def test_wandb_offline_records_a_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def seed_of_run(content: dict, checkpoint: str | Path | None, asked: int | None)
 class TrainingState:
     """Networks, their averages, optimisers, loss scaler, and the position: `step` steps of `epoch` are done.
 
-    With `ema_decay` inference takes averages (Polyak). `samples`: the length of an epoch.
+    With `ema_decay` inference takes averages (Polyak). `samples`: the length of an epoch. `entry`: that of
+    the run's record (training/record.py).
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class TrainingState:
         seed: int,
         precision: str,
         samples: int = 0,
+        entry: Mapping[str, Any] | None = None,
     ):
-        self.config, self.seed, self.samples = config, seed, samples
+        self.config, self.seed, self.samples, self.entry = config, seed, samples, entry or {}
         self.networks: dict[str, nn.Module] = networks._asdict()
         self.epoch, self.step = 0, 0
         self.loss_sums: dict[str, float] = {}
@@ -121,6 +123,7 @@ class TrainingState:
             "seed": self.seed,
             "scaler": self.scaler.state_dict(),
             "config": self.config,
+            "run": {name: value for name, value in self.entry.items() if name != "config"},
         }
         return content
 
@@ -199,3 +202,5 @@ def set_learning_rates(optimizers: Mapping[str, Optimizer], params: dict, epoch:
     for name in NETWORKS:
         for group in optimizers[f"optimizer_{name}"].param_groups:
             group["lr"] = params[f"lr_{name}"] * factor
+            # The published code's schedule asks for it when it goes on with a checkpoint.
+            group["initial_lr"] = params[f"lr_{name}"]
