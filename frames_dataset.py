@@ -93,6 +93,10 @@ class ClipDataset(Protocol):
         """The names of the clips that `clip` reads, by number."""
 
     @property
+    def split(self) -> str:
+        """Which clips these are, for the record of a run: train, test, val or held out."""
+
+    @property
     def pairs_list(self) -> str | Path | None:
         """A CSV file of pairs to animate, or None for random ones."""
 

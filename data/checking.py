@@ -18,7 +18,6 @@ from data.cutting import SPLITS
 from data.inspecting import Inspected, inspect_clip
 from frames_dataset import find_clips, listed_pairs
 from media.clips import VIDEO_SUFFIXES, clip_stem, has_suffix, identity
-from media.listing import INDEX
 from media.pictures import Size
 from modules.build import build_generator, build_kp_detector, frame_shape, read_config
 from utils.errors import DatasetError
@@ -119,7 +118,7 @@ def check_other_files(folder: Path, known: set[Path]) -> Iterator[Finding]:
     """Name what lies beside the clips and isn't one."""
     ignored: Counter[str] = Counter()
     for entry in sorted(folder.iterdir()):
-        if entry in known or entry.name == INDEX:
+        if entry in known:
             continue
         if entry.name.startswith("."):
             ignored["hidden"] += 1

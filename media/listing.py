@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -15,8 +15,6 @@ from media.pictures import IMAGE_SUFFIXES
 from utils.errors import DatasetError
 from utils.files import atomic_write, regular_file
 from utils.hints import warn
-
-INDEX = ".clips"  # in the folder: the names in their order, each ended by a zero byte
 
 
 class Names(Sequence[str]):
@@ -30,6 +28,9 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
+    def __iter__(self) -> Iterator[str]:
+        return map(os.fsdecode, self._encoded.split(b"\0")[:-1])
+
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
@@ -40,6 +41,12 @@ class Names(Sequence[str]):
         number = range(len(self))[index]
         start = self._ends[number - 1] + 1 if number else 0
         return os.fsdecode(self._encoded[start : self._ends[number]])
+
+
+def index_of(folder: Path) -> Path:
+    """Return the path of a folder's index: the names in their order, each ended by a zero byte."""
+    folder = folder.absolute()  # which has a name, as "." has none
+    return folder.with_name(f"{folder.name}.clips")
 
 
 def list_clips(folder: Path) -> Names:
@@ -61,7 +68,7 @@ def _look_for_clips(folder: Path) -> Names:
 
 def _read_index(folder: Path) -> Names | None:
     """Read the index of a folder; None without one, or with a warning for one that is out of date."""
-    index = folder / INDEX
+    index = index_of(folder)
     with contextlib.suppress(FileNotFoundError):
         is_new = regular_file(index, DatasetError).stat().st_mtime_ns >= folder.stat().st_mtime_ns
         encoded = index.read_bytes()
@@ -78,8 +85,6 @@ def _read_index(folder: Path) -> Names | None:
 def write_index(folder: Path) -> int:
     """List the clips of `folder` in its index; return their number."""
     names = _look_for_clips(folder)
-    with atomic_write(folder / INDEX) as temporary:
+    with atomic_write(index_of(folder)) as temporary:
         temporary.write_bytes(names._encoded)
-    # The file's arrival made the folder newer than the file.
-    os.utime(folder / INDEX)
     return len(names)
