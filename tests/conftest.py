@@ -15,9 +15,16 @@ os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 # One thread: for networks as small as those of the tests, a second one costs more than it brings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
 from tests.clips import write_dataset
 from tests.demo_files import write_inputs
 from tests.serving import served
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Parity with golden/, in eval and train mode: outputs to 1e-5, gradients to 1e-4 relative."""
+"""Parity with golden/, in eval and train mode: outputs to 1e-5, gradients to 1e-4 relative.
+
+Also on a GPU, in float32 without TF32. No run on one has shown yet that the bounds there suffice.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.golden import FOLDER, Case, assert_outputs
 
 
 def check_kp_detector(case: Case) -> None:
-    detector = KPDetector(**case.meta["params"])
+    detector = KPDetector(**case.meta["params"]).to(case.device)
     detector.load_state_dict(case.state())
     for mode in ("eval", "train"):
         detector.train(mode == "train")
@@ -23,7 +26,7 @@ def check_kp_detector(case: Case) -> None:
 
 
 def check_generator(case: Case) -> None:
-    generator = OcclusionAwareGenerator(**case.meta["params"])
+    generator = OcclusionAwareGenerator(**case.meta["params"]).to(case.device)
     generator.load_state_dict(case.state())
     inputs = case.under("in")
     for mode in ("eval", "train"):
@@ -49,7 +52,7 @@ def check_dense_motion(network: DenseMotionNetwork, inputs: dict, expected: dict
 
 
 def check_discriminator(case: Case) -> None:
-    discriminator = MultiScaleDiscriminator(**case.meta["params"])
+    discriminator = MultiScaleDiscriminator(**case.meta["params"]).to(case.device)
     discriminator.load_state_dict(case.state())
     inputs = case.under("in")
     kp = inputs.pop("kp")
@@ -71,7 +74,7 @@ def check_transform(case: Case) -> None:
 
 
 def check_pyramid(case: Case) -> None:
-    pyramid = ImagePyramide(case.meta["scales"], num_channels=3)
+    pyramid = ImagePyramide(case.meta["scales"], num_channels=3).to(case.device)
     kernels = case.state()
     del kernels["downs.1.weight"]  # scale 1 does not blur; the published kernel of width 0 is not a number
     assert_outputs(pyramid.state_dict(), kernels)
@@ -87,15 +90,15 @@ def check_losses(case: Case) -> None:
     }
     for name, network in networks.items():
         network.load_state_dict(case.state(name))
-        network.train()
+        network.to(case.device).train()
     arguments = (*networks.values(), meta["train_params"])
     transform = {"theta": inputs.pop("theta"), "control_params": inputs.pop("control_params")}
 
     with frozen(networks["discriminator"]):
-        losses, generated = GeneratorFullModel(*arguments)(inputs, transform)
+        losses, generated = GeneratorFullModel(*arguments).to(case.device)(inputs, transform)
         sum(losses.values()).backward()
     assert all(parameter.grad is None for parameter in networks["discriminator"].parameters())
-    losses |= DiscriminatorFullModel(*arguments)(inputs, generated)
+    losses |= DiscriminatorFullModel(*arguments).to(case.device)(inputs, generated)
     losses["disc_gan"].backward()
 
     assert losses.keys() == expected["loss"].keys()
@@ -116,7 +119,8 @@ def check_gradients(networks: dict, expected: dict) -> None:
                 assert found.norm() < 1e-4
                 continue
             error = (found - gradient).norm() / gradient.norm()
-            assert error <= 1e-4, f"gradient of {name} {parameter} is off by {error:.2e} relative"
+            bound = 5e-2 if gradient.is_cuda else 1e-4  # another sum may put a ReLU on its other side
+            assert error <= bound, f"gradient of {name} {parameter} is off by {error:.2e} relative"
 
 
 CHECKS = {
@@ -139,10 +143,12 @@ CHECKS = {
 ELSEWHERE = {"normalize_kp"}  # test_animate.py
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 @pytest.mark.parametrize("name", CHECKS)
-def test_golden(name: str) -> None:
+def test_golden(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
-    CHECKS[name](Case(name))
+    CHECKS[name](Case(name, device))
 
 
 def test_no_case_is_forgotten() -> None:

@@ -92,6 +92,12 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def peak_memory_mib(device: torch.device) -> float | None:
     """Return the peak memory in MiB of the device (on the CPU: of this process), or None if unknown."""
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Serve the turns of one variant: frames, training steps or samples (`python -m tools.benchmarks.jobs NAME`).
+"""Serve the turns of one variant, by its name: `python -m tools.benchmarks.jobs NAME ARGUMENTS`.
 
 Weights are random, except those of the model in sup-mat/. They don't change how long anything takes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ from inference.animation import FittedClip, SourcePictures, make_animators, writ
 from inference.animator import Animator
 from inference.graphs import export_graphs
 from inference.interface import load_checkpoints
-from inference.networks import InferenceNetworks, painting
+from inference.networks import InferenceNetworks, fitted, load_networks, painting
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
@@ -33,26 +34,40 @@ from media.tensors import to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, build_networks, frame_shape, read_config
 from modules.fast import fast_form
-from modules.model import GeneratorFullModel, total
-from modules.util import frozen
-from tools.benchmarks.turns import serve_turns
-from utils.device import autocast
+from sync_batchnorm import DataParallelWithCallback
+from tools.benchmarks.turns import Turn, peak_memory, serve_turns
+from train import full_models, train_step
+from training.batches import draw_transform
+from training.state import TrainingState
+from utils.device import autocast, peak_memory_mib, synchronize
+from utils.distributed import in_torchrun, process_group
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "vox-256.yaml"
 CPU = torch.device("cpu")
 SIZE = 256
 JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
 AUGMENTATION = {"flip_param": {"horizontal_flip": True, "time_flip": True}, "jitter_param": JITTER}
-
-Turn = Callable[[], float]  # makes a turn and returns milliseconds
+EXACT = "fp32, TF32 off"  # PyTorch lets convolutions round their factors to TF32, where a GPU can
+COMPARED = 8  # frames
+SECONDS = 0.3  # that a turn lasts on a GPU, at least
+PUBLISHED_LOOP, GRAPH, COMPILED = "published loop", "CUDA graph", "compiled"
+FRAME_FORMS = (PUBLISHED_LOOP, "plain", "channels last", GRAPH, COMPILED)
+REPLICAS = {"DataParallel": [0], "DataParallel, the GPU twice": [0, 0]}
+IN_RANKS = "DDP of one process"
+STEP_FORMS: dict[str, list[str]] = {
+    "plain": [],
+    "channels last": ["train_params.channels_last=true"],
+    COMPILED: ["train_params.compile=true"],
+    **{form: [] for form in (*REPLICAS, IN_RANKS)},
+}
 
 # ---- A frame: keypoints of the driving frame, then the generator -----------------
 
 
-def trained_networks() -> InferenceNetworks:
-    """Build vox-256 with weights and batch statistics such as training could leave."""
+def trained_networks(config_path: Path = CONFIG) -> InferenceNetworks:
+    """Build the networks of a config with weights and batch statistics such as training could leave."""
     torch.manual_seed(0)
-    config = read_config(CONFIG)
+    config = read_config(config_path)
     generator, kp_detector = build_generator(config), build_kp_detector(config)
     with torch.no_grad():
         for module in [*generator.modules(), *kp_detector.modules()]:
@@ -70,10 +85,10 @@ def trained_networks() -> InferenceNetworks:
     return generator.eval(), kp_detector.eval()
 
 
-def frames(count: int) -> list[Tensor]:
-    """Return textures that differ from frame to frame: (1, 3, SIZE, SIZE) in [0, 1] each."""
+def frames(count: int, size: tuple[int, int] = (SIZE, SIZE)) -> list[Tensor]:
+    """Return textures that differ from frame to frame: (1, 3, H, W) in [0, 1] each."""
     coarse = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    return list(F.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic").clamp(0, 1).split(1))
+    return list(F.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1).split(1))
 
 
 def timed_frames(animate: Callable[[list[Tensor]], Any], driving: list[Tensor]) -> float:
@@ -161,31 +176,125 @@ def exported_frames(engine: str) -> Turn:
     return turn
 
 
-# ---- A training step, a sample ---------------------------------------------------
+# ---- On a device: how far results are off, a frame, a training step --------------
 
 
-def training_step(precision: str) -> Turn:
-    """Train vox-256 with batches of 1. Its loss needs no discriminator."""
-    torch.manual_seed(0)
-    config = read_config(CONFIG, ["train_params.vgg_weights=random"])
-    networks = build_networks(config)
-    full = GeneratorFullModel(
-        networks.kp_detector, networks.generator, networks.discriminator, config["train_params"]
-    )
-    trained = [*networks.generator.parameters(), *networks.kp_detector.parameters()]
-    optimizer = torch.optim.Adam(trained, lr=2e-4, betas=(0.5, 0.999), fused=True)
-    x = {name: torch.rand(1, 3, SIZE, SIZE) for name in ("source", "driving")}
+def set_tf32(precision: str) -> str:
+    """Let convolutions of this process round to TF32, unless `precision` is EXACT; return --precision."""
+    torch.backends.cudnn.allow_tf32 = precision != EXACT
+    return "fp32" if precision == EXACT else precision
+
+
+def repeated(work: Callable[[], object], device: torch.device, items: int) -> float:
+    """Return milliseconds an item of `work`, which is done once on a CPU, and for SECONDS on a GPU."""
+    start, count = time.perf_counter(), 0
+    while count == 0 or (device.type != "cpu" and time.perf_counter() - start < SECONDS):
+        work()
+        count += 1
+    synchronize(device)
+    return 1000 * (time.perf_counter() - start) / (count * items)
+
+
+def differences(device: str, precision: str, kind: str) -> Turn:
+    """Compare a device with fp32 on the CPU, by the model in sup-mat/: in levels of 255.
+
+    `kind` is "mean" or "largest", of the absolute differences of pixels in COMPARED frames.
+    """
+    config, precision = read_config(SAMPLE["config"]), set_tf32(precision)
+    size = frame_shape(config)[:2]
+    source = fitted(read_image(SAMPLE["source_image"]), size, "stretch").unsqueeze(0)
+    driving = itertools.cycle(FittedClip(open_clip(SAMPLE["driving_video"]), size, "stretch"))
+    animators = []
+    for where, how in ((CPU, "fp32"), (torch.device(device), precision)):
+        networks = load_networks(config, SAMPLE["config"], SAMPLE["checkpoint"], where, plain=True)
+        animators.append(Animator(*networks, source.to(where), precision=how))
 
     def turn() -> float:
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        with autocast(CPU, precision), frozen(networks.discriminator):
-            loss = total(value.mean() for value in full(x)[0].values())
-        loss.backward()
-        optimizer.step()
-        return 1000 * (time.perf_counter() - start)
+        frames = list(itertools.islice(driving, COMPARED))
+        pairs = zip(*(animator.animate(frames) for animator in animators), strict=True)
+        off = torch.stack([(a["prediction"] - b["prediction"].cpu()).abs() for a, b in pairs])
+        return 255 * (off.mean() if kind == "mean" else off.max()).item()
 
     return turn
+
+
+def device_frames(device: str, config: str, form: str, precision: str, batch_size: str) -> Turn:
+    """Animate from frames in the CPU's memory to predictions there, in one of FRAME_FORMS."""
+    where, precision, count = torch.device(device), set_tf32(precision), int(batch_size)
+    generator, kp_detector = trained_networks(Path(config))
+    for network in (generator, kp_detector):
+        network.to(where)
+        if form == "channels last":
+            network.to(memory_format=torch.channels_last)
+    assert generator.frame_size is not None  # the config's
+    source, *driving = frames(1 + count, generator.frame_size)
+    source, batch = source.to(where), torch.cat(driving)
+    if form == PUBLISHED_LOOP:
+        source = source.repeat(count, 1, 1, 1)
+    with torch.no_grad(), autocast(where, precision):
+        encoding, kp_source = generator.encode(source), kp_detector(source)
+
+    def step(driving: Tensor) -> Tensor:
+        with autocast(where, precision):
+            kp_driving = kp_detector(driving)
+            if form == PUBLISHED_LOOP:  # the source anew for each frame
+                return generator(source, kp_driving=kp_driving, kp_source=kp_source)["prediction"]
+            return generator.generate(encoding, kp_driving, kp_source, deformed=False)["prediction"]
+
+    animate: Callable[[Tensor], Tensor] = step
+    if form == COMPILED:
+        animate = torch.compile(step)
+    elif form == GRAPH:
+        animate = captured(step, batch.to(where))
+
+    @torch.no_grad()
+    def turn() -> float:
+        return repeated(lambda: animate(batch.to(where)).cpu(), where, count)
+
+    return turn
+
+
+@torch.no_grad()
+def captured(step: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
+    """Record a step as a CUDA graph; return what replays it with other frames."""
+    given, aside = example.clone(), torch.cuda.Stream()
+    # First steps ask for memory and choose kernels, which can't be recorded.
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step(given)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        prediction = step(given)
+
+    def replay(frames: Tensor) -> Tensor:
+        given.copy_(frames)
+        graph.replay()
+        return prediction
+
+    return replay
+
+
+def training_step(device: str, config_path: str, form: str, precision: str, batch_size: str) -> Turn:
+    """Train as train.py does, in one of STEP_FORMS, on pictures of noise: milliseconds a sample."""
+    torch.manual_seed(0)
+    where, precision, count = torch.device(device), set_tf32(precision), int(batch_size)
+    changes = ["train_params.vgg_weights=random", f"train_params.batch_size={count}", *STEP_FORMS[form]]
+    config = read_config(config_path, changes)
+    networks = build_networks(config)
+    state = TrainingState(config, networks, where, seed=0, precision=precision)
+    models = full_models(config, networks, where, None)
+    if form in REPLICAS:
+        full, judge = (DataParallelWithCallback(model, device_ids=REPLICAS[form]) for model in models)
+        models = full, judge
+    height, width, channels = frame_shape(config)
+    x = {name: torch.rand(count, channels, height, width, device=where) for name in ("source", "driving")}
+    transform = draw_transform(config["train_params"], (0, 0, 0), where)
+    return lambda: repeated(lambda: train_step(models, state, x, transform, precision), where, count)
+
+
+# ---- A sample --------------------------------------------------------------------
 
 
 def samples(folder: str) -> Turn:
@@ -211,11 +320,20 @@ JOBS: dict[str, Callable[..., Turn]] = {
     "vox-openvino": functools.partial(exported_frames, "openvino"),
     "bundled": bundled_frames,
     "demo": demo_frames,
-    "step-fp32": functools.partial(training_step, "fp32"),
-    "step-bf16": functools.partial(training_step, "bf16"),
+    "difference": differences,
+    "device-frame": device_frames,
+    "step": training_step,
     "samples": samples,
 }
 
+
+def peak() -> float:
+    """Return the peak memory in MiB: of the GPU, where one is in use, else of this process."""
+    on_gpu = peak_memory_mib(torch.device("cuda")) if torch.cuda.is_initialized() else None
+    return peak_memory() if on_gpu is None else on_gpu
+
+
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
-    serve_turns(JOBS[name](*arguments))
+    with process_group(torch.device(arguments[0] if in_torchrun() else "cpu")):
+        serve_turns(functools.partial(JOBS[name], *arguments), peak)

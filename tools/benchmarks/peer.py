@@ -106,4 +106,4 @@ def samples() -> Turn:
 
 
 if __name__ == "__main__":
-    serve_turns({"frames": frames, "step": training_step, "samples": samples}[NAME]())
+    serve_turns({"frames": frames, "step": training_step, "samples": samples}[NAME])

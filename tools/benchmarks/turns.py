@@ -1,7 +1,8 @@
 """Variants in processes of their own that take turns, so that other load on the machine meets all of them.
 
 A worker says that it is ready, then makes one turn for each line that it reads, and writes what it measured.
-This file imports nothing of the project: workers that measure another checkout import it too.
+One that fails says why, and the others go on. This file imports nothing of the project: workers that measure
+another checkout import it too.
 """
 
 from __future__ import annotations
@@ -12,9 +13,16 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+Turn = Callable[[], float]  # makes a turn and returns what it measured, such as milliseconds
+
+ANSWER = "answer: "  # begins a worker's lines; libraries print others
+LIMIT = 3600.0  # seconds
 
 
 class Command(NamedTuple):
@@ -33,13 +41,25 @@ class Timing(NamedTuple):
     peak: float
 
 
-def serve_turns(turn: Callable[[], float]) -> None:
-    """Be a worker: make a turn for each line of stdin. The first, which warms up, is not counted."""
-    turn()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        value = turn()
-        print(json.dumps([value, peak_memory()]), flush=True)
+def serve_turns(prepare: Callable[[], Turn], peak: Turn | None = None) -> None:
+    """Be a worker: make a turn for each line of stdin. The first, which warms up, is not counted.
+
+    `peak` returns the peak memory in MiB, by default that of this process.
+    """
+    try:
+        turn = prepare()
+        turn()
+        answer(None)
+        for _ in sys.stdin:
+            value = turn()
+            answer([value, (peak or peak_memory)()])
+    except Exception as error:
+        answer(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+        sys.exit(1)
+
+
+def answer(value: Any) -> None:
+    print(ANSWER + json.dumps(value), flush=True)
 
 
 def peak_memory() -> float:
@@ -55,11 +75,8 @@ def peak_memory() -> float:
 
 
 @contextlib.contextmanager
-def worker(command: Command, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a worker, wait for the end of its first turn, and end it after the block.
-
-    Raises `RuntimeError` if it ends before.
-    """
+def worker(command: Command, folder: Path, limit: float = LIMIT) -> Iterator[subprocess.Popen[str]]:
+    """Start a worker, and end it after the block, or after `limit` seconds."""
     process = subprocess.Popen(
         command.arguments,
         cwd=folder,
@@ -68,34 +85,67 @@ def worker(command: Command, folder: Path) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    timer = threading.Timer(limit, process.kill)
+    timer.start()
     try:
-        if "ready\n" not in iter(process.stdout or ()):
-            raise RuntimeError(f"{process.args!r} ended before it was ready")
         yield process
     finally:
+        timer.cancel()
         process.kill()
         process.wait()
 
 
+def read_answer(process: subprocess.Popen[str]) -> Any:
+    """Return a worker's next answer. Raises `RuntimeError` with its reason if it failed."""
+    for line in process.stdout or ():
+        if line.startswith(ANSWER):
+            found = json.loads(line.removeprefix(ANSWER))
+            if isinstance(found, str):
+                raise RuntimeError(found)
+            return found
+    raise RuntimeError(f"ended with status {process.wait()}")
+
+
 def take_turn(process: subprocess.Popen[str]) -> tuple[float, float]:
-    """Let a worker make a turn; return what it measured, and its peak memory."""
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-    value, peak = json.loads(process.stdout.readline())
+    """Let a worker make a turn; return what it measured, and its peak memory. Raises `RuntimeError`."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it ended, and `read_answer` says how
+        process.stdin.write("\n")
+        process.stdin.flush()
+    value, peak = read_answer(process)
     return value, peak
 
 
-def take_turns(commands: Mapping[str, Command], folder: Path, rounds: int) -> dict[str, Timing]:
-    """Time the commands in so many rounds, in which each has one turn."""
+def take_turns(
+    commands: Mapping[str, Command], folder: Path, rounds: int, limit: float = LIMIT
+) -> dict[str, Timing | str]:
+    """Time the commands in so many rounds, in which each has one turn; of one that fails, return why.
+
+    All together have `limit` seconds.
+    """
     turns: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    failed: dict[str, str] = {}
+    start = time.monotonic()
     with contextlib.ExitStack() as stack:
-        started = {name: stack.enter_context(worker(command, folder)) for name, command in commands.items()}
-        for _ in range(rounds):  # in turn, so that a busy minute of the machine meets all
+        started = {
+            name: stack.enter_context(worker(command, folder, limit)) for name, command in commands.items()
+        }
+        # They get ready side by side. Then in turn, so that a busy minute of the machine meets all.
+        for number in range(rounds + 1):
             for name, process in started.items():
-                turns[name].append(take_turn(process))
-    values = {name: [value for value, _ in measured] for name, measured in turns.items()}
-    return {
-        name: Timing(statistics.median(taken), min(taken), max(taken), turns[name][-1][1])
-        for name, taken in values.items()
-    }
+                if name in failed:
+                    continue
+                try:
+                    if number == 0:
+                        read_answer(process)
+                    else:
+                        turns[name].append(take_turn(process))
+                except RuntimeError as error:
+                    late = time.monotonic() - start >= limit
+                    failed[name] = f"not done within {limit:.0f} s" if late else str(error)
+    return {name: failed.get(name) or timing(taken) for name, taken in turns.items()}
+
+
+def timing(turns: Sequence[tuple[float, float]]) -> Timing:
+    values = [value for value, _ in turns]
+    return Timing(statistics.median(values), min(values), max(values), turns[-1][1])
