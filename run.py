@@ -22,8 +22,8 @@ from typing import Any, TextIO
 import torch
 
 from animate import animate
-from checkpoints.files import find_checkpoint, load_for_finetuning, load_for_inference
-from frames_dataset import build_dataset
+from checkpoints.files import find_checkpoint, load_for_finetuning, load_for_inference, read_checkpoint
+from frames_dataset import FramesDataset, build_dataset
 from logger import TRACKERS, Visualizer, check_tracker
 from modules.build import Networks, build_networks, read_config
 from reconstruction import reconstruction
@@ -147,18 +147,19 @@ def main(argv: list[str] | None = None) -> None:
             outlive_output()  # days of training are worth more than a pipe that was closed
             with find_folder(options, config) as folder:
                 found = resume_or_load(options, networks, folder)
-                validated = "eval_freq" in config["train_params"]
+                resumed = found if folder.resumes else None
+                dataset, test_dataset = training_datasets(config, resumed)
                 stopped_by = train(
                     config,
                     *networks,
                     checkpoint=found if folder.resumes or options.next_stage else None,
                     log_dir=folder,
-                    dataset=build_dataset(config, is_train=True),
+                    dataset=dataset,
                     device_ids=options.device_ids,
                     device=device,
                     seed=options.seed,
                     precision=options.precision,
-                    test_dataset=build_dataset(config, is_train=False) if validated else None,
+                    test_dataset=test_dataset,
                 )
             if stopped_by is not None:
                 sys.exit(128 + stopped_by)
@@ -235,6 +236,20 @@ def resume_or_load(options: Options, networks: Networks, folder: RunFolder) -> P
     rest = "its epoch and its optimisers" if options.next_stage else "fresh optimisers and schedule"
     tell(f"new run from the weights of {checkpoint}, with {rest}", *notes)
     return checkpoint
+
+
+def training_datasets(config: dict, resumed: Path | None) -> tuple[FramesDataset, FramesDataset | None]:
+    """Build what to train on and, where the config asks for it, what to validate on."""
+    if "eval_freq" not in config["train_params"]:
+        return build_dataset(config, is_train=True), None
+    # A run that has trained on all clips, as was usual once, goes on so, and its validation is on test/.
+    validates = True
+    if resumed is not None:
+        before = (read_checkpoint(resumed).get("resume") or {}).get("run", {}).get("validation")
+        validates = before not in (None, "test")
+    train_set, other = (build_dataset(config, is_train, validates) for is_train in (True, False))
+    tell(f"validation: {len(other.clips)} clips of {other.folder} ({other.split})")
+    return train_set, other
 
 
 def prepare(options: Options, config: dict, networks: Networks, device: torch.device) -> dict[str, Any]:

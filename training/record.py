@@ -103,7 +103,7 @@ def tell_changes(resume: dict, entry: dict[str, Any]) -> None:
     """Print what differs from the run before; `resume`: that of its checkpoint, which older ones lack."""
     before = {"config": resume.get("config", entry["config"])} | resume.get("run", {})
     changes = differences(before["config"], entry["config"])
-    for name in ("precision", "device", "world_size", "commit"):
+    for name in ("precision", "device", "world_size", "validation", "commit"):
         changes |= differences(before.get(name, entry[name]), entry[name], name)
     if changes and rank() == 0:
         say("changed since: " + "; ".join(f"{name} {a} -> {b}" for name, (a, b) in changes.items()))
