@@ -248,7 +248,7 @@ def training_datasets(config: dict, resumed: Path | None) -> tuple[FramesDataset
         before = (read_checkpoint(resumed).get("resume") or {}).get("run", {}).get("validation")
         validates = before not in (None, "test")
     train_set, other = (build_dataset(config, is_train, validates) for is_train in (True, False))
-    tell(f"validation: {len(other.clips)} clips of {other.folder} ({other.split})")
+    tell(f"validation on {other.folder} ({other.split}), clips: {len(other.clips)}")
     return train_set, other
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.optim.lr_scheduler import MultiStepLR
@@ -16,6 +17,7 @@ from checkpoints.files import NETWORKS, find_checkpoint, read_checkpoint
 from modules.build import build_networks, read_config
 from tests.small import error_of
 from tests.training import config_file, losses_logged, newest, start
+from tools import table
 from training.record import ROOT, differences, git
 
 
@@ -126,8 +128,8 @@ def test_curves_are_over_steps_and_lose_what_a_run_left_behind(root: Path) -> No
         return {tag: [point.step for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
     drawn = steps()
-    assert drawn["loss/gen_gan"] == [0, 3, 6] and drawn["epoch/gen_gan"] == [2, 5, 8]  # three steps an epoch
-    assert drawn["validation/l1"] == [2, 5, 8]
+    assert drawn["loss/gen_gan"] == [0, 2, 4] and drawn["epoch/gen_gan"] == [1, 3, 5]  # two steps an epoch
+    assert drawn["validation/l1"] == [1, 3, 5]
     assert {"lr/generator", "gradient_norm/discriminator", "speed/samples_per_second"} <= drawn.keys()
     start(root, config, "--resume", str(folder / "00000000-checkpoint.pth.tar"), "--tracker", "tensorboard")
     assert steps() == drawn
@@ -157,3 +159,29 @@ def test_the_published_training_goes_on_with_a_checkpoint(root: Path) -> None:
             optimizer.step()
             schedule.step()
         assert rates == pytest.approx([rate * 0.1, rate * 0.1, rate * 0.01])
+
+
+# ---- Several runs ------------------------------------------------------------------
+
+
+def test_the_table_of_runs_has_a_row_for_each_config(root: Path, capsys: pytest.CaptureFixture) -> None:
+    config = config_file(root, train_params__num_epochs=2, train_params__eval_freq=1)
+    for seed in (1, 2):
+        start(root, config, "--seed", str(seed))
+    start(root, config, "--seed", "1", "--set", "train_params.lr_generator=0.1")
+    folders = sorted((root.parent / "log").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in folders]
+    scores = [[json.loads(line)["validation"]["l1"] for line in log if "validation" in line] for log in logs]
+    capsys.readouterr()
+    table.main([*map(str, folders), str(config)])
+    first, second = capsys.readouterr().out.splitlines()[2:]
+    last, best = (np.array([pick(each) for each in scores[:2]]) for pick in (lambda each: each[-1], min))
+    assert first.startswith(f"| first | 1, 2 | 2, 2 | {last.mean():.4f} ± {last.std(ddof=1):.4f} |")
+    assert f" {best.mean():.4f} ± {best.std(ddof=1):.4f} |" in first
+    assert second.startswith(f"| train_params.lr_generator=0.1 | 1 | 2 | {scores[2][-1]:.4f} |")
+
+    unvalidated = start(root, config_file(root, train_params__num_epochs=1))
+    assert "has no validation" in error_of(capsys, lambda: table.main([str(unvalidated)]))
+    (unvalidated / "run.json").unlink()
+    assert "has no run.json" in error_of(capsys, lambda: table.main([str(unvalidated)]))
+    assert "none of these is the folder" in error_of(capsys, lambda: table.main([str(config)]))

@@ -248,7 +248,7 @@ def test_validation_is_on_clips_that_are_not_trained_on_and_never_on_the_test_se
     shutil.rmtree(root / "test")
     config = config_file(root, train_params__eval_freq=1)
     folder = start(root, config)
-    assert f"validation: 1 clips of {root / 'train'} (held out)" in capsys.readouterr().out
+    assert f"validation on {root / 'train'} (held out), clips: 1" in capsys.readouterr().out
     resume = read_checkpoint(find_checkpoint(folder))["resume"]
     assert resume["samples"] == 5 and resume["run"]["validation"] == "held out"
     longer = config_file(root, train_params__eval_freq=1, train_params__num_epochs=3)
@@ -278,7 +278,7 @@ def test_a_run_that_trained_on_all_clips_goes_on_so(root: Path, older: bool, cap
     capsys.readouterr()
     longer = config_file(root, train_params__num_epochs=3, train_params__eval_freq=1)
     start(root, longer, "--resume", str(folder))
-    assert f"validation: 2 clips of {root / 'test'} (test)" in capsys.readouterr().out
+    assert f"validation on {root / 'test'} (test), clips: 2" in capsys.readouterr().out
     resume = read_checkpoint(find_checkpoint(folder))["resume"]
     assert resume["samples"] == 6 and resume["run"]["validation"] == "test"
     assert (resume["best_l1"] == 0.001) == older

@@ -127,7 +127,10 @@ def measure_samples(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
     write_dataset(folder, clips=4)
     result = []
     for kind in ("mp4", "png"):
-        commands = with_peer(peer, "samples", {"this project": job("samples", folder / kind)}, folder / kind)
+        commands = {"this project": job("samples", folder / kind)}
+        for count in (1, 2):
+            commands[f"loaded by workers: {count}"] = job("loaded", folder / kind, count)
+        commands = with_peer(peer, "samples", commands, folder / kind)
         result += rows(f"training sample, {kind}", "ms", commands, rounds)
     return result
 

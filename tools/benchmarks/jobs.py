@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frames_dataset import FramesDataset
+from frames_dataset import DatasetRepeater, FramesDataset
 from inference.animation import FittedClip, SourcePictures, make_animators, write_animation
 from inference.animator import Animator
 from inference.graphs import export_graphs
@@ -37,7 +37,7 @@ from modules.fast import fast_form
 from sync_batchnorm import DataParallelWithCallback
 from tools.benchmarks.turns import Turn, peak_memory, serve_turns
 from train import full_models, train_step
-from training.batches import draw_transform
+from training.batches import EpochBatches, draw_transform, make_loader
 from training.state import TrainingState
 from utils.device import autocast, peak_memory_mib, synchronize
 from utils.distributed import in_torchrun, process_group
@@ -311,6 +311,21 @@ def samples(folder: str) -> Turn:
     return turn
 
 
+def loaded_samples(folder: str, workers: str) -> Turn:
+    """Load the same samples in batches of four by that many workers, as training does."""
+    dataset = DatasetRepeater(FramesDataset(folder, augmentation_params=AUGMENTATION), 16)
+    batches = EpochBatches(len(dataset), batch_size=4, seed=0)
+    loader = make_loader(dataset, batches, {"num_workers": int(workers)}, torch.device("cpu"))
+
+    def turn() -> float:
+        start = time.perf_counter()
+        for _ in loader:
+            pass
+        return 1000 * (time.perf_counter() - start) / len(dataset)
+
+    return turn
+
+
 JOBS: dict[str, Callable[..., Turn]] = {
     "vox-plain": functools.partial(vox_frames, "plain"),
     "vox-fast": functools.partial(vox_frames, "fast"),
@@ -324,6 +339,7 @@ JOBS: dict[str, Callable[..., Turn]] = {
     "device-frame": device_frames,
     "step": training_step,
     "samples": samples,
+    "loaded": loaded_samples,
 }
 
 
