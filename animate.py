@@ -11,8 +11,10 @@ from inference.animator import Animator, normalize_kp
 from inference.results import Results
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
+from utils.distributed import rank
 from utils.files import distinct_names
 from utils.progress import Progress
+from utils.work import SharedWork
 
 __all__ = ["animate", "normalize_kp"]
 
@@ -30,17 +32,17 @@ def animate(
 ) -> Path:
     """Animate pairs of test clips into `log_dir`/animation, `<driving>-<source>`; return that folder.
 
-    The pairs are the dataset's list, or drawn from `seed`.
+    The pairs are the dataset's list, or drawn from `seed`. The processes of torchrun share them.
     """
     params = config.get("animate_params") or {}
     pairs = PairedDataset(dataset, number_of_pairs=params.get("num_pairs", 50), seed=seed)
     folder = Path(log_dir) / "animation"
     results = Results(folder, params.get("format", ".mp4"), config.get("visualizer_params"), skip_existing)
     names = distinct_names({pair: "-".join(map(clip_stem, pair)) for pair in pairs.names()})
-    with Progress(None, "animation", "frames") as progress:
-        for i in range(len(pairs)):
-            driving, source = pairs.pair(i)
-            name = names[driving.name, source.name]
+    work = SharedWork([names[pair] for pair in pairs.names()], "--skip_existing makes them alone")
+    with Progress(None, "animation", "frames", quiet=rank() != 0) as progress, work:
+        for i in work.share(range(len(pairs))):
+            name, (driving, source) = work.names[i], pairs.pair(i)
             if results.to_skip(name):
                 continue
             # Of the source clip only the first frame is decoded.

@@ -73,6 +73,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # Look, and average.
     measured = measuring.measure_pairs(pairs, used, compared, options.device)
+    if measured is None:  # another process of torchrun reports
+        return
     scores = {pair.name: report.frame_scores(measured[pair.name], asked) for pair in pairs}
     summary = report.Summary(
         str(options.generated),

@@ -3,8 +3,8 @@
 Another kind of dataset is a class with the methods of `ClipDataset` and a line in `build_dataset`.
 
 Layout. `root_dir` holds clips: folders of frames, strip images, or videos (`media/clips.py` lists the
-formats). They lie in `train/` and `test/`, or directly in `root_dir`, which is then split 80/20 by seed. The
-identity of a clip is its name up to the first `#`.
+formats). They lie in `train/`, `test/` and perhaps `val/`, or directly in `root_dir`, which is then split
+80/20 by seed. The identity of a clip is its name up to the first `#`.
 
 Randomness. A training sample is a function of (random_seed, seed, epoch, repeat, index) and of the files,
 never of which worker draws it or what was drawn before, so an epoch can go on from its middle.
@@ -14,6 +14,9 @@ Shapes: `T` frames, `H, W` size. Everything is RGB float32 in [0, 1].
 
 from __future__ import annotations
 
+import hashlib
+import heapq
+import itertools
 import os
 import random
 import warnings
@@ -27,13 +30,15 @@ import torch
 from torch.utils.data import Dataset
 
 from augmentation import AllAugmentationTransform
-from media.clips import VIDEO_SUFFIXES, clip_stem, identity, is_clip, open_clip
-from media.pictures import IMAGE_SUFFIXES, Size, to_float
+from media.clips import clip_stem, identity, open_clip
+from media.listing import Names, list_clips
+from media.pictures import Size, to_float
 from media.tensors import to_tensor
 from utils.errors import DatasetError, MediaError
 from utils.files import read_csv
 
 MAX_UNREADABLE = 0.1  # the part of the clips that may be unreadable before training stops
+HELD_OUT = 0.05  # the part of the identities in train/ that validation takes where there is no val/
 
 
 def read_video(name: str | Path, frame_shape: Sequence[int]) -> np.ndarray:
@@ -84,8 +89,12 @@ class ClipDataset(Protocol):
     """What training, validation, reconstruction and animation ask of any dataset."""
 
     @property
-    def clips(self) -> list[str]:
+    def clips(self) -> Sequence[str]:
         """The names of the clips that `clip` reads, by number."""
+
+    @property
+    def split(self) -> str:
+        """Which clips these are, for the record of a run: train, test, val or held out."""
 
     @property
     def pairs_list(self) -> str | Path | None:
@@ -107,13 +116,16 @@ class ClipDataset(Protocol):
         """Return the clip `clips[index]`, to be decoded frame by frame."""
 
 
-def build_dataset(config: dict, is_train: bool) -> ClipDataset:
-    """Build the training or the test dataset of a config."""
-    return FramesDataset(is_train=is_train, **config["dataset_params"])
+def build_dataset(config: dict, is_train: bool, validates: bool = False) -> FramesDataset:
+    """Build the training or the test dataset of a config; for a run that `validates`, see `FramesDataset`."""
+    return FramesDataset(is_train=is_train, **config["dataset_params"], validates=validates)
 
 
 class FramesDataset(Dataset):
     """The training or the test clips of `root_dir`.
+
+    For a run that `validates` the test clips are those of `val/`. Without that folder some of the training
+    clips are held out for them, by identity. `split` says which: train, test, val or held out.
 
     Training samples are two frames of one clip, in order of time before augmentation: `{"source": float32 (3,
     H, W), "driving": float32 (3, H, W), "name": str}`. Test samples are whole clips, `{"video": float32 (3,
@@ -134,17 +146,31 @@ class FramesDataset(Dataset):
         random_seed: int = 0,
         pairs_list: str | Path | None = None,
         augmentation_params: Mapping[str, Any] | None = None,
+        validates: bool = False,
     ):
         self.root_dir, self.frame_shape = Path(root_dir), as_shape(frame_shape)
         self.id_sampling, self.is_train = id_sampling, is_train
         self.random_seed, self.pairs_list = random_seed, pairs_list
         self.transform = AllAugmentationTransform.from_config(augmentation_params)
 
-        self.folder, self.clips = find_clips(self.root_dir, is_train, id_sampling, random_seed)
-        self._choices = {name: [name] for name in self.clips}  # what an entry of `videos` can draw
+        self.split = "train" if is_train else "test"
+        holds_out = validates and not (self.root_dir / "val").is_dir()
+        if validates and not is_train:
+            self.split = "train" if holds_out else "val"
+        self.folder, self.clips = find_clips(self.root_dir, self.split, id_sampling, random_seed)
+        if holds_out:
+            self.split = "train" if is_train else "held out"
+            self.clips = hold_out(self.folder, self.clips, is_train, random_seed)
+
+        # Clip `_clip_numbers[i]` can be drawn for entry n of `videos` if _starts[n] <= i < _starts[n + 1].
+        # Workers hold these arrays, not objects: one that is only looked at would be copied into each.
+        self.videos, self._clip_numbers = self.clips, np.arange(len(self.clips))
+        self._starts = np.arange(len(self.clips) + 1)
         if is_train and id_sampling:
-            self._choices = _group_by_identity(self.clips)
-        self.videos = list(self._choices)
+            groups = _group_by_identity(self.clips)
+            self.videos = Names(groups)
+            self._clip_numbers = np.fromiter(itertools.chain(*groups.values()), int, len(self.clips))
+            self._starts = np.cumsum([0, *map(len, groups.values())])
 
         # (seed, epoch), where workers that outlive an epoch see them.
         self._stream = torch.zeros(2, dtype=torch.int64).share_memory_()
@@ -175,12 +201,13 @@ class FramesDataset(Dataset):
         while True:
             rng = np.random.default_rng([self.random_seed, *self._stream.tolist(), index, repeat, attempt])
             # An identity where the config asks for them, one of its clips, two of its frames.
-            choices = self._choices[self.videos[index if attempt == 0 else rng.integers(len(self))]]
-            path = self.folder / choices[rng.integers(len(choices))]
+            entry = index if attempt == 0 else rng.integers(len(self))
+            number = self._clip_numbers[rng.integers(self._starts[entry], self._starts[entry + 1])]
+            path = self.folder / self.clips[number]
             try:
                 frames = self._two_frames(path, rng)  # (2, H, W, 3)
             except MediaError as error:
-                self._note_unreadable(path, error)
+                self._note_unreadable(number, error)
                 attempt += 1
                 continue
             source, driving = self._augment(path, frames, rng)  # (3, H, W) each
@@ -213,14 +240,13 @@ class FramesDataset(Dataset):
                 f"clips have this size, or set augmentation_params.crop_param.size to [{height}, {width}]"
             )
 
-    def _note_unreadable(self, path: Path, error: MediaError) -> None:
+    def _note_unreadable(self, number: int, error: MediaError) -> None:
         """Warn of a clip once in all workers; raise `DatasetError` when there are too many."""
-        position = self.clips.index(path.name)
-        if self._unreadable[position]:
+        if self._unreadable[number]:
             return
-        self._unreadable[position] = True
+        self._unreadable[number] = True
         warnings.warn(
-            f"{path.name} is unreadable, training draws another clip instead: {error}", stacklevel=2
+            f"{self.clips[number]} is unreadable, training draws another clip instead: {error}", stacklevel=2
         )
         count = int(self._unreadable.sum())
         if count > MAX_UNREADABLE * len(self.clips):
@@ -308,7 +334,7 @@ def _random_pairs(clips: int, wanted: int, seed: int) -> list[tuple[int, int]]:
     return [divmod(number, clips) for number in numbers]
 
 
-def listed_pairs(pairs_list: str | Path, clips: list[str]) -> list[tuple[int, int]]:
+def listed_pairs(pairs_list: str | Path, clips: Sequence[str]) -> list[tuple[int, int]]:
     """Read the pairs (driving, source) of a CSV file as indices into `clips`; suffixes may differ."""
     by_name = {name: index for index, name in enumerate(clips)}
     by_stem = {clip_stem(name): index for name, index in by_name.items()}
@@ -338,27 +364,26 @@ def _read_pairs_list(path: str | Path) -> list[tuple[str, str]]:
 # ---- Finding clips ----------------------------------------------------------
 
 
-def find_clips(root: Path, is_train: bool, by_identity: bool, seed: int) -> tuple[Path, list[str]]:
-    """Return the folder and the sorted names of the training or the test clips under `root`."""
+def find_clips(root: Path, split: str, by_identity: bool, seed: int) -> tuple[Path, Names]:
+    """Return the folder and the sorted names of the clips under `root` of a split: train, test or val."""
     if not root.is_dir():
         raise DatasetError(
             f"{root}: no such folder; dataset_params.root_dir names the folder that holds the clips"
         )
-    train, test = root / "train", root / "test"
-    if not train.is_dir() and not test.is_dir():
-        return root, _random_split(root, is_train, by_identity, seed)
-    for folder, other in ((train, test), (test, train)):
-        if not folder.is_dir():
+    folder = root / split
+    if folder.is_dir():
+        return folder, list_clips(folder)
+    for other in ("train", "test"):
+        if (root / other).is_dir():
             raise DatasetError(
-                f"{folder}: no such folder beside {other.name}/; add it, or put all clips directly in {root}"
+                f"{folder}: no such folder beside {other}/; add it, or put all clips directly in {root}"
             )
-    folder = train if is_train else test
-    return folder, _list_clips(folder)
+    return root, _random_split(root, split == "train", by_identity, seed)
 
 
-def _random_split(root: Path, is_train: bool, by_identity: bool, seed: int) -> list[str]:
+def _random_split(root: Path, is_train: bool, by_identity: bool, seed: int) -> Names:
     """Take 80% of the clips of `root` for training, or the others; `by_identity` keeps identities whole."""
-    names = _list_clips(root)
+    names = list_clips(root)
     group = identity if by_identity else str
     groups = sorted({group(name) for name in names})
     if len(groups) < 2:
@@ -367,23 +392,30 @@ def _random_split(root: Path, is_train: bool, by_identity: bool, seed: int) -> l
             f"{root}: holds one {kind}, a random split needs two; add clips, or make train/ and test/"
         )
     test = set(random.Random(seed).sample(groups, max(1, round(0.2 * len(groups)))))
-    return [name for name in names if (group(name) in test) != is_train]
+    return Names(name for name in names if (group(name) in test) != is_train)
 
 
-def _list_clips(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:  # which knows without another look what is a folder
-        names = sorted(entry.name for entry in entries if is_clip(entry))
-    if not names:
-        pictures, videos = (" ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
+def hold_out(folder: Path, names: Names, is_train: bool, seed: int) -> Names:
+    """Take the training clips of `folder` without those of some identities, or these alone."""
+    # Of a single identity another clip is the best there is.
+    group = identity if len({identity(name) for name in names}) > 1 else str
+    groups = {group(name) for name in names}
+    if len(groups) < 2:
         raise DatasetError(
-            f"{folder}: holds no clips; looked for folders of frames, strips of them ({pictures}) and videos "
-            f"({videos})"
+            f"{folder}: holds one clip, which can't be both trained on and validated on; make a folder val/ "
+            "beside it, or leave train_params.eval_freq out"
         )
-    return names
+    # Each identity has its own draw, so that others can be added without moving it.
+    count = max(1, round(HELD_OUT * len(groups)))
+    held_out = set(
+        heapq.nsmallest(count, groups, lambda name: hashlib.sha256(os.fsencode(f"{seed} {name}")).digest())
+    )
+    return Names(name for name in names if (group(name) in held_out) != is_train)
 
 
-def _group_by_identity(names: list[str]) -> dict[str, list[str]]:
+def _group_by_identity(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the numbers of the clips of each identity."""
     groups = defaultdict(list)
-    for name in names:
-        groups[identity(name)].append(name)
-    return dict(groups)
+    for number, name in enumerate(names):
+        groups[identity(name)].append(number)
+    return groups

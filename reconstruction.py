@@ -16,10 +16,12 @@ from inference.animator import Animator
 from inference.results import Results
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
+from utils.distributed import rank
 from utils.errors import UserError
 from utils.files import atomic_write, distinct_names, regular_file
 from utils.progress import Progress
 from utils.values import integer, number
+from utils.work import SharedWork
 
 MAX_SCORES_BYTES = 2**28
 
@@ -33,11 +35,12 @@ def reconstruction(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     skip_existing: bool = False,
-) -> float:
+) -> float | None:
     """Drive the first frame of each test clip by all its frames, into `log_dir`/reconstruction.
 
     Writes results, `l1.csv`, a row for each video, and `l1.json` with the means over frames and over videos.
-    Returns the mean over all frames, as published, of the absolute difference in [0, 1].
+    Returns the mean over all frames, as published, of the absolute difference in [0, 1]. The processes of
+    torchrun share the clips; one of them writes the scores of all, the others return None.
     """
     params = config.get("reconstruction_params") or {}
     folder = Path(log_dir) / "reconstruction"
@@ -45,11 +48,12 @@ def reconstruction(
     scores = read_scores(folder / "l1.csv") if skip_existing else {}
     clips = dataset.clips[: params.get("num_videos")]
     names = distinct_names({clip: clip_stem(clip) for clip in clips})
-    with Progress(None, "reconstruction", "frames") as progress:
-        for i in range(len(clips)):
-            clip = dataset.clip(i)
-            name = names[clip.name]
+    work = SharedWork([names[clip] for clip in clips], "--skip_existing makes them alone")
+    with Progress(None, "reconstruction", "frames", quiet=rank() != 0) as progress, work:
+        for i in work:
+            name, clip = work.names[i], dataset.clip(i)
             if name in scores and results.to_skip(name):
+                work.record(i, scores[name])
                 continue
             # The clip drives its own first frame.
             animator = Animator(
@@ -57,9 +61,19 @@ def reconstruction(
             )
             written = results.write(name, animator, clip, progress)
             losses = [(driving - prediction).abs().mean().item() for driving, prediction in written]
-            scores[name] = {"video": name, "frames": len(losses), "l1": float(np.mean(losses))}
+            work.record(i, {"video": name, "frames": len(losses), "l1": float(np.mean(losses))})
+            write_scores(folder / "l1.csv", gathered(scores, work))
+        if work.reports():
+            scores = gathered(scores, work)
             write_scores(folder / "l1.csv", scores)
-    return summarise(folder / "l1.json", scores)
+    return summarise(folder / "l1.json", scores) if work.reports() else None
+
+
+def gathered(scores: dict[str, dict], work: SharedWork) -> dict[str, dict]:
+    """Add the scores that all processes have recorded, in the order of the clips."""
+    known = scores | {row["video"]: row for row in work.results().values()}
+    places = {name: i for i, name in enumerate(work.names)}
+    return dict(sorted(known.items(), key=lambda item: places.get(item[0], -1)))
 
 
 def read_scores(path: Path) -> dict[str, dict]:

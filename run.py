@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,17 @@ from typing import Any, TextIO
 import torch
 
 from animate import animate
-from checkpoints.files import find_checkpoint, load_for_finetuning, load_for_inference
-from frames_dataset import build_dataset
+from checkpoints.files import find_checkpoint, load_for_finetuning, load_for_inference, read_checkpoint
+from frames_dataset import FramesDataset, build_dataset
 from logger import TRACKERS, Visualizer, check_tracker
 from modules.build import Networks, build_networks, read_config
 from reconstruction import reconstruction
 from train import train
 from training.folder import RunFolder, new_run, run_of
+from training.record import RECORD, run_of_job
 from utils.device import denormals_flushed, pick_device, precision_hints
-from utils.distributed import process_group, rank
-from utils.errors import UserError
+from utils.distributed import by_first_rank, job_id, process_group, rank
+from utils.errors import CheckpointError, UserError
 from utils.options import MAX_SEED, PRECISIONS, OptionParser, add_options, option, typed
 from utils.program import command_line, outlive_output, say
 from utils.values import integer
@@ -131,7 +133,9 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(options.device, options.device_ids)
     try_memory(options, config, device)
 
-    with denormals_flushed(options.mode == "train"), process_group(device):
+    trains = options.mode == "train"
+    group = process_group(device) if trains else contextlib.nullcontext()
+    with denormals_flushed(trains), group:
         for hint in precision_hints(device, options.precision):
             tell(f"hint: {hint}", file=sys.stderr)
         torch.manual_seed(options.seed or 0)  # of the initial weights; nothing else draws from this stream
@@ -139,35 +143,42 @@ def main(argv: list[str] | None = None) -> None:
         if options.verbose:
             tell(*(line for network in networks for line in str(network).splitlines()))
 
-        if options.mode == "train":
+        if trains:
             outlive_output()  # days of training are worth more than a pipe that was closed
             with find_folder(options, config) as folder:
                 found = resume_or_load(options, networks, folder)
-                validated = "eval_freq" in config["train_params"]
+                resumed = found if folder.resumes else None
+                dataset, test_dataset = training_datasets(config, resumed)
                 stopped_by = train(
                     config,
                     *networks,
                     checkpoint=found if folder.resumes or options.next_stage else None,
                     log_dir=folder,
-                    dataset=build_dataset(config, is_train=True),
+                    dataset=dataset,
                     device_ids=options.device_ids,
                     device=device,
                     seed=options.seed,
                     precision=options.precision,
-                    test_dataset=build_dataset(config, is_train=False) if validated else None,
+                    test_dataset=test_dataset,
                 )
             if stopped_by is not None:
                 sys.exit(128 + stopped_by)
         elif options.mode == "reconstruction":
             arguments = prepare(options, config, networks, device)
-            say(f"Reconstruction loss: {reconstruction(config, **arguments)}")
+            loss = reconstruction(config, **arguments)
+            if loss is not None:
+                say(f"Reconstruction loss: {loss}")
         elif options.mode == "animate":
             arguments = prepare(options, config, networks, device)
-            say(f"animations: {animate(config, **arguments, seed=options.seed or 0)}")
+            tell(f"animations: {animate(config, **arguments, seed=options.seed or 0)}")
 
 
 def find_folder(options: Options, config: dict) -> RunFolder:
     """Return the folder of the run that is resumed, or of a new one."""
+    log_dir, copied = options.log_dir or Path("log"), (config, options.config, options.set or ())
+    begun = by_first_rank(lambda: begun_by_torchrun(options, log_dir))
+    if begun is not None:
+        return RunFolder(begun[0], *copied, options.tracker, resumes=begun[1], restarts=True)
     path = None
     if options.start is not None and options.finetune is None:
         found = find_checkpoint(options.start)
@@ -182,17 +193,39 @@ def find_folder(options: Options, config: dict) -> RunFolder:
         raise UserError(
             f"--name: the run goes on in {path}; leave it out, or begin a new one with --finetune"
         )
-    path = path or new_run(options.log_dir or Path("log"), options.name, options.config)
-    return RunFolder(path, config, options.config, options.set or (), options.tracker, resumes)
+    path = path or new_run(log_dir, options.name, options.config)
+    return RunFolder(path, *copied, options.tracker, resumes)
+
+
+def begun_by_torchrun(options: Options, log_dir: Path) -> tuple[Path, bool] | None:
+    """Return the folder of the run that this job began before its processes were restarted, if it did.
+
+    Beside it stands whether there is a checkpoint to resume from.
+    """
+    if job_id() is None:
+        return None
+    folders = [path.parent for path in log_dir.glob(f"*/{RECORD}")]
+    if options.start is not None:
+        folders.append(find_checkpoint(options.start).parent)
+    path = run_of_job(folders)
+    if path is None:
+        return None
+    tell(f"torchrun's job began in {path} before, and goes on there")
+    try:
+        find_checkpoint(path)
+    except CheckpointError:
+        return path, False
+    return path, True
 
 
 def resume_or_load(options: Options, networks: Networks, folder: RunFolder) -> Path | None:
     """Return the checkpoint that the run begins from, if any; a new run takes its weights."""
-    if options.start is None:
+    beginning = str(folder.path) if folder.resumes and folder.restarts else options.start
+    if beginning is None:
         return None
     # Found again under the folder's lock: until then another process may have trained in it.
-    checkpoint = find_checkpoint(options.start)
-    if folder.resumes and options.next_stage:
+    checkpoint = by_first_rank(lambda: find_checkpoint(beginning))
+    if folder.resumes and options.next_stage and not folder.restarts:
         raise UserError(
             f"--next_stage: {folder.path} is the run of {options.config.name}; leave it out to go on there"
         )
@@ -203,6 +236,20 @@ def resume_or_load(options: Options, networks: Networks, folder: RunFolder) -> P
     rest = "its epoch and its optimisers" if options.next_stage else "fresh optimisers and schedule"
     tell(f"new run from the weights of {checkpoint}, with {rest}", *notes)
     return checkpoint
+
+
+def training_datasets(config: dict, resumed: Path | None) -> tuple[FramesDataset, FramesDataset | None]:
+    """Build what to train on and, where the config asks for it, what to validate on."""
+    if "eval_freq" not in config["train_params"]:
+        return build_dataset(config, is_train=True), None
+    # A run that has trained on all clips, as was usual once, goes on so, and its validation is on test/.
+    validates = True
+    if resumed is not None:
+        before = (read_checkpoint(resumed).get("resume") or {}).get("run", {}).get("validation")
+        validates = before not in (None, "test")
+    train_set, other = (build_dataset(config, is_train, validates) for is_train in (True, False))
+    tell(f"validation: {len(other.clips)} clips of {other.folder} ({other.split})")
+    return train_set, other
 
 
 def prepare(options: Options, config: dict, networks: Networks, device: torch.device) -> dict[str, Any]:

@@ -123,7 +123,8 @@ class Run:
             self.validation = Validation(test_dataset)
 
         # Networks, fresh or from the checkpoint.
-        self.entry = describe(config, seed, precision, device, checkpoint)
+        split = None if test_dataset is None else test_dataset.split
+        self.entry = describe(config, seed, precision, device, checkpoint) | {"validation": split}
         samples = self.batches.num_samples
         self.state = TrainingState(config, networks, device, seed, precision, samples, self.entry)
         if checkpoint is not None and folder.is_new:
@@ -232,7 +233,7 @@ class Run:
             self.saved_at = time.monotonic()
 
     def validate(self, epoch: int, validation: Validation, logger: Logger) -> tuple[dict[str, float], bool]:
-        """Score and draw the test clips; return the scores, and whether they are the best so far."""
+        """Score and draw the validation's clips; return the scores, and whether they are the best so far."""
         generator, kp_detector = (self.state.for_inference(name) for name in INFERENCE_NETWORKS)
         with autocast(self.device, self.precision):
             scores, frames, generated = validation(generator, kp_detector, self.device)

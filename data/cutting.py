@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from media.clips import Clip, identity, open_clip
+from media.listing import write_index
 from media.pictures import Box, Size, fit
 from media.writer import VideoWriter
 from utils.errors import DatasetError, MediaError, UserError
@@ -31,7 +32,7 @@ from utils.progress import Progress
 from utils.values import integer
 from utils.workers import in_parallel
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test")  # val/ may be missing
 WORKERS = (1, 512)
 MIN_FRAMES = 2  # a training sample is two frames of a clip
 MIN_SIDE = 8  # pixels
@@ -123,8 +124,8 @@ def make_clips(
 
     # A folder to write to, without what killed workers left.
     try:
-        for split in SPLITS:
-            (out / split).mkdir(parents=True, exist_ok=True)
+        for folder in {out / "train", out / "test", *(target.parent for target in targets)}:
+            folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out)
     except OSError as error:
         raise DatasetError(
@@ -143,6 +144,8 @@ def make_clips(
                 progress.advance(len(made))
     finally:
         remove_leftovers(out)
+    for folder in {outcome.target.parent for outcome in outcomes if not outcome.error}:
+        write_index(folder)
     hints = [line for outcome in outcomes for line in outcome.hints]
     for line in hints[:1]:
         hint(f"{line}; {len(hints)} of {len(outcomes)} clips are")
@@ -167,19 +170,23 @@ def check_finished(targets: Sequence[Path], size: Size) -> int:
 
 def remove_leftovers(out: Path) -> None:
     """Remove what killed workers left half-written."""
-    for split in SPLITS:
-        for path in (out / split).iterdir():
-            if TEMPORARY_NAME.fullmatch(path.name):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+    for path in (path for folder in split_folders(out) for path in folder.iterdir()):
+        if TEMPORARY_NAME.fullmatch(path.name):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def split_folders(root: Path) -> list[Path]:
+    """Return the folders of a dataset that hold clips: those of its splits, or else the dataset itself."""
+    return [folder for split in SPLITS if (folder := root / split).is_dir()] or [root]
 
 
 def print_summary(out: Path, clips: list[Outcome]) -> None:
     say(f"{out}:")
     print(f"{'':7}{'clips':>9}{'frames':>11}{'identities':>12}{'seconds':>11}")
-    for split in SPLITS:
+    for split in (folder.name for folder in split_folders(out)):
         members = [clip for clip in clips if clip.target.parent.name == split]
         frames = sum(clip.frames for clip in members)
         seconds = sum(clip.frames / clip.fps for clip in members)

@@ -2,11 +2,12 @@
 
     python data/prepare.py my-videos data/mine --size 256
     python data/prepare.py --check data/mine --config config/mine-256.yaml
+    python data/prepare.py --index data/mine
 
-Every video, and every folder of frames, becomes a clip of one size in `train/` or `test/`. A sub-folder's
-name is the identity of all that lies in it; elsewhere it is the file's name up to `#`. No identity is in both
-parts. A run that was stopped in any way goes on when it is started again: finished clips are kept, nothing
-half-written stays.
+Every video, and every folder of frames, becomes a clip of one size in `train/`, `val/` or `test/`. A
+sub-folder's name is the identity of all that lies in it; elsewhere it is the file's name up to `#`. No
+identity is in two parts. A run that was stopped in any way goes on when it is started again: finished clips
+are kept, nothing half-written stays.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pat
 
 from data import cutting
 from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
+from media.listing import write_index
 from media.pictures import IMAGE_SUFFIXES, Size
 from utils.errors import DatasetError
 from utils.files import portable_name, same_name
@@ -37,7 +39,7 @@ from utils.program import command_line, say
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """The command line: a dataset to make of `inp`, or one to `check`."""
+    """The command line: a dataset to make of `inp`, or one to `check` or `index`."""
 
     inp: Path = option(
         None, "folder with videos or folders of frames", positional=True, nargs="?", metavar="IN"
@@ -48,8 +50,10 @@ class PrepareOptions:
     format: str = option("png", "png trains fastest, mp4 is smaller (png)", choices=("png", "mp4"))
     workers: int = option(os.cpu_count() or 1, "processes (default: one a core)", bounds=cutting.WORKERS)
     test_share: float = option(0.1, "of the identities, that goes to test/ (default 0.1)", bounds=(0, 0.99))
+    val_share: float = option(0, "of the identities, that goes to val/ (default 0)", bounds=(0, 0.99))
     seed: int = option(0, "of the split (default 0)", bounds=(0, MAX_SEED))
     check: Path | None = option(None, "write nothing, tell what is wrong with a dataset", metavar="DIR")
+    index: Path | None = option(None, "list the clips of a dataset in index files", metavar="DIR")
     config: Path | None = option(None, "with --check: the config that will train on it")
 
 
@@ -57,8 +61,10 @@ def parse(argv: list[str] | None) -> PrepareOptions:
     parser = OptionParser("Turn a folder of videos into a dataset, or check a dataset.")
     add_options(parser, PrepareOptions)
     options = typed(PrepareOptions, parser.parse_args(argv))
-    if (options.check is None) == (options.out is None) or (options.check and options.inp):
-        parser.error("give IN and OUT, or --check DIR")
+    if sum(path is not None for path in (options.inp, options.check, options.index)) != 1 or (
+        options.inp and not options.out
+    ):
+        parser.error("give IN and OUT, or --check DIR, or --index DIR")
     if options.config and not options.check:
         parser.error("--config goes with --check")
     return options
@@ -67,6 +73,10 @@ def parse(argv: list[str] | None) -> PrepareOptions:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
+    if options.index is not None:
+        for folder in cutting.split_folders(options.index):
+            say(f"{folder}: {write_index(folder)} clips are listed")
+        return
     if options.check is None:
         prepare_dataset(options)
         return
@@ -117,7 +127,7 @@ def write_one(cut: cutting.Cut) -> list[cutting.Outcome]:
 
 
 class Found(NamedTuple):
-    """A video or a folder of frames; `split` is train or test if it was in one already, else None."""
+    """A video or a folder of frames; `split` is that in which it was already, else None."""
 
     path: Path
     split: str | None
@@ -129,13 +139,13 @@ Left = defaultdict[tuple[str, str], list[Path]]  # what is in no clip, by kind a
 def find_sources(root: Path, out: Path) -> tuple[dict[str, Found], Left]:
     """Return the clips under `root` by the names they will have, and what is left out.
 
-    Those in train/ and test/ stay there.
+    Those in train/, val/ and test/ stay there.
     """
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; IN is the folder that holds the videos")
     if out.resolve().is_relative_to(root.resolve()):
         raise DatasetError(f"{out}: lies in {root}, whose videos it would join; name a folder elsewhere")
-    is_dataset = all((root / split).is_dir() for split in cutting.SPLITS)
+    is_dataset = len(cutting.split_folders(root)) > 1
     sources: dict[str, Found] = {}
     taken: dict[str, Path] = {}
     left: Left = defaultdict(list)
@@ -188,9 +198,9 @@ def clip_name(parts: tuple[str, ...]) -> str:
 def choose_splits(sources: dict[str, Found], options: PrepareOptions) -> dict[str, str]:
     """Return each clip's split.
 
-    An identity that OUT holds already stays where it is; of the others the seed draws those of test/.
+    An identity that OUT holds already stays where it is; of the others the seed draws for test/ and val/.
     """
-    # An identity that was seen before, here or in train/ and test/ of IN, is not drawn.
+    # An identity that was seen before, here or in a split of IN, is not drawn.
     fixed = {
         identity(path.name): split for split in cutting.SPLITS for path in (options.out / split).glob("[!.]*")
     }
@@ -198,18 +208,21 @@ def choose_splits(sources: dict[str, Found], options: PrepareOptions) -> dict[st
         if source.split:
             fixed[identity(name)] = source.split
     identities = sorted({identity(name) for name in sources})
-    wanted = max(1, round(options.test_share * len(identities))) if options.test_share else 0
-    if not fixed and wanted and len(identities) < 2:
+    shares = {"test": options.test_share, "val": options.val_share}
+    wanted = {
+        split: max(1, round(share * len(identities))) if share else 0 for split, share in shares.items()
+    }
+    if not fixed and sum(wanted.values()) >= len(identities):
         raise DatasetError(
-            f"{options.inp}: shows one identity only, {identities[0]}; sort its videos into a sub-folder for "
-            "each identity, or give --test_share 0"
+            f"{options.inp}: of its {len(identities)} identities, as {identities[0]}, none is left to "
+            "train on; sort its videos into a sub-folder for each identity, or give --test_share 0"
         )
     # Each identity has its own draw, so that others can be added without moving it.
-    drawn = sorted(
-        identities, key=lambda name: random.Random(os.fsencode(f"{options.seed} {name}")).random()
-    )[:wanted]
+    identities.sort(key=lambda name: random.Random(os.fsencode(f"{options.seed} {name}")).random())
+    drawn = dict.fromkeys(identities[: wanted["test"]], "test")
+    drawn |= dict.fromkeys(identities[wanted["test"] :][: wanted["val"]], "val")
     return {
-        name: source.split or fixed.get(identity(name), "test" if identity(name) in drawn else "train")
+        name: source.split or fixed.get(identity(name)) or drawn.get(identity(name), "train")
         for name, source in sources.items()
     }
 

@@ -8,6 +8,7 @@ batch.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,9 @@ from evaluation.cache import Cache
 from evaluation.instrument import Instrument
 from evaluation.matching import EvaluatedClip, Match
 from utils.device import pick_device
+from utils.distributed import rank
 from utils.progress import Progress
+from utils.work import SharedWork
 
 BATCH = 16  # frames an instrument looks at together
 
@@ -47,12 +50,13 @@ def measure_pairs(
     detectors: dict[str, Instrument],
     comparisons: dict[str, Instrument],
     device: str | None,
-) -> dict[str, ByRole]:
+) -> dict[str, ByRole] | None:
     """Return what the instruments, given by role, find in each pair, by the pair's name.
 
     Only what isn't cached is computed. The results of a pair are cached as soon as it is done, so that a run
-    that was stopped goes on there. `device` is as in `device.pick_device`. Raises `UserError` if an
-    instrument that is needed can't be loaded.
+    that was stopped goes on there. `device` is as in `device.pick_device`. The processes of torchrun share
+    the pairs; one of them returns what all found, the others None. Raises `UserError` if an instrument that
+    is needed can't be loaded.
     """
     # A detector looks at each clip, a comparison at both together.
     looks = [Look(role, instrument, (side,)) for role, instrument in detectors.items() for side in (0, 1)]
@@ -61,8 +65,17 @@ def measure_pairs(
     results = {pair.name: _cached_results(pair, looks, cache) for pair in pairs}
     # Decode only where something is missing.
     unfinished = [pair for pair in pairs if len(results[pair.name]) < len(looks)]
+    with SharedWork([pair.name for pair in unfinished], "the same command goes on with them") as work:
+        if unfinished:
+            _compute(unfinished, work.share(unfinished), looks, results, device, cache)
+    if not work.reports():
+        return None
+    # What other processes found is cached, unless the folder can't be written to.
+    for pair in unfinished:
+        results[pair.name] |= _cached_results(pair, looks, cache)
+    unfinished = [pair for pair in unfinished if len(results[pair.name]) < len(looks)]
     if unfinished:
-        _compute(unfinished, looks, results, device, cache)
+        _compute(unfinished, unfinished, looks, results, device, cache)
     return {name: _by_role(looks, found) for name, found in results.items()}
 
 
@@ -82,16 +95,22 @@ def _by_role(looks: list[Look], results: Findings) -> ByRole:
 
 
 def _compute(
-    pairs: list[Match], looks: list[Look], results: dict[str, Findings], device: str | None, cache: Cache
+    pairs: list[Match],
+    taken: Iterable[Match],
+    looks: list[Look],
+    results: dict[str, Findings],
+    device: str | None,
+    cache: Cache,
 ) -> None:
-    """Fill the gaps in `results` and the cache."""
+    """Fill the gaps in `results` and the cache for those of the pairs that are `taken`, perhaps all."""
     # Load only what has something to do.
     picked = pick_device(device)
     missing = {pair.name: [look for look in looks if look not in results[pair.name]] for pair in pairs}
     for instrument in {look.instrument for absent in missing.values() for look in absent}:
         instrument.load(picked)
-    with Progress(sum(pair.real.length for pair in pairs), "evaluation", "frames") as progress:
-        for pair in pairs:
+    frames = sum(pair.real.length for pair in pairs)
+    with Progress(frames, "evaluation", "frames", quiet=rank() != 0) as progress:
+        for pair in taken:
             for look, values in _look_at(pair, missing[pair.name], progress).items():
                 results[pair.name][look] = values
                 cache.store(*look.place_and_key(pair), values)

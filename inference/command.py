@@ -20,11 +20,15 @@ from inference.networks import InferenceNetworks
 from inference.options import DemoOptions
 from media.clips import Clip
 from media.writer import check_target
+from utils.distributed import in_torchrun, rank
 from utils.hints import warn
 from utils.options import as_words
 from utils.program import say
 from utils.progress import Cancelled, PartialProgress, Progress, ShowProgress, frames_bar
 from utils.signals import caught_signals
+from utils.work import SharedWork
+
+REMEDY = "--skip_existing makes them alone"
 
 
 def write_and_report(
@@ -36,9 +40,8 @@ def write_and_report(
 ) -> None:
     """Write all results, report them, and save the motions that are wanted. A signal ends the program.
 
-    `load` gives the networks, `fingerprint` marks files of their motion. A single result keeps the frames
-    that are done by a signal. Of several the unfinished one is dropped: in their folder it would pass as
-    whole.
+    `load` gives the networks, `fingerprint` marks files of their motion. At a signal a single result keeps
+    its frames, of several the unfinished one is dropped; processes of torchrun, which share them, finish it.
     """
     several, folder, finished = in_folder(job.options), pairs[0].result.parent, 0
     saved: set[Path] = set()  # files of motion
@@ -50,7 +53,8 @@ def write_and_report(
         show: ShowProgress = frames_bar
         tell: Callable[[str], None] = say
         if several:
-            bar = stack.enter_context(Progress(count_frames(pairs, drivings, job), "animation", "frames"))
+            total = None if in_torchrun() else count_frames(pairs, drivings, job)
+            bar = stack.enter_context(Progress(total, "animation", "frames", quiet=rank() != 0))
             show, tell = (lambda what, total: PartialProgress(bar, total, what)), bar.tell
 
         # Whoever gave a picture without a face should not wait for networks.
@@ -63,38 +67,41 @@ def write_and_report(
 
         # A second signal does not break off the last writes.
         caught = stack.enter_context(caught_signals())
+        work = stack.enter_context(SharedWork([str(pair.result) for pair in pairs], REMEDY))
 
         def cancelled() -> bool:
             if caught and several:
                 raise Cancelled
             return bool(caught)
 
+        taken, more = work.share(pairs), len(pairs) > 1
         try:
-            for done in write_results(networks, pairs, drivings, job, places, show, cancelled):
+            for done in write_results(networks, taken, more, drivings, job, places, show, cancelled):
                 finished += 1
                 path = motion_path(job.options, done.pair.driving)
                 if path is not None and path not in saved:
                     saved.add(path)
                     save_motion(path, done.written.keypoints, done.fps, fingerprint)
                 report(done, tell)
+                if done.written.frames < done.expected:
+                    sys.exit(128 + caught[0])
         except Cancelled:
             if several:
                 say(f"stopped: {folder} has {finished} of {len(pairs)} results", sys.stderr)
-            sys.exit(128 + caught[0])
-        if (frames := done.written.frames) < (expected := done.expected):
-            say(f"stopped: {done.pair.result} holds {frames} of {expected} frames", sys.stderr)
             sys.exit(128 + caught[0])
     if len(pairs) < len(wanted):
         sys.exit(1)
 
 
 def report(done: Done, tell: Callable[[str], None]) -> None:
-    """Tell how long a result took; why it has no sound goes to stderr."""
+    """Tell how long a result took; why it has no sound, or not all frames, goes to stderr."""
     if done.audio_note is not None:
         warn(done.audio_note)
     if done.written.best_frame is not None:
         tell(f"Best frame: {done.written.best_frame}")
     tell(f"{done.pair.result}: {done.figures}")
+    if (frames := done.written.frames) < (expected := done.expected):
+        say(f"stopped: {done.pair.result} holds {frames} of {expected} frames", sys.stderr)
 
 
 def count_frames(pairs: Sequence[DemoPair], drivings: Drivings, job: Job) -> int:

@@ -239,33 +239,33 @@ class Done(NamedTuple):
 
 def write_results(
     networks: InferenceNetworks,
-    pairs: Sequence[DemoPair],
+    pairs: Iterable[DemoPair],
+    several: bool,
     drivings: Drivings,
     job: Job,
     places: Places,
     show: ShowProgress,
     cancelled: Callable[[], bool],
 ) -> Iterator[Done]:
-    """Animate pairs and write their results; yield each when it is there.
+    """Animate pairs and write their results; yield each when it is there, before the next pair is taken.
 
-    Each source is encoded once. Of several pairs each driving video is analysed once, and its motion kept; a
-    single one is animated as it is read. When `cancelled()`, the result ends with the frames that are done.
-    Raises `UserError`, and `Cancelled` if there are none.
+    Neighbours with one source encode it once. Of `several` pairs each driving video is analysed once, and its
+    motion kept; a single one is animated as it is read. When `cancelled()`, the result ends with the frames
+    that are done. Raises `UserError`, and `Cancelled` if there are none.
     """
     if places.video is not None:
-        yield write_video(networks, pairs[0], drivings, job, places, show, cancelled)
+        for pair in pairs:
+            yield write_video(networks, pair, drivings, job, places, show, cancelled)
         return
-    several = len(pairs) > 1
     motions: dict[Path, KnownMotion] = {}
     for path, neighbours in itertools.groupby(pairs, key=lambda pair: pair.source):
-        group = list(neighbours)
-        picture = read_image(path)
+        picture, first = read_image(path), next(neighbours)
         source = source_of(path, picture, job, places)
-        matte = matte_of(group[0], job)
+        matte = matte_of(first, job)
         if matte is not None:
             source = replace(source, matte=source_of(path, matte, job, places))
         animators = make_animators(networks, source, job.options)
-        for pair in group:
+        for pair in itertools.chain([first], neighbours):
             driving = motions.get(pair.driving) or driving_of(pair.driving, drivings, job, places)
             if several and isinstance(driving, FittedClip):
                 what = f"motion of {pair.driving.name}"

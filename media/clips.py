@@ -72,7 +72,7 @@ def clip_stem(name: str) -> str:
 
 def identity(name: str) -> str:
     """Return who a clip shows: its name up to the first `#`, or else its whole name without suffix."""
-    return clip_stem(name).split("#")[0]
+    return name.split("#")[0] if "#" in name else clip_stem(name)
 
 
 # ---- Clips ------------------------------------------------------------------

@@ -109,7 +109,7 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
     faces = max(map(len, places.sources.values()))
     check_job(job, plan.config, plan.whole, len(drivings[pair.driving]), faces)
     networks, cancelled = kept_networks(*model), ticket.stopped.is_set
-    (done,) = jobs.write_results(networks, [pair], drivings, job, places, ticket.show, cancelled)
+    (done,) = jobs.write_results(networks, [pair], False, drivings, job, places, ticket.show, cancelled)
 
     # A folder of pngs is downloaded as one file.
     path = pair.result

@@ -160,6 +160,11 @@ def check_torchrun(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     check_python(monkeypatch, [options.training_script, *options.training_script_args])
 
 
+def check_srun(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    assert words[0] == "torchrun"
+    check_torchrun(monkeypatch, words[1:])
+
+
 def check_make(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert {word for word in words if "=" not in word} <= set(targets)
@@ -180,6 +185,7 @@ def ignore(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
 CHECKS: dict[str, Callable[[pytest.MonkeyPatch, list[str]], None]] = {
     "python": check_python,
     "torchrun": check_torchrun,
+    "srun": check_srun,
     "make": check_make,
     "pip": check_files,
     "pytest": check_files,

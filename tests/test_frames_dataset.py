@@ -1,6 +1,10 @@
 """Layouts, splits, draws, workers and mistakes of the datasets, on clips of a few pixels."""
 
+import os
+import pickle
 import random
+import shutil
+import time
 import tracemalloc
 import warnings
 from collections import Counter
@@ -11,9 +15,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from data import prepare
 from frames_dataset import DatasetRepeater, FramesDataset, PairedDataset, identity, read_video
 from tests.clips import SHAPE, dataset, numbered_frame
 from tests.clips import write_numbered_clip as write_clip
+from tests.small import error_of
 from utils.errors import DatasetError, MediaError
 
 FLIPS = {"flip_param": {"time_flip": True, "horizontal_flip": True}}
@@ -55,7 +61,7 @@ def test_a_training_sample_is_two_frames_of_one_clip_in_order_of_time(root):
 
 def test_a_test_sample_is_the_whole_clip_unaugmented(root):
     test = dataset(root, is_train=False, augmentation_params=FLIPS | {"jitter_param": {"brightness": 0.5}})
-    assert len(test) == 2 and test.videos == ["id3#a.mp4", "id4#a"]
+    assert len(test) == 2 and list(test.videos) == ["id3#a.mp4", "id4#a"]
     sample = test[1]
     expected = np.stack([numbered_frame(number, value=1) for number in range(5)]).transpose(
         3, 0, 1, 2
@@ -109,7 +115,6 @@ def test_a_lazy_clip_holds_one_frame_however_long_it_is(tmp_path):
     [
         (lambda root: None, "no such folder.*root_dir"),
         (lambda root: root.mkdir(), "holds no clips.*png.*mp4"),
-        (lambda root: write_clip(root / "train" / "a"), "test.*no such folder"),
         (lambda root: write_clip(root / "test" / "a"), "train.*no such folder"),
         (lambda root: (write_clip(root / "test" / "a"), (root / "train").mkdir()), "train.*holds no clips"),
         (lambda root: write_clip(root / "a"), "random split needs two"),
@@ -125,14 +130,14 @@ def test_the_random_split_is_80_to_20_disjoint_and_seeded(tmp_path):
     for number in range(20):
         write_clip(tmp_path / f"clip{number}", frames=1)
     splits = {
-        seed: [dataset(tmp_path, is_train=is_train, random_seed=seed).videos for is_train in (True, False)]
+        seed: [list(dataset(tmp_path, is_train=part, random_seed=seed).videos) for part in (True, False)]
         for seed in range(3)
     }
     for train, test in splits.values():
         assert (len(train), len(test)) == (16, 4) and train == sorted(train)
         assert set(train) | set(test) == {f"clip{number}" for number in range(20)}
     assert len({tuple(test) for _, test in splits.values()}) == 3
-    assert dataset(tmp_path, is_train=False, random_seed=1).videos == splits[1][1]
+    assert list(dataset(tmp_path, is_train=False, random_seed=1).videos) == splits[1][1]
 
 
 def test_the_random_split_keeps_each_identity_on_one_side(tmp_path):
@@ -170,7 +175,7 @@ def test_identity(name, expected):
 
 def test_10000_draws_show_every_identity_clip_and_flip_as_promised(root):
     train = dataset(root, id_sampling=True, augmentation_params=FLIPS)
-    assert train.videos == ["id1", "id10", "id2"]
+    assert list(train.videos) == ["id1", "id10", "id2"]
     draws = DatasetRepeater(train, num_repeats=3334)
     clips, mirrored, backwards = Counter(), Counter(), Counter()
     for index in range(10_000):
@@ -279,6 +284,101 @@ def test_the_repeater_takes_any_dataset_with_the_methods_and_no_other():
         DatasetRepeater(object())
     with pytest.raises(TypeError, match="no epochs"):
         DatasetRepeater("abc").set_epoch(1)
+
+
+# ---- Validation ---------------------------------------------------------------
+
+
+def both(root, **options):
+    return [dataset(root, is_train=is_train, validates=True, **options) for is_train in (True, False)]
+
+
+@pytest.mark.parametrize("id_sampling", [False, True])
+def test_validation_holds_out_identities_of_train(tmp_path, id_sampling):
+    for number in range(40):
+        for part in range(2):
+            write_clip(tmp_path / "train" / f"id{number}#{part}", frames=1)
+    train, held_out = both(tmp_path, id_sampling=id_sampling)  # test/ is needed for neither
+    assert (train.split, held_out.split) == ("train", "held out") and train.folder == held_out.folder
+    kept, missing = ({identity(name) for name in side.clips} for side in (train, held_out))
+    assert len(missing) == 2 and len(kept) == 38 and not kept & missing
+    assert sorted([*train.clips, *held_out.clips]) == list(dataset(tmp_path).clips)
+    assert len(train) == (38 if id_sampling else 76) and len(held_out) == len(held_out.clips)
+    drawn = {train.draw(index, repeat)["name"] for index in range(len(train)) for repeat in range(8)}
+    assert drawn == set(train.clips)
+    others = both(tmp_path, random_seed=1)
+    assert list(others[1].clips) != list(held_out.clips) == list(both(tmp_path)[1].clips)
+    # Without validation, all is trained on.
+    assert len(dataset(tmp_path).clips) == 80
+    with pytest.raises(DatasetError, match="test: no such folder beside train"):
+        dataset(tmp_path, is_train=False)
+
+
+def test_validation_takes_val_where_it_is(root):
+    write_clip(root / "val" / "id9#a")
+    train, val = both(root)
+    assert list(train.clips) == list(dataset(root).clips) and len(train) == 10
+    assert (val.split, list(val.clips)) == ("val", ["id9#a"]) and val.clip(0).name == "id9#a"
+
+
+def test_validation_without_splits_and_of_one_identity(tmp_path):
+    for number in range(10):
+        write_clip(tmp_path / "flat" / f"{number}", frames=1)
+        write_clip(tmp_path / "one" / "train" / f"me#{number}", frames=1)
+    train, held_out = both(tmp_path / "flat")
+    assert sorted([*train.clips, *held_out.clips]) == list(dataset(tmp_path / "flat").clips)
+    assert [len(side.clips) for side in both(tmp_path / "one")] == [9, 1]
+    write_clip(tmp_path / "single" / "train" / "me")
+    with pytest.raises(DatasetError, match=r"holds one clip.*val/.*eval_freq"):
+        both(tmp_path / "single")
+
+
+# ---- Many clips ---------------------------------------------------------------
+
+
+def test_the_index_is_used_until_something_changes(root, capsys):
+    unreadable = root / "train" / os.fsdecode(b"nl\n\xff")
+    write_clip(unreadable)
+    expected = list(dataset(root).clips)
+    assert unreadable.name in expected
+    prepare.main(["--index", str(root)])
+    assert f"{root / 'train'}: 11 clips are listed" in capsys.readouterr().out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("media.listing.is_clip", lambda entry: pytest.fail("looked for clips"))
+        assert list(dataset(root).clips) == expected and len(dataset(root, is_train=False)) == 2
+
+    def changed(clips):
+        assert list(dataset(root).clips) == clips
+        assert "python data/prepare.py --index" in capsys.readouterr().err
+
+    write_clip(root / "train" / "zzz")
+    changed([*expected, "zzz"])
+    prepare.main(["--index", str(root / "train")])
+    time.sleep(0.02)  # the clock of a file system ticks
+    shutil.rmtree(root / "train" / "zzz")
+    changed(expected)
+    # Damaged, or leading elsewhere.
+    for content in (b"", b"id1#a", b"../test/id3#a.mp4\0"):
+        (root / "train.clips").write_bytes(content)
+        changed(expected)
+
+
+def test_an_index_of_nothing_is_refused(tmp_path, capsys):
+    for arguments, told in (["--index", str(tmp_path)], "holds no clips"), (["--index", "no"], "no: No such"):
+        assert told in error_of(capsys, lambda arguments=arguments: prepare.main(arguments))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("id_sampling", [False, True])
+def test_a_worker_gets_few_bytes_for_each_clip(tmp_path, id_sampling):
+    """What spawn sends, and so what a worker holds."""
+    (tmp_path / "train").mkdir()
+    count = 2000
+    for number in range(count):
+        (tmp_path / "train" / f"identity{number // 2:07}#{number}.mp4").touch()
+    train = dataset(tmp_path, id_sampling=id_sampling)
+    assert train.clips[-1] == "identity0000999#1999.mp4" and train.clips[3:5] == list(train.clips)[3:5]
+    assert len(pickle.dumps(train)) < 80 * count + 5000
 
 
 # ---- Damaged clips and wrong sizes ------------------------------------------

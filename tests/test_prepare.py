@@ -133,9 +133,23 @@ def test_pixels_are_those_of_the_video(tmp_path):
         ).all()
 
 
-def test_a_dataset_keeps_its_split(tmp_path):
+def test_a_dataset_keeps_its_split(tmp_path, capsys):
     inp = write_dataset(tmp_path / "in", train=3, test=2)
-    assert content(run(inp, tmp_path / "out")) == content(inp)
+    write_clip(inp / "val" / "id50#0", seed=3)
+    out = run(inp, tmp_path / "out")
+    assert content(out) == content(inp) and [path.name for path in out.glob("val/*")] == ["id50#0"]
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[2:]] == [
+        ["train", "3"],
+        ["val", "1"],
+        ["test", "2"],
+    ]
+    assert (out / "train.clips").read_bytes() == b"id0#0\0id1#1\0id2#2\0"
+    prepare.main(["--check", str(out)])
+    assert "6 clips, 24 frames, nothing wrong" in capsys.readouterr().out
+    write_clip(out / "val" / "id0#3", seed=3, size=16)
+    with pytest.raises(SystemExit):
+        prepare.main(["--check", str(out)])
+    assert "id0: this identity (a name up to #) is in train/ and in val/" in capsys.readouterr().out
 
 
 def split_of(names: list[str], out: Path, **options) -> dict[str, str]:
@@ -152,6 +166,9 @@ def test_the_split_is_by_identity_and_follows_from_the_seed(tmp_path):
     assert splits == split_of(names[::-1], tmp_path)
     assert splits != split_of(names, tmp_path, seed=1)
     assert set(split_of(names, tmp_path, test_share=0).values()) == {"train"}
+    three = split_of(names, tmp_path, val_share=0.1)
+    assert {name for name in names if three[name] == "test"} == {n for n in names if splits[n] == "test"}
+    assert len({identity(name) for name in names if three[name] == "val"}) == 4
 
 
 def test_identities_stay_where_they_are_when_videos_are_added(tmp_path):
@@ -250,7 +267,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):
     [
         (lambda inp: None, "no such folder"),
         (lambda inp: inp.mkdir(), "holds no videos"),
-        (lambda inp: write_video(inp / "a" / "1.mp4"), "one identity only, a"),
+        (lambda inp: write_video(inp / "a" / "1.mp4"), "of its 1 identities, as a, none is left to train on"),
         (lambda inp: [write_video(inp / name) for name in ("a.gif", "a.mp4")], "would be called a like"),
         (lambda inp: [write_video(inp / name) for name in ("A.mp4", "a.mp4")], "would be called a like"),
         (
@@ -286,8 +303,8 @@ def test_clips_of_another_size_or_format_are_not_mixed(tmp_path, capsys):
     "arguments, told",
     [
         (["in", "out", "--size", "17", "--format", "mp4"], "even sides"),
-        (["in"], "give IN and OUT, or --check DIR"),
-        (["in", "out", "--check", "x"], "give IN and OUT, or --check DIR"),
+        (["in"], "give IN and OUT, or --check DIR, or --index DIR"),
+        (["in", "out", "--check", "x"], "give IN and OUT, or --check DIR, or --index DIR"),
         (["in", "out", "--config", "x"], "--config goes with --check"),
         (["in", "out", "--size", "big"], "--size"),
         (["in", "out", "--test_share", "1"], "--test_share: '1' is not a number from 0 to 0.99"),

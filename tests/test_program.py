@@ -13,7 +13,7 @@ import pytest
 
 from tests.small import error_of
 from tests.training import assert_same_run, config_file, newest, start
-from utils.distributed import in_torchrun
+from utils.distributed import in_torchrun, job_id
 from utils.errors import UserError
 from utils.program import command_line
 
@@ -213,6 +213,18 @@ def test_half_of_torchruns_variables(changes: dict[str, str | None], monkeypatch
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     with pytest.raises(UserError, match="torchrun, which sets"):
         in_torchrun()
+
+
+def test_processes_that_restart_need_the_name_of_their_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert job_id() is None
+    started = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}
+    started |= {"MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_MAX_RESTARTS": "3"}
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="needs an --rdzv_id"):
+        job_id()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    assert job_id() == "mine"
 
 
 def spins(program, **environment):

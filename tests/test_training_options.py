@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from data import prepare
 from frames_dataset import FramesDataset
 from media.pictures import read_image
 from modules.build import build_generator, build_kp_detector, build_networks, read_config
+from tests.clips import write_clip
 from tests.small import error_of, images, small_config
 from tests.training import assert_same, assert_same_run, config_file, losses_logged, newest, start
 from train import full_models, picture_is_due, train_step
@@ -231,12 +233,55 @@ def test_validation_is_logged_drawn_and_keeps_the_best(root: Path) -> None:
     assert content["epoch"] == best and content["resume"]["best_l1"] == scores[best]["l1"]
 
 
-def test_validation_leaves_training_as_it_is(root: Path) -> None:
+def test_validation_by_val_leaves_training_as_it_is(root: Path) -> None:
+    write_clip(root / "val" / "id200", seed=200)
     plain = start(root, config_file(root), log="plain")
     validated = start(root, config_file(root, train_params__eval_freq=1), log="validated")
     assert losses_logged(plain) == losses_logged(validated)
     a, b = (read_checkpoint(find_checkpoint(folder)) for folder in (plain, validated))
     assert_same(dict(a["generator"]), dict(b["generator"]))
+
+
+def test_validation_is_on_clips_that_are_not_trained_on_and_never_on_the_test_set(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.rmtree(root / "test")
+    config = config_file(root, train_params__eval_freq=1)
+    folder = start(root, config)
+    assert f"validation: 1 clips of {root / 'train'} (held out)" in capsys.readouterr().out
+    resume = read_checkpoint(find_checkpoint(folder))["resume"]
+    assert resume["samples"] == 5 and resume["run"]["validation"] == "held out"
+    longer = config_file(root, train_params__eval_freq=1, train_params__num_epochs=3)
+    start(root, longer, "--resume", str(folder))
+    best = read_checkpoint(folder / "best-checkpoint.pth.tar")["resume"]["best_l1"]
+
+    # Another set has another best.
+    write_clip(root / "val" / "id200", seed=200)
+    longest = config_file(root, train_params__eval_freq=1, train_params__num_epochs=4)
+    capsys.readouterr()
+    start(root, longest, "--resume", str(folder))
+    assert "validation held out -> val" in capsys.readouterr().out
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    of_val = entries[-1]["validation"]["l1"]
+    assert read_checkpoint(find_checkpoint(folder))["resume"]["best_l1"] == of_val != best
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_run_that_trained_on_all_clips_goes_on_so(root: Path, older: bool, capsys) -> None:
+    """One of before validation was apart from the test set, and one that had none so far."""
+    folder = start(root, config_file(root))
+    if older:
+        path = find_checkpoint(folder)
+        content = read_checkpoint(path)
+        del content["resume"]["run"]
+        torch.save(content | {"resume": content["resume"] | {"best_l1": 0.001}}, path)
+    capsys.readouterr()
+    longer = config_file(root, train_params__num_epochs=3, train_params__eval_freq=1)
+    start(root, longer, "--resume", str(folder))
+    assert f"validation: 2 clips of {root / 'test'} (test)" in capsys.readouterr().out
+    resume = read_checkpoint(find_checkpoint(folder))["resume"]
+    assert resume["samples"] == 6 and resume["run"]["validation"] == "test"
+    assert (resume["best_l1"] == 0.001) == older
 
 
 def test_pictures_come_early_and_then_ever_less_often() -> None:

@@ -22,13 +22,16 @@ from utils.errors import UserError, one_line
 from utils.files import atomic_write
 from utils.yaml_loader import dump_yaml
 
+SECONDS_OF_DEAD_LOCKS = 120  # a file server may keep the lock of a machine that died for 90
+
 
 class RunFolder:
     """The folder of one run, which `with` keeps other processes out of.
 
     `path` of a new run ends in `_2`, … where a folder has that name. `config_path`: the file to keep a copy
     of, with the `changes` that `--set` made to its values in `config`. `tracker`: where curves go, see
-    `open_curves`. `resumes`: the folder is there, and its run is resumed.
+    `open_curves`. `resumes`: the folder is there, and its run is resumed. `restarts`: it is there, and
+    torchrun's processes that trained in it before have ended.
     """
 
     def __init__(
@@ -39,9 +42,10 @@ class RunFolder:
         changes: Sequence[str] = (),
         tracker: str | None = None,
         resumes: bool = False,
+        restarts: bool = False,
     ):
         self.path, self.config, self.config_path = Path(path), config, config_path
-        self.changes, self.tracker, self.resumes = changes, tracker, resumes
+        self.changes, self.tracker, self.resumes, self.restarts = changes, tracker, resumes, restarts
         self._lock: FileLock | None = None
 
     @property
@@ -53,7 +57,7 @@ class RunFolder:
         """Keep other processes from this folder. Raises `UserError` if one is training in it."""
         self._lock = FileLock(self.path / ".lock")
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=SECONDS_OF_DEAD_LOCKS if self.restarts else 0)
         except Timeout:
             raise UserError(
                 f"{self.path}: another process is training in this folder; wait for its end, or stop it"
@@ -66,7 +70,8 @@ class RunFolder:
         """
         if not self.resumes:
             try:
-                self._make()
+                if not self.restarts:
+                    self._make()
             except OSError as error:
                 raise UserError(
                     f"{self.path}: the run's folder can't be made ({error}); choose another --log_dir"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 import pooch
 import torch
 
-from utils.distributed import rank, world_size
+from utils.distributed import job_id, rank, world_size
 from utils.errors import UserError
 from utils.files import atomic_write, regular_file
 from utils.program import say
@@ -36,6 +38,7 @@ def describe(
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
+        "torchrun": job_id(),
         "seed": seed,
         "precision": precision,
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
@@ -86,11 +89,21 @@ def write_record(folder: Path, entries: list[dict[str, Any]]) -> None:
         temporary.write_text(json.dumps({"entries": entries}, indent=1) + "\n", encoding="utf-8")
 
 
+def run_of_job(folders: Iterable[Path]) -> Path | None:
+    """Return the one of these folders whose run this command began or resumed before in torchrun's job."""
+    for folder in folders:
+        with contextlib.suppress(UserError, OSError):  # it is another's
+            for entry in read_record(folder)[-1:]:
+                if (entry.get("torchrun"), entry.get("command")) == (job_id(), sys.argv):
+                    return folder
+    return None
+
+
 def tell_changes(resume: dict, entry: dict[str, Any]) -> None:
     """Print what differs from the run before; `resume`: that of its checkpoint, which older ones lack."""
     before = {"config": resume.get("config", entry["config"])} | resume.get("run", {})
     changes = differences(before["config"], entry["config"])
-    for name in ("precision", "device", "world_size", "commit"):
+    for name in ("precision", "device", "world_size", "validation", "commit"):
         changes |= differences(before.get(name, entry[name]), entry[name], name)
     if changes and rank() == 0:
         say("changed since: " + "; ".join(f"{name} {a} -> {b}" for name, (a, b) in changes.items()))

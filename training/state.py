@@ -142,7 +142,9 @@ class TrainingState:
             )
         self._check_data(resume, batches, path)
         self.epoch, self.step, self.loss_sums = resume["epoch"], resume["step"], resume["loss_sums"]
-        self.best_l1 = resume.get("best_l1", math.inf)
+        # The best of other clips would be another number. Older checkpoints don't say: theirs are of test/.
+        if resume.get("run", {}).get("validation", "test") == self.entry.get("validation"):
+            self.best_l1 = resume.get("best_l1", math.inf)
         self._load_scaler(resume["scaler"])
 
     def follow(self, content: dict, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Validation during training: reconstruction of a fixed handful of test clips."""
+"""Validation during training: reconstruction of a fixed handful of clips that are not trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRAMES_PER_CLIP = 4
 
 
 class Validation:
-    """Reconstruction of test frames, evenly spread and decoded once, from the first frames of clips."""
+    """Reconstruction of frames, evenly spread and decoded once, from the first frames of clips."""
 
     def __init__(self, dataset: ClipDataset):
         count = len(dataset.clips)

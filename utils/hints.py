@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -17,6 +18,9 @@ LISTENER: ContextVar[Callable[[str, str], None]] = ContextVar("LISTENER", defaul
 
 
 def hint(line: str) -> None:
+    """Show a line of advice, once and not once a process of torchrun."""
+    if "LOCAL_RANK" in os.environ and os.environ.get("RANK", "0") != "0":
+        return
     LISTENER.get()("hint", line)
 
 

@@ -155,7 +155,7 @@ def read_line(line: dict[str, str], place: str) -> Listed:
         (0 <= start < end, "start and end: end must lie behind start"),
         (inside, "bbox: left-top-right-bottom must lie inside width and height"),
         (fps >= MIN_FPS, f"fps: must be at least {MIN_FPS}"),
-        (line["partition"] in cutting.SPLITS, "partition: must be train or test"),
+        (line["partition"] in cutting.SPLITS, "partition: must be train, val or test"),
     )
     for fine, message in rules:
         if not fine:
