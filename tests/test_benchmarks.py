@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -140,6 +141,16 @@ def test_every_line_of_a_device(tmp_path: Path, capsys: pytest.CaptureFixture) -
     } <= variants
     assert "CUDA graph, bf16" in variants and FakeGraph.replays > before
     assert printed.endswith("Tests marked `cuda`: 9 passed\n")
+
+
+def test_turns_before_a_failure_count() -> None:
+    failing = counter(1).arguments[2].replace("count += 1", "count += 1; assert count < 3")
+    command = counter(1)._replace(arguments=[sys.executable, "-c", failing])
+    assert take_turns({"two": command}, Path(), rounds=3)["two"][:3] == (2, 2, 2)
+
+
+def test_the_tests_of_a_gpu_are_found() -> None:
+    assert re.fullmatch(r"\d+ (passed|skipped).*", benchmarks.marked_tests())
 
 
 def test_a_cpu_has_no_graphs() -> None:

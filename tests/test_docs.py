@@ -12,11 +12,20 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
+from skimage import data as data_of_skimage
 from torch.distributed.run import get_args_parser
 
-from modules.build import SCHEMA
+import demo
+import run
+from inference.samples import SAMPLE
+from modules.build import SCHEMA, read_config
+from tests.clips import write_dataset
+from tests.small import small_config, write_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -118,7 +127,10 @@ def check_program(monkeypatch: pytest.MonkeyPatch, module_name: str, arguments: 
     if hasattr(module, "__path__"):  # a package, as `python -m` runs it
         module = importlib.import_module(f"{module_name}.__main__")
     if hasattr(module, "parse"):
-        module.parse(arguments)  # with its checks of what goes together
+        options = module.parse(arguments)  # with its checks of what goes together
+        if module is run:
+            written = ROOT / "config" / options.config.name.replace("mine-256", "taichi-256")
+            read_config(written, options.set or ())
         return
     if "OptionParser" not in vars(module):
         assert arguments == [], f"{module_name} takes no arguments"
@@ -201,6 +213,113 @@ def test_a_wrong_option_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("demo.py --relativ_", "export.py --fast --out b", "-m tools.benchmarks --slow"):
         with pytest.raises(SystemExit):
             check_python(monkeypatch, wrong.split())
+
+
+# ---- Commands that run ---------------------------------------------------------
+
+# Words of a command, and why it isn't run. All others are.
+NOT_RUN = {
+    "pip install": "downloads",
+    "git clone": "downloads",
+    "cd first-order-model": "has been done",
+    "pre-commit": "changes the checkout",
+    "make": "makes an environment, or runs all tests",
+    "ruff": "is what `make test` runs",
+    "mypy": "is what `make test` runs",
+    "pytest": "is this",
+    "cp config/": "what the editing leaves is there: config/mine-256.yaml",
+    "--model vox": "downloads a model",
+    "load_videos.py": "downloads videos",
+    "--tracker wandb": "needs a login",
+    "--device_ids": "needs GPUs",
+    "torchrun": "needs GPUs",
+    "make_puppets.py": "takes minutes; tests/test_puppets.py draws fewer",
+    "config/puppets-": "takes hours of training",
+    "log/puppets-128_TIMESTAMP": "is what hours of training leave",
+    "--landmarks": "needs packages, or a dataset of puppets; see tests/test_evaluate.py",
+    "tools.benchmarks": "takes minutes or hours; see tests/test_benchmarks.py",
+    "--model puppets --out puppets-onnx": "takes a minute; see tests/test_export.py",
+    "app.py": "serves until it is stopped; see tests/test_app.py",
+}
+
+
+def not_run(words: list[str]) -> list[str]:
+    text = shlex.join(words)
+    return [part for part in NOT_RUN if text.startswith(part) or f" {part}" in text or f"/{part}" in text]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small stand-in for each file that the documentation names: configs, clips, a run."""
+    place = tmp_path_factory.mktemp("stage")
+    # Configs with their own data, and small networks.
+    (place / "config").mkdir()
+    sources = {path.name: path for path in (ROOT / "config").glob("*-*.yaml")}
+    for name, path in {**sources, "mine-256.yaml": sources["taichi-256.yaml"]}.items():
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))["dataset_params"]
+        data |= {"frame_shape": [32, 32, 3], "augmentation_params": {"crop_param": {"size": [32, 32]}}}
+        if name == "mine-256.yaml":
+            data = {name: data[name] for name in ("frame_shape", "augmentation_params")} | {
+                "root_dir": "data/mine"
+            }
+        shrunk = small_config({"train_params.num_repeats": 4, "train_params.num_epochs": 1})
+        write_config(place / "config" / name, shrunk | {"dataset_params": data})
+    # Pictures and videos with a face.
+    head = Image.fromarray(data_of_skimage.astronaut()).crop((70, 0, 390, 320))
+    Image.fromarray(data_of_skimage.astronaut()).save(place / "me.jpg")
+    head.resize((1200, 800)).save(place / "drawn.png")
+    (place / "my-videos").mkdir()
+    for path in (place / "talk.mp4", *(place / "my-videos" / f"{number}.mp4" for number in range(3))):
+        iio.imwrite(path, np.stack([np.roll(np.asarray(head), 4 * t, axis=1) for t in range(3)]), fps=25)
+    # A dataset, and a run on it as it is left by training.
+    write_dataset(place / "data" / "vox-png", train=2, test=2, frames=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        run.main(["config/vox-256.yaml", "--name", "vox-256_2026-01-31_12-00-00", "--device", "cpu"])
+    trained = place / "log" / "vox-256_2026-01-31_12-00-00"
+    checkpoint = trained / "00000000-checkpoint.pth.tar"
+    shutil.copy(checkpoint, place / "vox-cpk.pth.tar")
+    shutil.copytree(trained, place / "log" / "RUN")
+    (place / "log" / "RUN" / "vox-256.yaml").unlink()
+    shutil.copy(place / "config" / "mine-256.yaml", place / "log" / "RUN")
+    shutil.copy(checkpoint, place / "log" / "RUN" / "best-checkpoint.pth.tar")
+    return place
+
+
+@each_page
+def test_commands_run(page: Path, stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a page one after the other, in this process."""
+    monkeypatch.chdir(stage)
+    monkeypatch.setitem(SAMPLE, "driving_video", stage / "talk.mp4")  # shorter than the one in sup-mat/
+    for words in commands(page):
+        if not_run(words):
+            continue
+        assert words[0] == "python", f"neither run nor in NOT_RUN: {shlex.join(words)}"
+        module = importlib.import_module(words[1].removesuffix(".py").replace("/", "."))
+        try:
+            module.main(words[2:])
+        except SystemExit as stop:
+            assert not stop.code, f"{shlex.join(words)} ends with {stop.code}"
+
+
+def test_what_is_not_run_is_there() -> None:
+    named = {part for page in PAGES for words in commands(page) for part in not_run(words)}
+    assert named == NOT_RUN.keys()
+
+
+# ---- Options -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("page", "program"), [("training.md", run), ("animate.md", demo)])
+def test_the_tables_of_options_are_complete(
+    page: str, program: types.ModuleType, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        program.parse(["--help"])
+    known = set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)) - {"debug"}
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`--.*?`) \|", text, re.MULTILINE)
+    assert sorted(name for cell in cells for name in re.findall(r"--(\w+)", cell)) == sorted(known)
 
 
 # ---- Examples ----------------------------------------------------------------

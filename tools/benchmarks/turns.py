@@ -119,7 +119,7 @@ def take_turn(process: subprocess.Popen[str]) -> tuple[float, float]:
 def take_turns(
     commands: Mapping[str, Command], folder: Path, rounds: int, limit: float = LIMIT
 ) -> dict[str, Timing | str]:
-    """Time the commands in so many rounds, in which each has one turn; of one that fails, return why.
+    """Time the commands in so many rounds, in which each has one turn; of one without a turn, return why.
 
     All together have `limit` seconds.
     """
@@ -143,7 +143,7 @@ def take_turns(
                 except RuntimeError as error:
                     late = time.monotonic() - start >= limit
                     failed[name] = f"not done within {limit:.0f} s" if late else str(error)
-    return {name: failed.get(name) or timing(taken) for name, taken in turns.items()}
+    return {name: timing(taken) if taken else failed[name] for name, taken in turns.items()}
 
 
 def timing(turns: Sequence[tuple[float, float]]) -> Timing:
