@@ -110,10 +110,11 @@ def commands(page: Path) -> Iterator[list[str]]:
     """The words of each command in a page's bash blocks, without comments and environment settings."""
     for block in blocks(page, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
+            line = line.replace("$seed", "0").replace("$rate", "1.0e-4")  # of loops
             words = shlex.split(line, comments=True)
-            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            while words and re.fullmatch(r"[A-Za-z_]+=.*", words[0]):
                 del words[0]
-            if words:
+            if words and words[0] not in ("for", "done"):
                 yield words
 
 
@@ -193,6 +194,7 @@ CHECKS: dict[str, Callable[[pytest.MonkeyPatch, list[str]], None]] = {
     "mypy": check_files,
     "pre-commit": ignore,
     "git": ignore,
+    "sbatch": ignore,
     "cd": ignore,
     "cp": ignore,
 }
@@ -233,12 +235,14 @@ NOT_RUN = {
     "--tracker wandb": "needs a login",
     "--device_ids": "needs GPUs",
     "torchrun": "needs GPUs",
+    "sbatch": "needs Slurm",
     "make_puppets.py": "takes minutes; tests/test_puppets.py draws fewer",
     "config/puppets-": "takes hours of training",
     "log/puppets-128_TIMESTAMP": "is what hours of training leave",
     "--landmarks": "needs packages, or a dataset of puppets; see tests/test_evaluate.py",
     "tools.benchmarks": "takes minutes or hours; see tests/test_benchmarks.py",
     "--model puppets --out puppets-onnx": "takes a minute; see tests/test_export.py",
+    "tools.table": "needs runs of more epochs; see tests/test_run_record.py",
     "app.py": "serves until it is stopped; see tests/test_app.py",
 }
 
