@@ -18,6 +18,7 @@ import torch.distributed as dist
 import demo
 import evaluate
 import run
+from media.clips import open_clip
 from modules.build import build_networks, read_config
 from tests.clips import write_dataset
 from tests.small import randomize, small_config, write_config
@@ -40,6 +41,7 @@ def trained(tmp_path: Path) -> list[str]:
     """The arguments of run.py for a model and its test clips, but for the mode."""
     root = write_dataset(tmp_path / "data", train=1, test=CLIPS, frames=40)
     changes = {"dataset_params.root_dir": str(root), "animate_params.num_pairs": CLIPS}
+    changes |= {"reconstruction_params.format": ".gif", "animate_params.format": ".gif"}
     config = write_config(tmp_path / "tiny.yaml", small_config(changes))
     torch.manual_seed(0)
     networks = build_networks(read_config(config))._asdict()
@@ -49,9 +51,17 @@ def trained(tmp_path: Path) -> list[str]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The content of all files but the evaluation's own, which name the clips' times."""
+    """The content of all files but the evaluation's own, which name the clips' times.
+
+    Of an mp4 it is the number of frames: of 250 times that x264 got the same ones, it wrote other bytes once.
+    """
     paths = [path for path in folder.rglob("*") if path.is_file() and ".evaluation" not in path.parts]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return {
+        str(path.relative_to(folder)): bytes([len(open_clip(path))])
+        if path.suffix == ".mp4"
+        else path.read_bytes()
+        for path in paths
+    }
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="PyTorch's store needs libuv there")
@@ -108,7 +118,7 @@ def test_a_killed_process_leaves_whole_files_and_the_rest_is_told(
     output, _ = job.communicate(timeout=200)
     assert job.returncode != 0
     whole, killed = files(tmp_path / "whole"), files(tmp_path / "killed")
-    made = [name for name in killed if name.endswith(".mp4")]
+    made = [name for name in killed if name.endswith(".gif")]
     told = re.search(rf"(\d) of {CLIPS} are missing, as a process ended early: id10", output)
     # The process may have been killed when its last file was there, and before it said so.
     assert told is not None and int(told[1]) - (CLIPS - len(made)) in (0, 1), output
