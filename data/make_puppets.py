@@ -8,7 +8,8 @@ identity 12, counted from 0. Clips of an identity share the puppet and differ in
 
 Beside each clip lies `id00012#00003.npz`: `xy`, float32 (frames, 10, 2), true places of landmarks in [-1, 1],
 also where they are hidden or outside the frame; `names`, the ten `LANDMARKS`, where left is the left of the
-picture when the puppet faces us; `openness`, float32 (frames, 2), of lids and mouth, 0 shut to 1 open.
+picture when the puppet faces us; `openness`, float32 (frames, 2), of lids and mouth, 0 shut to 1 open;
+`moving`, float32 (frames, 3, 2), the middles of the left and the right upper lid and of the lower lip.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class PuppetOptions:
     size: int = option(128, "width and height of a frame in pixels (default 128)", bounds=(16, 2**12))
     format: str = option("png", "what a clip is: a folder or a video", choices=("png", "mp4"))
     framing: str = option(
-        "wide",
-        "close: the head fills two thirds of the picture, and blinks and talks more (default wide)",
+        "close",
+        "wide: the head fills half of the picture and turns further (default close: it talks and blinks)",
         choices=("close", "wide"),
     )
     out: Path = option(Path("data/made-puppets"), "new folder to write (data/made-puppets)")

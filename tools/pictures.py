@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 import demo
 from data.puppets.dataset import FPS
 from data.puppets.identity import Puppet
-from data.puppets.motion import REACH, Pose, random_motion
+from data.puppets.motion import CLOSE_REACH, Pose, portrait_motion
 from data.puppets.render import render
 from frames_dataset import FramesDataset, PairedDataset, identity
 from inference.animation import transfer
@@ -91,7 +91,7 @@ def load_picture_model(config_path: Path, checkpoint: Path) -> PictureModel:
 
 def portrait(number: int, size: int, pose: Pose | None = None) -> np.ndarray:
     """Draw a puppet, at rest without `pose`."""
-    return render(Puppet.random(np.random.default_rng([SEED, number])), pose or Pose(), size)
+    return render(Puppet.random(np.random.default_rng([SEED, number])).close_up(), pose or Pose(), size)
 
 
 def film(number: int, size: int, poses: list[Pose]) -> list[np.ndarray]:
@@ -100,7 +100,7 @@ def film(number: int, size: int, poses: list[Pose]) -> list[np.ndarray]:
 
 def performance(number: int, frames: int) -> list[Pose]:
     """Draw a random motion that begins near rest: the calmest start of a stretch twenty times as long."""
-    poses = random_motion(np.random.default_rng([SEED, number, 0]), 20 * frames)
+    poses = portrait_motion(np.random.default_rng([SEED, number, 0]), 20 * frames)
     start = min(range(19 * frames), key=lambda t: unrest(poses[t]))
     return poses[start : start + frames]
 
@@ -108,7 +108,9 @@ def performance(number: int, frames: int) -> list[Pose]:
 def unrest(pose: Pose) -> float:
     """Measure how far a head is from rest: the squared parts of its pose, as shares of their reach."""
     rest, parts = Pose(), ("x", "y", "scale", "roll", "yaw", "pitch", "mouth", "blink")
-    return sum(((getattr(pose, part) - getattr(rest, part)) / getattr(REACH, part)) ** 2 for part in parts)
+    return sum(
+        ((getattr(pose, part) - getattr(rest, part)) / getattr(CLOSE_REACH, part)) ** 2 for part in parts
+    )
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:

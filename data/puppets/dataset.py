@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data.puppets.identity import Background, Puppet
-from data.puppets.landmarks import LANDMARKS, landmarks
+from data.puppets.landmarks import LANDMARKS, landmarks, moving_places
 from data.puppets.motion import Pose, portrait_motion, random_motion
 from data.puppets.render import render
 from media.writer import VideoWriter
@@ -33,7 +33,7 @@ class Clip:
     number: int
     frames: int
     size: int
-    framing: str = "wide"
+    framing: str = "close"
 
     def performance(self) -> tuple[Puppet, list[Pose]]:
         """Who is in the clip, and a pose for each frame."""
@@ -53,13 +53,15 @@ def write_clip(clip: Clip) -> None:
         for pose in poses:
             writer.write(render(puppet, pose, clip.size))
     xy = np.stack([landmarks(puppet, pose) for pose in poses]).astype(np.float32)  # (frames, L, 2)
+    moving = np.stack([moving_places(puppet, pose) for pose in poses]).astype(np.float32)  # (frames, 3, 2)
     openness = np.array([(1 - pose.blink, pose.mouth) for pose in poses], np.float32)  # (frames, 2)
     stem = clip.path.name.removesuffix(".mp4")
-    np.savez(clip.path.with_name(f"{stem}.npz"), xy=xy, names=np.array(LANDMARKS), openness=openness)
+    names = np.array(LANDMARKS)
+    np.savez(clip.path.with_name(f"{stem}.npz"), xy=xy, names=names, openness=openness, moving=moving)
 
 
 def plan(
-    folder: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "wide"
+    folder: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "close"
 ) -> list[Clip]:
     """The clips of a dataset, `CLIPS_PER_IDENTITY` of each identity.
 
@@ -88,7 +90,7 @@ def write_all(clips: list[Clip]) -> None:
 
 
 def make_dataset(
-    out: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "wide"
+    out: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "close"
 ) -> None:
     """Write a dataset under a temporary name beside `out`, and rename it when it is whole.
 

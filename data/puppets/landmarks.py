@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.puppets.face import corner_height, nose_tip
+from data.puppets.face import corner_height, eye_contours, nose_tip
 from data.puppets.geometry import shoulder_x, shoulder_y
 from data.puppets.head import ear_outline
 from data.puppets.identity import Puppet
@@ -41,3 +41,12 @@ def landmarks(puppet: Puppet, pose: Pose) -> np.ndarray:
             view.body([(-shoulder[0], shoulder[1]), shoulder]),
         ]
     )
+
+
+def moving_places(puppet: Puppet, pose: Pose) -> np.ndarray:
+    """True middles of the left and the right upper lid and of the lower lip, xy, float64 (3, 2)."""
+    view = View(puppet, pose)
+    _, upper, _ = eye_contours(puppet, pose.blink)
+    lid = puppet.eye_y + upper[len(upper) // 2]
+    lip = corner_height(pose) + 0.1 * pose.smile + 0.22 * pose.mouth
+    return view.face([-puppet.eye_x, puppet.eye_x, 0.0], [lid, lid, lip])

@@ -30,7 +30,8 @@ class Pose:
 WHOLE = Pose(*[1.0] * len(fields(Pose)))
 # How far a random motion takes each part of the pose from rest.
 REACH = replace(WHOLE, x=0.2, y=0.09, scale=0.1, roll=0.3, yaw=0.66, pitch=0.27, smile=0.55, body_x=0.05)
-CLOSE_REACH = replace(REACH, x=0.13, y=0.07)  # where the head nearly fills the frame
+# Someone who talks to a camera, so near that the head nearly fills the frame.
+CLOSE_REACH = replace(REACH, x=0.12, y=0.06, scale=0.08, roll=0.2, yaw=0.42, pitch=0.2)
 
 
 def drift(rng: np.random.Generator, frames: int, shortest: float, longest: float) -> np.ndarray:
