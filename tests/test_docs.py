@@ -223,6 +223,7 @@ def test_a_wrong_option_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 NOT_RUN = {
     "pip install": "downloads",
     "git clone": "downloads",
+    "git show": "needs the history",
     "cd first-order-model": "has been done",
     "pre-commit": "changes the checkout",
     "make": "makes an environment, or runs all tests",
@@ -240,6 +241,7 @@ NOT_RUN = {
     "config/puppets-": "takes hours of training",
     "log/puppets-128_TIMESTAMP": "is what hours of training leave",
     "--landmarks": "needs packages, or a dataset of puppets; see tests/test_evaluate.py",
+    "tools.guide_puppets": "takes minutes; see tests/test_guide_puppets.py",
     "tools.benchmarks": "takes minutes or hours; see tests/test_benchmarks.py",
     "--model puppets --out puppets-onnx": "takes a minute; see tests/test_export.py",
     "tools.table": "needs runs of more epochs; see tests/test_run_record.py",
