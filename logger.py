@@ -167,12 +167,15 @@ def moment_of_entry(line: str) -> Moment:
     return entry["epoch"], entry.get("step", math.inf)
 
 
+def whole_lines(path: Path) -> list[str]:
+    """Return the lines of a log, without one that was not written to its end."""
+    return regular_file(path, UserError, MAX_LOG_BYTES).read_text(encoding="utf-8").split("\n")[:-1]
+
+
 def lines_before(start: tuple[int, int], path: Path, moment: Callable[[str], Moment]) -> str:
     """Return the lines of a log from before `start`. Raises `UserError` for lines of another kind."""
     try:
-        # What follows the last line break was not written to its end.
-        *lines, _ = regular_file(path, UserError, MAX_LOG_BYTES).read_text(encoding="utf-8").split("\n")
-        return "".join(f"{line}\n" for line in lines if moment(line) < start)
+        return "".join(f"{line}\n" for line in whole_lines(path) if moment(line) < start)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path}: holds something else than training writes there; mend it, or move the file away and go "

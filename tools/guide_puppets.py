@@ -2,8 +2,8 @@
 
     python -m tools.guide_puppets --checkpoint PARENT --out guided.pth.tar
 
-Left to itself, one keypoint takes both eyes, and no other ever gets a gradient there. So the last `GUIDED`
-keypoints are shown the places of the upper lids and of the lower lip, which data/make_puppets.py writes
+Left to itself, one keypoint takes both eyes, and no other ever gets a gradient there. So the new
+keypoints `GUIDED` are shown where the upper lids and the lower lip are, as data/make_puppets.py writes it
 beside its clips, while the others stay where the parent model has them. The generator is not trained, and the
 training that follows sees no places any more: run.py --finetune guided.pth.tar.
 
@@ -72,8 +72,9 @@ def draw_pairs(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Draw two frames of each of some clips, 2 × (B, 3, H, W), and the places in them, 2 × (B, 3, 2)."""
     clips = rng.integers(len(frames), size=BATCH_SIZE)
-    first = rng.integers(FRAMES, size=BATCH_SIZE)
-    second = (first + rng.integers(1, FRAMES, size=BATCH_SIZE)) % FRAMES
+    count = frames.shape[1]
+    first = rng.integers(count, size=BATCH_SIZE)
+    second = (first + rng.integers(1, count, size=BATCH_SIZE)) % count
     source, driving = frames[clips, first], frames[clips, second]
     source_places, driving_places = places[clips, first], places[clips, second]
     if rng.random() < 0.5:

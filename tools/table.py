@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from logger import MACHINE_LOG, MAX_LOG_BYTES
+from logger import MACHINE_LOG, whole_lines
 from training.record import RECORD, differences, read_record
 from utils.errors import UserError
-from utils.files import regular_file
 from utils.options import OptionParser
 from utils.program import command_line, say
 
@@ -39,8 +38,7 @@ def read_run(folder: Path) -> RunResult:
         raise UserError(f"{folder}: has no {RECORD}; give the folders of runs that wrote one")
     log = folder / MACHINE_LOG
     try:
-        lines = regular_file(log, UserError, MAX_LOG_BYTES).read_text(encoding="utf-8").splitlines()
-        epochs = [entry for entry in map(json.loads, lines) if "step" not in entry]
+        epochs = [entry for entry in map(json.loads, whole_lines(log)) if "step" not in entry]
         scores = [
             [entry["validation"][name] for name in ("l1", "ssim")]
             for entry in epochs
