@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(options.device)
     if options.precision == "auto":
         options = replace(options, precision=best_precision(device))
-    job = jobs.make_job(options, size, clips.background, clips.source)
+    job = jobs.make_job(options, size, clips)
     for line in inputs.hints(options, sources, clips.drivings, size) + precision_hints(
         device, options.precision
     ):
@@ -141,16 +141,16 @@ def main(argv: list[str] | None = None) -> None:
 
     # A preview is drawn without any network.
     if options.preview is not None:
-        jobs.write_preview(options.preview, sources, clips.drivings.values(), job, frames_bar)
+        jobs.write_preview(options.preview, sources, job, frames_bar)
         return
 
     # Keypoints mean something to the model alone that found them.
     uses_motion = options.driving_motion is not None or options.save_motion is not None
     fingerprint = networks.fingerprint_of(config, checkpoint) if uses_motion else ""
     motions = {path: KnownMotion.read(path, fingerprint, config) for path in options.driving_motion or ()}
-    drivings: jobs.Drivings = {**clips.drivings, **motions}
+    job = replace(job, drivings={**clips.drivings, **motions})
     for pair in pairs:
-        jobs.check_best_frame(options.best_frame, drivings[pair.driving], pair.driving)
+        jobs.check_best_frame(options.best_frame, job.drivings[pair.driving], pair.driving)
 
     def load() -> networks.InferenceNetworks:
         """Load the networks after faces were looked for: a wrong picture is told without waiting."""
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
             config, config_path, checkpoint, device, options.plain, options.precision
         )
 
-    command.write_and_report(load, pairs, drivings, job, fingerprint)
+    command.write_and_report(load, pairs, job, fingerprint)
 
 
 if __name__ == "__main__":

@@ -34,15 +34,14 @@ class NoFaceError(UserError):
     """A picture or a video in which no face was found."""
 
 
-def find_faces(picture: np.ndarray, detect: FaceDetector, path: Path) -> np.ndarray:
-    """Find the boxes (F, 4) of the faces in a picture (H, W, 3) uint8, the most prominent first.
+def find_faces(boxes: np.ndarray, size: Size, path: Path) -> np.ndarray:
+    """Return the boxes (F, 4) of the faces in a picture of `size`, the most prominent first.
 
     Raises `UserError` where there is none; `path` is the picture's.
     """
-    boxes = detect(picture).boxes
     if not len(boxes):
         raise NoFaceError(f"{path}: no face was found; say where it is with --crop_source L,T,R,B")
-    return boxes[np.argsort(-prominence(boxes, picture.shape[:2]), kind="stable")]
+    return boxes[np.argsort(-prominence(boxes, size), kind="stable")]
 
 
 def prominence(boxes: np.ndarray, size: Size) -> np.ndarray:

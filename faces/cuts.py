@@ -41,12 +41,14 @@ FITTING_LOOKS = 5  # frames of a driving video in which --fit crop looks for a f
 class Cuts(NamedTuple):
     """What to cut: regions of a model's shape around the `faces` (F, 4) that were found, or none.
 
-    `present` (T,): which frames of a video show the face, if that is known.
+    `present` (T,): which frames of a video show the face, if that is known. `surest`: the highest score of a
+    face in a picture, 0 where none was looked for.
     """
 
     regions: list[Region]
-    faces: np.ndarray
+    faces: np.ndarray = np.zeros((0, 4))
     present: np.ndarray | None = None
+    surest: float = 0.0
 
 
 def cuts_of_source(
@@ -54,24 +56,28 @@ def cuts_of_source(
 ) -> Cuts:
     """Find a box for each face of `picture` (h, w, 3) that is meant. Raises `UserError`.
 
-    `size`: (H, W). `detect` is needed for `options.crop` alone.
+    `size`: (H, W). `detect` is there where `options.crop`, or "crop" of `options.fit`, looks for faces.
     """
-    faces, aspect = np.zeros((0, 4)), size[1] / size[0]
+    whole, aspect = picture.shape[:2], size[1] / size[0]
+    found = None if detect is None else detect(picture)
+    surest = 0.0 if found is None else float(found.scores.max(initial=0))
     # A box by hand
     if options.crop_source is not None:
-        check_box(options.crop_source, picture.shape[:2], "--crop_source", path)
-        return Cuts([shaped(options.crop_source, aspect)], faces)
+        check_box(options.crop_source, whole, "--crop_source", path)
+        return Cuts([shaped(options.crop_source, aspect)], surest=surest)
     # Whole pictures
-    if not options.crop or detect is None:
-        return window_around_face([picture], path, size, options, detect)
+    if found is None or detect is None:
+        return Cuts([])
+    if not options.crop:
+        return window_around_face([found.boxes], path, whole, size)._replace(surest=surest)
     # Faces
-    faces = find_faces(picture, detect, path)
+    faces = find_faces(found.boxes, whole, path)
     chosen = choose_faces(faces, options.face, path)
     looks = [look_closely(picture, box, detect) for box in chosen]
     if looks[0] is not None and lies_sideways(picture, chosen[0], looks[0], detect):
         hint(f"{path}: the face lies on its side; turn the picture first")
     regions = [region_of(face, box, aspect) for face, box in zip(looks, chosen, strict=True)]
-    return Cuts([region.within(picture.shape[:2]) for region in regions], faces)
+    return Cuts([region.within(whole) for region in regions], faces, surest=surest)
 
 
 def cuts_of_video(
@@ -86,15 +92,16 @@ def cuts_of_video(
 
     `by_hand`: the option that has the box, "crop_driving" or "crop_source".
     """
-    none, aspect = np.zeros((0, 4)), size[1] / size[0]
-    box = getattr(options, by_hand)
+    box, aspect = getattr(options, by_hand), size[1] / size[0]
     if box is not None:
         check_box(box, clip.size, f"--{by_hand}", clip.path)
-        return Cuts([shaped(box, aspect)], none)
-    if not options.crop or detect is None:
+        return Cuts([shaped(box, aspect)])
+    if detect is None:
+        return Cuts([])
+    if not options.crop:
         looks = np.linspace(0, len(clip) - 1, min(len(clip), FITTING_LOOKS)).astype(int)
-        frames = (clip.read([number])[0] for number in looks.tolist())
-        return window_around_face(frames, clip.path, size, options, detect)
+        found = (detect(frame).boxes for _, frame in clip.chosen(looks.tolist()))
+        return window_around_face(found, clip.path, clip.size, size)
     track = find_main_face(clip, detect, show)
     if track is None:
         raise NoFaceError(f"{clip.path}: no face was found; say where it is with --{by_hand} L,T,R,B")
@@ -110,31 +117,21 @@ def cuts_of_video(
     return Cuts([steady_region(clip, track, detect, aspect)], track.surrounding_box[None], present)
 
 
-def window_around_face(
-    pictures: Iterable[np.ndarray], path: Path, size: Size, options: CropOptions, detect: FaceDetector | None
-) -> Cuts:
+def window_around_face(found: Iterable[np.ndarray], path: Path, whole: Size, size: Size) -> Cuts:
     """Move what "crop" of `fit` keeps to the face: the middle of a portrait may be its nose or its neck.
 
-    Cuts nothing where `fit` is another, where the shape is that of the model already, or where no face is
-    found. `pictures`: all of one size; that of `path`, or some frames of it.
+    Cuts nothing where the shape is that of the model already, or where no face is found. `found`: boxes
+    (F, 4) in the picture of size `whole` that lies at `path`, or in some frames of the video.
     """
-    found, nothing = [], Cuts([], np.zeros((0, 4)))
-    if options.fit != "crop" or detect is None:
-        return nothing
     aspect = size[1] / size[0]
-    for picture in pictures:
-        height, width = picture.shape[:2]
-        if abs(width - height * aspect) < 1:
-            return nothing
-        boxes = detect(picture).boxes
-        if len(boxes):
-            found.append(boxes[prominence(boxes, (height, width)).argmax()])
-    # The same window for all of them.
-    if not found:
-        return nothing
-    face = np.median(found, axis=0)  # (4,)
+    if abs(whole[1] - whole[0] * aspect) < 1:
+        return Cuts([])
+    faces = [boxes[prominence(boxes, whole).argmax()] for boxes in found if len(boxes)]
+    if not faces:
+        return Cuts([])
     hint(f"{path}: --fit crop cuts around the face that was found")
-    return Cuts([centred_window(face, (height, width), aspect)], face[None])
+    face = np.median(faces, axis=0)  # (4,), the same window for all frames
+    return Cuts([centred_window(face, whole, aspect)], face[None])
 
 
 def preview_of(pictures: Sequence[np.ndarray], cuts: Sequence[Cuts], size: Size) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +22,6 @@ from inference.motion import Record, load_motion, smooth
 from inference.networks import InferenceNetworks
 from inference.options import DemoOptions
 from media.clips import Clip
-from media.decoding import DEFAULT_FPS
 from media.pictures import Size, fit, lift_off_white
 from media.rates import shown
 from media.tensors import to_pixels, to_tensor
@@ -231,25 +230,22 @@ def detect(animator: Animator, driving: Iterable[Tensor] | KnownMotion) -> Itera
 
 def analyse(
     animator: Animator,
-    driving: FittedClip | Sequence[Tensor],
+    driving: FittedClip,
     options: DemoOptions,
-    show: ShowProgress = no_bar,
-    cancelled: Callable[[], bool] = lambda: False,
+    show: ShowProgress,
+    cancelled: Callable[[], bool],
     what: str = "best frame",
 ) -> KnownMotion:
     """Find the keypoints of all frames before any is animated. Raises `Cancelled`."""
-    keypoints = Record()
+    record = Record()
     with show(what, len(driving)) as progress, detect(animator, driving) as found:
         for item in until(cancelled, found):
-            keypoints.append(item["kp_driving"])
+            record.append(item["kp_driving"])
             progress.advance(1)
     if cancelled():
         raise Cancelled
     frames = driving if options.side_by_side else None
-    found_poses = keypoints.first(keypoints.length)
-    if isinstance(driving, FittedClip):
-        return KnownMotion(found_poses, driving.fps, driving.timeline, frames)
-    return KnownMotion(found_poses, DEFAULT_FPS, Timeline.whole(len(found_poses)), frames)
+    return KnownMotion(record.first(record.length), driving.fps, driving.timeline, frames)
 
 
 # ---- The loop ------------------------------------------------------------------
@@ -290,29 +286,6 @@ def choose_reference(
     if place is None:
         place = min(range(len(poses)), key=lambda i: animator.pose_distance(poses[i]))
     return Reference(int(timeline.numbers[place]), poses[place]), driving
-
-
-def animate_frames(
-    animators: Sequence[Animator],
-    driving: Iterable[Tensor] | KnownMotion,
-    reference: Keypoints | None = None,
-    rate: float = DEFAULT_FPS,
-    strength: float | None = None,
-    record: Record | None = None,
-    numbers: Iterable[int] | None = None,
-) -> Generator[tuple[dict, ...]]:
-    """Yield the results of all animators for each driving frame, whose keypoints are found once.
-
-    `rate`: frames a second, and `strength` of smoothing, over the `numbers` of the frames. `record` gets the
-    keypoints as they are found.
-    """
-    # Frames stream through: what is held is what smoothing and the batches of the animators need.
-    with detect(animators[0], driving) as found:
-        if record is not None:
-            found = recorded(found, record)
-        streams = itertools.tee(smoothed(found, rate, strength, numbers), len(animators))
-        moved = zip(animators, streams, strict=True)
-        yield from zip(*(animator.generate(stream, reference) for animator, stream in moved), strict=True)
 
 
 def recorded(detected: Iterable[dict], record: Record) -> Iterator[dict]:
@@ -374,25 +347,39 @@ def write_animation(
     """
     reference, driving = choose_reference(animators[0], driving, options, show, cancelled)
 
-    # Reading, computing and encoding run at the same time.
-    record, done, timeline = Record(), 0, driving.timeline
-    results = animate_frames(
-        animators, driving, reference.keypoints, driving.fps, options.smooth, record, timeline.numbers
-    )
-    with (
-        show(what, len(timeline.shown)) as progress,
-        behind(writer.write, FRAMES_BEHIND) as write,
-        contextlib.closing(results),  # which ends the thread that reads
-    ):
-        for outs in until(cancelled, shown(results, timeline.shown)):
-            write(result_frame(outs, source, options.side_by_side))
+    # Reading, computing and encoding run at the same time. What is held is what smoothing and batches need.
+    record, timeline = Record(), driving.timeline
+    with detect(animators[0], driving) as found:
+        poses = smoothed(recorded(found, record), driving.fps, options.smooth, timeline.numbers)
+        moved = zip(animators, itertools.tee(poses, len(animators)), strict=True)
+        results = zip(
+            *(animator.generate(items, reference.keypoints) for animator, items in moved), strict=True
+        )
+        frames = (result_frame(outs, source, options.side_by_side) for outs in shown(results, timeline.shown))
+        done = write_frames(frames, len(timeline.shown), writer, show, cancelled, what)
+    keypoints = record.first(record.length)
+    return Written(done, reference.number, [keypoints[place] for place in timeline.shown[:done]])
+
+
+def write_frames(
+    frames: Iterable[np.ndarray],
+    total: int,
+    writer: VideoWriter,
+    show: ShowProgress,
+    cancelled: Callable[[], bool],
+    what: str = "animation",
+) -> int:
+    """Write frames to their end, or until `cancelled()`; return how many. Raises `Cancelled` if none."""
+    done = 0
+    with show(what, total) as progress, behind(writer.write, FRAMES_BEHIND) as write:
+        for frame in until(cancelled, frames):
+            write(frame)
             progress.advance(1)
             done += 1
     if done == 0:
         raise Cancelled
     writer.finish()
-    keypoints = record.first(record.length)
-    return Written(done, reference.number, [keypoints[place] for place in timeline.shown[:done]])
+    return done
 
 
 def result_frame(outs: Sequence[dict], source: SourcePictures, side_by_side: bool) -> np.ndarray:

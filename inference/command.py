@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.inputs import DemoPair, in_folder, inputs_of, motion_path
-from inference.jobs import Done, Drivings, Job, find_places, write_results
+from inference.jobs import Done, Job, find_places, write_results
 from inference.motion import save_motion
 from inference.networks import InferenceNetworks
 from inference.options import DemoOptions
@@ -34,7 +34,6 @@ REMEDY = "--skip_existing makes them alone"
 def write_and_report(
     load: Callable[[], InferenceNetworks],
     pairs: Sequence[DemoPair],
-    drivings: Drivings,
     job: Job,
     fingerprint: str,
 ) -> None:
@@ -46,20 +45,19 @@ def write_and_report(
     several, folder, finished = in_folder(job.options), pairs[0].result.parent, 0
     saved: set[Path] = set()  # files of motion
     if not several:
-        leading = job.source_clip or drivings[pairs[0].driving]
+        leading = job.source_clip or job.drivings[pairs[0].driving]
         check_target(pairs[0].result, leading.fps, len(leading))
     with contextlib.ExitStack() as stack:
         # A bar for each pass over a single video, or one for all.
         show: ShowProgress = frames_bar
         tell: Callable[[str], None] = say
         if several:
-            total = None if in_torchrun() else count_frames(pairs, drivings, job)
+            total = None if in_torchrun() else count_frames(pairs, job)
             bar = stack.enter_context(Progress(total, "animation", "frames", quiet=rank() != 0))
             show, tell = (lambda what, total: PartialProgress(bar, total, what)), bar.tell
 
         # Whoever gave a picture without a face should not wait for networks.
-        clips = [driving for driving in drivings.values() if isinstance(driving, Clip)]
-        places = find_places(dict.fromkeys(pair.source for pair in pairs), clips, job, show)
+        places = find_places(dict.fromkeys(pair.source for pair in pairs), job, show)
         wanted, pairs = pairs, [pair for pair in pairs if pair.source in places.sources]
         networks = load()
         if several:
@@ -76,7 +74,7 @@ def write_and_report(
 
         taken, more = work.share(pairs), len(pairs) > 1
         try:
-            for done in write_results(networks, taken, more, drivings, job, places, show, cancelled):
+            for done in write_results(networks, taken, more, job, places, show, cancelled):
                 finished += 1
                 path = motion_path(job.options, done.pair.driving)
                 if path is not None and path not in saved:
@@ -104,12 +102,12 @@ def report(done: Done, tell: Callable[[str], None]) -> None:
         say(f"stopped: {done.pair.result} holds {frames} of {expected} frames", sys.stderr)
 
 
-def count_frames(pairs: Sequence[DemoPair], drivings: Drivings, job: Job) -> int:
+def count_frames(pairs: Sequence[DemoPair], job: Job) -> int:
     """Count the frames of all passes over the driving videos of several results."""
     finds_faces = job.options.crop and job.options.crop_driving is None
     passes = finds_faces + (len(pairs) > 1 or job.options.measured_elsewhere)
-    used = {pair.driving: drivings[pair.driving] for pair in pairs}
-    before = sum(passes * len(driving) for driving in used.values() if isinstance(driving, Clip))
+    drivings = {pair.driving: job.drivings[pair.driving] for pair in pairs}
+    before = sum(passes * len(driving) for driving in drivings.values() if isinstance(driving, Clip))
     return before + sum(len(drivings[pair.driving]) for pair in pairs)
 
 

@@ -227,6 +227,9 @@ class Clips(NamedTuple):
     source: Clip | None
 
 
+NO_CLIPS = Clips({}, None, None)
+
+
 def open_clips(options: DemoOptions, pairs: Sequence[DemoPair]) -> Clips:
     """Open the driving clips, the background and a source video, at constant rates. Raises `UserError`.
 

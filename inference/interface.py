@@ -13,11 +13,10 @@ import numpy as np
 from torch import Tensor
 
 from checkpoints.files import find_checkpoint
-from inference.animation import analyse, animate_frames, choose_reference, transfer
+from inference.animation import detect, transfer
 from inference.animator import Animator
 from inference.live import LiveAnimation
 from inference.networks import InferenceNetworks, fitted, load_networks, size_for
-from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.pictures import Picture
@@ -58,28 +57,21 @@ def make_animation(
     """
     if cpu:
         generator, kp_detector = generator.cpu(), kp_detector.cpu()
-    options = DemoOptions(
-        relative=relative,
-        adapt_scale=adapt_movement_scale,
-        find_best_frame=find_best_frame,
-        best_frame=best_frame,
-    )
     size = size_for(generator, source_image)
     source = fitted(source_image, size, fit).unsqueeze(0).to(next(generator.parameters()).device)
     animator = Animator(generator, kp_detector, source, transfer(relative, adapt_movement_scale))
     clip = open_clip(driving_video) if isinstance(driving_video, (str, Path)) else driving_video
-    # Movement is measured from the first frame: they stream through.
-    frames: Iterable[Tensor] = (fitted(frame, size, fit) for frame in clip)
-    if not options.measured_elsewhere:
-        return [to_array(out["prediction"]) for (out,) in animate_frames([animator], frames)]
-    # Or from another one, which has to be found first.
-    frames = list(frames)
-    if best_frame is not None and not 0 <= best_frame < len(frames):
-        raise UserError(f"best_frame={best_frame}: the driving video has the frames 0 to {len(frames) - 1}")
-    reference, driving = choose_reference(animator, analyse(animator, frames, options), options)
-    return [
-        to_array(out["prediction"]) for (out,) in animate_frames([animator], driving, reference.keypoints)
-    ]
+    with detect(animator, (fitted(frame, size, fit) for frame in clip)) as found:
+        # Movement is measured from the first frame, and they stream through; or another one is found before.
+        reference = None
+        if relative and (find_best_frame or best_frame is not None):
+            poses = [item["kp_driving"] for item in found]
+            if best_frame is not None and not 0 <= best_frame < len(poses):
+                last = len(poses) - 1
+                raise UserError(f"best_frame={best_frame}: the driving video has the frames 0 to {last}")
+            reference = min(poses, key=animator.pose_distance) if best_frame is None else poses[best_frame]
+            found = ({"kp_driving": pose} for pose in poses)
+        return [to_array(out["prediction"]) for out in animator.generate(found, reference)]
 
 
 def animate_stream(

@@ -35,7 +35,7 @@ from inference.animation import (
     make_animators,
     write_animation,
 )
-from inference.inputs import DemoPair, in_folder
+from inference.inputs import NO_CLIPS, Clips, DemoPair, in_folder
 from inference.networks import InferenceNetworks, larger_size
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
@@ -46,15 +46,14 @@ from media.rates import repeated
 from media.writer import ALPHA_SUFFIXES, VideoWriter
 from utils.errors import UserError
 from utils.hints import hint, warn
+from utils.kept import Kept
 from utils.progress import ShowProgress
 
-KEPT_CUTS = 16  # videos
 MAX_ENLARGED = 2  # times that a face is enlarged without a hint
 SURELY_REAL = 0.9  # score of a face; of 60 puppets none got more than 0.892
 
-CUTS: dict[tuple, Cuts] = {}  # of `known_cuts`, by all that they depend on
+CUTS = Kept[Cuts](most=16)  # of videos
 
-Drivings = Mapping[Path, Clip | KnownMotion]  # by the paths of pairs
 Paste = Callable[[Sequence[np.ndarray]], np.ndarray]  # animated pieces -> a frame of the result
 
 
@@ -62,23 +61,28 @@ Paste = Callable[[Sequence[np.ndarray]], np.ndarray]  # animated pieces -> a fra
 class Job:
     """How results are made.
 
-    `sizes`: (H, W), and (N, M) or None. `background`: what is pasted into, if not the picture itself.
-    `source_clip`: the video whose face is animated, if there is no picture.
+    `sizes`: (H, W), and (N, M) or None. `detect` is there where it is needed. `drivings`: what moves, by the
+    paths of pairs. `background`: what is pasted into, if not the picture itself. `source_clip`: the video
+    whose face is animated, if there is no picture.
     """
 
     options: DemoOptions
     sizes: tuple[Size, Size | None]
     detect: FaceDetector | None
+    drivings: Mapping[Path, Clip | KnownMotion]
     background: Clip | None
     source_clip: Clip | None
 
+    @property
+    def painted(self) -> Size:
+        """The size of what the networks paint."""
+        return self.sizes[1] or self.sizes[0]
 
-def make_job(
-    options: DemoOptions, size: Size, background: Clip | None = None, source_clip: Clip | None = None
-) -> Job:
+
+def make_job(options: DemoOptions, size: Size, clips: Clips = NO_CLIPS) -> Job:
     """Prepare what the options need beside networks of `size` (H, W). Raises `UserError`."""
     detect = FaceDetector() if options.crop or options.fit == "crop" else None
-    return Job(options, (size, larger_size(size, options.size)), detect, background, source_clip)
+    return Job(options, (size, larger_size(size, options.size)), detect, *clips)
 
 
 def check_best_frame(number: int | None, driving: Clip | Driving, path: Path) -> None:
@@ -115,24 +119,18 @@ def known_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
     For files that stay as they are, like uploads to the page, whose paths name their content.
     """
     options = job.options
-    cut = (options.fit, options.crop, options.crop_driving, options.start, options.end)
-    key = (clip.path, job.sizes[0], *cut)
-    if key not in CUTS:
-        CUTS[key] = driving_cuts(clip, job, show)
-    if len(CUTS) > KEPT_CUTS:
-        del CUTS[next(iter(CUTS))]
-    return CUTS[key]
+    key = (
+        *(clip.path, job.sizes[0], options.start, options.end),
+        *(options.fit, options.crop, options.crop_driving),
+    )
+    return CUTS.get(key, lambda: driving_cuts(clip, job, show))
 
 
 SearchVideo = Callable[[Clip, Job, ShowProgress], Cuts]
 
 
 def find_places(
-    sources: Iterable[Path],
-    clips: Iterable[Clip],
-    job: Job,
-    show: ShowProgress,
-    search: SearchVideo = driving_cuts,
+    sources: Iterable[Path], job: Job, show: ShowProgress, search: SearchVideo = driving_cuts
 ) -> Places:
     """Find all that will be cut, before anything is computed. Raises `UserError`.
 
@@ -164,6 +162,7 @@ def find_places(
                 f"--background {clip.path}: has a place for {len(background)} of the {len(found[most])} "
                 f"faces of {most}; choose one with --face"
             )
+    clips = [driving for driving in job.drivings.values() if isinstance(driving, Clip)]
     return Places(found, {clip.path: search(clip, job, show) for clip in clips}, background, video)
 
 
@@ -171,14 +170,14 @@ def regions_of(path: Path, job: Job) -> list[Region]:
     """Find what to cut out of a source, and say where that will not look well."""
     picture = read_image(path)
     cuts = source_cuts(path, picture, job)
-    if shows_real_face(picture, job):
+    if cuts.surest >= SURELY_REAL and knows_cartoons_alone(job.options):
         hint(
             f"{path} shows a real face, and this model was trained on cartoon heads; --model vox was "
             "trained on faces"
         )
     _, factor = limited(picture.shape[:2], job.options.max_side)
     largest = max((factor * region.height for region in cuts.regions), default=0)
-    painted = (job.sizes[1] or job.sizes[0])[0]
+    painted = job.painted[0]
     if job.options.paste_back and largest > MAX_ENLARGED * painted:
         hint(
             f"{path}: a face of {painted} pixels is enlarged to {largest:.0f} and looks soft; "
@@ -187,16 +186,12 @@ def regions_of(path: Path, job: Job) -> list[Region]:
     return cuts.regions
 
 
-def shows_real_face(picture: np.ndarray, job: Job) -> bool:
-    """Whether the model that ships, which knows cartoon heads alone, is given the photo of a face."""
-    options = job.options
-    ships = options.model in (None, DEFAULT_MODEL) and options.checkpoint in (None, SAMPLE["checkpoint"])
-    return ships and job.detect is not None and bool((job.detect(picture).scores >= SURELY_REAL).any())
+def knows_cartoons_alone(options: DemoOptions) -> bool:
+    """Whether the model is the one that ships."""
+    return options.model in (None, DEFAULT_MODEL) and options.checkpoint in (None, SAMPLE["checkpoint"])
 
 
-def write_preview(
-    path: Path, sources: Iterable[Path], clips: Iterable[Clip], job: Job, show: ShowProgress
-) -> None:
+def write_preview(path: Path, sources: Iterable[Path], job: Job, show: ShowProgress) -> None:
     """Draw what will be cut out of each source and each driving video, and where it goes in the background.
 
     Of a video it is the first frame that shows the face.
@@ -205,7 +200,7 @@ def write_preview(
     for source in sources:
         pictures.append(read_image(source))
         cuts.append(source_cuts(source, pictures[-1], job))
-    videos = [(clip, "crop_driving") for clip in clips]
+    videos = [(clip, "crop_driving") for clip in job.drivings.values() if isinstance(clip, Clip)]
     if job.source_clip is not None:
         videos.insert(0, (job.source_clip, "crop_source"))
     for clip, by_hand in videos:
@@ -241,7 +236,6 @@ def write_results(
     networks: InferenceNetworks,
     pairs: Iterable[DemoPair],
     several: bool,
-    drivings: Drivings,
     job: Job,
     places: Places,
     show: ShowProgress,
@@ -255,34 +249,31 @@ def write_results(
     """
     if places.video is not None:
         for pair in pairs:
-            yield write_video(networks, pair, drivings, job, places, show, cancelled)
+            yield write_video(networks, pair, job, places, show, cancelled)
         return
     motions: dict[Path, KnownMotion] = {}
     for path, neighbours in itertools.groupby(pairs, key=lambda pair: pair.source):
-        picture, first = read_image(path), next(neighbours)
-        source = source_of(path, picture, job, places)
-        matte = matte_of(first, job)
+        first = next(neighbours)
+        source, matte = source_of(path, read_image(path), job, places), matte_of(first, job)
         if matte is not None:
             source = replace(source, matte=source_of(path, matte, job, places))
         animators = make_animators(networks, source, job.options)
         for pair in itertools.chain([first], neighbours):
-            driving = motions.get(pair.driving) or driving_of(pair.driving, drivings, job, places)
+            driving = motions.get(pair.driving) or driving_of(pair.driving, job, places)
             if several and isinstance(driving, FittedClip):
                 what = f"motion of {pair.driving.name}"
                 driving = analyse(animators[0], driving, job.options, show, cancelled, what)
                 motions[pair.driving] = driving
-            placed = replace(source, paste=paste_of(path, picture, job, places, driving.fps))
-            if source.matte is not None and matte is not None:
-                paste = paste_of(path, matte, job, places, driving.fps)
-                placed = replace(placed, matte=replace(source.matte, paste=paste))
+            if job.background is not None:
+                source = replace(source, paste=paste_into(job.background, path, job, places, driving.fps))
             sound = pair.driving if job.options.audio else None
-            start = drivings[pair.driving].start + driving.timeline.start / driving.fps
+            start = job.drivings[pair.driving].start + driving.timeline.start / driving.fps
             frames = len(driving.timeline.shown)
             with VideoWriter(pair.result, driving.fps, sound, start, frames) as writer:
                 started = time.monotonic()
                 written = write_animation(
                     animators,
-                    placed,
+                    source,
                     driving,
                     writer,
                     job.options,
@@ -297,7 +288,6 @@ def write_results(
 def write_video(
     networks: InferenceNetworks,
     pair: DemoPair,
-    drivings: Drivings,
     job: Job,
     places: Places,
     show: ShowProgress,
@@ -306,11 +296,11 @@ def write_video(
     """Animate the face inside a video and write the result, with the sound of either."""
     clip, video = job.source_clip, places.video
     assert clip is not None and video is not None
-    driving = driving_of(pair.driving, drivings, job, places)
+    driving = driving_of(pair.driving, job, places)
     present = np.ones(len(clip), bool) if video.present is None else video.present
     source = SourceVideo(clip, video.regions[0], present, *limited(clip.size, job.options.max_side))
     sound = pair.driving if job.options.audio else clip.path if clip.has_audio else None
-    start = drivings[pair.driving].start if job.options.audio else 0
+    start = job.drivings[pair.driving].start if job.options.audio else 0
     with VideoWriter(pair.result, clip.fps, sound, audio_start=start) as writer:
         started = time.monotonic()
         written = write_source_video(
@@ -328,7 +318,15 @@ def source_of(path: Path, picture: np.ndarray, job: Job, places: Places) -> Sour
         return source
     # What is pasted back must fit what lies around it.
     inner = [region.inner_sides(picture.shape[:2]) for region in regions]
-    return replace(source, movements=[calm_border(sides, job.sizes[0]) for sides in inner])
+    source = replace(source, movements=[calm_border(sides, job.sizes[0]) for sides in inner])
+    if job.background is not None:
+        return source
+    size, factor = limited(picture.shape[:2], job.options.max_side)
+    picture = fit(picture, size, "stretch")
+    regions = [region.scaled(factor) for region in regions]
+    paster = Paster(size, regions)
+    before = paster.before(picture, [cut_out(picture, region, job.painted) for region in regions])
+    return replace(source, paste=functools.partial(paster.paste, picture, before=before))
 
 
 def matte_of(pair: DemoPair, job: Job) -> np.ndarray | None:
@@ -340,9 +338,9 @@ def matte_of(pair: DemoPair, job: Job) -> np.ndarray | None:
     return None if alpha is None else np.repeat(alpha[..., None], 3, axis=2)
 
 
-def driving_of(path: Path, drivings: Drivings, job: Job, places: Places) -> Driving:
+def driving_of(path: Path, job: Job, places: Places) -> Driving:
     """Return a driving video in the size of the model, or the motion that stands for one."""
-    driving = drivings[path]
+    driving = job.drivings[path]
     if isinstance(driving, KnownMotion):
         return driving
     cuts = places.drivings[driving.path]
@@ -350,24 +348,12 @@ def driving_of(path: Path, drivings: Drivings, job: Job, places: Places) -> Driv
     return FittedClip(driving, job.sizes[0], job.options.fit, next(iter(cuts.regions), None), timeline)
 
 
-def paste_of(path: Path, picture: np.ndarray, job: Job, places: Places, fps: float) -> Paste | None:
-    """Return what makes frames of a result, at `fps`, of the animated pieces of a picture.
-
-    None where a piece is the frame.
-    """
-    if not job.options.paste_back:
-        return None
-    own = places.sources[path]
-    if job.background is None:
-        size, factor = limited(picture.shape[:2], job.options.max_side)
-        picture = fit(picture, size, "stretch")
-        own = [region.scaled(factor) for region in own]
-        paster = Paster(size, own)
-        cut = [cut_out(picture, region, job.sizes[1] or job.sizes[0]) for region in own]
-        return functools.partial(paster.paste, picture, before=paster.before(picture, cut))
-    size, factor = limited(job.background.size, job.options.max_side)
-    paste = Paster(size, [region.scaled(factor) for region in places.background[: len(own)]]).paste
-    frames = repeated(job.background, fps)
+def paste_into(background: Clip, path: Path, job: Job, places: Places, fps: float) -> Paste:
+    """Return what makes frames of a result, at `fps`, of the animated pieces of the picture at `path`."""
+    size, factor = limited(background.size, job.options.max_side)
+    regions = places.background[: len(places.sources[path])]
+    paste = Paster(size, [region.scaled(factor) for region in regions]).paste
+    frames = repeated(background, fps)
     return lambda pieces: paste(fit(next(frames), size, "stretch"), pieces)
 
 

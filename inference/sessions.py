@@ -61,7 +61,7 @@ def open_session(
     if not tokens and len(SESSIONS) >= MAX_SESSIONS:
         raise UserError(f"{MAX_SESSIONS} people are live already; try again in a minute")
     job = make_job(options, size_for(networks[0], pictures[0][1]))
-    places = find_places([path for path, _ in pictures], [], job, no_bar)
+    places = find_places([path for path, _ in pictures], job, no_bar)
     pieces = [source_of(path, picture, job, places).pictures[0] for path, picture in pictures]
 
     # As long as the model stays, the reference does.

@@ -5,8 +5,7 @@ Shapes: `H, W` size that the model takes, `N, M` of a larger result, `T` frames.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from inference.animation import (
     detect,
     make_animators,
     smoothed,
-    until,
+    write_frames,
 )
 from inference.networks import InferenceNetworks
 from inference.options import DemoOptions
@@ -30,11 +29,10 @@ from media.pictures import Size, fit
 from media.rates import shown
 from media.tensors import to_pixels
 from media.writer import VideoWriter
-from modules.util import Keypoints
-from utils.pipeline import ahead, behind, in_order
-from utils.progress import Cancelled, ShowProgress
+from utils.pipeline import ahead, in_order
+from utils.progress import ShowProgress
 
-FRAMES_AHEAD = FRAMES_BEHIND = 4
+FRAMES_AHEAD = 4  # that are read before they are animated
 
 
 class SourceVideo(NamedTuple):
@@ -70,12 +68,12 @@ def write_source_video(
     def cut(frame: np.ndarray, size: Size) -> list[np.ndarray]:
         return [cut_out(frame, source.region, size)]
 
-    # Movement is measured from a pose like that of the first frame with the face.
+    # Relative movement is measured from a pose like that of the first frame with the face.
     first = source.clip.read([int(source.present.argmax())])[0]
     (animator,) = make_animators(networks, SourcePictures(cut(first, sizes[0])), options)
     reference, driving = choose_reference(animator, driving, options, show, cancelled)
 
-    def animated(moment: tuple[np.ndarray, bool, dict], initial: Keypoints) -> np.ndarray:
+    def animated(moment: tuple[np.ndarray, bool, dict]) -> np.ndarray:
         """Make one frame of the result."""
         frame, present, item = moment
         large = None if sizes[1] is None else cut(frame, sizes[1])
@@ -84,30 +82,16 @@ def write_source_video(
         if not present:
             return frame
         (animator,) = make_animators(networks, pictures, options)
-        out = next(animator.generate([item], initial))
+        out = next(animator.generate([item], reference.keypoints))
         before = paster.before(frame, pictures.shown)
         return paster.paste(frame, [to_pixels(out["prediction"][0])], before)
 
     numbers = at_rate(driving, source.clip)
-    done = 0
-    with (
-        show("animation", len(numbers)) as progress,
-        behind(writer.write, FRAMES_BEHIND) as write,
-        ahead(source.clip, FRAMES_AHEAD) as frames,
-        detect(animator, driving) as found,
-    ):
-        timeline = driving.timeline
-        items = shown(smoothed(found, driving.fps, options.smooth, timeline.numbers), numbers)
-        initial, items = with_first(items, reference.keypoints)
-        moments = zip(frames, source.present.tolist(), items, strict=False)
-        results = in_order(lambda moment: animated(moment, initial), moments, animator.source.device)
-        for frame in until(cancelled, results):
-            write(frame)
-            progress.advance(1)
-            done += 1
-    if done == 0:
-        raise Cancelled
-    writer.finish()
+    with ahead(source.clip, FRAMES_AHEAD) as frames, detect(animator, driving) as found:
+        items = smoothed(found, driving.fps, options.smooth, driving.timeline.numbers)
+        moments = zip(frames, source.present.tolist(), shown(items, numbers), strict=False)
+        results = in_order(animated, moments, animator.source.device)
+        done = write_frames(results, len(numbers), writer, show, cancelled)
     return Written(done, reference.number, [])
 
 
@@ -116,11 +100,3 @@ def at_rate(driving: Driving, clip: Clip) -> np.ndarray:
     times = np.arange(len(clip)) / clip.fps
     numbers = (times * driving.fps + 1e-6).astype(int)
     return driving.timeline.shown[numbers[numbers < len(driving.timeline.shown)]]
-
-
-def with_first(items: Iterator[dict], keypoints: Keypoints | None) -> tuple[Keypoints, Iterator[dict]]:
-    """Return the keypoints that movement is measured from, by default the first ones, and all items."""
-    if keypoints is not None:
-        return keypoints, items
-    first: Sequence[dict] = list(itertools.islice(items, 1))
-    return first[0]["kp_driving"], itertools.chain(first, items)

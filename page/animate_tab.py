@@ -18,7 +18,7 @@ from inference.samples import EXAMPLES
 from media.clips import open_clip
 from media.pictures import data_url, fit, read_image
 from media.rates import steady
-from page.choices import FORMATS, Form, initial
+from page.choices import FORMATS, QUIET, Form, initial
 from page.crop_box import connect_boxes, place_crops
 from page.html import html_widget
 from page.limits import MAX_FRAMES, MAX_HEIGHT, check_clip, in_words, read_picture, shown, upload
@@ -28,7 +28,6 @@ from utils.progress import Cancelled
 from utils.tickets import Ticket
 
 PLAYED = (".mp4", ".webm")
-QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 SWITCHES = ("relative", "find_best_frame", "crop", "face", "paste_back")  # where somebody chooses
 FILLED = ("crop_source", "crop_driving", "source_video", "driving_motion")  # by scripts, too
 THUMBNAIL = 52  # pixels

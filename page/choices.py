@@ -31,6 +31,7 @@ PAGE = DemoOptions(
     audio=True,
     result_video=Path("result.mp4"),
 )
+QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 OPTIONS = {entry.name: entry for entry in fields(DemoOptions)}
 
 
@@ -105,7 +106,6 @@ class Form(dict[str, Any]):
         kept = [name for name in self if name in shown or (name not in self.when and "crop" not in name)]
         kept = [name for name in kept if "Path" not in OPTIONS[name].type or name == "result_video"]
         widgets, store = [self[name] for name in kept], gr.BrowserState({}, storage_key="fomm", secret="none")
-        how: Any = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 
         def restore(saved: Any) -> list[Any]:
             saved = saved if isinstance(saved, dict) else {}
@@ -119,9 +119,9 @@ class Form(dict[str, Any]):
             store,
             js=f"""(...values) =>
             Object.fromEntries({names}.map((name, index) => [name, values[index]]))""",
-            **how,
+            **QUIET,
         )
-        return page.load(restore, store, widgets, **how)
+        return page.load(restore, store, widgets, **QUIET)
 
     def description(self, line: str) -> str:
         """Describe a function of the options, for programs."""

@@ -15,17 +15,16 @@ from inference.options import CUTS, FINDS, FOLLOWS, DemoOptions
 from page.choices import Form
 from page.html import html_widget
 from page.limits import MAX_FACES, read_picture
-from page.making import VIDEO_WORKER, make_plan
+from page.making import make_plan, with_bar
 from utils.errors import UserError
 from utils.progress import ShowProgress
-from utils.tickets import Ticket
 
 
 def show_boxes(options: DemoOptions, show: ShowProgress, offline: bool) -> tuple[dict, dict]:
     """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
     plan = make_plan(options, offline)
     job, clip, path = plan.job, plan.clip, plan.pair.source
-    if clip is None or plan.clips.source is not None:
+    if clip is None or job.source_clip is not None:
         raise UserError("there are boxes of a picture and a driving video alone")
     driving, by_hand = known_cuts(clip, job, show), job.options.crop_driving
     view = view_of(clip.read([0])[0], driving, job.sizes[0], job.options.fit, by_hand)
@@ -62,11 +61,11 @@ def connect_boxes(form: Form, button: gr.Button, source: gr.HTML, driving: gr.HT
     """Let the button fill the boxes, and follow what becomes of them."""
 
     async def boxes(request: gr.Request, progress: gr.Progress, *values: object) -> AsyncIterator[Any]:
-        options, ticket = form.read(values), Ticket[Any](request.session_hash or "", VIDEO_WORKER)
-        async for line in ticket.run(lambda: show_boxes(options, ticket.show_or_stop, offline)):
-            progress(ticket.share() or 0, desc=line)
-            yield gr.skip(), gr.skip()
-        yield ticket.result()
+        options = form.read(values)
+        async for views in with_bar(
+            request, progress, lambda ticket: show_boxes(options, ticket.show_or_stop, offline)
+        ):
+            yield views
 
     vars(boxes)["__signature__"] = form.signature(progress=gr.Progress())
     how: Any = {"api_visibility": "private", "preprocess": False, "concurrency_limit": None}

@@ -20,47 +20,41 @@ from media.clips import open_clip
 from modules.util import Keypoints
 from page.choices import Form, check_value
 from page.limits import MAX_FRAMES, read_picture, upload
-from page.making import VIDEO_WORKER, make_plan
+from page.making import make_plan, with_bar
 from utils.errors import UserError
+from utils.kept import Kept
 from utils.tickets import Ticket
-
-KEPT_PICTURES = 4  # encoded, so that the slider need not wait
 
 Gallery = list[tuple[np.ndarray, str]]
 Prepared = tuple[Animator, FittedClip, Keypoints]  # the reference's keypoints: (1, K, ...)
 
-PREPARED: dict[DemoOptions, Prepared] = {}  # the video worker's own
+PREPARED = Kept[Prepared](most=4)  # the video worker's own, so that the slider need not wait
 
 
 def look(options: DemoOptions, number: int, ticket: Ticket, offline: bool) -> Gallery:
     """Show what the networks see in frame `number` of the driving video: pictures and titles."""
-    animator, driving, initial = prepare(options, ticket, offline)
+    animator, driving, initial = PREPARED.get(options, lambda: prepare(options, ticket, offline))
     frame = driving[min(number, len(driving) - 1)]
     return [(image, title) for title, image in inside_pictures(animator, frame, initial).items()]
 
 
 def prepare(options: DemoOptions, ticket: Ticket, offline: bool) -> Prepared:
-    """Prepare what the tab Animate would animate first, unless it was prepared before."""
-    if options in PREPARED:
-        return PREPARED[options]
+    """Prepare what the tab Animate would animate first."""
     plan = make_plan(options, offline)
-    if plan.clip is None or plan.clips.source is not None:
+    job, path = plan.job, plan.pair.source
+    if plan.clip is None or job.source_clip is not None:
         raise UserError("the tab Inside needs a picture and a driving video")
-    clip, job, path = plan.clip, plan.job, plan.pair.source
     networks = kept_networks(*model_files(job.options, ticket.show_download))
-    places = find_places([path], [clip], job, ticket.show_or_stop, known_cuts)
+    places = find_places([path], job, ticket.show_or_stop, known_cuts)
 
     # As the tab Animate begins; what is inside has the model's size, and shows one face.
-    driving = driving_of(clip.path, {clip.path: clip}, job, places)
+    driving = driving_of(plan.pair.driving, job, places)
     assert isinstance(driving, FittedClip)
     source = source_of(path, read_picture(path), job, places)
     source = SourcePictures(source.pictures[:1], movements=source.movements and source.movements[:1])
     (animator,) = make_animators(networks, source, job.options)
     reference, _ = choose_reference(animator, driving, job.options)
-    if len(PREPARED) == KEPT_PICTURES:
-        del PREPARED[next(iter(PREPARED))]
-    PREPARED[options] = animator, driving, reference.keypoints or animator.find(driving[0])
-    return PREPARED[options]
+    return animator, driving, reference.keypoints or animator.find(driving[0])
 
 
 def to_middle(driving_video: Any) -> Any:
@@ -74,14 +68,11 @@ def to_middle(driving_video: Any) -> Any:
 def build_inside_tab(form: Form, offline: bool) -> None:
     async def inside(
         request: gr.Request, progress: gr.Progress, frame: float, *values: object
-    ) -> AsyncIterator[Gallery | dict]:
+    ) -> AsyncIterator[Any]:
         check_value("frame", slider, frame)
         number, options = int(frame), form.read(values)
-        ticket = Ticket[Gallery](request.session_hash or "", VIDEO_WORKER)
-        async for line in ticket.run(lambda: look(options, number, ticket, offline)):
-            progress(ticket.share() or 0, desc=line)
-            yield gr.skip()
-        yield ticket.result()
+        async for shown in with_bar(request, progress, lambda ticket: look(options, number, ticket, offline)):
+            yield shown
 
     inside.__signature__ = form.signature(progress=gr.Progress(), frame=0)  # type: ignore[attr-defined]
     gr.Markdown(

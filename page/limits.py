@@ -112,9 +112,9 @@ def check_size(file: Path, size: float, most: float, unit: str, remedy: str = "m
 
 def check_job(job: Job, config: dict, whole: Size, frames: int, faces: int = 1) -> None:
     """Raise `UserError` for a job that costs too much; `whole`: the size of what is pasted into."""
-    painted, options = job.sizes[1] or job.sizes[0], job.options
-    check_model(config, painted)
-    size = limited(whole, options.max_side)[0] if options.paste_back else painted
+    options = job.options
+    check_model(config, job.painted)
+    size = limited(whole, options.max_side)[0] if options.paste_back else job.painted
     written = frames * size[0] * size[1] * (3 if options.side_by_side else 1)
     check_cost("face", faces, MAX_FACES, "faces", "choose one, or cut the picture smaller")
     check_cost("driving_video", written / 1e6, MAX_WRITTEN, "million pixels of a result", "cut it shorter")

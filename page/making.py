@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from checkpoints.hub import Model, find_model
+import gradio as gr
+
+from checkpoints.hub import Model, ShowDownload, find_model, mebibytes_bar
 from checkpoints.table import DEFAULT_MODEL
 from inference import jobs
 from inference.animation import KnownMotion
-from inference.inputs import Clips, DemoPair, make_pairs, model_files, open_clips
+from inference.inputs import DemoPair, make_pairs, model_files, open_clips
 from inference.networks import InferenceNetworks, fingerprint_of, kept_networks, model_size
 from inference.options import DemoOptions
 from media.clips import Clip
@@ -30,12 +33,25 @@ LIVE_WORKER = ThreadPoolExecutor(1, "live")
 DOWNLOADS = ThreadPoolExecutor(8, "download")
 
 
-def choose_model(options: DemoOptions, offline: bool) -> InferenceNetworks:
+def choose_model(
+    options: DemoOptions, offline: bool, show: ShowDownload = mebibytes_bar
+) -> InferenceNetworks:
     """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
-    model = model_files(replace(options, offline=offline))
+    model = model_files(replace(options, offline=offline), show)
     config = read_config(model.config)
     check_model(config, model_size(config, model.config))
     return kept_networks(*model)
+
+
+async def with_bar(
+    request: gr.Request, progress: gr.Progress, function: Callable[[Ticket], Any]
+) -> AsyncIterator[Any]:
+    """Let the video worker call a function; move a bar until its result is there, and yield that."""
+    ticket = Ticket[Any](request.session_hash or "", VIDEO_WORKER)
+    async for line in ticket.run(lambda: function(ticket)):
+        progress(ticket.share() or 0, desc=line)
+        yield gr.skip()
+    yield ticket.result()
 
 
 class Made(NamedTuple):
@@ -45,23 +61,18 @@ class Made(NamedTuple):
     line: str
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What an animation needs but for its networks. `whole`: the (h, w) of picture or source video."""
 
     pair: DemoPair
-    clips: Clips
+    clip: Clip | None
     config: dict
     job: jobs.Job
     whole: tuple[int, int]
 
-    @property
-    def clip(self) -> Clip | None:
-        return self.clips.drivings.get(self.pair.driving)
 
-
-def open_files(options: DemoOptions) -> tuple[DemoOptions, DemoPair, Clips]:
-    """Open pictures and videos; sound is carried over where there is some. Raises `UserError`."""
+def make_plan(options: DemoOptions, offline: bool) -> Plan:
+    """Open the files, and see what the job costs. No checkpoint is needed. Raises `UserError`."""
     for name, words in (
         ("source_image", "there is no picture" if options.source_video is None else ""),
         ("driving_video", "there is no driving video" if options.driving_motion is None else ""),
@@ -70,46 +81,38 @@ def open_files(options: DemoOptions) -> tuple[DemoOptions, DemoPair, Clips]:
             raise UserError(f"--{name}: {words}; choose one in the tab Animate, or click an example there")
     (pair,) = make_pairs(options)
     clips = open_clips(options, [pair])
-    for clip in (*clips.drivings.values(), clips.background, clips.source):
-        if clip is not None:
-            check_clip(clip)
-    audio = options.audio and any(clip.has_audio for clip in clips.drivings.values())
-    return replace(options, audio=audio), pair, clips
-
-
-def make_plan(options: DemoOptions, offline: bool) -> Plan:
-    """Open the files, and see what the job costs. No checkpoint is needed. Raises `UserError`."""
-    options, pair, clips = open_files(replace(options, offline=offline))
+    clip = clips.drivings.get(pair.driving)
+    for opened in (clip, clips.background, clips.source):
+        if opened is not None:
+            check_clip(opened)
+    # Sound is carried over where there is some.
+    options = replace(options, offline=offline, audio=options.audio and clip is not None and clip.has_audio)
     name = options.model or DEFAULT_MODEL
     path = options.config or find_model(name, offline, download_it=False).config
     config = read_config(path)
-    job = jobs.make_job(options, model_size(config, path), clips.background, clips.source)
+    job = jobs.make_job(options, model_size(config, path), clips)
     whole = read_image_size(pair.source) if clips.source is None else clips.source.size
-    plan = Plan(pair, clips, config, job, whole)
-    check_job(job, config, whole, len(plan.clip or ()))
-    if plan.clip is not None:
-        jobs.check_best_frame(options.best_frame, plan.clip, pair.driving)
-    return plan
+    check_job(job, config, whole, len(clip or ()))
+    if clip is not None:
+        jobs.check_best_frame(options.best_frame, clip, pair.driving)
+    return Plan(pair, clip, config, job, whole)
 
 
 def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Made:
     """Write the result into `folder`. Raises `UserError`, and `Cancelled` where nothing was written."""
-    job, clip = plan.job, plan.clip
-    pair = plan.pair._replace(result=folder / plan.pair.result)
-    if plan.clips.source is None:
+    job, pair = plan.job, plan.pair._replace(result=folder / plan.pair.result)
+    if job.source_clip is None:
         read_picture(pair.source)
-    drivings: jobs.Drivings = plan.clips.drivings
-    if clip is None:
+    if plan.clip is None:
         motion = KnownMotion.read(pair.driving, fingerprint_of(plan.config, model.checkpoint), plan.config)
-        drivings = {pair.driving: motion}
+        job = replace(job, drivings={pair.driving: motion})
 
     # Boxes are of use when all are found; of a video any part is.
-    clips = plan.clips.drivings.values()
-    places = jobs.find_places([pair.source], clips, job, ticket.show_or_stop, jobs.known_cuts)
+    places = jobs.find_places([pair.source], job, ticket.show_or_stop, jobs.known_cuts)
     faces = max(map(len, places.sources.values()))
-    check_job(job, plan.config, plan.whole, len(drivings[pair.driving]), faces)
+    check_job(job, plan.config, plan.whole, len(job.drivings[pair.driving]), faces)
     networks, cancelled = kept_networks(*model), ticket.stopped.is_set
-    (done,) = jobs.write_results(networks, [pair], False, drivings, job, places, ticket.show, cancelled)
+    (done,) = jobs.write_results(networks, [pair], False, job, places, ticket.show, cancelled)
 
     # A folder of pngs is downloaded as one file.
     path = pair.result

@@ -188,7 +188,7 @@ def test_fit_crop_keeps_the_face_and_says_so(place: Path, capsys: pytest.Capture
     write_image("portrait.png", portrait)
     row = run("--fit crop --side_by_side", source="portrait.png", driving="still")
     err = capsys.readouterr().err
-    face = find_faces(portrait, FaceDetector(), Path("portrait.png"))[0]
+    face = find_faces(FaceDetector()(portrait).boxes, portrait.shape[:2], Path("portrait.png"))[0]
     middle = (face[1] + face[3]) / 2
     top = max(0, round(middle - 150))
     assert (

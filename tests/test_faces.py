@@ -125,7 +125,7 @@ def test_one_missing_detection_at_either_end_does_not_shorten_a_track(tmp_path: 
 
 
 def test_size_and_centre_count_and_not_the_detectors_order() -> None:
-    found = find_faces(np.zeros((200, 200, 3), np.uint8), fixed(CORNER, SMALL, LARGE), PHOTO)
+    found = find_faces(np.array([CORNER, SMALL, LARGE]), (200, 200), PHOTO)
     assert found.tolist() == [list(LARGE), list(CORNER), list(SMALL)]
     middle, corner = prominence(np.array([[80, 80, 120, 120], [160, 160, 200, 200]]), (200, 200))
     assert middle == 40 and 20 < corner < 25
