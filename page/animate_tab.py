@@ -46,14 +46,14 @@ PRESET = {name for values in PRESETS.values() for name in values} | {"relative",
 
 
 async def animate(
-    form: Form, values: Sequence[object], session: str, folder: Path, offline: bool
+    form: Form, values: Sequence[object], session: str, folder: Path
 ) -> AsyncIterator[list[Any]]:
     """Animate; yield the values of the outputs: player, picture, file, line, command."""
     line, ticket = "", Ticket[Any](session, DOWNLOADS)
     yield outputs("preparing …", line)
     try:
         options = form.read(values)
-        plan = await asyncio.to_thread(make_plan, options, offline)  # reads the files' headers
+        plan = await asyncio.to_thread(make_plan, options)  # reads the files' headers
         options = plan.job.options
         line = command_of(options)
 
@@ -154,7 +154,7 @@ def open_driving(path: Path) -> Any:
 
 def build_animate_tab(page: gr.Blocks, offline: bool, results: Path) -> Form:
     """Place the widgets, and say what they do. `results`: where each result gets a folder of its own."""
-    form = Form()
+    form = Form(offline)
     with gr.Row():
         with gr.Column(scale=3, min_width=340):
             form.add_model()
@@ -165,9 +165,9 @@ def build_animate_tab(page: gr.Blocks, offline: bool, results: Path) -> Form:
             place_formats(form)
         with gr.Column(scale=2, min_width=320, elem_id="outcome"):
             go, clear, shown = place_outputs()
-    connect_animate(form, go, shown, offline, results)
+    connect_animate(form, go, shown, results)
     connect_choices(page, form, preset, clear, shown)
-    connect_boxes(form, button, source_box, driving_box, offline)
+    connect_boxes(form, button, source_box, driving_box)
     return form
 
 
@@ -272,10 +272,10 @@ def place_formats(form: Form) -> None:
         form.add("result_video", "Format", choices=FORMATS)
 
 
-def connect_animate(form: Form, go: gr.Button, shown: list[Any], offline: bool, results: Path) -> None:
+def connect_animate(form: Form, go: gr.Button, shown: list[Any], results: Path) -> None:
     async def start(request: gr.Request, *values: object) -> AsyncIterator[list[Any]]:
         with tempfile.TemporaryDirectory(dir=results) as folder:  # Gradio has its own copy by the end
-            async for outcome in animate(form, values, request.session_hash or "", Path(folder), offline):
+            async for outcome in animate(form, values, request.session_hash or "", Path(folder)):
                 yield outcome
 
     start.__signature__ = form.signature()  # type: ignore[attr-defined]
@@ -303,5 +303,5 @@ def connect_choices(
     cleared = clear.click(empty, None, [preset, *form.values(), *shown], **QUIET)
     seen: Any = {"inputs": [*form.values()], "outputs": [form[name] for name in form.when], **QUIET}
     gr.on(changes, form.shown, queue=False, **seen)
-    for event in (chosen, cleared, form.remember(page)):
+    for event in (chosen, cleared, form.remember(page, preset)):
         event.then(form.shown, **seen)

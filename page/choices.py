@@ -14,7 +14,7 @@ import gradio as gr
 
 from checkpoints.table import DEFAULT_MODEL, read_table
 from inference.options import DemoOptions, When
-from page.limits import LABELS, upload
+from page.limits import FILES, LABELS, upload
 from utils.errors import UserError
 from utils.options import SEVERAL, held_value
 
@@ -36,10 +36,11 @@ OPTIONS = {entry.name: entry for entry in fields(DemoOptions)}
 
 
 class Form(dict[str, Any]):
-    """The widgets of a tab, by the names of their options."""
+    """The widgets of a tab, by the names of their options. `offline`: no model may be downloaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, offline: bool) -> None:
         super().__init__()
+        self.offline = offline
         self.when: dict[str, When] = {}  # by names of options that are hidden else
 
     def add(self, name: str, label: str, info: str | None = None, widget: Any = None, **look: Any) -> Any:
@@ -85,7 +86,8 @@ class Form(dict[str, Any]):
 
     def chosen(self, values: Iterable[object]) -> DemoOptions:
         pairs = zip(self.items(), values, strict=True)
-        return replace(PAGE, **{name: checked(name, widget, value) for (name, widget), value in pairs})
+        given: Any = {name: checked(name, widget, value) for (name, widget), value in pairs}
+        return replace(PAGE, offline=self.offline, **given)
 
     def shown(self, *values: object) -> list[Any]:
         """Show the widgets that have an effect now; the others get their first values."""
@@ -100,18 +102,20 @@ class Form(dict[str, Any]):
             for name, when in self.when.items()
         ]
 
-    def remember(self, page: gr.Blocks) -> Any:
-        """Keep settings in the browser, but for files and what is cut out of them; return their return."""
-        shown = [name for name, when in self.when.items() if when.is_so(PAGE)]
-        kept = [name for name in self if name in shown or (name not in self.when and "crop" not in name)]
-        kept = [name for name in kept if "Path" not in OPTIONS[name].type or name == "result_video"]
-        widgets, store = [self[name] for name in kept], gr.BrowserState({}, storage_key="fomm", secret="none")
+    def remember(self, page: gr.Blocks, preset: gr.Radio) -> Any:
+        """Keep settings in the browser, but for files and boxes in them; return the event of their return."""
+        kept = {"preset": preset} | {
+            name: widget
+            for name, widget in self.items()
+            if not isinstance(widget, FILES) and "Box" not in OPTIONS[name].type
+        }
+        widgets, store = [*kept.values()], gr.BrowserState({}, storage_key="fomm", secret="none")
 
         def restore(saved: Any) -> list[Any]:
             saved = saved if isinstance(saved, dict) else {}
             return [saved.get(name, gr.skip()) for name in kept]
 
-        names = json.dumps(kept)
+        names = json.dumps([*kept])
         gr.on(
             [widget.change for widget in widgets],
             None,
@@ -164,7 +168,7 @@ def as_demo(options: DemoOptions) -> DemoOptions:
 
 def checked(name: str, widget: Any, value: Any) -> Any:
     """Return a value as its option holds it. Raises `UserError` where the widget could not have given it."""
-    if isinstance(widget, gr.Image | gr.Video | gr.File):
+    if isinstance(widget, FILES):
         path = upload(value)
         return (path,) if path is not None and OPTIONS[name].type.startswith(SEVERAL) else path
     check_value(name, widget, value)

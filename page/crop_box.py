@@ -20,9 +20,9 @@ from utils.errors import UserError
 from utils.progress import ShowProgress
 
 
-def show_boxes(options: DemoOptions, show: ShowProgress, offline: bool) -> tuple[dict, dict]:
+def show_boxes(options: DemoOptions, show: ShowProgress) -> tuple[dict, dict]:
     """Show what will be cut out of picture and video, or a first guess to drag. Raises `UserError`."""
-    plan = make_plan(options, offline)
+    plan = make_plan(options)
     job, clip, path = plan.job, plan.clip, plan.pair.source
     if clip is None or job.source_clip is not None:
         raise UserError("there are boxes of a picture and a driving video alone")
@@ -57,13 +57,13 @@ def place_crops(form: Form) -> tuple[gr.Button, gr.HTML, gr.HTML]:
     return button, source_box, driving_box
 
 
-def connect_boxes(form: Form, button: gr.Button, source: gr.HTML, driving: gr.HTML, offline: bool) -> None:
+def connect_boxes(form: Form, button: gr.Button, source: gr.HTML, driving: gr.HTML) -> None:
     """Let the button fill the boxes, and follow what becomes of them."""
 
     async def boxes(request: gr.Request, progress: gr.Progress, *values: object) -> AsyncIterator[Any]:
         options = form.read(values)
         async for views in with_bar(
-            request, progress, lambda ticket: show_boxes(options, ticket.show_or_stop, offline)
+            request, progress, lambda ticket: show_boxes(options, ticket.show_or_stop)
         ):
             yield views
 

@@ -31,16 +31,16 @@ Prepared = tuple[Animator, FittedClip, Keypoints]  # the reference's keypoints: 
 PREPARED = Kept[Prepared](most=4)  # the video worker's own, so that the slider need not wait
 
 
-def look(options: DemoOptions, number: int, ticket: Ticket, offline: bool) -> Gallery:
+def look(options: DemoOptions, number: int, ticket: Ticket) -> Gallery:
     """Show what the networks see in frame `number` of the driving video: pictures and titles."""
-    animator, driving, initial = PREPARED.get(options, lambda: prepare(options, ticket, offline))
+    animator, driving, initial = PREPARED.get(options, lambda: prepare(options, ticket))
     frame = driving[min(number, len(driving) - 1)]
     return [(image, title) for title, image in inside_pictures(animator, frame, initial).items()]
 
 
-def prepare(options: DemoOptions, ticket: Ticket, offline: bool) -> Prepared:
+def prepare(options: DemoOptions, ticket: Ticket) -> Prepared:
     """Prepare what the tab Animate would animate first."""
-    plan = make_plan(options, offline)
+    plan = make_plan(options)
     job, path = plan.job, plan.pair.source
     if plan.clip is None or job.source_clip is not None:
         raise UserError("the tab Inside needs a picture and a driving video")
@@ -65,13 +65,13 @@ def to_middle(driving_video: Any) -> Any:
     return gr.update(value=last // 2, maximum=last)
 
 
-def build_inside_tab(form: Form, offline: bool) -> None:
+def build_inside_tab(form: Form) -> None:
     async def inside(
         request: gr.Request, progress: gr.Progress, frame: float, *values: object
     ) -> AsyncIterator[Any]:
         check_value("frame", slider, frame)
         number, options = int(frame), form.read(values)
-        async for shown in with_bar(request, progress, lambda ticket: look(options, number, ticket, offline)):
+        async for shown in with_bar(request, progress, lambda ticket: look(options, number, ticket)):
             yield shown
 
     inside.__signature__ = form.signature(progress=gr.Progress(), frame=0)  # type: ignore[attr-defined]

@@ -36,6 +36,7 @@ MAX_WEIGHTS = 200  # million; the published models have about 60
 MAX_FACES = 8  # painted in each frame
 MAX_WRITTEN = 6000  # million pixels of all frames of the result
 
+FILES = gr.Image | gr.Video | gr.File  # widgets whose values are uploads
 LABELS: dict[str, str] = {}  # of the widgets, by names of options
 
 # An absolute path up to its last slash, or backslash; what follows a colon or a slash is an address.

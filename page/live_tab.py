@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
@@ -13,7 +14,7 @@ from starlette.routing import Route
 
 from inference.jobs import make_job
 from inference.live import LiveAnimation
-from inference.networks import size_for
+from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from inference.sessions import SESSIONS, end_sessions, open_session
 from media.pictures import data_url, decode_picture, encode_jpeg
@@ -21,8 +22,9 @@ from page.choices import Form
 from page.crop_box import connect_box, source_view
 from page.html import html_widget
 from page.limits import in_words, read_picture, shown, upload
-from page.making import LIVE_WORKER, choose_model
+from page.making import DOWNLOADS, LIVE_WORKER, choose_model, config_of
 from utils.errors import UserError, told
+from utils.tickets import Ticket
 from utils.values import integer, number
 
 MAX_PICTURES = 9  # one for each of the keys 1 to 9
@@ -77,18 +79,43 @@ def next_picture(live: LiveAnimation, data: bytes, query: dict[str, str]) -> byt
 ROUTES = [Route("/live/frame", answer_frame, methods=["POST", "DELETE"])]
 
 
-def chosen(form: Form, files: list[Any] | None, values: tuple[object, ...], offline: bool) -> tuple[Any, ...]:
-    """Return pictures with their paths, options and networks. Raises `UserError`."""
+def chosen(form: Form, files: list[Any] | None, values: tuple[object, ...]) -> tuple[list[Any], DemoOptions]:
+    """Return pictures with their paths, and options. Raises `UserError`."""
     options, paths = form.read(values), [path for file in files or [] if (path := upload(file))]
     if len(paths) > MAX_PICTURES:
         raise UserError(f"{len(paths)} pictures: at most {MAX_PICTURES}, one for each key")
-    pictures = [(path, read_picture(path)) for path in paths or [SAMPLE["source_image"]]]
-    return pictures, options, choose_model(options, offline)
+    return [(path, read_picture(path)) for path in paths or [SAMPLE["source_image"]]], options
+
+
+async def open_live(
+    form: Form, page: str, files: list[Any] | None, values: tuple[object, ...], begins: bool
+) -> AsyncIterator[tuple[Any, str]]:
+    """Begin or change the session of a page; yield what live.js starts with, and how far a download is."""
+    value = None
+    if begins or any(session.page == page for session in list(SESSIONS.values())):
+        ticket = Ticket[Any](page, DOWNLOADS)
+
+        def prepare() -> tuple[Any, ...]:
+            pictures, options = chosen(form, files, values)
+            return pictures, options, choose_model(options, ticket.show_download)
+
+        try:
+            async for line in ticket.run(prepare):
+                if ticket.progress is not None:
+                    yield gr.skip(), f"{line} …"
+            work = LIVE_WORKER.submit(open_session, page, begins, *ticket.result())
+            opened = await asyncio.wrap_future(work)
+            if opened is not None:
+                size, urls = opened.session.live.size[::-1], [data_url(piece) for piece in opened.pieces]
+                value = {"token": opened.token, "pictures": urls, "size": size, "begins": begins}
+        except Exception as error:  # told beside the camera
+            value = {"error": shown(error).message, "begins": begins}
+    yield value, ""
 
 
 def build_live_tab(offline: bool) -> None:
     """Place the widgets, and say what they do."""
-    form = Form()
+    form = Form(offline)
     gr.Markdown(
         "Your camera moves a picture. Its frames go to the machine that this page runs on, and are not kept."
     )
@@ -98,43 +125,34 @@ def build_live_tab(offline: bool) -> None:
         with gr.Column():
             form.add("crop", "Find faces", "in photos, as in the tab Animate")
             button = gr.Button("Start camera", variant="primary", elem_id="live-start")
-    camera = html_widget("live", "live")
+    status, camera = html_widget("progress", "live-status"), html_widget("live", "live")
     form.add_model("live-")
     with gr.Accordion("Crop", open=False):
         show = gr.Button("Show box")
         box = html_widget("crop_box", "live-box")
         text = form.add("crop_source", "Box in the picture", "left,top,right,bottom; empty: faces, or all")
 
-    def start(request: gr.Request, pictures: list[Any] | None, *values: object, begins: bool = True) -> Any:
-        page = request.session_hash or ""
-        if not begins and all(session.page != page for session in list(SESSIONS.values())):
-            return None
-        try:
-            work = LIVE_WORKER.submit(open_session, page, begins, *chosen(form, pictures, values, offline))
-            opened = work.result()
-        except Exception as error:  # told beside the camera
-            return {"error": shown(error).message, "begins": begins}
-        if opened is None:
-            return None
-        size, urls = opened.session.live.size[::-1], [data_url(piece) for piece in opened.pieces]
-        return {"token": opened.token, "pictures": urls, "size": size, "begins": begins}
+    async def start(request: gr.Request, pictures: Any, *values: object) -> AsyncIterator[Any]:
+        async for answer in open_live(form, request.session_hash or "", pictures, values, begins=True):
+            yield answer
 
-    def change(request: gr.Request, *values: Any) -> Any:
-        return start(request, *values, begins=False)
+    async def change(request: gr.Request, pictures: Any, *values: object) -> AsyncIterator[Any]:
+        async for answer in open_live(form, request.session_hash or "", pictures, values, begins=False):
+            yield answer
 
     def show_box(request: gr.Request, pictures: list[Any] | None, *values: object) -> dict[str, Any]:
-        ((path, picture), *_), options, networks = chosen(form, pictures, values, offline)
-        return source_view(path, picture, make_job(options, size_for(networks[0], picture)))
+        ((path, picture), *_), options = chosen(form, pictures, values)
+        return source_view(path, picture, make_job(options, config_of(options)[1]))
 
     for function in (start, change, show_box):
         vars(function)["__signature__"] = form.signature(pictures=None)  # names for errors
     inputs: Any = {"inputs": [pictures, *form.values()], "api_visibility": "private", "preprocess": False}
-    button.click(start, outputs=camera, show_progress="minimal", **inputs)
+    live: Any = {"outputs": [camera, status], "show_progress": "hidden", "concurrency_limit": None, **inputs}
+    button.click(start, **live | {"show_progress": "minimal"})
     show.click(show_box, outputs=box, **inputs)
 
     # Who is live changes it: by a box when that was dragged, or typed to its end.
     dragged = connect_box(form, "crop_source", box, [pictures])
     others = [widget.change for widget in (pictures, *form.values()) if widget is not text]
-    live: Any = {"fn": change, "outputs": camera, "show_progress": "hidden", **inputs}
-    gr.on([*others, text.blur, text.submit], trigger_mode="always_last", **live)
-    dragged.then(**live)
+    gr.on([*others, text.blur, text.submit], change, trigger_mode="always_last", **live)
+    dragged.then(change, **live)

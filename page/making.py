@@ -19,7 +19,7 @@ from inference.inputs import DemoPair, make_pairs, model_files, open_clips
 from inference.networks import InferenceNetworks, fingerprint_of, kept_networks, model_size
 from inference.options import DemoOptions
 from media.clips import Clip
-from media.pictures import read_image_size
+from media.pictures import Size, read_image_size
 from modules.build import read_config
 from page.limits import check_clip, check_job, check_model, in_words, read_picture
 from utils.errors import UserError
@@ -33,14 +33,18 @@ LIVE_WORKER = ThreadPoolExecutor(1, "live")
 DOWNLOADS = ThreadPoolExecutor(8, "download")
 
 
-def choose_model(
-    options: DemoOptions, offline: bool, show: ShowDownload = mebibytes_bar
-) -> InferenceNetworks:
+def choose_model(options: DemoOptions, show: ShowDownload = mebibytes_bar) -> InferenceNetworks:
     """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
-    model = model_files(replace(options, offline=offline), show)
-    config = read_config(model.config)
-    check_model(config, model_size(config, model.config))
-    return kept_networks(*model)
+    check_model(*config_of(options))
+    return kept_networks(*model_files(options, show))
+
+
+def config_of(options: DemoOptions) -> tuple[dict, Size]:
+    """Return the config of a model, whose checkpoint may be missing, and its size. Raises `UserError`."""
+    name = options.model or DEFAULT_MODEL
+    path = options.config or find_model(name, options.offline, download_it=False).config
+    config = read_config(path)
+    return config, model_size(config, path)
 
 
 async def with_bar(
@@ -68,10 +72,10 @@ class Plan(NamedTuple):
     clip: Clip | None
     config: dict
     job: jobs.Job
-    whole: tuple[int, int]
+    whole: Size
 
 
-def make_plan(options: DemoOptions, offline: bool) -> Plan:
+def make_plan(options: DemoOptions) -> Plan:
     """Open the files, and see what the job costs. No checkpoint is needed. Raises `UserError`."""
     for name, words in (
         ("source_image", "there is no picture" if options.source_video is None else ""),
@@ -86,11 +90,9 @@ def make_plan(options: DemoOptions, offline: bool) -> Plan:
         if opened is not None:
             check_clip(opened)
     # Sound is carried over where there is some.
-    options = replace(options, offline=offline, audio=options.audio and clip is not None and clip.has_audio)
-    name = options.model or DEFAULT_MODEL
-    path = options.config or find_model(name, offline, download_it=False).config
-    config = read_config(path)
-    job = jobs.make_job(options, model_size(config, path), clips)
+    options = replace(options, audio=options.audio and clip is not None and clip.has_audio)
+    config, size = config_of(options)
+    job = jobs.make_job(options, size, clips)
     whole = read_image_size(pair.source) if clips.source is None else clips.source.size
     check_job(job, config, whole, len(clip or ()))
     if clip is not None:

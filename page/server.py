@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 
 from page.animate_tab import build_animate_tab
 from page.inside_tab import build_inside_tab
-from page.limits import MAX_UPLOAD, check_uploads, shown
+from page.limits import FILES, MAX_UPLOAD, check_uploads, shown
 from page.live_tab import ROUTES, build_live_tab, leave_live
 from utils.errors import UserError
 from utils.hosts import guarded
@@ -41,7 +41,7 @@ class Page(gr.Blocks):
         if missing := names[len(inputs) : len(block_fn.inputs)]:
             raise UserError(f"{', '.join(missing)}: no value was sent")
         for number, widget in enumerate(block_fn.inputs):
-            if isinstance(widget, gr.Image | gr.Video | gr.File):
+            if isinstance(widget, FILES):
                 check_uploads(names[min(number, len(names) - 1)], inputs[number])
         return await super().preprocess_data(block_fn, inputs, *more)
 
@@ -60,7 +60,7 @@ def build_page(offline: bool, results: Path) -> gr.Blocks:
         with gr.Tab("Live"):
             build_live_tab(offline)
         with gr.Tab("Inside"):
-            build_inside_tab(form, offline)
+            build_inside_tab(form)
         page.unload(leave_live)
     return page
 

@@ -317,7 +317,7 @@ def test_what_a_job_may_cost(tmp_path: Path) -> None:
     # Live asks as much before it loads a model.
     large = write_config(tmp_path / "large.yaml", config)
     with pytest.raises(UserError, match=r"--config: would take .* million weights"):
-        choose_model(replace(PAGE, config=large, checkpoint=SAMPLE["checkpoint"]), offline=True)
+        choose_model(replace(PAGE, config=large, checkpoint=SAMPLE["checkpoint"]))
 
 
 def test_live_frames_of_few_bytes_and_many_pixels_are_not_decoded() -> None:
@@ -332,7 +332,7 @@ def test_what_was_found_for_boxes_is_not_searched_again(monkeypatch: pytest.Monk
     searched = []
     monkeypatch.setattr(jobs, "driving_cuts", lambda clip, *_: searched.append(clip.path) or Cuts([], None))
     for options in (replace(PAGE, **files), replace(PAGE, smooth=1, **files), replace(PAGE, end=1, **files)):
-        plan = make_plan(options, offline=True)
+        plan = make_plan(options)
         assert plan.clip is not None
         known_cuts(plan.clip, plan.job, no_bar)
     assert len(searched) == 2  # another part of the video is another search
