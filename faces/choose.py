@@ -91,10 +91,10 @@ def steady_region(clip: Clip, track: Track, detect: FaceDetector, aspect: float)
     )
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     offset = np.mean([[region.x, region.y] for region in regions], axis=0) - middles[chosen].mean(axis=0)
-    across, down = Region(0, 0, 0, 0, angle).places_of(middles + offset)  # (N,) each
-    grown = max(1 + np.ptp(across) / width, 1 + np.ptp(down) / height)
-    middle = np.array([across.min() + across.max(), down.min() + down.max()]) / 2
-    x, y = Region(0, 0, 0, 0, angle).point(middle)
+    level = Region(0, 0, 0, 0, angle)
+    places = level.places_of(middles + offset)  # (N, 2)
+    grown = float(np.max(1 + np.ptp(places, axis=0) / (width, height)))
+    x, y = level.point((places.min(axis=0) + places.max(axis=0)) / 2)
     return Region(float(x), float(y), width * grown, height * grown, angle).within(clip.size)
 
 
@@ -132,11 +132,7 @@ def joined(parts: Sequence[Track]) -> Track:
     """Join the tracks of a face, which follow each other."""
     numbers = [number for part in parts for number in part.numbers]
     boxes = [box for part in parts for box in part.boxes]
-    whole = Track(numbers[0], boxes[0])
-    for number, box in zip(numbers[1:], boxes[1:], strict=True):
-        whole.add(number, box)
-    whole.start, whole.end = parts[0].start, parts[-1].end
-    return whole
+    return Track(numbers, boxes, parts[0].start, parts[-1].end)
 
 
 # ---- Crops ---------------------------------------------------------------------

@@ -126,8 +126,8 @@ def border(region: Region, size: Size, rows: slice, columns: slice) -> tuple[np.
 def sides(region: Region, size: Size, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
     """Return how far pixels are from the nearest side within the picture, and from any, as shares."""
     y, x = np.mgrid[rows, columns] + 0.5
-    across, down = region.places_of(np.stack([x, y], axis=-1))
-    u, v = across / region.width, down / region.height  # in [0, 1] inside
+    places = region.places_of(np.stack([x, y], axis=-1)) / (region.width, region.height)
+    u, v = np.moveaxis(places, -1, 0)  # in [0, 1] inside
     distances = np.stack([u, v, 1 - u, 1 - v])  # (4, rows, columns), from left, top, right and bottom
     inner = np.where(region.inner_sides(size)[:, None, None], distances, 1)
     return inner.min(axis=0), distances.min(axis=0)

@@ -29,15 +29,11 @@ def preview(
         corners = [tuple(corner) for corner in region.corners * scale]
         pen.line([*corners, *corners[:2]], CROP, width=max(2, max(size) // 300), joint="curve")
     for number, face in enumerate(np.asarray(faces) * scale, start=1):
-        rectangle(pen, face, FACE, width=max(1, max(size) // 600))
+        left, top, right, bottom = (round(side) for side in face)
+        outline = left, top, max(left, right - 1), max(top, bottom - 1)
+        pen.rectangle(outline, outline=FACE, width=max(1, max(size) // 600))
         pen.text((face[0] + 3, face[1] + 1), str(number), FACE, font, stroke_width=2, stroke_fill=(0, 0, 0))
     return beside(np.array(drawn), crops)
-
-
-def rectangle(pen: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
-    """Draw an outline; its parts beyond the picture's edge are not seen."""
-    left, top, right, bottom = (round(side) for side in box)
-    pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=width)
 
 
 def beside(picture: np.ndarray, crops: Sequence[np.ndarray]) -> np.ndarray:

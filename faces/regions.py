@@ -42,13 +42,15 @@ class Region(NamedTuple):
         return (*box, degrees) if degrees else box
 
     @property
+    def axes(self) -> np.ndarray:
+        """The directions across and down the region, as rows: (2, 2), xy."""
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        return np.array([[cos, sin], [-sin, cos]])
+
+    @property
     def corners(self) -> np.ndarray:
         """The corners (4, 2), xy, clockwise from the upper left one."""
-        along = np.array([math.cos(self.angle), math.sin(self.angle)]) * self.width / 2
-        down = np.array([-math.sin(self.angle), math.cos(self.angle)]) * self.height / 2
-        return np.array([self.x, self.y]) + np.array(
-            [-along - down, along - down, along + down, down - along]
-        )
+        return self.point(np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (self.width, self.height) / 2)
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
@@ -79,15 +81,12 @@ class Region(NamedTuple):
         return Region(x, y, width, height, self.angle)
 
     def point(self, offset: np.ndarray) -> np.ndarray:
-        """The point (2,) of the picture at an offset from the middle, across and down the region."""
-        cos, sin = math.cos(self.angle), math.sin(self.angle)
-        return np.array([self.x, self.y]) + offset @ np.array([[cos, sin], [-sin, cos]])
+        """The points (..., 2) of the picture at offsets from the middle, across and down the region."""
+        return (self.x, self.y) + offset @ self.axes
 
-    def places_of(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where points (..., 2) lie in the region: across and down from its corner, (...) each."""
-        dx, dy = points[..., 0] - self.x, points[..., 1] - self.y
-        cos, sin = math.cos(self.angle), math.sin(self.angle)
-        return cos * dx + sin * dy + self.width / 2, cos * dy - sin * dx + self.height / 2
+    def places_of(self, points: np.ndarray) -> np.ndarray:
+        """Return where points (..., 2) lie in the region, across and down from its corner: (..., 2)."""
+        return (points - (self.x, self.y)) @ self.axes.T + np.array([self.width, self.height]) / 2
 
 
 def cut_out(picture: np.ndarray, region: Region, size: Size) -> np.ndarray:
@@ -98,18 +97,10 @@ def cut_out(picture: np.ndarray, region: Region, size: Size) -> np.ndarray:
     beyond = (max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0)
     around = np.pad(inside, beyond, mode="edge")
     if region.angle:
-        own = round(region.height), round(region.width)
-        around = turned(around, region._replace(x=region.x - left, y=region.y - top), own)
+        height, width = own = round(region.height), round(region.width)
+        corner = region._replace(x=region.x - left, y=region.y - top).point(-np.array([width, height]) / 2)
+        around = sample(around, region.axes.T, corner, own)
     return fit(around, size, "stretch")
-
-
-def turned(picture: np.ndarray, region: Region, size: Size) -> np.ndarray:
-    """The pixels of a region of a picture, upright and in its own size."""
-    cos, sin = math.cos(region.angle), math.sin(region.angle)
-    x = region.x - cos * size[1] / 2 + sin * size[0] / 2
-    y = region.y - sin * size[1] / 2 - cos * size[0] / 2
-    transform = (cos, -sin, x, sin, cos, y)  # from a pixel of the result to one of the picture
-    return sample(picture, transform, size)
 
 
 def put_back(piece: np.ndarray, region: Region, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -117,18 +108,17 @@ def put_back(piece: np.ndarray, region: Region, box: tuple[int, int, int, int]) 
     left, top, right, bottom = box
     if not region.angle:
         return fit(piece, (bottom - top, right - left), "stretch")
-    piece = fit(piece, (round(region.height), round(region.width)), "stretch")
-    cos, sin = math.cos(region.angle), math.sin(region.angle)
-    x = cos * (left - region.x) + sin * (top - region.y) + piece.shape[1] / 2
-    y = cos * (top - region.y) - sin * (left - region.x) + piece.shape[0] / 2
+    height, width = own = round(region.height), round(region.width)
+    corner = region._replace(width=width, height=height).places_of(np.array([left, top]))
     # Beyond the piece its edge is repeated: the border is soft, but bicubic weights reach over it.
-    padded = np.pad(piece, ((2, 2), (2, 2), (0, 0)), mode="edge")
-    return sample(padded, (cos, sin, x + 2, -sin, cos, y + 2), (bottom - top, right - left))
+    padded = np.pad(fit(piece, own, "stretch"), ((2, 2), (2, 2), (0, 0)), mode="edge")
+    return sample(padded, region.axes, corner + 2, (bottom - top, right - left))
 
 
-def sample(picture: np.ndarray, transform: tuple[float, ...], size: Size) -> np.ndarray:
-    """Pixels (h, w, 3) at the places in a picture that an affine transform of their own places gives."""
+def sample(picture: np.ndarray, axes: np.ndarray, corner: np.ndarray, size: Size) -> np.ndarray:
+    """Return pixels (h, w, 3) of a picture along the columns of `axes` (2, 2), from `corner` (2,) on."""
+    transform = np.column_stack([axes, corner]).ravel().tolist()
     image = Image.fromarray(picture).transform(
-        (size[1], size[0]), Image.Transform.AFFINE, transform, Image.Resampling.BICUBIC
+        size[::-1], Image.Transform.AFFINE, transform, Image.Resampling.BICUBIC
     )
     return np.asarray(image)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -24,16 +25,18 @@ MAX_LOST = 0.5  # seconds at either end of a video in which a face may go unseen
 MAX_GROWTH = 1.5  # a box that is this much higher or lower than the median of its track is a mistake
 
 
+@dataclass(eq=False)
 class Track:
     """One face for as long as it stays where it was first seen.
 
-    Attributes: `numbers` of the frames in which it was found, and its `boxes` there. `start` and `end`, the
-    frames of the video that show it (`end` not included).
+    `numbers` of the frames in which it was found, and its `boxes` (4,) there. `start` and `end`: the frames
+    of the video that show it (`end` not included).
     """
 
-    def __init__(self, number: int, box: np.ndarray):
-        self.numbers, self.boxes = [number], [box]
-        self.start, self.end = number, number + 1
+    numbers: list[int]
+    boxes: list[np.ndarray]
+    start: int
+    end: int
 
     def add(self, number: int, box: np.ndarray) -> None:
         """Add the face at `box` (4,) in frame `number`, which is later than all before."""
@@ -140,12 +143,9 @@ def start_track(number: int, box: np.ndarray, near: list[Track], min_iou: float)
     """
     overlaps = [iou(track.boxes[-1][None], box[None]).item() for track in near]
     if not near or max(overlaps) < max(min_iou, 1e-9):
-        return Track(number, box)
+        return Track([number], [box], number, number + 1)
     before = near[int(np.argmax(overlaps))]
-    track = Track(before.numbers[-1], before.boxes[-1])
-    track.start = before.end
-    track.add(number, box)
-    return track
+    return Track([before.numbers[-1], number], [before.boxes[-1], box], before.end, number + 1)
 
 
 def frames_with(track: Track, clip: Clip, detect: FaceDetector) -> np.ndarray:

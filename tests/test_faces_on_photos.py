@@ -84,7 +84,7 @@ def test_a_region_that_is_turned_goes_back_to_its_place() -> None:
     left, top, right, bottom = region.bounds
     back = put_back(cut_out(smooth, region, (180, 180)), region, region.bounds).astype(int)
     y, x = np.mgrid[top:bottom, left:right] + 0.5
-    across, down = region.places_of(np.stack([x, y], axis=-1))
+    across, down = np.moveaxis(region.places_of(np.stack([x, y], axis=-1)), -1, 0)
     inside = (np.minimum(across, down) > 2) & (np.maximum(across, down) < 178)
     assert np.abs(back - smooth[top:bottom, left:right])[inside].max() <= 4
 
@@ -107,7 +107,7 @@ def test_a_picture_cut_and_put_back_unmoved_is_the_picture_at_its_border() -> No
         axis=2
     )
     y, x = np.mgrid[:512, :512] + 0.5
-    across, down = region.places_of(np.stack([x, y], axis=-1))
+    across, down = np.moveaxis(region.places_of(np.stack([x, y], axis=-1)), -1, 0)
     depth = np.minimum(np.minimum(across, down), region.width - np.maximum(across, down)) / region.width
     assert difference[depth < 0.02].max() <= 1 and difference[depth <= 0].max() == 0
     assert difference.max() > 8  # the middle shows the piece
