@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import utils.openmp  # noqa: F401 - sets how torch's threads wait
 
+import functools
 from dataclasses import replace
 
 from inference.options import DemoOptions
@@ -152,13 +153,9 @@ def main(argv: list[str] | None = None) -> None:
     for pair in pairs:
         jobs.check_best_frame(options.best_frame, job.drivings[pair.driving], pair.driving)
 
-    def load() -> networks.InferenceNetworks:
-        """Load the networks after faces were looked for: a wrong picture is told without waiting."""
-        return networks.load_networks(
-            config, config_path, checkpoint, device, options.plain, options.precision
-        )
-
-    command.write_and_report(load, pairs, job, fingerprint)
+    # Networks are loaded after faces were looked for: a wrong picture is told without waiting.
+    given = config, config_path, checkpoint, device, options.plain, options.precision
+    command.write_and_report(functools.partial(networks.load_networks, *given), pairs, job, fingerprint)
 
 
 if __name__ == "__main__":

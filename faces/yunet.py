@@ -117,15 +117,11 @@ class FaceDetector:
         scale = min(1.0, MAX_SIDE / max(picture.shape[:2]))
         small = shrunk(picture, scale) if scale < 1 else picture
         x = torch.from_numpy(np.ascontiguousarray(small[..., ::-1])).permute(2, 0, 1).unsqueeze(0).float()
-        x = F.pad(x, (0, -x.shape[3] % 32, 0, -x.shape[2] % 32))
-        boxes, landmarks, scores = (found[0].numpy() for found in self.network(channels_last(x)))
+        x = F.pad(x, (0, -x.shape[3] % 32, 0, -x.shape[2] % 32)).contiguous(memory_format=torch.channels_last)
+        boxes, landmarks, scores = (found[0].numpy() for found in self.network(x))
         order = np.argsort(-scores, kind="stable")
         kept = without_overlaps(boxes, order[scores[order] >= MIN_SCORE])
         return Faces(boxes[kept] / scale, landmarks[kept] / scale, scores[kept])
-
-
-def channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def shrunk(picture: np.ndarray, scale: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,6 @@ from media.writer import VideoWriter
 from modules.util import Keypoints
 from utils.pipeline import ahead, behind
 from utils.progress import Cancelled, ShowProgress, no_bar
-
-Item = TypeVar("Item")
 
 FRAMES_AHEAD = 4  # that are read, in the model's size, before the networks need them
 FRAMES_BEHIND = 4  # that wait for the encoder
@@ -58,21 +56,6 @@ class SourcePictures:
     def shown(self) -> Sequence[np.ndarray]:
         """The pictures in the size of the result."""
         return self.large or self.pictures
-
-
-def cut_source(
-    picture: np.ndarray, regions: Sequence[Region], sizes: tuple[Size, Size | None], how: str
-) -> SourcePictures:
-    """Cut the `regions` out of a picture or, where there are none, take all of it.
-
-    `sizes`: the model's, and a larger one for the result. `how`: as of `fit`, for a whole picture.
-    """
-
-    def cut(size: Size) -> list[np.ndarray]:
-        return [cut_out(picture, region, size) for region in regions] or [fit(picture, size, how)]
-
-    size, large = sizes
-    return SourcePictures(cut(size), None if large is None else cut(large))
 
 
 def transfer(relative: bool, adapt_scale: bool, strength: float = 1.0) -> dict[str, Any]:
@@ -239,7 +222,7 @@ def analyse(
     """Find the keypoints of all frames before any is animated. Raises `Cancelled`."""
     record = Record()
     with show(what, len(driving)) as progress, detect(animator, driving) as found:
-        for item in until(cancelled, found):
+        for item in itertools.takewhile(lambda _: not cancelled(), found):
             record.append(item["kp_driving"])
             progress.advance(1)
     if cancelled():
@@ -308,13 +291,6 @@ def smoothed(
         yield item | {"kp_driving": kp}
 
 
-def until(cancelled: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item]:
-    for item in items:
-        if cancelled():
-            return
-        yield item
-
-
 # ---- What is written -----------------------------------------------------------
 
 
@@ -372,7 +348,7 @@ def write_frames(
     """Write frames to their end, or until `cancelled()`; return how many. Raises `Cancelled` if none."""
     done = 0
     with show(what, total) as progress, behind(writer.write, FRAMES_BEHIND) as write:
-        for frame in until(cancelled, frames):
+        for frame in itertools.takewhile(lambda _: not cancelled(), frames):
             write(frame)
             progress.advance(1)
             done += 1

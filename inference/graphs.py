@@ -6,7 +6,6 @@ Shapes: `B` batch, `K` keypoints, `H, W` the model's size.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -52,50 +51,45 @@ class GraphPart(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, compute: Callable[[Any, Named], Named], inputs: Named, batched: set[str]
+        self, network: nn.Module, compute: Callable[[Named], Named], inputs: Named, batched: set[str]
     ):
         super().__init__()
         self.network, self.compute, self.inputs, self.batched = network, compute, inputs, batched
 
     def forward(self, *tensors: Tensor) -> Named:
-        return self.compute(self.network, dict(zip(self.inputs, tensors, strict=True)))
-
-
-def encode(generator: OcclusionAwareGenerator, inputs: Named) -> Named:
-    encoding = generator.encode(inputs["source"])
-    return {"small": encoding.small, "features": encoding.features}
-
-
-def find(kp_detector: KPDetector, inputs: Named) -> Named:
-    return kp_detector(inputs["frame"])
-
-
-def generate(generator: OcclusionAwareGenerator, inputs: Named, movement: Tensor | None = None) -> Named:
-    image = inputs.get("source", inputs["small"])  # only `image_skip` reads it
-    encoding = SourceEncoding(image, inputs["small"], inputs["features"])
-    kp_source, kp_driving = (
-        {name: inputs[f"{whose}_{name}"] for name in ("value", "jacobian") if f"{whose}_{name}" in inputs}
-        for whose in ("source", "driving")
-    )
-    out = generator.generate(encoding, kp_driving, kp_source, deformed=False, movement=movement)
-    return {"prediction": out["prediction"]}
+        return self.compute(dict(zip(self.inputs, tensors, strict=True)))
 
 
 @torch.no_grad()
 def parts_of(
     generator: OcclusionAwareGenerator, kp_detector: KPDetector, size: Size, movement: Tensor | None
 ) -> dict[str, GraphPart]:
+    def encode(inputs: Named) -> Named:
+        encoding = generator.encode(inputs["source"])
+        return {"small": encoding.small, "features": encoding.features}
+
+    def find(inputs: Named) -> Named:
+        return kp_detector(inputs["frame"])
+
+    def generate(inputs: Named) -> Named:
+        image = inputs.get("source", inputs["small"])  # only `image_skip` reads it
+        encoding = SourceEncoding(image, inputs["small"], inputs["features"])
+        kp_source, kp_driving = (
+            {name: inputs[f"{whose}_{name}"] for name in ("value", "jacobian") if f"{whose}_{name}" in inputs}
+            for whose in ("source", "driving")
+        )
+        out = generator.generate(encoding, kp_driving, kp_source, deformed=False, movement=movement)
+        return {"prediction": out["prediction"]}
+
     source, driving = textures(3, size).split([1, 2])
     inputs = {"source": source} if generator.image_skip else {}
-    inputs |= encode(generator, {"source": source})
+    inputs |= encode({"source": source})
     inputs |= {f"source_{name}": tensor for name, tensor in kp_detector(source).items()}
     of_driving = {f"driving_{name}": tensor for name, tensor in kp_detector(driving).items()}
     return {
         "encoder": GraphPart(generator, encode, {"source": driving}, {"source"}),
         "keypoints": GraphPart(kp_detector, find, {"frame": driving}, {"frame"}),
-        "frame": GraphPart(
-            generator, functools.partial(generate, movement=movement), inputs | of_driving, set(of_driving)
-        ),
+        "frame": GraphPart(generator, generate, inputs | of_driving, set(of_driving)),
     }
 
 

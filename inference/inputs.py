@@ -42,14 +42,14 @@ INPUTS = (
 
 def with_sample(options: DemoOptions) -> DemoOptions:
     """Fill in the sample where an input is not given. Raises `UserError` where that is not there."""
-    wanted = [name for name in SAMPLE if getattr(options, name) is None]
     # A model by name brings its own config, a motion file needs no video.
-    if options.model is not None:
-        wanted = [name for name in wanted if name not in ("config", "checkpoint")]
-    if options.driving_motion is not None:
-        wanted.remove("driving_video")
-    if options.source_video is not None:
-        wanted.remove("source_image")
+    instead = {
+        "config": options.model,
+        "checkpoint": options.model,
+        "driving_video": options.driving_motion,
+        "source_image": options.source_video,
+    }
+    wanted = [name for name in SAMPLE if getattr(options, name) is None and instead[name] is None]
     for name in wanted:
         if not SAMPLE[name].exists():
             needed = ", ".join(f"--{name}" for name in SAMPLE)
@@ -168,18 +168,16 @@ def missing_pairs(pairs: Sequence[DemoPair], skip_existing: bool) -> list[DemoPa
 def check_outputs(options: DemoOptions, pairs: Sequence[DemoPair]) -> None:
     """Raise `UserError` if a result would replace an input, or a folder that holds one, or has no folder."""
     # Nothing that is read is replaced.
-    for pair in pairs:
-        check_result(pair.result, options, "result_video")
-    outputs = {name: getattr(options, name) for name in ("preview", "save_motion")}
-    for name, output in outputs.items():
-        if output is not None:
-            check_result(output, options, name)
+    named = ((name, getattr(options, name)) for name in ("preview", "save_motion"))
+    outputs = [(name, path) for name, path in named if path is not None]
+    for name, path in [*(("result_video", pair.result) for pair in pairs), *outputs]:
+        check_result(path, options, name)
     # Folders exist; the writer tells of a single result's.
     if in_folder(options):
-        outputs["result_video"] = pairs[0].result.parent
-    for name, output in outputs.items():
-        if output is not None and not output.absolute().parent.is_dir():
-            raise UserError(f"--{name} {output}: there is no folder {output.parent}; make it first")
+        outputs.append(("result_video", pairs[0].result.parent))
+    for name, path in outputs:
+        if not path.absolute().parent.is_dir():
+            raise UserError(f"--{name} {path}: there is no folder {path.parent}; make it first")
     check_motion_name(options.save_motion, len(driving_paths(options)))
 
 

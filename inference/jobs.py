@@ -31,7 +31,6 @@ from inference.animation import (
     Timeline,
     Written,
     analyse,
-    cut_source,
     make_animators,
     write_animation,
 )
@@ -119,10 +118,8 @@ def known_cuts(clip: Clip, job: Job, show: ShowProgress) -> Cuts:
     For files that stay as they are, like uploads to the page, whose paths name their content.
     """
     options = job.options
-    key = (
-        *(clip.path, job.sizes[0], options.start, options.end),
-        *(options.fit, options.crop, options.crop_driving),
-    )
+    part = job.sizes[0], options.start, options.end
+    key = clip.path, *part, options.fit, options.crop, options.crop_driving
     return CUTS.get(key, lambda: driving_cuts(clip, job, show))
 
 
@@ -312,8 +309,13 @@ def write_video(
 
 def source_of(path: Path, picture: np.ndarray, job: Job, places: Places) -> SourcePictures:
     """Cut what is animated out of the picture (h, w, 3) that lies at `path`."""
-    regions = places.sources[path]
-    source = cut_source(picture, regions, job.sizes, job.options.fit)
+    regions, (size, large) = places.sources[path], job.sizes
+
+    def cut(size: Size) -> list[np.ndarray]:
+        pieces = [cut_out(picture, region, size) for region in regions]
+        return pieces or [fit(picture, size, job.options.fit)]
+
+    source = SourcePictures(cut(size), None if large is None else cut(large))
     if not job.options.paste_back:
         return source
     # What is pasted back must fit what lies around it.
@@ -321,12 +323,11 @@ def source_of(path: Path, picture: np.ndarray, job: Job, places: Places) -> Sour
     source = replace(source, movements=[calm_border(sides, job.sizes[0]) for sides in inner])
     if job.background is not None:
         return source
-    size, factor = limited(picture.shape[:2], job.options.max_side)
-    picture = fit(picture, size, "stretch")
-    regions = [region.scaled(factor) for region in regions]
-    paster = Paster(size, regions)
-    before = paster.before(picture, [cut_out(picture, region, job.painted) for region in regions])
-    return replace(source, paste=functools.partial(paster.paste, picture, before=before))
+    whole, factor = limited(picture.shape[:2], job.options.max_side)
+    under = fit(picture, whole, "stretch")
+    paster = Paster(whole, [region.scaled(factor) for region in regions])
+    before = paster.before(under, [cut_out(under, region, job.painted) for region in paster.regions])
+    return replace(source, paste=functools.partial(paster.paste, under, before=before))
 
 
 def matte_of(pair: DemoPair, job: Job) -> np.ndarray | None:

@@ -75,12 +75,12 @@ def check_uploads(name: str, value: Any) -> None:
     """
     folder = Path(get_upload_folder()).resolve()
     for file in value if isinstance(value, list) else [value]:
-        path = file.get("path") if isinstance(file, dict) else "" if file is not None else None
-        if file is not None and (
-            not isinstance(path, str) or "\0" in path or folder not in Path(path).resolve().parents
-        ):
+        if file is None:
+            continue
+        path = file.get("path") if isinstance(file, dict) else None
+        if not isinstance(path, str) or "\0" in path or folder not in Path(path).resolve().parents:
             raise UserError(f"--{name}: is no file that was uploaded here; upload it first")
-        if path and not Path(path).is_file():
+        if not Path(path).is_file():
             raise UserError(f"--{name}: {Path(path).name} was deleted here after some time; choose it again")
 
 

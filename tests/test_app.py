@@ -81,7 +81,7 @@ def test_two_clicks_from_sample_to_playing_result(browser: Browser, address: str
 def test_progress_and_cancel_keep_what_is_done(
     page: Page, browser: Browser, address: str, long_video: Path
 ) -> None:
-    """Meanwhile somebody else waits, and leaves the queue."""
+    """Meanwhile others wait: one closes the page, another one leaves the queue."""
     upload(page, SAMPLE["source_image"], long_video)
     page.get_by_role("button", name="Animate", exact=True).click()
     status = page.locator("#status .progress-line")
@@ -89,11 +89,19 @@ def test_progress_and_cancel_keep_what_is_done(
         "e => /animation: [1-9]\\d*\\/600 frames, [\\d.]+ frames\\/s, [\\d:]+ left …$/.test(e.textContent)",
         arg=status.element_handle(),
     )
+    leave = "() => window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    assert not page.evaluate(leave)  # the browser asks first
+    with opened(browser, address) as closed:
+        choose_sample(closed)
+        closed.get_by_role("tab", name="Inside").click()
+        closed.get_by_role("button", name="Look inside").click()
+        expect(closed.locator("#inside")).to_contain_text("waiting about")
     with opened(browser, address) as other:
         choose_sample(other)
         other.get_by_role("button", name="Animate", exact=True).click()
         waiting = re.compile(r"waiting about \d+ s, with 1 before this one …")
         expect(other.locator("#status .progress-line")).to_have_text(waiting)
+        assert status.inner_text().startswith("animation: ")  # so that this is the one before
         other.get_by_role("button", name="Cancel").click()
         told = "cancelled before the first frame, so there is no result"
         expect(other.locator("#status .progress-line")).to_have_text(told)
@@ -103,6 +111,7 @@ def test_progress_and_cancel_keep_what_is_done(
     assert line.startswith(f"stopped after {kept} of 600 frames; {kept} frames in ") and 0 < kept < 600
     page.wait_for_function("() => document.querySelector('#result video')?.duration > 0")
     assert abs(page.locator("#result video").evaluate("video => video.duration") - kept / 30) < 0.05
+    assert page.evaluate(leave)
 
 
 @pytest.mark.parametrize(
@@ -199,11 +208,18 @@ def test_settings_stay_over_a_reload(page: Page) -> None:
     page.get_by_label("Faces, 695 MiB").first.check()
     page.get_by_role("button", name="Result").first.click()
     page.get_by_label("webm").check()
+    page.get_by_label("Faces in a photo").check()
+    page.get_by_role("button", name="Crop").first.click()
+    page.get_by_label("Box in the picture").fill("0,0,100,100")
     page.wait_for_timeout(1000)
     page.reload()
     expect(page.get_by_label("Faces, 695 MiB").first).to_be_checked()
     page.get_by_role("button", name="Result").first.click()
     expect(page.get_by_label("webm")).to_be_checked()
+    page.get_by_role("button", name="Crop").first.click()
+    for name in ("Faces in a photo", "Find faces", "Paste back"):
+        expect(page.get_by_label(name).first).to_be_checked()
+    expect(page.get_by_label("Box in the picture").first).to_have_value("")
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.get_by_label("Cartoon heads").first).to_be_checked()
     expect(page.get_by_label("mp4")).to_be_checked()

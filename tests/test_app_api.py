@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import re
 import shlex
 import shutil
 import time
@@ -17,16 +19,18 @@ import pytest
 import requests
 
 pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
+import gradio as gr
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
 import demo
-from checkpoints.hub import CACHE
+from checkpoints.hub import CACHE, Model, ShowDownload
 from faces.cuts import Cuts
 from inference import jobs
 from inference.command import command_of
+from inference.inputs import model_files
 from inference.jobs import known_cuts, make_job
 from inference.options import DemoOptions
 from inference.samples import SAMPLE
@@ -35,9 +39,9 @@ from media.pictures import decode_picture, write_image
 from media.writer import VideoWriter
 from modules.build import read_config
 from page.animate_tab import open_driving
-from page.choices import PAGE, initial
+from page.choices import PAGE, Form, initial
 from page.limits import check_job, in_words, read_picture
-from page.live_tab import MAX_FRAME_PIXELS
+from page.live_tab import MAX_FRAME_PIXELS, open_live
 from page.making import choose_model, make_plan
 from tests.serving import served
 from tests.small import write_config
@@ -270,6 +274,8 @@ def test_old_files_of_people_are_deleted(address: str) -> None:
     while any(files.rglob("result.mp4")) and time.monotonic() < end:
         time.sleep(1)
     assert not any(files.rglob("result.mp4")) and not any((files.parent / "results").iterdir())
+    with pytest.raises(AppError, match=r"\(source_image\): a\.txt was deleted here after some time; choose"):
+        animate(address, source_image={"path": answer.json()[0]} | FILE)
 
 
 # ---- Live --------------------------------------------------------------------
@@ -336,6 +342,26 @@ def test_what_was_found_for_boxes_is_not_searched_again(monkeypatch: pytest.Monk
         assert plan.clip is not None
         known_cuts(plan.clip, plan.job, no_bar)
     assert len(searched) == 2  # another part of the video is another search
+
+
+def test_live_shows_how_far_a_download_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model_of_two_mebibytes(options: DemoOptions, show: ShowDownload) -> Model:
+        with show("model", 2) as bar:
+            bar.advance(1)
+            time.sleep(0.5)
+        return model_files(options)
+
+    async def answers() -> list[tuple[Any, str]]:
+        return [answer async for answer in open_live(form, "me", None, values, begins=True)]
+
+    monkeypatch.setattr("page.making.model_files", model_of_two_mebibytes)
+    with gr.Blocks():
+        form = Form(offline=True)
+        form.add_model()
+    values = tuple(initial(name) for name in form)
+    *downloads, (value, line) = asyncio.run(answers())
+    assert downloads and all(re.match(r"model: 1/2 MiB, .* …$", line) for _, line in downloads)
+    assert (value["begins"], len(value["pictures"]), line) == (True, 1, "")
 
 
 def test_the_place_in_the_queue_is_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
