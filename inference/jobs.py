@@ -94,12 +94,11 @@ def check_best_frame(number: int | None, driving: Clip | Driving, path: Path) ->
 
 
 class Places(NamedTuple):
-    """What will be cut out of each picture and each video, and where that goes in the background."""
+    """What will be cut out of each source and driving video, and where that goes in the background."""
 
-    sources: Mapping[Path, list[Region]]
+    sources: Mapping[Path, Cuts]
     drivings: Mapping[Path, Cuts]
     background: list[Region]
-    video: Cuts | None
 
 
 def source_cuts(path: Path, picture: np.ndarray, job: Job) -> Cuts:
@@ -133,16 +132,14 @@ def find_places(
 
     `search`: how driving videos are. Of several sources, those without a face are left out with a warning.
     """
-    found: dict[Path, list[Region]] = {}
+    found: dict[Path, Cuts] = {}
     faceless = []
-    video = None
     if job.source_clip is not None:
-        clip, options = job.source_clip, job.options
-        video = cuts_of_video(clip, job.sizes[0], options, "crop_source", job.detect, show)
-        found[clip.path], sources = video.regions, ()
+        clip, sources = job.source_clip, ()
+        found[clip.path] = cuts_of_video(clip, job.sizes[0], job.options, "crop_source", job.detect, show)
     for path in sources:
         try:
-            found[path] = regions_of(path, job)
+            found[path] = cuts_with_hints(path, job)
         except NoFaceError as error:
             faceless.append(error)
     if not found or (faceless and not in_folder(job.options)):
@@ -153,39 +150,37 @@ def find_places(
     if job.background is not None:
         clip = job.background
         background = source_cuts(clip.path, next(iter(clip)), job).regions
-        most = max(found, key=lambda path: len(found[path]))
-        if len(background) < len(found[most]):
+        faces, most = max(
+            ((len(cuts.regions), path) for path, cuts in found.items()), key=lambda pair: pair[0]
+        )
+        if len(background) < faces:
             raise UserError(
-                f"--background {clip.path}: has a place for {len(background)} of the {len(found[most])} "
+                f"--background {clip.path}: has a place for {len(background)} of the {faces} "
                 f"faces of {most}; choose one with --face"
             )
     clips = [driving for driving in job.drivings.values() if isinstance(driving, Clip)]
-    return Places(found, {clip.path: search(clip, job, show) for clip in clips}, background, video)
+    return Places(found, {clip.path: search(clip, job, show) for clip in clips}, background)
 
 
-def regions_of(path: Path, job: Job) -> list[Region]:
+def cuts_with_hints(path: Path, job: Job) -> Cuts:
     """Find what to cut out of a source, and say where that will not look well."""
-    picture = read_image(path)
+    picture, options = read_image(path), job.options
     cuts = source_cuts(path, picture, job)
-    if cuts.surest >= SURELY_REAL and knows_cartoons_alone(job.options):
+    ships = options.model in (None, DEFAULT_MODEL) and options.checkpoint in (None, SAMPLE["checkpoint"])
+    if ships and cuts.surest >= SURELY_REAL:
         hint(
             f"{path} shows a real face, and this model was trained on cartoon heads; --model vox was "
             "trained on faces"
         )
-    _, factor = limited(picture.shape[:2], job.options.max_side)
+    _, factor = limited(picture.shape[:2], options.max_side)
     largest = max((factor * region.height for region in cuts.regions), default=0)
     painted = job.painted[0]
-    if job.options.paste_back and largest > MAX_ENLARGED * painted:
+    if options.paste_back and largest > MAX_ENLARGED * painted:
         hint(
             f"{path}: a face of {painted} pixels is enlarged to {largest:.0f} and looks soft; "
             f"--size {2 * painted} paints it larger"
         )
-    return cuts.regions
-
-
-def knows_cartoons_alone(options: DemoOptions) -> bool:
-    """Whether the model is the one that ships."""
-    return options.model in (None, DEFAULT_MODEL) and options.checkpoint in (None, SAMPLE["checkpoint"])
+    return cuts
 
 
 def write_preview(path: Path, sources: Iterable[Path], job: Job, show: ShowProgress) -> None:
@@ -244,9 +239,9 @@ def write_results(
     motion kept; a single one is animated as it is read. When `cancelled()`, the result ends with the frames
     that are done. Raises `UserError`, and `Cancelled` if there are none.
     """
-    if places.video is not None:
+    if job.source_clip is not None:
         for pair in pairs:
-            yield write_video(networks, pair, job, places, show, cancelled)
+            yield write_video(networks, pair, job.source_clip, job, places, show, cancelled)
         return
     motions: dict[Path, KnownMotion] = {}
     for path, neighbours in itertools.groupby(pairs, key=lambda pair: pair.source):
@@ -285,15 +280,14 @@ def write_results(
 def write_video(
     networks: InferenceNetworks,
     pair: DemoPair,
+    clip: Clip,
     job: Job,
     places: Places,
     show: ShowProgress,
     cancelled: Callable[[], bool],
 ) -> Done:
     """Animate the face inside a video and write the result, with the sound of either."""
-    clip, video = job.source_clip, places.video
-    assert clip is not None and video is not None
-    driving = driving_of(pair.driving, job, places)
+    driving, video = driving_of(pair.driving, job, places), places.sources[clip.path]
     present = np.ones(len(clip), bool) if video.present is None else video.present
     source = SourceVideo(clip, video.regions[0], present, *limited(clip.size, job.options.max_side))
     sound = pair.driving if job.options.audio else clip.path if clip.has_audio else None
@@ -309,7 +303,7 @@ def write_video(
 
 def source_of(path: Path, picture: np.ndarray, job: Job, places: Places) -> SourcePictures:
     """Cut what is animated out of the picture (h, w, 3) that lies at `path`."""
-    regions, (size, large) = places.sources[path], job.sizes
+    regions, (size, large) = places.sources[path].regions, job.sizes
 
     def cut(size: Size) -> list[np.ndarray]:
         pieces = [cut_out(picture, region, size) for region in regions]
@@ -352,7 +346,7 @@ def driving_of(path: Path, job: Job, places: Places) -> Driving:
 def paste_into(background: Clip, path: Path, job: Job, places: Places, fps: float) -> Paste:
     """Return what makes frames of a result, at `fps`, of the animated pieces of the picture at `path`."""
     size, factor = limited(background.size, job.options.max_side)
-    regions = places.background[: len(places.sources[path])]
+    regions = places.background[: len(places.sources[path].regions)]
     paste = Paster(size, [region.scaled(factor) for region in regions]).paste
     frames = repeated(background, fps)
     return lambda pieces: paste(fit(next(frames), size, "stretch"), pieces)

@@ -111,7 +111,7 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
 
     # Boxes are of use when all are found; of a video any part is.
     places = jobs.find_places([pair.source], job, ticket.show_or_stop, jobs.known_cuts)
-    faces = max(map(len, places.sources.values()))
+    faces = max(len(cuts.regions) for cuts in places.sources.values())
     check_job(job, plan.config, plan.whole, len(job.drivings[pair.driving]), faces)
     networks, cancelled = kept_networks(*model), ticket.stopped.is_set
     (done,) = jobs.write_results(networks, [pair], False, job, places, ticket.show, cancelled)
