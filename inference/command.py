@@ -106,9 +106,8 @@ def count_frames(pairs: Sequence[DemoPair], job: Job) -> int:
     """Count the frames of all passes over the driving videos of several results."""
     finds_faces = job.options.crop and job.options.crop_driving is None
     passes = finds_faces + (len(pairs) > 1 or job.options.measured_elsewhere)
-    drivings = {pair.driving: job.drivings[pair.driving] for pair in pairs}
-    before = sum(passes * len(driving) for driving in drivings.values() if isinstance(driving, Clip))
-    return before + sum(len(drivings[pair.driving]) for pair in pairs)
+    clips = [driving for driving in job.drivings.values() if isinstance(driving, Clip)]
+    return passes * sum(map(len, clips)) + sum(len(job.drivings[pair.driving]) for pair in pairs)
 
 
 def command_of(options: DemoOptions) -> str:

@@ -14,4 +14,9 @@ watch("value", () => {
   if (find("-what").textContent !== what) find("-what").textContent = what;
   find("-line").textContent = line;
 });
-window.addEventListener("beforeunload", (event) => { if (busy) event.preventDefault(); });
+// Whoever stays keeps what is being made: Gradio, which listens too, would hang up.
+window.addEventListener("beforeunload", (event) => {
+  if (!busy) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+}, { capture: true });
