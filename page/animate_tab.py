@@ -63,16 +63,16 @@ async def animate(
         model, ticket = ticket.result(), Ticket(session, VIDEO_WORKER, len(plan.clip or ()))
         async for progress in ticket.run(lambda: animate_files(plan, model, folder, ticket)):
             yield followed(ticket, progress)
-        made = ticket.result()
+        path, told = ticket.result()
     except Cancelled:
         yield outputs("cancelled before the first frame, so there is no result", line)
     except Exception as error:
-        told = shown(error)
-        yield outputs(f"no result: {told.message}", line)
-        raise told from error
+        problem = shown(error)
+        yield outputs(f"no result: {problem.message}", line)
+        raise problem from error
     else:
         followed(ticket, "")
-        yield outputs(made.line, line, made.path)
+        yield outputs(told, line, path)
 
 
 def followed(ticket: Ticket, progress: str) -> list[Any]:

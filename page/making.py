@@ -58,13 +58,6 @@ async def with_bar(
     yield ticket.result()
 
 
-class Made(NamedTuple):
-    """The file of a result, and a line that says how it went."""
-
-    path: Path
-    line: str
-
-
 class Plan(NamedTuple):
     """What an animation needs but for its networks. `whole`: the (h, w) of picture or source video."""
 
@@ -100,8 +93,11 @@ def make_plan(options: DemoOptions) -> Plan:
     return Plan(pair, clip, config, job, whole)
 
 
-def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Made:
-    """Write the result into `folder`. Raises `UserError`, and `Cancelled` where nothing was written."""
+def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> tuple[Path, str]:
+    """Write the result into `folder`; return its path, and a line about it.
+
+    Raises `UserError`, and `Cancelled` where nothing was written.
+    """
     job, pair = plan.job, plan.pair._replace(result=folder / plan.pair.result)
     if job.source_clip is None:
         read_picture(pair.source)
@@ -130,4 +126,4 @@ def animate_files(plan: Plan, model: Model, folder: Path, ticket: Ticket) -> Mad
         done.figures + ("" if best is None else f", measured from frame {best}"),
         in_words(done.audio_note or ""),
     ]
-    return Made(path, "; ".join(filter(None, parts)))
+    return path, "; ".join(filter(None, parts))
