@@ -35,8 +35,10 @@ DOWNLOADS = ThreadPoolExecutor(8, "download")
 
 def choose_model(options: DemoOptions, show: ShowDownload = mebibytes_bar) -> InferenceNetworks:
     """Load the model of that name, or that of two files where they are given. Raises `UserError`."""
-    check_model(*config_of(options))
-    return kept_networks(*model_files(options, show))
+    model = model_files(options, show)
+    config = read_config(model.config)
+    check_model(config, model_size(config, model.config))
+    return kept_networks(*model)
 
 
 def config_of(options: DemoOptions) -> tuple[dict, Size]:
