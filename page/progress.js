@@ -14,9 +14,4 @@ watch("value", () => {
   if (find("-what").textContent !== what) find("-what").textContent = what;
   find("-line").textContent = line;
 });
-// Whoever stays keeps what is being made: Gradio, which listens too, would hang up.
-window.addEventListener("beforeunload", (event) => {
-  if (!busy) return;
-  event.preventDefault();
-  event.stopImmediatePropagation();
-}, { capture: true });
+window.addEventListener("beforeunload", (event) => { if (busy) event.preventDefault(); });
