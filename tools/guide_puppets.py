@@ -29,6 +29,7 @@ from modules.model import equivariance_jacobian_loss, equivariance_value_loss, l
 from modules.transform import Transform
 from utils.device import denormals_flushed
 from utils.errors import DatasetError
+from utils.files import check_writable
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line, say
 from utils.progress import Progress
@@ -126,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(__doc__)
     add_options(parser, Options)
     options = typed(Options, parser.parse_args(argv))
+    check_writable(options.out)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     config = read_config(options.config)

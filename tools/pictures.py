@@ -40,7 +40,7 @@ from media.writer import VideoWriter
 from modules.build import read_config
 from tools.doodle import doodle
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, check_writable
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
 
@@ -365,6 +365,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(__doc__)
     add_options(parser, PictureOptions)
     options = typed(PictureOptions, parser.parse_args(argv))
+    if options.sheet:
+        check_writable(options.sheet)
     models = [load_picture_model(options.config, checkpoint) for checkpoint in options.checkpoint]
     if options.sheet:
         params = read_config(options.config)["dataset_params"]

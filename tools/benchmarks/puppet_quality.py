@@ -45,7 +45,7 @@ from inference.samples import SAMPLE
 from modules.build import read_config
 from modules.util import make_coordinate_grid, warp
 from utils.errors import DatasetError, UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, check_writable
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line
 from utils.progress import Progress
@@ -360,6 +360,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(__doc__)
     add_options(parser, QualityOptions)
     options = typed(QualityOptions, parser.parse_args(argv))
+    if options.json is not None:
+        check_writable(options.json)
     figures = measure(options.config, options.checkpoint, options.data)
     print_figures(figures)
     if options.json is not None:
