@@ -68,10 +68,10 @@ def train(
 
     `checkpoint`: one of the run in `log_dir`, to resume from, or of the stage before a new run, whose folder
     is made after its first step. `seed` is by default that of the run that is resumed, or 0. `test_dataset`
-    is for the validation that `train_params.eval_freq` asks for. `content` is that of
-    `checkpoint`, if it was read before; it is emptied, as it is mapped from the file. In a process group each rank takes its share of the
-    batch, and rank 0 writes. Raises `DatasetError` if there isn't one batch of data, and `UserError` when a
-    loss is not finite any more.
+    is for the validation that `train_params.eval_freq` asks for. `content` is that of `checkpoint`, if it was
+    read before; it is emptied, as it is mapped from the file. In a process group each rank takes its share of
+    the batch, and rank 0 writes. Raises `DatasetError` if there isn't one batch of data, and `UserError` when
+    a loss is not finite any more.
     """
     folder = log_dir if isinstance(log_dir, RunFolder) else RunFolder(log_dir, config)
     networks = Networks(generator, discriminator, kp_detector)
