@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     pairs = matching.find_matches(options.generated, options.real, options.frame_size)
     asked = options.metrics
     used = detectors.make_detectors(asked, options.landmarks, options.identity, options.puppets)
-    compared = {metric: make() for metric, make in comparisons.COMPARISONS.items() if metric in asked}
+    compared = {name: comparison for name, comparison in comparisons.COMPARISONS.items() if name in asked}
 
     # Look, and average.
     measured = measuring.measure_pairs(pairs, used, compared, options.device)

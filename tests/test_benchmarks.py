@@ -109,7 +109,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         measured: dict[str, Timing | str] = {}
         for label, command in commands.items():
             name, *arguments = ("cpu" if word == "cuda" else word for word in command.arguments[3:])
-            if name == "difference" and arguments[1] != EXACT:
+            if name == "differences" and arguments[1] != EXACT:
                 measured[label] = "slow without a GPU"
                 continue
             with monkeypatch.context() as patch:
@@ -159,8 +159,6 @@ def test_a_cpu_has_no_graphs() -> None:
     assert "compiled, fp16" in variants and not any("graph" in variant for variant in variants)
 
 
-def test_what_the_time_does_not_suffice_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks, "QUICK", 0)
-    assert {row.measured for row in benchmarks.measure_device("cuda", Path("a.yaml"), True)} == {
-        "no time was left"
-    }
+def test_what_the_time_does_not_suffice_for_is_told() -> None:
+    rows = benchmarks.measure(benchmarks.device_groups("cuda", Path("a.yaml"), True), rounds=3, seconds=0)
+    assert {row.measured for row in rows} == {"no time was left"}

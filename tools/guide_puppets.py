@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.files import find_checkpoint, load_for_finetuning, write_checkpoint
-from frames_dataset import FramesDataset, clip_stem
+from evaluation.puppets import read_truth
+from frames_dataset import FramesDataset
 from modules.build import build_networks, read_config
 from modules.dense_motion import deform_by_each, sparse_motions
 from modules.keypoint_detector import KPDetector
 from modules.model import equivariance_jacobian_loss, equivariance_value_loss, local_motion_loss
 from modules.transform import Transform
 from utils.device import denormals_flushed
-from utils.errors import DatasetError
 from utils.files import check_writable
 from utils.options import OptionParser, add_options, option, typed
 from utils.program import command_line, say
@@ -53,14 +53,7 @@ def read_clips(dataset: FramesDataset, rng: np.random.Generator) -> tuple[Tensor
     frames, places = [], []
     for number in rng.permutation(len(dataset.clips))[:CLIPS]:
         clip = dataset.clip(number)
-        path = dataset.folder / f"{clip_stem(clip.name)}.npz"
-        try:
-            with np.load(path) as truth:
-                moving = truth["moving"]
-        except (OSError, KeyError):
-            raise DatasetError(
-                f"{path}: has no places of lids; draw the clips with data/make_puppets.py"
-            ) from None
+        (moving,) = read_truth(dataset.folder / clip.name, "places of lids", "moving")
         chosen = rng.permutation(len(clip))[:FRAMES]
         pictures = list(clip)
         frames.append(torch.stack([pictures[i] for i in chosen]))

@@ -1,4 +1,4 @@
-"""Serve the turns of one variant, by its name: `python -m tools.benchmarks.jobs NAME ARGUMENTS`.
+"""Serve the turns of one variant, by its function: `python -m tools.benchmarks.jobs NAME ARGUMENTS`.
 
 Weights are random, except those of the model in sup-mat/. They don't change how long anything takes.
 """
@@ -11,7 +11,7 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, build_networks, frame_shape, read_config
 from modules.fast import fast_form
 from sync_batchnorm import DataParallelWithCallback
-from tools.benchmarks.turns import Turn, peak_memory, serve_turns
+from tools.benchmarks.turns import AUGMENTATION, Turn, exhaust, peak_memory, serve_turns, timed
 from train import full_models, train_step
 from training.batches import EpochBatches, draw_transform, make_loader
 from training.state import TrainingState
@@ -45,8 +45,6 @@ from utils.distributed import in_torchrun, process_group
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "vox-256.yaml"
 CPU = torch.device("cpu")
 SIZE = 256
-JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
-AUGMENTATION = {"flip_param": {"horizontal_flip": True, "time_flip": True}, "jitter_param": JITTER}
 EXACT = "fp32, TF32 off"  # PyTorch lets convolutions round their factors to TF32, where a GPU can
 COMPARED = 4  # frames
 SECONDS = 0.3  # that a turn lasts on a GPU, at least
@@ -92,22 +90,18 @@ def frames(count: int, size: tuple[int, int] = (SIZE, SIZE)) -> list[Tensor]:
     return list(F.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1).split(1))
 
 
-def timed_frames(animate: Callable[[list[Tensor]], Any], driving: list[Tensor]) -> float:
-    """Return milliseconds a frame."""
-    start = time.perf_counter()
-    for _ in animate(driving):
-        pass
-    return 1000 * (time.perf_counter() - start) / len(driving)
+def animated_frames(animator: Animator, driving: Sequence[Tensor]) -> Turn:
+    return timed(lambda: exhaust(animator.animate(driving)), len(driving))
 
 
-def vox_frames(form: str, batch_size: int = 1) -> Turn:
+def vox_frames(form: str, batch_size: str = "1") -> Turn:
     """Animate with the networks of vox-256 in a form: plain, fast or bf16."""
     generator, kp_detector = trained_networks()
     if form != "plain":
         generator, kp_detector = fast_form(generator, painting(form)), fast_form(kp_detector)
     source, *driving = frames(9)
-    animator = Animator(generator, kp_detector, source, batch_size=batch_size)
-    return functools.partial(timed_frames, animator.animate, [frame[0] for frame in driving])
+    animator = Animator(generator, kp_detector, source, batch_size=int(batch_size))
+    return animated_frames(animator, [frame[0] for frame in driving])
 
 
 def bundled_frames() -> Turn:
@@ -115,7 +109,7 @@ def bundled_frames() -> Turn:
     networks = load_checkpoints(SAMPLE["config"], SAMPLE["checkpoint"], cpu=True)
     height, width, _ = frame_shape(read_config(SAMPLE["config"]))
     pictures = to_tensor(np.random.default_rng(0).random((65, height, width, 3), np.float32))
-    return functools.partial(timed_frames, Animator(*networks, pictures[:1]).animate, list(pictures[1:]))
+    return animated_frames(Animator(*networks, pictures[:1]), list(pictures[1:]))
 
 
 def demo_frames(clip: str) -> Turn:
@@ -126,13 +120,11 @@ def demo_frames(clip: str) -> Turn:
     options, pictures = DemoOptions(relative=True), SourcePictures([source])
     animators = make_animators(networks, pictures, options)
 
-    def turn() -> float:
-        start = time.perf_counter()
+    def write() -> None:
         with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "out.mp4", 25) as writer:
             write_animation(animators, pictures, driving, writer, options)
-        return 1000 * (time.perf_counter() - start) / len(driving)
 
-    return turn
+    return timed(write, len(driving))
 
 
 # ---- A frame in another engine ---------------------------------------------------
@@ -167,14 +159,11 @@ def exported_frames(engine: str) -> Turn:
     known = {"source": source} | encoder({"source": source})
     known |= {f"source_{name}": value for name, value in keypoints({"frame": source}).items()}
 
-    def turn() -> float:
-        start = time.perf_counter()
-        for picture in driving:
-            moved = {f"driving_{name}": value for name, value in keypoints({"frame": picture}).items()}
-            frame(known | moved)
-        return 1000 * (time.perf_counter() - start) / len(driving)
+    def animate(picture: np.ndarray) -> None:
+        moved = {f"driving_{name}": value for name, value in keypoints({"frame": picture}).items()}
+        frame(known | moved)
 
-    return turn
+    return timed(lambda: exhaust(map(animate, driving)), len(driving))
 
 
 # ---- On a device: how far results are off, a frame, a training step --------------
@@ -302,45 +291,21 @@ def samples(folder: str) -> Turn:
     """Draw samples of a dataset with the augmentation of vox-256, four of each clip, in one thread."""
     torch.set_num_threads(1)
     dataset = FramesDataset(folder, augmentation_params=AUGMENTATION)
-
-    def turn() -> float:
-        start = time.perf_counter()
-        for number in [*range(len(dataset))] * 4:
-            dataset[number]
-        return 1000 * (time.perf_counter() - start) / (4 * len(dataset))
-
-    return turn
+    numbers = [*range(len(dataset))] * 4
+    return timed(lambda: exhaust(map(dataset.__getitem__, numbers)), len(numbers))
 
 
 def loaded_samples(folder: str, workers: str) -> Turn:
     """Load the same samples in batches of four by that many workers, as training does."""
     dataset = DatasetRepeater(FramesDataset(folder, augmentation_params=AUGMENTATION), 16)
     batches = EpochBatches(len(dataset), batch_size=4, seed=0)
-    loader = make_loader(dataset, batches, {"num_workers": int(workers)}, torch.device("cpu"))
-
-    def turn() -> float:
-        start = time.perf_counter()
-        for _ in loader:
-            pass
-        return 1000 * (time.perf_counter() - start) / len(dataset)
-
-    return turn
+    loader = make_loader(dataset, batches, {"num_workers": int(workers)}, CPU)
+    return timed(lambda: exhaust(loader), len(dataset))
 
 
+FRAMES = (vox_frames, bundled_frames, demo_frames, exported_frames, device_frames)
 JOBS: dict[str, Callable[..., Turn]] = {
-    "vox-plain": functools.partial(vox_frames, "plain"),
-    "vox-fast": functools.partial(vox_frames, "fast"),
-    "vox-batch2": functools.partial(vox_frames, "fast", 2),
-    "vox-bf16": functools.partial(vox_frames, "bf16"),
-    "vox-onnxruntime": functools.partial(exported_frames, "onnxruntime"),
-    "vox-openvino": functools.partial(exported_frames, "openvino"),
-    "bundled": bundled_frames,
-    "demo": demo_frames,
-    "difference": differences,
-    "device-frame": device_frames,
-    "step": training_step,
-    "samples": samples,
-    "loaded": loaded_samples,
+    job.__name__: job for job in (*FRAMES, differences, training_step, samples, loaded_samples)
 }
 
 
