@@ -16,7 +16,7 @@ import utils.openmp  # noqa: F401 - sets how torch's threads wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.options import OptionParser, add_options, option, typed
+from utils.options import option, read_options
 from utils.program import command_line, say
 
 METRICS = ("l1", "akd", "mkr", "aed", "psnr", "ssim", "lpips", "fid")
@@ -52,9 +52,7 @@ class EvaluationOptions:
 
 
 def parse(argv: list[str] | None) -> EvaluationOptions:
-    parser = OptionParser(__doc__)
-    add_options(parser, EvaluationOptions)
-    options = typed(EvaluationOptions, parser.parse_args(argv))
+    options = read_options(EvaluationOptions, argv, __doc__)
     puppets = options.puppets or options.real.absolute().parent
     return replace(options, puppets=puppets, out=options.out or options.generated)
 

@@ -12,7 +12,7 @@ Pictures are uint8 (H, W, 3). `size` is the side of the model's pictures.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -41,7 +41,7 @@ from modules.build import read_config
 from tools.doodle import doodle
 from utils.errors import UserError
 from utils.files import atomic_write, check_writable
-from utils.options import OptionParser, add_options, option, typed
+from utils.options import option, read_options
 from utils.program import command_line
 
 SEED = 2019  # of all puppets here; no dataset of this project is made with it
@@ -362,9 +362,7 @@ class PictureOptions:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = OptionParser(__doc__)
-    add_options(parser, PictureOptions)
-    options = typed(PictureOptions, parser.parse_args(argv))
+    options = read_options(PictureOptions, argv, __doc__)
     if options.sheet:
         check_writable(options.sheet)
     models = [load_picture_model(options.config, checkpoint) for checkpoint in options.checkpoint]
@@ -381,15 +379,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def write_pictures(out: Path, model: PictureModel) -> list[Path]:
     write_sample(out)
-    writers: dict[str, Callable[[Path, PictureModel], None]] = {
-        "teaser.gif": write_teaser,
-        "inside.png": write_inside,
-        "absolute-vs-relative.png": write_transfer,
-    }
-    for name, write in writers.items():
-        write(out / name, model)
-    names = (SAMPLE["source_image"].name, SAMPLE["driving_video"].name, *writers)
-    return [*(out / name for name in names), *write_options(out, model)]
+    paths = [out / name for name in ("teaser.gif", "inside.png", "absolute-vs-relative.png")]
+    for path, write in zip(paths, (write_teaser, write_inside, write_transfer), strict=True):
+        write(path, model)
+    sample = [out / SAMPLE[name].name for name in ("source_image", "driving_video")]
+    return [*sample, *paths, *write_options(out, model)]
 
 
 if __name__ == "__main__":

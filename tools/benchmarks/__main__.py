@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ from utils.program import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PEER = Path(__file__).with_name("peer.py")
+PARTS = ("frame", "demo", "step", "sample")
 HEADINGS = ["", "variant", "median", "range", "ratio", "memory"]
 
 QUICK, WHOLE = 370, 3600  # seconds for the lines of a device
@@ -87,53 +88,59 @@ def published(peer: Path | None, name: str, *arguments: Path) -> dict[str, Comma
 Group = tuple[str, str, dict[str, Command]]  # a part of the table, its unit, and what takes turns
 
 
-def frame_groups(peer: Path | None, folder: Path) -> Iterator[Group]:
-    # Other engines are measured beside the networks that they run, where they are installed.
-    engines = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
-    commands = {
-        **published(peer, "frames"),
-        "plain networks": job("vox_frames", "plain"),
-        "fast form (default)": job("vox_frames", "fast"),
-        "fast form, --batch_size 2": job("vox_frames", "fast", 2),
-        **in_bf16("fast form, --precision bf16", job("vox_frames", "bf16")),
-        **{f"plain networks, exported, {engine}": job("exported_frames", engine) for engine in engines},
-    }
-    yield "frame of vox-256", "ms", commands
-
-
-def demo_groups(peer: Path | None, folder: Path) -> Iterator[Group]:
-    clip = folder / "driving.mp4"
-    write_camera_clip(clip)
-    commands = {"networks alone": job("bundled_frames"), "demo, from a 1080p video": job("demo_frames", clip)}
-    yield "frame, model in sup-mat/", "ms", commands
-
-
-def step_groups(peer: Path | None, folder: Path) -> Iterator[Group]:
-    fp32, bf16 = (
-        job("training_step", "cpu", CONFIG, "plain", precision, 1) for precision in ("fp32", "bf16")
-    )
-    commands = {**published(peer, "step"), "fp32": fp32, **in_bf16("--precision bf16", bf16)}
-    yield "training step of vox-256", "ms", commands
-
-
-def sample_groups(peer: Path | None, folder: Path) -> Iterator[Group]:
-    write_dataset(folder, clips=4)
-    for kind in ("mp4", "png"):
-        commands = {
-            **published(peer, "samples", folder / kind),
-            "this project": job("samples", folder / kind),
-        }
-        for count in (1, 2):
-            commands[f"loaded by workers: {count}"] = job("loaded_samples", folder / kind, count)
-        yield f"training sample, {kind}", "ms", commands
-
-
-PARTS: dict[str, Callable[[Path | None, Path], Iterator[Group]]] = {
-    "frame": frame_groups,
-    "demo": demo_groups,
-    "step": step_groups,
-    "sample": sample_groups,
-}
+def part_groups(parts: Sequence[str], peer: Path | None, folder: Path) -> Iterator[Group]:
+    """Yield the groups of the parts; `folder`: for the clips that they read."""
+    if "frame" in parts:
+        # Other engines are measured beside the networks that they run, where they are installed.
+        engines = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
+        yield (
+            "frame of vox-256",
+            "ms",
+            {
+                **published(peer, "frames"),
+                "plain networks": job("vox_frames", "plain"),
+                "fast form (default)": job("vox_frames", "fast"),
+                "fast form, --batch_size 2": job("vox_frames", "fast", 2),
+                **in_bf16("fast form, --precision bf16", job("vox_frames", "bf16")),
+                **{
+                    f"plain networks, exported, {engine}": job("exported_frames", engine)
+                    for engine in engines
+                },
+            },
+        )
+    if "demo" in parts:
+        write_camera_clip(clip := folder / "driving.mp4")
+        yield (
+            "frame, model in sup-mat/",
+            "ms",
+            {
+                "networks alone": job("bundled_frames"),
+                "demo, from a 1080p video": job("demo_frames", clip),
+            },
+        )
+    if "step" in parts:
+        yield (
+            "training step of vox-256",
+            "ms",
+            {
+                **published(peer, "step"),
+                "fp32": job("training_step", "cpu", CONFIG, "plain", "fp32", 1),
+                **in_bf16("--precision bf16", job("training_step", "cpu", CONFIG, "plain", "bf16", 1)),
+            },
+        )
+    if "sample" in parts:
+        write_dataset(folder, clips=4)
+        for kind in ("mp4", "png"):
+            by_workers = {f"loaded by workers: {n}": job("loaded_samples", folder / kind, n) for n in (1, 2)}
+            yield (
+                f"training sample, {kind}",
+                "ms",
+                {
+                    **published(peer, "samples", folder / kind),
+                    "this project": job("samples", folder / kind),
+                    **by_workers,
+                },
+            )
 
 
 def device_groups(device: str, config: Path, quick: bool) -> Iterator[Group]:
@@ -244,8 +251,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         peer = options.peer and options.peer.resolve()
         with tempfile.TemporaryDirectory() as folder:
-            parts = (PARTS[name](peer, Path(folder)) for name in options.parts or PARTS)
-            table = measure(itertools.chain.from_iterable(parts), rounds, math.inf)
+            groups = part_groups(options.parts or PARTS, peer, Path(folder))
+            table = measure(groups, rounds, math.inf)
     described = ", ".join(f"{name} {value}" for name, value in found.items())
     print(described, as_markdown(table), *notes, sep="\n\n")
 

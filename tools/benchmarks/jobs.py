@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from frames_dataset import DatasetRepeater, FramesDataset
 from inference.animation import FittedClip, SourcePictures, make_animators, write_animation
@@ -63,25 +63,10 @@ STEP_FORMS: dict[str, list[str]] = {
 # ---- A frame: keypoints of the driving frame, then the generator -----------------
 
 
-def trained_networks(config_path: Path = CONFIG) -> InferenceNetworks:
-    """Build the networks of a config with weights and batch statistics such as training could leave."""
+def random_networks(config_path: Path = CONFIG) -> InferenceNetworks:
     torch.manual_seed(0)
     config = read_config(config_path)
-    generator, kp_detector = build_generator(config), build_kp_detector(config)
-    with torch.no_grad():
-        for module in [*generator.modules(), *kp_detector.modules()]:
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.2, 2)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.3)
-        # Scaled so that pictures have contrast and keypoints move.
-        assert isinstance(generator.final, nn.Conv2d) and kp_detector.jacobian is not None
-        generator.final.weight *= 8
-        kp_detector.kp.weight *= 8
-        kp_detector.jacobian.weight.normal_(0, 0.005)
-    return generator.eval(), kp_detector.eval()
+    return build_generator(config).eval(), build_kp_detector(config).eval()
 
 
 def frames(count: int, size: tuple[int, int] = (SIZE, SIZE)) -> list[Tensor]:
@@ -96,7 +81,7 @@ def animated_frames(animator: Animator, driving: Sequence[Tensor]) -> Turn:
 
 def vox_frames(form: str, batch_size: str = "1") -> Turn:
     """Animate with the networks of vox-256 in a form: plain, fast or bf16."""
-    generator, kp_detector = trained_networks()
+    generator, kp_detector = random_networks()
     if form != "plain":
         generator, kp_detector = fast_form(generator, painting(form)), fast_form(kp_detector)
     source, *driving = frames(9)
@@ -150,7 +135,7 @@ def open_graph(engine: Any, path: Path) -> Callable[[dict[str, np.ndarray]], dic
 def exported_frames(engine: str) -> Turn:
     """Run the graphs that export.py makes of the plain networks of vox-256."""
     with tempfile.TemporaryDirectory() as folder:
-        export_graphs(*trained_networks(), (SIZE, SIZE), Path(folder))
+        export_graphs(*random_networks(), (SIZE, SIZE), Path(folder))
         encoder, keypoints, frame = (
             open_graph(importlib.import_module(engine), Path(folder) / f"{name}.onnx")
             for name in ("encoder", "keypoints", "frame")
@@ -211,7 +196,7 @@ def differences(device: str, precision: str, kind: str) -> Turn:
 def device_frames(device: str, config: str, form: str, precision: str, batch_size: str) -> Turn:
     """Animate from frames in the CPU's memory to predictions there, in one of FRAME_FORMS."""
     where, precision, count = torch.device(device), set_tf32(precision), int(batch_size)
-    generator, kp_detector = trained_networks(Path(config))
+    generator, kp_detector = random_networks(Path(config))
     for network in (generator, kp_detector):
         network.to(where)
         if form == "channels last":
@@ -235,35 +220,14 @@ def device_frames(device: str, config: str, form: str, precision: str, batch_siz
     if form == COMPILED:
         animate = torch.compile(step)
     elif form == GRAPH:
-        animate = captured(step, batch.to(where))
+        with torch.no_grad():
+            animate = torch.cuda.make_graphed_callables(step, (batch.to(where),))
 
     @torch.no_grad()
     def turn() -> float:
         return repeated(lambda: animate(batch.to(where)).cpu(), where, count)
 
     return turn
-
-
-@torch.no_grad()
-def captured(step: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
-    """Record a step as a CUDA graph; return what replays it with other frames."""
-    given, aside = example.clone(), torch.cuda.Stream()
-    # First steps ask for memory and choose kernels, which can't be recorded.
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            step(given)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        prediction = step(given)
-
-    def replay(frames: Tensor) -> Tensor:
-        given.copy_(frames)
-        graph.replay()
-        return prediction
-
-    return replay
 
 
 def training_step(device: str, config_path: str, form: str, precision: str, batch_size: str) -> Turn:

@@ -46,7 +46,7 @@ from modules.build import read_config
 from modules.util import make_coordinate_grid, warp
 from utils.errors import UserError
 from utils.files import atomic_write, check_writable
-from utils.options import OptionParser, add_options, option, typed
+from utils.options import option, read_options
 from utils.program import command_line
 from utils.progress import Progress
 
@@ -330,9 +330,7 @@ def print_figures(figures: dict[str, Any]) -> None:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = OptionParser(__doc__)
-    add_options(parser, QualityOptions)
-    options = typed(QualityOptions, parser.parse_args(argv))
+    options = read_options(QualityOptions, argv, __doc__)
     if options.json is not None:
         check_writable(options.json)
     figures = measure(options.config, options.checkpoint, options.data)
