@@ -379,11 +379,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def write_pictures(out: Path, model: PictureModel) -> list[Path]:
     write_sample(out)
-    paths = [out / name for name in ("teaser.gif", "inside.png", "absolute-vs-relative.png")]
-    for path, write in zip(paths, (write_teaser, write_inside, write_transfer), strict=True):
-        write(path, model)
     sample = [out / SAMPLE[name].name for name in ("source_image", "driving_video")]
-    return [*sample, *paths, *write_options(out, model)]
+    teaser, inside, both = (out / name for name in ("teaser.gif", "inside.png", "absolute-vs-relative.png"))
+    write_teaser(teaser, model)
+    write_inside(inside, model)
+    write_transfer(both, model)
+    return [*sample, teaser, inside, both, *write_options(out, model)]
 
 
 if __name__ == "__main__":

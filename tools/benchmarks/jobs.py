@@ -216,7 +216,7 @@ def device_frames(device: str, config: str, form: str, precision: str, batch_siz
                 return generator(source, kp_driving=kp_driving, kp_source=kp_source)["prediction"]
             return generator.generate(encoding, kp_driving, kp_source, deformed=False)["prediction"]
 
-    animate: Callable[[Tensor], Tensor] = step
+    animate: Any = step
     if form == COMPILED:
         animate = torch.compile(step)
     elif form == GRAPH:
