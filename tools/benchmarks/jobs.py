@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from frames_dataset import DatasetRepeater, FramesDataset
@@ -30,7 +29,6 @@ from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.pictures import read_image
-from media.tensors import to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, build_networks, frame_shape, read_config
 from modules.fast import fast_form
@@ -69,14 +67,12 @@ def random_networks(config_path: Path = CONFIG) -> InferenceNetworks:
     return build_generator(config).eval(), build_kp_detector(config).eval()
 
 
-def frames(count: int, size: tuple[int, int] = (SIZE, SIZE)) -> list[Tensor]:
-    """Return textures that differ from frame to frame: (1, 3, H, W) in [0, 1] each."""
-    coarse = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    return list(F.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1).split(1))
-
-
-def animated_frames(animator: Animator, driving: Sequence[Tensor]) -> Turn:
-    return timed(lambda: exhaust(animator.animate(driving)), len(driving))
+def animated_frames(
+    networks: InferenceNetworks, size: Sequence[int], count: int, batch_size: int = 1
+) -> Turn:
+    source, driving = torch.rand(1, 3, *size), torch.rand(count, 3, *size)
+    animator = Animator(*networks, source, batch_size=batch_size)
+    return timed(lambda: exhaust(animator.animate(driving)), count)
 
 
 def vox_frames(form: str, batch_size: str = "1") -> Turn:
@@ -84,17 +80,13 @@ def vox_frames(form: str, batch_size: str = "1") -> Turn:
     generator, kp_detector = random_networks()
     if form != "plain":
         generator, kp_detector = fast_form(generator, painting(form)), fast_form(kp_detector)
-    source, *driving = frames(9)
-    animator = Animator(generator, kp_detector, source, batch_size=int(batch_size))
-    return animated_frames(animator, [frame[0] for frame in driving])
+    return animated_frames((generator, kp_detector), (SIZE, SIZE), 8, int(batch_size))
 
 
 def bundled_frames() -> Turn:
     """Animate with the model in sup-mat/, in its fast form."""
     networks = load_checkpoints(SAMPLE["config"], SAMPLE["checkpoint"], cpu=True)
-    height, width, _ = frame_shape(read_config(SAMPLE["config"]))
-    pictures = to_tensor(np.random.default_rng(0).random((65, height, width, 3), np.float32))
-    return animated_frames(Animator(*networks, pictures[:1]), list(pictures[1:]))
+    return animated_frames(networks, frame_shape(read_config(SAMPLE["config"]))[:2], 64)
 
 
 def demo_frames(clip: str) -> Turn:
@@ -140,7 +132,7 @@ def exported_frames(engine: str) -> Turn:
             open_graph(importlib.import_module(engine), Path(folder) / f"{name}.onnx")
             for name in ("encoder", "keypoints", "frame")
         )
-    source, *driving = (picture.numpy() for picture in frames(9))
+    source, *driving = torch.rand(9, 1, 3, SIZE, SIZE).numpy()
     known = {"source": source} | encoder({"source": source})
     known |= {f"source_{name}": value for name, value in keypoints({"frame": source}).items()}
 
@@ -202,8 +194,8 @@ def device_frames(device: str, config: str, form: str, precision: str, batch_siz
         if form == "channels last":
             network.to(memory_format=torch.channels_last)
     assert generator.frame_size is not None  # the config's
-    source, *driving = frames(1 + count, generator.frame_size)
-    source, batch = source.to(where), torch.cat(driving)
+    source = torch.rand(1, 3, *generator.frame_size, device=where)
+    batch = torch.rand(count, 3, *generator.frame_size)
     if form == PUBLISHED_LOOP:
         source = source.repeat(count, 1, 1, 1)
     with torch.no_grad(), autocast(where, precision):
