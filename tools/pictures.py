@@ -38,7 +38,6 @@ from media.pictures import fit, to_uint8, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.build import read_config
-from tools.doodle import doodle
 from utils.errors import UserError
 from utils.files import atomic_write, check_writable
 from utils.options import option, read_options
@@ -129,12 +128,11 @@ def animated(
 
 
 def write_sample(out: Path, size: int = 256) -> None:
-    """Write the sample, and the other pairs that the page offers."""
+    """Write the sample, and the other puppets that the page offers; its drawing stays as it is."""
     write_image(out / SAMPLE["source_image"].name, portrait(SAMPLE_SOURCE, size))
     write_film(out / SAMPLE["driving_video"].name, SAMPLE_DRIVING, size)
     folder = out / MORE.name
     folder.mkdir(exist_ok=True)
-    write_image(folder / "drawing.png", doodle(size))
     for name, number in EXAMPLE_SOURCES.items():
         write_image(folder / f"{name}.png", portrait(number, size))
     for name, number in EXAMPLE_DRIVINGS.items():
