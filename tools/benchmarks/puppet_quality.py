@@ -26,7 +26,7 @@ Shapes: `T` frames of a clip, `N` frames of all clips, `K` keypoints, `L` landma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,13 +164,9 @@ def reconstruction_figures(found: Reconstruction) -> dict[str, Any]:
 class ExpressionRegression:
     """Openness of lids and mouth, (T, 2), as linear functions of the pixels around eyes and mouth."""
 
-    def __init__(self, samples: Iterable[Sample]) -> None:
-        patches: list[tuple[np.ndarray, ...]] = []
-        truth = []
-        for sample in samples:
-            patches.append(face_patches(sample.frames, sample.landmarks, sample.names))
-            truth.append(sample.openness)
-        openness = np.concatenate(truth)
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        patches = [face_patches(sample.frames, sample.landmarks, sample.names) for sample in samples]
+        openness = np.concatenate([sample.openness for sample in samples])
         self.fits = [
             ridge_regression(np.concatenate(inputs), openness[:, part])
             for part, inputs in enumerate(zip(*patches, strict=True))
