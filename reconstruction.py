@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import time
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from utils.values import integer, number
 from utils.work import SharedWork
 
 MAX_SCORES_BYTES = 2**28
-SECONDS_PER_TABLE = 10  # of scores that a power cut may cost; a table holds those of all processes
+SECONDS_PER_TABLE = 10  # of work whose scores a crash may cost; a table gathers those of all processes
 
 
 def reconstruction(
@@ -51,7 +52,7 @@ def reconstruction(
     clips = dataset.clips[: params.get("num_videos")]
     names = distinct_names({clip: clip_stem(clip) for clip in clips})
     work = SharedWork([names[clip] for clip in clips], "--skip_existing makes them alone")
-    saved_at = time.monotonic()
+    saved_at = -math.inf
     with Progress(None, "reconstruction", "frames", quiet=rank() != 0) as progress, work:
         for i in work:
             name, clip = work.names[i], dataset.clip(i)
