@@ -131,7 +131,7 @@ class RandomCrop:
 
 # ---- Colour -----------------------------------------------------------------
 
-Adjust = Callable[[np.ndarray, float], None]  # changes planes (T, 3, H, W) in [0, 1] by an amount, in place
+Adjust = Callable[[np.ndarray, float], None]  # changes a frame (3, H, W) in [0, 1] by an amount, in place
 
 
 class ColorJitter:
@@ -150,9 +150,9 @@ class ColorJitter:
     def __call__(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         parts = [self.parts[number] for number in rng.permutation(len(self.parts))]
         amounts = [float(rng.uniform(low, high)) for _, low, high in parts]
-        for start in range(len(planes)):  # a frame at a time, which stays in the cache
+        for frame in planes:  # one at a time, which stays in the cache
             for (adjust, _, _), amount in zip(parts, amounts, strict=True):
-                adjust(planes[start : start + 1], amount)
+                adjust(frame, amount)
         return planes
 
 
@@ -161,27 +161,26 @@ class ColorJitter:
 BLOCK_ROWS = 64
 
 
-def adjust_brightness(planes: np.ndarray, factor: float) -> None:
-    """Blend `planes` (T, 3, H, W) with black, in place; a factor above 1 brightens."""
-    planes *= factor
-    _clip_after_blend(planes, factor)
+def adjust_brightness(frame: np.ndarray, factor: float) -> None:
+    """Blend a frame (3, H, W) with black, in place; a factor above 1 brightens."""
+    frame *= factor
+    _clip_after_blend(frame, factor)
 
 
-def adjust_contrast(planes: np.ndarray, factor: float) -> None:
-    """Blend each frame of `planes` (T, 3, H, W) with its mean grey, in place."""
-    for frame in planes:
-        _blend(frame, luma(frame.mean(axis=(1, 2))), factor)
+def adjust_contrast(frame: np.ndarray, factor: float) -> None:
+    """Blend a frame (3, H, W) with its mean grey, in place."""
+    _blend(frame, luma(frame.mean(axis=(1, 2))), factor)
 
 
-def adjust_saturation(planes: np.ndarray, factor: float) -> None:
-    """Blend each pixel of `planes` (T, 3, H, W) with its own grey, in place."""
-    for block in _blocks(planes):
+def adjust_saturation(frame: np.ndarray, factor: float) -> None:
+    """Blend each pixel of a frame (3, H, W) with its own grey, in place."""
+    for block in _blocks(frame):
         _blend(block, luma(block), factor)
 
 
-def adjust_hue(planes: np.ndarray, shift: float) -> None:
-    """Turn the hue (of HSV) of `planes` (T, 3, H, W) by `shift` circles, in [-0.5, 0.5], in place."""
-    for block in _blocks(planes):
+def adjust_hue(frame: np.ndarray, shift: float) -> None:
+    """Turn the hue (of HSV) of a frame (3, H, W) by `shift` circles, in [-0.5, 0.5], in place."""
+    for block in _blocks(frame):
         _turn_hue(block, shift)
 
 
@@ -199,11 +198,10 @@ def luma(colour: np.ndarray) -> np.ndarray:
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
-def _blocks(planes: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield views (3, h, W) that tile the frames of (T, 3, H, W)."""
-    for frame in planes:
-        for top in range(0, frame.shape[1], BLOCK_ROWS):
-            yield frame[:, top : top + BLOCK_ROWS]
+def _blocks(frame: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield views (3, h, W) that tile a frame (3, H, W)."""
+    for top in range(0, frame.shape[1], BLOCK_ROWS):
+        yield frame[:, top : top + BLOCK_ROWS]
 
 
 def _blend(colour: np.ndarray, other: np.ndarray, factor: float) -> None:

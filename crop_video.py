@@ -24,7 +24,7 @@ from media.rates import steady
 from utils.errors import UserError
 from utils.files import portable_name, same_name
 from utils.hints import hint, warn
-from utils.options import OptionParser, add_options, option, typed
+from utils.options import option, read_options
 from utils.program import command_line, say
 from utils.values import integer
 
@@ -62,9 +62,7 @@ class CropVideoOptions:
 
 
 def parse(argv: list[str] | None) -> CropVideoOptions:
-    parser = OptionParser(__doc__)
-    add_options(parser, CropVideoOptions)
-    return typed(CropVideoOptions, parser.parse_args(argv))
+    return read_options(CropVideoOptions, argv, __doc__)
 
 
 @command_line

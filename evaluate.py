@@ -16,7 +16,7 @@ import utils.openmp  # noqa: F401 - sets how torch's threads wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.options import OptionParser, add_options, option, typed
+from utils.options import option, read_options
 from utils.program import command_line, say
 
 METRICS = ("l1", "akd", "mkr", "aed", "psnr", "ssim", "lpips", "fid")
@@ -52,9 +52,7 @@ class EvaluationOptions:
 
 
 def parse(argv: list[str] | None) -> EvaluationOptions:
-    parser = OptionParser(__doc__)
-    add_options(parser, EvaluationOptions)
-    options = typed(EvaluationOptions, parser.parse_args(argv))
+    options = read_options(EvaluationOptions, argv, __doc__)
     puppets = options.puppets or options.real.absolute().parent
     return replace(options, puppets=puppets, out=options.out or options.generated)
 
@@ -69,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     pairs = matching.find_matches(options.generated, options.real, options.frame_size)
     asked = options.metrics
     used = detectors.make_detectors(asked, options.landmarks, options.identity, options.puppets)
-    compared = {metric: make() for metric, make in comparisons.COMPARISONS.items() if metric in asked}
+    compared = {name: comparison for name, comparison in comparisons.COMPARISONS.items() if name in asked}
 
     # Look, and average.
     measured = measuring.measure_pairs(pairs, used, compared, options.device)

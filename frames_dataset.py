@@ -205,19 +205,16 @@ class FramesDataset(Dataset):
             number = self._clip_numbers[rng.integers(self._starts[entry], self._starts[entry + 1])]
             path = self.folder / self.clips[number]
             try:
-                frames = self._two_frames(path, rng)  # (2, H, W, 3)
+                clip = open_clip(path, self.frame_shape)
+                self._check_clip_size(path, clip.size)
+                # Two of its frames in order of time, perhaps one twice: uint8 (2, H, W, 3).
+                frames = clip.read(sorted(rng.integers(len(clip), size=2).tolist()))
             except MediaError as error:
                 self._note_unreadable(number, error)
                 attempt += 1
                 continue
             source, driving = self._augment(path, frames, rng)  # (3, H, W) each
             return {"source": source, "driving": driving, "name": path.name}
-
-    def _two_frames(self, path: Path, rng: np.random.Generator) -> np.ndarray:
-        """Read two random frames of a clip in order of time, perhaps one twice: uint8 (2, H, W, 3)."""
-        clip = open_clip(path, self.frame_shape)
-        self._check_clip_size(path, clip.size)
-        return clip.read(sorted(rng.integers(len(clip), size=2).tolist()))
 
     def _augment(self, path: Path, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Augment frames: uint8 (2, H, W, 3) -> float32 (2, C, H, W) of the size in `frame_shape`."""

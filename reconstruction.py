@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from utils.values import integer, number
 from utils.work import SharedWork
 
 MAX_SCORES_BYTES = 2**28
+SECONDS_PER_TABLE = 10  # of work whose scores a crash may cost; a table gathers those of all processes
 
 
 def reconstruction(
@@ -49,6 +52,7 @@ def reconstruction(
     clips = dataset.clips[: params.get("num_videos")]
     names = distinct_names({clip: clip_stem(clip) for clip in clips})
     work = SharedWork([names[clip] for clip in clips], "--skip_existing makes them alone")
+    saved_at = -math.inf
     with Progress(None, "reconstruction", "frames", quiet=rank() != 0) as progress, work:
         for i in work:
             name, clip = work.names[i], dataset.clip(i)
@@ -62,7 +66,9 @@ def reconstruction(
             written = results.write(name, animator, clip, progress)
             losses = [(driving - prediction).abs().mean().item() for driving, prediction in written]
             work.record(i, {"video": name, "frames": len(losses), "l1": float(np.mean(losses))})
-            write_scores(folder / "l1.csv", gathered(scores, work))
+            if time.monotonic() - saved_at >= SECONDS_PER_TABLE:
+                write_scores(folder / "l1.csv", gathered(scores, work))
+                saved_at = time.monotonic()
         if work.reports():
             scores = gathered(scores, work)
             write_scores(folder / "l1.csv", scores)

@@ -147,12 +147,13 @@ def main(argv: list[str] | None = None) -> None:
             outlive_output()  # days of training are worth more than a pipe that was closed
             with find_folder(options, config) as folder:
                 found = resume_or_load(options, networks, folder)
-                resumed = found if folder.resumes else None
-                dataset, test_dataset = training_datasets(config, resumed)
+                content = None if found is None else read_checkpoint(found)
+                dataset, test_dataset = training_datasets(config, content if folder.resumes else None)
                 stopped_by = train(
                     config,
                     *networks,
-                    checkpoint=found if folder.resumes or options.next_stage else None,
+                    checkpoint=found,
+                    content=content,
                     log_dir=folder,
                     dataset=dataset,
                     device_ids=options.device_ids,
@@ -219,7 +220,7 @@ def begun_by_torchrun(options: Options, log_dir: Path) -> tuple[Path, bool] | No
 
 
 def resume_or_load(options: Options, networks: Networks, folder: RunFolder) -> Path | None:
-    """Return the checkpoint that the run begins from, if any; a new run takes its weights."""
+    """Return the checkpoint whose position the run takes, if any; a new run takes the weights alone."""
     beginning = str(folder.path) if folder.resumes and folder.restarts else options.start
     if beginning is None:
         return None
@@ -235,17 +236,20 @@ def resume_or_load(options: Options, networks: Networks, folder: RunFolder) -> P
     notes = load_for_finetuning(networks._asdict(), checkpoint, options.config)
     rest = "its epoch and its optimisers" if options.next_stage else "fresh optimisers and schedule"
     tell(f"new run from the weights of {checkpoint}, with {rest}", *notes)
-    return checkpoint
+    return checkpoint if options.next_stage else None
 
 
-def training_datasets(config: dict, resumed: Path | None) -> tuple[FramesDataset, FramesDataset | None]:
-    """Build what to train on and, where the config asks for it, what to validate on."""
+def training_datasets(config: dict, resumed: dict | None) -> tuple[FramesDataset, FramesDataset | None]:
+    """Build what to train on and, where the config asks for it, what to validate on.
+
+    `resumed`: the content of the checkpoint that a run goes on from.
+    """
     if "eval_freq" not in config["train_params"]:
         return build_dataset(config, is_train=True), None
     # A run that has trained on all clips, as was usual once, goes on so, and its validation is on test/.
     validates = True
     if resumed is not None:
-        before = (read_checkpoint(resumed).get("resume") or {}).get("run", {}).get("validation")
+        before = (resumed.get("resume") or {}).get("run", {}).get("validation")
         validates = before not in (None, "test")
     train_set, other = (build_dataset(config, is_train, validates) for is_train in (True, False))
     tell(f"validation on {other.folder} ({other.split}), clips: {len(other.clips)}")

@@ -62,19 +62,25 @@ def train(
     seed: int | None = None,
     precision: str = "fp32",
     test_dataset: ClipDataset | None = None,
+    content: dict | None = None,
 ) -> int | None:
     """Train until `num_epochs`, or until a signal; return the number of the signal that stopped it, if any.
 
     `checkpoint`: one of the run in `log_dir`, to resume from, or of the stage before a new run, whose folder
     is made after its first step. `seed` is by default that of the run that is resumed, or 0. `test_dataset`
-    is for the validation that `train_params.eval_freq` asks for. In a process group each rank takes its share
-    of the batch, and rank 0 writes. Raises `DatasetError` if there isn't one batch of data, and `UserError`
-    when a loss is not finite any more.
+    is for the validation that `train_params.eval_freq` asks for. `content` is that of `checkpoint`, if it was
+    read before; it is emptied, as it is mapped from the file. In a process group each rank takes its share of
+    the batch, and rank 0 writes. Raises `DatasetError` if there isn't one batch of data, and `UserError` when
+    a loss is not finite any more.
     """
     folder = log_dir if isinstance(log_dir, RunFolder) else RunFolder(log_dir, config)
     networks = Networks(generator, discriminator, kp_detector)
     where = torch.device(device)
-    run = Run(config, networks, checkpoint, folder, dataset, test_dataset, where, device_ids, seed, precision)
+    if content is None:
+        content = {} if checkpoint is None else read_checkpoint(checkpoint)
+    data = dataset, test_dataset
+    run = Run(config, networks, checkpoint, content, folder, *data, where, device_ids, seed, precision)
+    content.clear()
     report, stopped_by = f"trained: {folder.path}", None
     if run.done:
         epochs = f"{run.state.epoch} epochs already, num_epochs is {run.params['num_epochs']}"
@@ -100,6 +106,7 @@ class Run:
         config: dict,
         networks: Networks,
         checkpoint: str | Path | None,
+        content: dict,
         folder: RunFolder,
         dataset: ClipDataset,
         test_dataset: ClipDataset | None,
@@ -110,7 +117,6 @@ class Run:
     ):
         self.config, self.params = config, config["train_params"]
         self.device, self.precision, self.folder = device, precision, folder
-        content = {} if checkpoint is None else read_checkpoint(checkpoint)
         seed = seed_of_run({} if folder.is_new else content, checkpoint, seed)
 
         # Data, in batches.

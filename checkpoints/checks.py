@@ -86,17 +86,14 @@ def _check_optimizer(state: Any, what: str) -> None:
         require(type(number) is int and isinstance(entry, dict), here, wanted)
         require({"step", *MOMENTS} <= entry.keys(), here, "a state of Adam (step, exp_avg, exp_avg_sq)")
         for moment in MOMENTS:
-            check_tensor(entry[moment], f"{what}, entry {number}, {moment},")
+            check_tensor(entry[moment], f"{here} {moment},")
         step = entry["step"]
         if isinstance(step, Tensor):
-            check_tensor(step, f"{what}, entry {number}, step,")
-            require(step.numel() == 1, f"{what}, entry {number}, step,", "one number")
-        number_of_steps = step.item() if isinstance(step, Tensor) else step
-        require(
-            isinstance(number_of_steps, int | float) and 0 <= number_of_steps <= MAX_COUNT,
-            f"{what}, entry {number}, step,",
-            "a number of at least 0",
-        )
+            check_tensor(step, f"{here} step,")
+            require(step.numel() == 1, f"{here} step,", "one number")
+            step = step.item()
+        counts = isinstance(step, int | float) and 0 <= step <= MAX_COUNT
+        require(counts, f"{here} step,", "a number of at least 0")
 
 
 def _check_resume(resume: Any, what: str) -> None:

@@ -164,7 +164,15 @@ def download(entry: Entry, path: Path, show: ShowDownload) -> None:
 def complete(url: str, part: Path, entry: Entry, show: ShowDownload) -> str | None:
     """Complete `part` from a mirror and verify it; say what is wrong with it, if anything."""
     begun = length(part) > 0
-    receive(url, part, entry.size or MAX_BYTES, show)
+    # Again for as long as each attempt brings more of it.
+    while True:
+        before = length(part)
+        try:
+            request_rest(url, part, before, entry.size or MAX_BYTES, show)
+            break
+        except requests.RequestException:
+            if length(part) <= before:
+                raise
     problem = wrong_bytes(part, entry)
     if problem is None and entry.sha256 is None and entry.md5 is None:
         problem = wrong_layout(part, entry)
@@ -173,17 +181,6 @@ def complete(url: str, part: Path, entry: Entry, show: ShowDownload) -> str | No
     part.unlink()
     # What another mirror or an earlier run began may be another file: then once more from the start.
     return complete(url, part, entry, show) if begun else problem
-
-
-def receive(url: str, part: Path, most: int, show: ShowDownload) -> None:
-    """Request the rest of `part`, again for as long as each attempt brings more of it."""
-    while True:
-        before = length(part)
-        try:
-            return request_rest(url, part, before, most, show)
-        except requests.RequestException:
-            if length(part) <= before:
-                raise
 
 
 def request_rest(url: str, part: Path, start: int, most: int, show: ShowDownload) -> None:

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from augmentation import AllAugmentationTransform
-from data.cutting import SPLITS
-from data.inspecting import Inspected, inspect_clip
+from data.cutting import SPLITS, Inspected, inspect_clip
 from frames_dataset import find_clips, listed_pairs
 from media.clips import VIDEO_SUFFIXES, clip_stem, has_suffix, identity
 from media.pictures import Size

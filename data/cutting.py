@@ -1,4 +1,4 @@
-"""Cut, resize, write and read many clips in parallel; `prepare.py` and `load_videos.py` are built from this.
+"""Cut, resize and write many clips in parallel, and read whole ones; `data/` has programs built from this.
 
 A clip has its name only when it is whole, as `VideoWriter` writes under a temporary one. So the names in a
 folder say what is finished, and a run that was killed goes on. Workers import this file, so it imports no
@@ -20,9 +20,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from media.clips import Clip, identity, open_clip
+from media.clips import Clip, has_suffix, identity, open_clip
 from media.listing import write_index
-from media.pictures import Box, Size, fit
+from media.pictures import IMAGE_SUFFIXES, Box, Size, fit, read_image_size
 from media.writer import VideoWriter
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import TEMPORARY_NAME
@@ -36,6 +36,7 @@ SPLITS = ("train", "val", "test")  # val/ may be missing
 WORKERS = (1, 512)
 MIN_FRAMES = 2  # a training sample is two frames of a clip
 MIN_SIDE = 8  # pixels
+FLAT, BLACK, STILL = 8, 16, 0.5  # grey levels of 255
 MAX_READ = 2**28  # bytes of frames decoded between two seeks
 
 Job = TypeVar("Job")
@@ -192,6 +193,52 @@ def print_summary(out: Path, clips: list[Outcome]) -> None:
         seconds = sum(clip.frames / clip.fps for clip in members)
         identities = {identity(clip.target.name) for clip in members}
         print(f"{split:7}{len(members):9}{frames:11}{len(identities):12}{seconds:11.1f}")
+
+
+# ---- Faults -----------------------------------------------------------------
+
+
+class Inspected(NamedTuple):
+    """The content of a clip; `fault` is empty, or a line with the fault and the remedy."""
+
+    path: Path
+    size: Size | None = None
+    frames: int = 0
+    fault: str = ""
+
+
+def inspect_clip(job: tuple[Path, tuple[int, int, int] | None]) -> Inspected:
+    """Read every frame of a clip; strips are cut into frames of the shape given, or into squares."""
+    path, shape = job
+    frames, brightest, contrast, movement = 0, 0, 0, 0.0
+    first: np.ndarray | None = None
+    try:
+        clip = open_clip(path, shape or square(path))
+        for frame in clip:
+            small = frame[::4, ::4].astype(np.int16)  # (H/4, W/4, 3)
+            first = small if first is None else first
+            frames += 1
+            brightest = max(brightest, int(small.max()))
+            contrast = max(contrast, int(np.ptp(small, axis=(0, 1)).max()))
+            movement = max(movement, float(np.abs(small - first).mean()))
+    except MediaError as error:
+        return Inspected(path, fault=str(error))
+    fault = ""
+    if frames < MIN_FRAMES:
+        fault = f"has {frames} frame, training needs {MIN_FRAMES}"
+    elif contrast <= FLAT:
+        fault = "is black" if brightest <= BLACK else "is of one flat colour in each frame"
+    elif movement < STILL:
+        fault = "is a still picture: nothing moves"
+    return Inspected(path, clip.size, frames, f"{path}: {fault}; remove it" if fault else "")
+
+
+def square(path: Path) -> tuple[int, int, int] | None:
+    """Return the frame shape of a strip that is a row of squares; None for other kinds of clips."""
+    if path.is_dir() or not has_suffix(path.name, IMAGE_SUFFIXES):
+        return None
+    height, _ = read_image_size(path)
+    return height, height, 3
 
 
 # ---- Options ----------------------------------------------------------------

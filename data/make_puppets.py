@@ -26,7 +26,7 @@ if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pat
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
 from data.puppets.dataset import make_dataset
-from utils.options import MAX_SEED, OptionParser, add_options, option, typed
+from utils.options import MAX_SEED, option, read_options
 from utils.program import command_line
 from utils.signals import exit_on_signals
 
@@ -50,9 +50,8 @@ class PuppetOptions:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = OptionParser("Draw a dataset of cartoon heads that move, with their true landmarks.")
-    add_options(parser, PuppetOptions)
-    options = typed(PuppetOptions, parser.parse_args(argv))
+    description = "Draw a dataset of cartoon heads that move, with their true landmarks."
+    options = read_options(PuppetOptions, argv, description)
     with exit_on_signals():
         make_dataset(**vars(options))
 

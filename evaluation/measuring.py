@@ -76,7 +76,11 @@ def measure_pairs(
     unfinished = [pair for pair in unfinished if len(results[pair.name]) < len(looks)]
     if unfinished:
         _compute(unfinished, unfinished, looks, results, device, cache)
-    return {name: _by_role(looks, found) for name, found in results.items()}
+    roles = [*detectors, *comparisons]
+    return {
+        name: {role: [found[look] for look in looks if look.role == role] for role in roles}
+        for name, found in results.items()
+    }
 
 
 def _cached_results(pair: Match, looks: list[Look], cache: Cache) -> Findings:
@@ -85,13 +89,6 @@ def _cached_results(pair: Match, looks: list[Look], cache: Cache) -> Findings:
     return {
         look: values for look, values in found.items() if values is not None and values.shape[:1] == (length,)
     }
-
-
-def _by_role(looks: list[Look], results: Findings) -> ByRole:
-    measured: ByRole = defaultdict(list)
-    for look in looks:
-        measured[look.role].append(results[look])
-    return dict(measured)
 
 
 def _compute(

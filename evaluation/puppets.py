@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from checkpoints.files import inference_weights, load_parts, read_checkpoint
 from checkpoints.hub import find_model
 from evaluation.comparisons import on_device
-from media.clips import open_clip
+from media.clips import clip_stem, open_clip
 from modules.build import build_kp_detector, frame_shape, read_config
 from utils.errors import DatasetError
 from utils.files import regular_file
@@ -87,8 +87,7 @@ class PuppetLandmarks:
         values, landmarks = [], []
         with Progress(len(self._clips), "fitting landmarks", "clips") as progress:
             for clip in self._clips:
-                with np.load(regular_file(truth_of(clip), DatasetError), allow_pickle=False) as truth:
-                    xy = truth["xy"]
+                (xy,) = read_truth(clip, "landmarks", "xy")
                 chosen = np.unique(np.linspace(0, len(xy) - 1, FRAMES).round().astype(int))
                 values.append(self._keypoints(open_clip(clip).read(chosen)))
                 landmarks.append(xy[chosen])
@@ -127,4 +126,14 @@ def fitted_clips(train: Path) -> list[Path]:
 
 
 def truth_of(clip: Path) -> Path:
-    return clip.with_name(f"{clip.name.removesuffix('.mp4')}.npz")
+    return clip.with_name(f"{clip_stem(clip.name)}.npz")
+
+
+def read_truth(clip: Path, what: str, *names: str) -> list[np.ndarray]:
+    """Read the arrays of these names from beside a clip; raise `DatasetError`, which calls them `what`."""
+    path = truth_of(clip)
+    try:
+        with np.load(regular_file(path, DatasetError), allow_pickle=False) as truth:
+            return [truth[name] for name in names]
+    except (OSError, KeyError):
+        raise DatasetError(f"{path}: has no {what}; draw the clips with data/make_puppets.py") from None

@@ -325,3 +325,18 @@ def test_a_damaged_driving_clip_leaves_nothing_half_written(
         "id100#0.png",
         "l1.csv",
     ]
+
+
+def test_scores_are_gathered_by_time(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two clips before a damaged one the first is in the table at once, the second some seconds later."""
+    config, checkpoint = trained
+    write_clip(tmp_path / "data/test/id102#2", seed=2)
+    (tmp_path / "data/test/id102#2/0000001.png").write_bytes(b"damaged")
+    command = [str(config), "--mode", "reconstruction", "--checkpoint", str(checkpoint), "--device", "cpu"]
+    for seconds, scores in ((60, 1), (0, 2)):
+        monkeypatch.setattr("reconstruction.SECONDS_PER_TABLE", seconds)
+        with pytest.raises(SystemExit):
+            run.main([*command, "--log_dir", str(tmp_path / str(seconds))])
+        assert len(pd.read_csv(tmp_path / str(seconds) / "reconstruction" / "l1.csv")) == scores

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,25 +78,22 @@ def test_the_table_compares_with_the_first_of_each_part() -> None:
 
 
 class FakeGraph:
-    """Stands for a CUDA graph: what it was captured from stays as it is."""
+    """Stands for a CUDA graph: it does anew what would be replayed."""
 
     replays = 0
 
-    def replay(self) -> None:
+    def __init__(self, step: Callable, example: tuple):
+        self.step = step
+
+    def __call__(self, *frames: torch.Tensor) -> torch.Tensor:
         FakeGraph.replays += 1
+        return self.step(*frames)
 
 
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU for the command's planning; its jobs compute in this process on the CPU."""
-    stream = SimpleNamespace(wait_stream=lambda other: None)
-    fakes = {"Stream": lambda: stream, "current_stream": lambda: stream, "CUDAGraph": FakeGraph}
-    fakes |= {
-        "stream": lambda stream: contextlib.nullcontext(),
-        "graph": lambda graph: contextlib.nullcontext(),
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", FakeGraph)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     monkeypatch.setattr(benchmarks, "pick_device", torch.device)
     monkeypatch.setattr(benchmarks, "marked_tests", lambda: "9 passed")
@@ -109,7 +104,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         measured: dict[str, Timing | str] = {}
         for label, command in commands.items():
             name, *arguments = ("cpu" if word == "cuda" else word for word in command.arguments[3:])
-            if name == "difference" and arguments[1] != EXACT:
+            if name == "differences" and arguments[1] != EXACT:
                 measured[label] = "slow without a GPU"
                 continue
             with monkeypatch.context() as patch:
@@ -159,8 +154,6 @@ def test_a_cpu_has_no_graphs() -> None:
     assert "compiled, fp16" in variants and not any("graph" in variant for variant in variants)
 
 
-def test_what_the_time_does_not_suffice_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks, "QUICK", 0)
-    assert {row.measured for row in benchmarks.measure_device("cuda", Path("a.yaml"), True)} == {
-        "no time was left"
-    }
+def test_what_the_time_does_not_suffice_for_is_told() -> None:
+    rows = benchmarks.measure(benchmarks.device_groups("cuda", Path("a.yaml"), True), rounds=3, seconds=0)
+    assert {row.measured for row in rows} == {"no time was left"}

@@ -17,7 +17,6 @@ from modules.transform import Transform
 from sync_batchnorm import convert_model, replicate_on_cpu, run_replicas
 from tests.small import images, small_config
 from tests.training import config_file, start
-from tools.benchmarks.jobs import captured
 
 
 def moved_by_name(model: nn.Module) -> nn.Module:
@@ -73,12 +72,3 @@ def test_replicas_on_a_gpu_share_their_statistics() -> None:
     expected = whole(x)
     found = run_replicas(replicate_on_cpu(whole, 2), [(part,) for part in x.chunk(2)], [{}, {}])
     torch.testing.assert_close(torch.cat(found), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.cuda
-def test_a_graph_gives_what_its_step_gives() -> None:
-    network = nn.Conv2d(3, 3, 3).cuda()
-    first, second = images(2).cuda().split(1)
-    replay = captured(network, first)
-    for frames in (first, second):
-        torch.testing.assert_close(replay(frames), network(frames), rtol=1e-4, atol=1e-4)

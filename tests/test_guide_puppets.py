@@ -65,3 +65,11 @@ def test_the_detector_learns_the_places(tmp_path: Path, capsys: pytest.CaptureFi
     assert torch.equal(content["generator"]["final.weight"], parent["generator"]["final.weight"])
     next((root / "train").glob("*.npz")).unlink()
     assert "has no places of lids" in error_of(capsys, lambda: guide(1))
+
+
+def test_where_the_result_goes_is_looked_at_first(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Not after minutes: here the first thing that is read would fail."""
+    for out in (tmp_path / "absent" / "guided.pth.tar", tmp_path):
+        command = ["--checkpoint", "absent.pth.tar", "--out", str(out)]
+        assert f"{out}: " in error_of(capsys, lambda command=command: guide_puppets.main(command))
+    assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evaluation import metrics
-from evaluation.comparisons import L1, Psnr, Ssim
+from evaluation.comparisons import COMPARISONS
 from evaluation.detectors import FaceAlignment, InsightFace, KeypointRCNN
 from evaluation.report import frechet_inception_distance
 from tests.clips import plain_frames
@@ -51,7 +51,7 @@ def test_the_mean_of_nothing_is_no_number() -> None:
 def test_pixel_comparisons_of_plain_frames() -> None:
     made, real = plain_frames(100, 0, 51), plain_frames(101, 255, 51)
     compared = {}
-    for comparison in (L1(), Psnr(), Ssim()):
+    for comparison in (COMPARISONS[name] for name in ("l1", "psnr", "ssim")):
         comparison.load(CPU)
         compared[comparison.name] = comparison(made, real)
     np.testing.assert_allclose(compared["l1"], [1 / 255, 1, 0])

@@ -29,6 +29,7 @@ from tests.training import assert_same, assert_same_run, config_file, losses_log
 from train import full_models, picture_is_due, train_step
 from training.batches import draw_transform
 from training.state import TrainingState
+from utils.weight_files import read_weights
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -267,7 +268,7 @@ def test_validation_is_on_clips_that_are_not_trained_on_and_never_on_the_test_se
 
 
 @pytest.mark.parametrize("older", [True, False])
-def test_a_run_that_trained_on_all_clips_goes_on_so(root: Path, older: bool, capsys) -> None:
+def test_a_run_that_trained_on_all_clips_goes_on_so(root: Path, older: bool, capsys, monkeypatch) -> None:
     """One of before validation was apart from the test set, and one that had none so far."""
     folder = start(root, config_file(root))
     if older:
@@ -277,7 +278,12 @@ def test_a_run_that_trained_on_all_clips_goes_on_so(root: Path, older: bool, cap
         torch.save(content | {"resume": content["resume"] | {"best_l1": 0.001}}, path)
     capsys.readouterr()
     longer = config_file(root, train_params__num_epochs=3, train_params__eval_freq=1)
+    path, read = find_checkpoint(folder), []
+    monkeypatch.setattr(
+        "checkpoints.files.read_weights", lambda path: read.append(path) or read_weights(path)
+    )
     start(root, longer, "--resume", str(folder))
+    assert read.count(path) == 1
     assert f"validation on {root / 'test'} (test), clips: 2" in capsys.readouterr().out
     resume = read_checkpoint(find_checkpoint(folder))["resume"]
     assert resume["samples"] == 6 and resume["run"]["validation"] == "test"

@@ -13,6 +13,7 @@ Shapes: `N` clips, `T` frames of each, `B` batch, `K` keypoints.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.files import find_checkpoint, load_for_finetuning, write_checkpoint
-from frames_dataset import FramesDataset, clip_stem
+from evaluation.puppets import read_truth
+from frames_dataset import FramesDataset
 from modules.build import build_networks, read_config
 from modules.dense_motion import deform_by_each, sparse_motions
 from modules.keypoint_detector import KPDetector
 from modules.model import equivariance_jacobian_loss, equivariance_value_loss, local_motion_loss
 from modules.transform import Transform
 from utils.device import denormals_flushed
-from utils.errors import DatasetError
-from utils.options import OptionParser, add_options, option, typed
+from utils.files import check_writable
+from utils.options import option, read_options
 from utils.program import command_line, say
 from utils.progress import Progress
 
@@ -52,14 +54,7 @@ def read_clips(dataset: FramesDataset, rng: np.random.Generator) -> tuple[Tensor
     frames, places = [], []
     for number in rng.permutation(len(dataset.clips))[:CLIPS]:
         clip = dataset.clip(number)
-        path = dataset.folder / f"{clip_stem(clip.name)}.npz"
-        try:
-            with np.load(path) as truth:
-                moving = truth["moving"]
-        except (OSError, KeyError):
-            raise DatasetError(
-                f"{path}: has no places of lids; draw the clips with data/make_puppets.py"
-            ) from None
+        (moving,) = read_truth(dataset.folder / clip.name, "places of lids", "moving")
         chosen = rng.permutation(len(clip))[:FRAMES]
         pictures = list(clip)
         frames.append(torch.stack([pictures[i] for i in chosen]))
@@ -67,22 +62,18 @@ def read_clips(dataset: FramesDataset, rng: np.random.Generator) -> tuple[Tensor
     return torch.stack(frames), torch.stack(places)
 
 
-def draw_pairs(
-    frames: Tensor, places: Tensor, rng: np.random.Generator
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Draw two frames of each of some clips, 2 × (B, 3, H, W), and the places in them, 2 × (B, 3, 2)."""
+def draw_pairs(frames: Tensor, places: Tensor, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw two frames of each of some clips; yield the first (B, 3, H, W), the places in them (B, 3, 2), …"""
     clips = rng.integers(len(frames), size=BATCH_SIZE)
     count = frames.shape[1]
     first = rng.integers(count, size=BATCH_SIZE)
     second = (first + rng.integers(1, count, size=BATCH_SIZE)) % count
-    source, driving = frames[clips, first], frames[clips, second]
-    source_places, driving_places = places[clips, first], places[clips, second]
-    if rng.random() < 0.5:
-        return (source, driving), (source_places, driving_places)
-    # Mirrored, the left lid is the right one.
-    sides = torch.tensor([-1.0, 1.0])
-    source_places, driving_places = source_places[:, [1, 0, 2]] * sides, driving_places[:, [1, 0, 2]] * sides
-    return (source.flip(3), driving.flip(3)), (source_places, driving_places)
+    mirrored = rng.random() >= 0.5
+    for numbers in (first, second):
+        pictures, inside = frames[clips, numbers], places[clips, numbers]
+        if mirrored:  # then the left lid is the right one
+            pictures, inside = pictures.flip(3), inside[:, [1, 0, 2]] * torch.tensor([-1.0, 1.0])
+        yield pictures, inside
 
 
 def train_detector(
@@ -96,7 +87,7 @@ def train_detector(
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [steps * 4 // 5], gamma=0.1)
     progress = Progress(steps, "guided", "steps")
     for _ in range(steps):
-        (source, driving), (source_places, driving_places) = draw_pairs(frames, places, rng)
+        (source, source_places), (driving, driving_places) = draw_pairs(frames, places, rng)
         kp_source, kp_driving = detector(source), detector(driving)
 
         guide = nn.functional.l1_loss(kp_source["value"][:, GUIDED], source_places)
@@ -123,9 +114,8 @@ def train_detector(
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = OptionParser(__doc__)
-    add_options(parser, Options)
-    options = typed(Options, parser.parse_args(argv))
+    options = read_options(Options, argv, __doc__)
+    check_writable(options.out)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     config = read_config(options.config)

@@ -31,7 +31,7 @@ from inference.samples import ROOT, SAMPLE
 from media.pictures import read_image
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.options import OptionParser, add_options, option, typed
+from utils.options import option, read_options
 from utils.program import command_line
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -158,9 +158,7 @@ class ShotOptions:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = OptionParser(__doc__)
-    add_options(parser, ShotOptions)
-    options = typed(ShotOptions, parser.parse_args(argv))
+    options = read_options(ShotOptions, argv, __doc__)
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         raise UserError("there is no Chromium on this machine: apt-get install chromium")

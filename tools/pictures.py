@@ -12,7 +12,7 @@ Pictures are uint8 (H, W, 3). `size` is the side of the model's pictures.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -38,10 +38,9 @@ from media.pictures import fit, to_uint8, write_image
 from media.tensors import to_pixels, to_tensor
 from media.writer import VideoWriter
 from modules.build import read_config
-from tools.doodle import doodle
 from utils.errors import UserError
-from utils.files import atomic_write
-from utils.options import OptionParser, add_options, option, typed
+from utils.files import atomic_write, check_writable
+from utils.options import option, read_options
 from utils.program import command_line
 
 SEED = 2019  # of all puppets here; no dataset of this project is made with it
@@ -129,12 +128,11 @@ def animated(
 
 
 def write_sample(out: Path, size: int = 256) -> None:
-    """Write the sample, and the other pairs that the page offers."""
+    """Write the sample, and the other puppets that the page offers; its drawing stays as it is."""
     write_image(out / SAMPLE["source_image"].name, portrait(SAMPLE_SOURCE, size))
     write_film(out / SAMPLE["driving_video"].name, SAMPLE_DRIVING, size)
     folder = out / MORE.name
     folder.mkdir(exist_ok=True)
-    write_image(folder / "drawing.png", doodle(size))
     for name, number in EXAMPLE_SOURCES.items():
         write_image(folder / f"{name}.png", portrait(number, size))
     for name, number in EXAMPLE_DRIVINGS.items():
@@ -362,9 +360,9 @@ class PictureOptions:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = OptionParser(__doc__)
-    add_options(parser, PictureOptions)
-    options = typed(PictureOptions, parser.parse_args(argv))
+    options = read_options(PictureOptions, argv, __doc__)
+    if options.sheet:
+        check_writable(options.sheet)
     models = [load_picture_model(options.config, checkpoint) for checkpoint in options.checkpoint]
     if options.sheet:
         params = read_config(options.config)["dataset_params"]
@@ -379,15 +377,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def write_pictures(out: Path, model: PictureModel) -> list[Path]:
     write_sample(out)
-    writers: dict[str, Callable[[Path, PictureModel], None]] = {
-        "teaser.gif": write_teaser,
-        "inside.png": write_inside,
-        "absolute-vs-relative.png": write_transfer,
-    }
-    for name, write in writers.items():
-        write(out / name, model)
-    names = (SAMPLE["source_image"].name, SAMPLE["driving_video"].name, *writers)
-    return [*(out / name for name in names), *write_options(out, model)]
+    sample = [out / SAMPLE[name].name for name in ("source_image", "driving_video")]
+    teaser, inside, both = (out / name for name in ("teaser.gif", "inside.png", "absolute-vs-relative.png"))
+    write_teaser(teaser, model)
+    write_inside(inside, model)
+    write_transfer(both, model)
+    return [*sample, teaser, inside, both, *write_options(out, model)]
 
 
 if __name__ == "__main__":

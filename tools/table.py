@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,15 +62,16 @@ def table(runs: list[RunResult]) -> list[str]:
     for group in groups.values():
         changes = differences(runs[0].config, group[0].config)
         name = ", ".join(f"{key}={new}" for key, (_, new) in changes.items()) or "first"
-        scores = np.array([run.scores for run in group])  # (runs, 4)
-        spreads = scores.std(axis=0, ddof=1) if len(group) > 1 else [None] * 4
-        cells = [
-            f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
-            for mean, spread in zip(scores.mean(axis=0), spreads, strict=True)
-        ]
+        cells = map(mean_and_spread, zip(*(run.scores for run in group), strict=True))
         seeds, epochs = (", ".join(str(run[i]) for run in group) for i in (1, 2))
         lines.append([name, seeds, epochs, *cells])
     return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def mean_and_spread(values: Sequence[float], form: str = ".4f") -> str:
+    """Write the mean and, of several values, ± their standard deviation."""
+    spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
+    return f"{np.mean(values):{form}}{spread}"
 
 
 @command_line

@@ -29,9 +29,14 @@ ROOT = Path(__file__).parents[1]
 def describe(
     config: dict, seed: int, precision: str, device: torch.device, checkpoint: str | Path | None
 ) -> dict[str, Any]:
-    """Return the entry of a run that begins or resumes here, from `checkpoint` if there is one."""
+    """Return the entry of a run that begins or resumes here, from `checkpoint` if there is one.
+
+    It is empty for all but rank 0, which alone writes it.
+    """
+    if rank() != 0:
+        return {}
     parent = None
-    if checkpoint is not None and rank() == 0:
+    if checkpoint is not None:
         digest = pooch.file_hash(str(checkpoint), alg="sha256")
         parent = {"path": str(Path(checkpoint).absolute()), "sha256": digest}
     on_gpu = device.type == "cuda"
@@ -101,11 +106,13 @@ def run_of_job(folders: Iterable[Path]) -> Path | None:
 
 def tell_changes(resume: dict, entry: dict[str, Any]) -> None:
     """Print what differs from the run before; `resume`: that of its checkpoint, which older ones lack."""
+    if rank() != 0:
+        return
     before = {"config": resume.get("config", entry["config"])} | resume.get("run", {})
     changes = differences(before["config"], entry["config"])
     for name in ("precision", "device", "world_size", "validation", "commit"):
         changes |= differences(before.get(name, entry[name]), entry[name], name)
-    if changes and rank() == 0:
+    if changes:
         say("changed since: " + "; ".join(f"{name} {a} -> {b}" for name, (a, b) in changes.items()))
 
 

@@ -145,7 +145,9 @@ class TrainingState:
         # The best of other clips would be another number. Older checkpoints don't say: theirs are of test/.
         if resume.get("run", {}).get("validation", "test") == self.entry.get("validation"):
             self.best_l1 = resume.get("best_l1", math.inf)
-        self._load_scaler(resume["scaler"])
+        # The scale of the losses; a run in another precision begins with a fresh one.
+        own, saved = self.scaler.state_dict(), resume["scaler"]
+        self.scaler.load_state_dict(own | {key: saved[key] for key in SCALE if key in saved and key in own})
 
     def follow(self, content: dict, path: str | Path) -> None:
         """Go on after the epochs of a run by another config, with those of its optimisers that fit."""
@@ -179,11 +181,6 @@ class TrainingState:
                 "num_repeats back, go on from the checkpoint of a whole epoch, or start a new run from these "
                 "weights with a copy of the config under another name"
             )
-
-    def _load_scaler(self, saved: dict) -> None:
-        """Take over the scale of the losses; a run in another precision begins with a fresh one."""
-        own = self.scaler.state_dict()
-        self.scaler.load_state_dict(own | {key: saved[key] for key in SCALE if key in saved and key in own})
 
     def _load_averages(self, content: dict, path: str | Path) -> None:
         """Take over the averages; those of a run that had none begin with its weights."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -39,7 +37,9 @@ class Validation:
         result for them.
         """
         rows, sources, drivings = [], [], []
-        for source, driving in self._pairs(device):
+        for frames in self.clips:
+            driving = frames[1:].to(device)
+            source = frames[:1].to(device).expand_as(driving)  # (T - 1, 3, H, W), as the driving frames
             generated = rebuild(generator, kp_detector, source, driving)["prediction"].float()
             pictures = [each.permute(0, 2, 3, 1).cpu().numpy() for each in (generated, driving)]
             similarity = np.mean([ssim(*pair) for pair in zip(*pictures, strict=True)])
@@ -49,12 +49,6 @@ class Validation:
         shown = {"source": torch.stack(sources), "driving": torch.stack(drivings)}
         l1, similarity = np.mean(rows, axis=0).tolist()
         return {"l1": l1, "ssim": similarity}, shown, rebuild(generator, kp_detector, **shown)
-
-    def _pairs(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for each clip its first frame, repeated, and the others: two (T - 1, 3, H, W)."""
-        for frames in self.clips:
-            driving = frames[1:].to(device)
-            yield frames[:1].to(device).expand_as(driving), driving
 
 
 def spread_frames(dataset: ClipDataset, number: int) -> Tensor:

@@ -78,6 +78,20 @@ def read_csv(
 # ---- Writing -----------------------------------------------------------------
 
 
+def check_writable(path: Path) -> None:
+    """Raise `UserError` or `OSError` if `atomic_write` can't write `path`, before the work for it begins."""
+    check_replaceable(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a file is needed here; choose another name")
+    probe = temporary_name(path)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        error.filename = str(path)  # nobody knows the temporary name
+        raise
+
+
 def temporary_name(path: Path) -> Path:
     """Return a new name beside `path`, so that renaming it to `path` is atomic."""
     return path.absolute().parent / f".{uuid.uuid4().hex[:12]}.tmp"

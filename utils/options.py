@@ -89,6 +89,13 @@ def typed(kind: type[Options], parsed: argparse.Namespace) -> Options:
     )
 
 
+def read_options(kind: type[Options], argv: list[str] | None, description: str | None) -> Options:
+    """Return the command line of a program that has no other options, and no rule for what goes together."""
+    parser = OptionParser(description)
+    add_options(parser, kind)
+    return typed(kind, parser.parse_args(argv))
+
+
 def held_value(entry: Field, value: Any) -> Any:
     """Return a value of JSON as an option holds it; an empty text and 0 are none where none is allowed.
 

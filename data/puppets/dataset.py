@@ -79,16 +79,6 @@ def plan(
     return clips
 
 
-def write_all(clips: list[Clip]) -> None:
-    """Write the clips with one process for each core; an error or a signal ends them all."""
-    with (
-        Progress(len(clips), "puppets", "clips") as progress,
-        contextlib.closing(in_parallel(write_clip, clips, os.cpu_count() or 1)) as written,
-    ):
-        for _ in written:
-            progress.advance(1)
-
-
 def make_dataset(
     out: Path, videos: int, frames: int, size: int, format: str, seed: int, framing: str = "close"
 ) -> None:
@@ -102,6 +92,13 @@ def make_dataset(
         with new_folder(out) as temporary:
             for split in ("train", "test"):
                 (temporary / split).mkdir()
-            write_all(plan(temporary, videos, frames, size, format, seed, framing))
+            clips = plan(temporary, videos, frames, size, format, seed, framing)
+            # One process for each core; an error or a signal ends them all.
+            with (
+                Progress(len(clips), "puppets", "clips") as progress,
+                contextlib.closing(in_parallel(write_clip, clips, os.cpu_count() or 1)) as written,
+            ):
+                for _ in written:
+                    progress.advance(1)
     except OSError as error:
         raise UserError(f"--out {out} can't be written: {error.strerror or error}") from error

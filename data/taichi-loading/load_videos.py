@@ -40,7 +40,7 @@ from media.pictures import Box, Size
 from utils.errors import DatasetError, MediaError, UserError
 from utils.files import atomic_write, read_csv
 from utils.hints import warn
-from utils.options import OptionParser, add_options, option, typed
+from utils.options import option, read_options
 from utils.program import command_line, say
 from utils.values import integer, number
 
@@ -63,9 +63,7 @@ class LoadOptions:
 
 
 def parse(argv: list[str] | None) -> LoadOptions:
-    parser = OptionParser("Download, cut, crop and resize the clips of a list.")
-    add_options(parser, LoadOptions)
-    options = typed(LoadOptions, parser.parse_args(argv))
+    options = read_options(LoadOptions, argv, "Download, cut, crop and resize the clips of a list.")
     return replace(options, video_folder=options.video_folder or options.out_folder / "videos")
 
 

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,9 +37,8 @@ from utils.program import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PEER = Path(__file__).with_name("peer.py")
-PUBLISHED = "published code"
+PARTS = ("frame", "demo", "step", "sample")
 HEADINGS = ["", "variant", "median", "range", "ratio", "memory"]
-
 
 QUICK, WHOLE = 370, 3600  # seconds for the lines of a device
 GROUP, TESTS = 100, 90  # seconds for those that take turns, and for the tests
@@ -76,94 +75,89 @@ def in_bf16(label: str, command: Command) -> dict[str, Command]:
     return {label: command} if best_precision(torch.device("cpu")) == "bf16" else {}
 
 
-def with_peer(
-    peer: Path | None, name: str, commands: dict[str, Command], *arguments: Path
-) -> dict[str, Command]:
-    """Put the published code's command first, if there is a checkout of it."""
+def published(peer: Path | None, name: str, *arguments: Path) -> dict[str, Command]:
+    """Return the command of a checkout of the published code, if there is one."""
     if peer is None:
-        return commands
-    arguments_of_peer = [sys.executable, str(PEER), str(peer), name, *map(str, arguments)]
-    return {PUBLISHED: Command(arguments_of_peer, {"PYTHONPATH": str(peer)}), **commands}
+        return {}
+    words = [sys.executable, PEER, peer, name, *arguments]
+    return {"published code": Command([*map(str, words)], {"PYTHONPATH": str(peer)})}
 
 
-def rows(
-    part: str, unit: str, commands: Mapping[str, Command], rounds: int, limit: float = LIMIT
-) -> list[Row]:
-    """Measure the commands of a part in turn, for `limit` seconds at most."""
-    measured = take_turns(commands, ROOT, rounds, limit)
-    return [Row(part, name, found, unit) for name, found in measured.items()]
+# ---- What takes turns ------------------------------------------------------------
+
+Group = tuple[str, str, dict[str, Command]]  # a part of the table, its unit, and what takes turns
 
 
-# ---- Parts ---------------------------------------------------------------------
-
-
-def measure_frames(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
-    # Other engines are measured beside the networks that they run, where they are installed.
-    engines = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
-    commands = {
-        "plain networks": job("vox-plain"),
-        "fast form (default)": job("vox-fast"),
-        "fast form, --batch_size 2": job("vox-batch2"),
-        **in_bf16("fast form, --precision bf16", job("vox-bf16")),
-        **{f"plain networks, exported, {engine}": job(f"vox-{engine}") for engine in engines},
-    }
-    return rows("frame of vox-256", "ms", with_peer(peer, "frames", commands), rounds)
-
-
-def measure_demo(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
-    clip = folder / "driving.mp4"
-    write_camera_clip(clip)
-    commands = {"networks alone": job("bundled"), "demo, from a 1080p video": job("demo", clip)}
-    return rows("frame, model in sup-mat/", "ms", commands, rounds)
-
-
-def measure_steps(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
-    fp32, bf16 = (job("step", "cpu", CONFIG, "plain", precision, 1) for precision in ("fp32", "bf16"))
-    commands = {"fp32": fp32, **in_bf16("--precision bf16", bf16)}
-    return rows("training step of vox-256", "ms", with_peer(peer, "step", commands), rounds)
-
-
-def measure_samples(peer: Path | None, rounds: int, folder: Path) -> list[Row]:
-    write_dataset(folder, clips=4)
-    result = []
-    for kind in ("mp4", "png"):
-        commands = {"this project": job("samples", folder / kind)}
-        for count in (1, 2):
-            commands[f"loaded by workers: {count}"] = job("loaded", folder / kind, count)
-        commands = with_peer(peer, "samples", commands, folder / kind)
-        result += rows(f"training sample, {kind}", "ms", commands, rounds)
-    return result
-
-
-PARTS: dict[str, Callable[[Path | None, int, Path], list[Row]]] = {
-    "frame": measure_frames,
-    "demo": measure_demo,
-    "step": measure_steps,
-    "sample": measure_samples,
-}
-
-
-# ---- Parts of one device ---------------------------------------------------------
-
-
-Group = tuple[str, str, dict[str, Command]]  # a part, its unit, and what takes turns
+def part_groups(parts: Sequence[str], peer: Path | None, folder: Path) -> Iterator[Group]:
+    """Yield the groups of the parts; `folder`: for the clips that they read."""
+    if "frame" in parts:
+        # Other engines are measured beside the networks that they run, where they are installed.
+        engines = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
+        yield (
+            "frame of vox-256",
+            "ms",
+            {
+                **published(peer, "frames"),
+                "plain networks": job("vox_frames", "plain"),
+                "fast form (default)": job("vox_frames", "fast"),
+                "fast form, --batch_size 2": job("vox_frames", "fast", 2),
+                **in_bf16("fast form, --precision bf16", job("vox_frames", "bf16")),
+                **{
+                    f"plain networks, exported, {engine}": job("exported_frames", engine)
+                    for engine in engines
+                },
+            },
+        )
+    if "demo" in parts:
+        write_camera_clip(clip := folder / "driving.mp4")
+        yield (
+            "frame, model in sup-mat/",
+            "ms",
+            {
+                "networks alone": job("bundled_frames"),
+                "demo, from a 1080p video": job("demo_frames", clip),
+            },
+        )
+    if "step" in parts:
+        yield (
+            "training step of vox-256",
+            "ms",
+            {
+                **published(peer, "step"),
+                "fp32": job("training_step", "cpu", CONFIG, "plain", "fp32", 1),
+                **in_bf16("--precision bf16", job("training_step", "cpu", CONFIG, "plain", "bf16", 1)),
+            },
+        )
+    if "sample" in parts:
+        write_dataset(folder, clips=4)
+        for kind in ("mp4", "png"):
+            by_workers = {f"loaded by workers: {n}": job("loaded_samples", folder / kind, n) for n in (1, 2)}
+            yield (
+                f"training sample, {kind}",
+                "ms",
+                {
+                    **published(peer, "samples", folder / kind),
+                    "this project": job("samples", folder / kind),
+                    **by_workers,
+                },
+            )
 
 
 def device_groups(device: str, config: Path, quick: bool) -> Iterator[Group]:
     """Yield what is measured on a device, the most telling first."""
     for kind in ("mean", "largest"):
-        commands = {name: job("difference", device, name, kind) for name in (EXACT, *PRECISIONS)}
+        commands = {name: job("differences", device, name, kind) for name in (EXACT, *PRECISIONS)}
         yield f"{kind} difference to fp32 on the CPU, model in sup-mat/", "levels of 255", commands
     for batch_size, precision, turns in itertools.product((1, 8), PRECISIONS, FRAME_FORMS):
         commands = {
-            f"{form}, {precision}": job("device-frame", device, config, form, precision, batch_size)
+            f"{form}, {precision}": job("device_frames", device, config, form, precision, batch_size)
             for form in turns
             if is_wanted(form, precision, device, quick)
         }
         yield f"frame of {config.stem}, {batch_size} at a time", "ms", commands
     for batch_size, precision, form in itertools.product((4,) if quick else (4, 16), PRECISIONS, STEP_FORMS):
         if is_wanted(form, precision, device, quick):  # one at a time, as each takes gigabytes
-            command = job("step", device, config, form, precision, batch_size)
+            command = job("training_step", device, config, form, precision, batch_size)
             if form == IN_RANKS:
                 command = command._replace(environment=one_rank())
             part = f"training sample of {config.stem}, {batch_size} a step"
@@ -187,16 +181,15 @@ def one_rank() -> dict[str, str]:
     return {**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
 
 
-def measure_device(device: str, config: Path, quick: bool) -> list[Row]:
-    """Measure all groups of a device; those that the time doesn't suffice for say so."""
-    end = time.monotonic() + (QUICK if quick else WHOLE)
+def measure(groups: Iterable[Group], rounds: int, seconds: float, limit: float = LIMIT) -> list[Row]:
+    """Measure groups, each for `limit` seconds at most; those that `seconds` don't suffice for say so."""
+    end = time.monotonic() + seconds
     table: list[Row] = []
-    for part, unit, commands in device_groups(device, config, quick):
-        limit = min(GROUP if quick else WHOLE, end - time.monotonic())
-        if limit > 0:
-            table += rows(part, unit, commands, 3 if quick else 7, limit)
-        else:
-            table += [Row(part, name, "no time was left", unit) for name in commands]
+    for part, unit, commands in groups:
+        found: Mapping[str, Timing | str] = dict.fromkeys(commands, "no time was left")
+        if (left := min(limit, end - time.monotonic())) > 0:
+            found = take_turns(commands, ROOT, rounds, left)
+        table += [Row(part, name, measured, unit) for name, measured in found.items()]
     return table
 
 
@@ -249,15 +242,17 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.device and (options.peer or options.parts):
         parser.error("--device measures other things than --peer and --parts; leave them out")
-    found, table, notes = machine(), [], []
+    found, notes, rounds = machine(), [], 3 if options.quick else 7
     if options.device:
-        device = pick_device(options.device).type
-        table = measure_device(device, options.config.resolve(), options.quick)
+        device, config = pick_device(options.device).type, options.config.resolve()
+        times = (QUICK, GROUP) if options.quick else (WHOLE, WHOLE)
+        table = measure(device_groups(device, config, options.quick), rounds, *times)
         notes = [f"Tests marked `cuda`: {marked_tests()}"]
-    for name in () if options.device else options.parts or PARTS:
+    else:
+        peer = options.peer and options.peer.resolve()
         with tempfile.TemporaryDirectory() as folder:
-            peer = None if options.peer is None else options.peer.resolve()
-            table += PARTS[name](peer, 3 if options.quick else 7, Path(folder))
+            groups = part_groups(options.parts or PARTS, peer, Path(folder))
+            table = measure(groups, rounds, math.inf)
     described = ", ".join(f"{name} {value}" for name, value in found.items())
     print(described, as_markdown(table), *notes, sep="\n\n")
 

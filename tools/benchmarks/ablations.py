@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import run
 from tools.benchmarks.puppet_quality import measure
+from tools.table import mean_and_spread
 from utils.device import best_precision
 from utils.options import OptionParser
 from utils.program import command_line
@@ -58,11 +58,7 @@ def train_variant(folder: Path, seed: int, changes: list[str]) -> Path:
 
 def row(name: str, figures: list[dict[str, Any]]) -> str:
     """Make a line of the table from the figures of each seed."""
-    cells = []
-    for form, of in COLUMNS.values():
-        values = [of(seed) for seed in figures]
-        spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
-        cells.append(f"{np.mean(values):{form}}{spread}")
+    cells = [mean_and_spread([*map(of, figures)], form) for form, of in COLUMNS.values()]
     return f"| {name} | {len(figures)} | {' | '.join(cells)} |"
 
 

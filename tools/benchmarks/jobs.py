@@ -1,4 +1,4 @@
-"""Serve the turns of one variant, by its name: `python -m tools.benchmarks.jobs NAME ARGUMENTS`.
+"""Serve the turns of one variant, by its function: `python -m tools.benchmarks.jobs NAME ARGUMENTS`.
 
 Weights are random, except those of the model in sup-mat/. They don't change how long anything takes.
 """
@@ -11,14 +11,13 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from frames_dataset import DatasetRepeater, FramesDataset
 from inference.animation import FittedClip, SourcePictures, make_animators, write_animation
@@ -30,12 +29,11 @@ from inference.options import DemoOptions
 from inference.samples import SAMPLE
 from media.clips import open_clip
 from media.pictures import read_image
-from media.tensors import to_tensor
 from media.writer import VideoWriter
 from modules.build import build_generator, build_kp_detector, build_networks, frame_shape, read_config
 from modules.fast import fast_form
 from sync_batchnorm import DataParallelWithCallback
-from tools.benchmarks.turns import Turn, peak_memory, serve_turns
+from tools.benchmarks.turns import AUGMENTATION, Turn, exhaust, peak_memory, serve_turns, timed
 from train import full_models, train_step
 from training.batches import EpochBatches, draw_transform, make_loader
 from training.state import TrainingState
@@ -45,8 +43,6 @@ from utils.distributed import in_torchrun, process_group
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "vox-256.yaml"
 CPU = torch.device("cpu")
 SIZE = 256
-JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
-AUGMENTATION = {"flip_param": {"horizontal_flip": True, "time_flip": True}, "jitter_param": JITTER}
 EXACT = "fp32, TF32 off"  # PyTorch lets convolutions round their factors to TF32, where a GPU can
 COMPARED = 4  # frames
 SECONDS = 0.3  # that a turn lasts on a GPU, at least
@@ -65,57 +61,32 @@ STEP_FORMS: dict[str, list[str]] = {
 # ---- A frame: keypoints of the driving frame, then the generator -----------------
 
 
-def trained_networks(config_path: Path = CONFIG) -> InferenceNetworks:
-    """Build the networks of a config with weights and batch statistics such as training could leave."""
+def random_networks(config_path: Path = CONFIG) -> InferenceNetworks:
     torch.manual_seed(0)
     config = read_config(config_path)
-    generator, kp_detector = build_generator(config), build_kp_detector(config)
-    with torch.no_grad():
-        for module in [*generator.modules(), *kp_detector.modules()]:
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.2, 2)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.3)
-        # Scaled so that pictures have contrast and keypoints move.
-        assert isinstance(generator.final, nn.Conv2d) and kp_detector.jacobian is not None
-        generator.final.weight *= 8
-        kp_detector.kp.weight *= 8
-        kp_detector.jacobian.weight.normal_(0, 0.005)
-    return generator.eval(), kp_detector.eval()
+    return build_generator(config).eval(), build_kp_detector(config).eval()
 
 
-def frames(count: int, size: tuple[int, int] = (SIZE, SIZE)) -> list[Tensor]:
-    """Return textures that differ from frame to frame: (1, 3, H, W) in [0, 1] each."""
-    coarse = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    return list(F.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1).split(1))
+def animated_frames(
+    networks: InferenceNetworks, size: Sequence[int], count: int, batch_size: int = 1
+) -> Turn:
+    source, driving = torch.rand(1, 3, *size), torch.rand(count, 3, *size)
+    animator = Animator(*networks, source, batch_size=batch_size)
+    return timed(lambda: exhaust(animator.animate(driving)), count)
 
 
-def timed_frames(animate: Callable[[list[Tensor]], Any], driving: list[Tensor]) -> float:
-    """Return milliseconds a frame."""
-    start = time.perf_counter()
-    for _ in animate(driving):
-        pass
-    return 1000 * (time.perf_counter() - start) / len(driving)
-
-
-def vox_frames(form: str, batch_size: int = 1) -> Turn:
+def vox_frames(form: str, batch_size: str = "1") -> Turn:
     """Animate with the networks of vox-256 in a form: plain, fast or bf16."""
-    generator, kp_detector = trained_networks()
+    generator, kp_detector = random_networks()
     if form != "plain":
         generator, kp_detector = fast_form(generator, painting(form)), fast_form(kp_detector)
-    source, *driving = frames(9)
-    animator = Animator(generator, kp_detector, source, batch_size=batch_size)
-    return functools.partial(timed_frames, animator.animate, [frame[0] for frame in driving])
+    return animated_frames((generator, kp_detector), (SIZE, SIZE), 8, int(batch_size))
 
 
 def bundled_frames() -> Turn:
     """Animate with the model in sup-mat/, in its fast form."""
     networks = load_checkpoints(SAMPLE["config"], SAMPLE["checkpoint"], cpu=True)
-    height, width, _ = frame_shape(read_config(SAMPLE["config"]))
-    pictures = to_tensor(np.random.default_rng(0).random((65, height, width, 3), np.float32))
-    return functools.partial(timed_frames, Animator(*networks, pictures[:1]).animate, list(pictures[1:]))
+    return animated_frames(networks, frame_shape(read_config(SAMPLE["config"]))[:2], 64)
 
 
 def demo_frames(clip: str) -> Turn:
@@ -126,13 +97,11 @@ def demo_frames(clip: str) -> Turn:
     options, pictures = DemoOptions(relative=True), SourcePictures([source])
     animators = make_animators(networks, pictures, options)
 
-    def turn() -> float:
-        start = time.perf_counter()
+    def write() -> None:
         with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "out.mp4", 25) as writer:
             write_animation(animators, pictures, driving, writer, options)
-        return 1000 * (time.perf_counter() - start) / len(driving)
 
-    return turn
+    return timed(write, len(driving))
 
 
 # ---- A frame in another engine ---------------------------------------------------
@@ -158,23 +127,20 @@ def open_graph(engine: Any, path: Path) -> Callable[[dict[str, np.ndarray]], dic
 def exported_frames(engine: str) -> Turn:
     """Run the graphs that export.py makes of the plain networks of vox-256."""
     with tempfile.TemporaryDirectory() as folder:
-        export_graphs(*trained_networks(), (SIZE, SIZE), Path(folder))
+        export_graphs(*random_networks(), (SIZE, SIZE), Path(folder))
         encoder, keypoints, frame = (
             open_graph(importlib.import_module(engine), Path(folder) / f"{name}.onnx")
             for name in ("encoder", "keypoints", "frame")
         )
-    source, *driving = (picture.numpy() for picture in frames(9))
+    source, *driving = torch.rand(9, 1, 3, SIZE, SIZE).numpy()
     known = {"source": source} | encoder({"source": source})
     known |= {f"source_{name}": value for name, value in keypoints({"frame": source}).items()}
 
-    def turn() -> float:
-        start = time.perf_counter()
-        for picture in driving:
-            moved = {f"driving_{name}": value for name, value in keypoints({"frame": picture}).items()}
-            frame(known | moved)
-        return 1000 * (time.perf_counter() - start) / len(driving)
+    def animate(picture: np.ndarray) -> None:
+        moved = {f"driving_{name}": value for name, value in keypoints({"frame": picture}).items()}
+        frame(known | moved)
 
-    return turn
+    return timed(lambda: exhaust(map(animate, driving)), len(driving))
 
 
 # ---- On a device: how far results are off, a frame, a training step --------------
@@ -222,14 +188,14 @@ def differences(device: str, precision: str, kind: str) -> Turn:
 def device_frames(device: str, config: str, form: str, precision: str, batch_size: str) -> Turn:
     """Animate from frames in the CPU's memory to predictions there, in one of FRAME_FORMS."""
     where, precision, count = torch.device(device), set_tf32(precision), int(batch_size)
-    generator, kp_detector = trained_networks(Path(config))
+    generator, kp_detector = random_networks(Path(config))
     for network in (generator, kp_detector):
         network.to(where)
         if form == "channels last":
             network.to(memory_format=torch.channels_last)
     assert generator.frame_size is not None  # the config's
-    source, *driving = frames(1 + count, generator.frame_size)
-    source, batch = source.to(where), torch.cat(driving)
+    source = torch.rand(1, 3, *generator.frame_size, device=where)
+    batch = torch.rand(count, 3, *generator.frame_size)
     if form == PUBLISHED_LOOP:
         source = source.repeat(count, 1, 1, 1)
     with torch.no_grad(), autocast(where, precision):
@@ -242,39 +208,18 @@ def device_frames(device: str, config: str, form: str, precision: str, batch_siz
                 return generator(source, kp_driving=kp_driving, kp_source=kp_source)["prediction"]
             return generator.generate(encoding, kp_driving, kp_source, deformed=False)["prediction"]
 
-    animate: Callable[[Tensor], Tensor] = step
+    animate: Any = step
     if form == COMPILED:
         animate = torch.compile(step)
     elif form == GRAPH:
-        animate = captured(step, batch.to(where))
+        with torch.no_grad():
+            animate = torch.cuda.make_graphed_callables(step, (batch.to(where),))
 
     @torch.no_grad()
     def turn() -> float:
         return repeated(lambda: animate(batch.to(where)).cpu(), where, count)
 
     return turn
-
-
-@torch.no_grad()
-def captured(step: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
-    """Record a step as a CUDA graph; return what replays it with other frames."""
-    given, aside = example.clone(), torch.cuda.Stream()
-    # First steps ask for memory and choose kernels, which can't be recorded.
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            step(given)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        prediction = step(given)
-
-    def replay(frames: Tensor) -> Tensor:
-        given.copy_(frames)
-        graph.replay()
-        return prediction
-
-    return replay
 
 
 def training_step(device: str, config_path: str, form: str, precision: str, batch_size: str) -> Turn:
@@ -302,45 +247,21 @@ def samples(folder: str) -> Turn:
     """Draw samples of a dataset with the augmentation of vox-256, four of each clip, in one thread."""
     torch.set_num_threads(1)
     dataset = FramesDataset(folder, augmentation_params=AUGMENTATION)
-
-    def turn() -> float:
-        start = time.perf_counter()
-        for number in [*range(len(dataset))] * 4:
-            dataset[number]
-        return 1000 * (time.perf_counter() - start) / (4 * len(dataset))
-
-    return turn
+    numbers = [*range(len(dataset))] * 4
+    return timed(lambda: exhaust(map(dataset.__getitem__, numbers)), len(numbers))
 
 
 def loaded_samples(folder: str, workers: str) -> Turn:
     """Load the same samples in batches of four by that many workers, as training does."""
     dataset = DatasetRepeater(FramesDataset(folder, augmentation_params=AUGMENTATION), 16)
     batches = EpochBatches(len(dataset), batch_size=4, seed=0)
-    loader = make_loader(dataset, batches, {"num_workers": int(workers)}, torch.device("cpu"))
-
-    def turn() -> float:
-        start = time.perf_counter()
-        for _ in loader:
-            pass
-        return 1000 * (time.perf_counter() - start) / len(dataset)
-
-    return turn
+    loader = make_loader(dataset, batches, {"num_workers": int(workers)}, CPU)
+    return timed(lambda: exhaust(loader), len(dataset))
 
 
+FRAMES = (vox_frames, bundled_frames, demo_frames, exported_frames, device_frames)
 JOBS: dict[str, Callable[..., Turn]] = {
-    "vox-plain": functools.partial(vox_frames, "plain"),
-    "vox-fast": functools.partial(vox_frames, "fast"),
-    "vox-batch2": functools.partial(vox_frames, "fast", 2),
-    "vox-bf16": functools.partial(vox_frames, "bf16"),
-    "vox-onnxruntime": functools.partial(exported_frames, "onnxruntime"),
-    "vox-openvino": functools.partial(exported_frames, "openvino"),
-    "bundled": bundled_frames,
-    "demo": demo_frames,
-    "difference": differences,
-    "device-frame": device_frames,
-    "step": training_step,
-    "samples": samples,
-    "loaded": loaded_samples,
+    job.__name__: job for job in (*FRAMES, differences, training_step, samples, loaded_samples)
 }
 
 

@@ -7,9 +7,7 @@ CHECKOUT is one of https://github.com/AliaksandrSiarohin/first-order-model. PYTH
 from __future__ import annotations
 
 import sys
-import time
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,6 @@ import torchvision  # it looks for scikit-learn, and must not find what stands i
 import yaml
 
 CHECKOUT, NAME, *FOLDERS = sys.argv[1:]
-JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
-AUGMENTATION = {"flip_param": {"horizontal_flip": True, "time_flip": True}, "jitter_param": JITTER}
 
 # VGG-19 with random weights: there is nothing to download, and a step takes as long. A function for random
 # splits is imported, and not called where train/ and test/ are.
@@ -29,15 +25,13 @@ split: Any = types.ModuleType("sklearn.model_selection")
 split.train_test_split = None
 sys.modules |= {"sklearn": types.ModuleType("sklearn"), "sklearn.model_selection": split}
 
-from turns import serve_turns  # type: ignore[import-not-found]
+from turns import AUGMENTATION, Turn, exhaust, serve_turns, timed  # type: ignore[import-not-found]
 
 from frames_dataset import FramesDataset
 from modules.discriminator import MultiScaleDiscriminator
 from modules.generator import OcclusionAwareGenerator
 from modules.keypoint_detector import KPDetector
 from modules.model import GeneratorFullModel
-
-Turn = Callable[[], float]
 
 
 def networks() -> tuple[dict, Any, Any]:
@@ -56,15 +50,13 @@ def frames() -> Turn:
     source, driving = torch.rand(1, 3, 256, 256), torch.rand(4, 1, 3, 256, 256)
 
     @torch.no_grad()
-    def turn() -> float:
-        start = time.perf_counter()
+    def animate() -> None:
         kp_source = kp_detector(source)
         for frame in driving:
             out = generator(source, kp_source=kp_source, kp_driving=kp_detector(frame))
             out["prediction"].data.cpu().numpy()
-        return 1000 * (time.perf_counter() - start) / len(driving)
 
-    return turn
+    return timed(animate, len(driving))
 
 
 def training_step() -> Turn:
@@ -79,30 +71,21 @@ def training_step() -> Turn:
     ]
     x = {name: torch.rand(1, 3, 256, 256) for name in ("source", "driving")}
 
-    def turn() -> float:
-        start = time.perf_counter()
+    def step() -> None:
         losses, _ = full(x)
         sum(value.mean() for value in losses.values()).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        return 1000 * (time.perf_counter() - start)
 
-    return turn
+    return timed(step, 1)
 
 
 def samples() -> Turn:
     """Draw samples of a dataset with the augmentation of vox-256."""
     torch.set_num_threads(1)
     dataset: Any = FramesDataset(FOLDERS[0], augmentation_params=AUGMENTATION)
-
-    def turn() -> float:
-        start = time.perf_counter()
-        for number in range(len(dataset)):
-            dataset[number]
-        return 1000 * (time.perf_counter() - start) / len(dataset)
-
-    return turn
+    return timed(lambda: exhaust(map(dataset.__getitem__, range(len(dataset)))), len(dataset))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ Shapes: `T` frames of a clip, `N` frames of all clips, `K` keypoints, `L` landma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,16 +37,16 @@ from torch import Tensor, nn
 
 from checkpoints.files import find_checkpoint
 from evaluation.metrics import ssim
-from evaluation.puppets import LandmarkRegression
-from frames_dataset import FramesDataset, clip_stem, identity
+from evaluation.puppets import LandmarkRegression, read_truth
+from frames_dataset import FramesDataset, identity
 from inference.animator import Animator
 from inference.networks import InferenceNetworks, load_networks
 from inference.samples import SAMPLE
 from modules.build import read_config
 from modules.util import make_coordinate_grid, warp
-from utils.errors import DatasetError, UserError
-from utils.files import atomic_write
-from utils.options import OptionParser, add_options, option, typed
+from utils.errors import UserError
+from utils.files import atomic_write, check_writable
+from utils.options import option, read_options
 from utils.program import command_line
 from utils.progress import Progress
 
@@ -72,29 +72,35 @@ class Sample(NamedTuple):
 # ---- Clips -------------------------------------------------------------------
 
 
-def one_clip_each(dataset: FramesDataset) -> list[int]:
-    """The number of the first clip of every identity."""
-    first: dict[str, int] = {}
-    for number, name in enumerate(dataset.clips):
-        first.setdefault(identity(name), number)
-    return list(first.values())
-
-
-def read_sample(dataset: FramesDataset, number: int, frames: int | None = None) -> Sample:
-    """A clip with its landmarks; with `frames`, only so many, spread evenly over it."""
-    clip = dataset.clip(number)
-    path = dataset.folder / f"{clip_stem(clip.name)}.npz"
-    if not path.exists():
-        raise DatasetError(
-            f"{path}: no such file; true landmarks come with the clips of data/make_puppets.py"
+def read_datasets(config: dict, data: Path | None) -> tuple[FramesDataset, FramesDataset]:
+    """The train and the test clips of `data`, or of the config's dataset, which must have a split on disk."""
+    params = config["dataset_params"]
+    root = data or params["root_dir"]
+    train, test = (
+        FramesDataset(root, frame_shape=params["frame_shape"], is_train=is_train)
+        for is_train in (True, False)
+    )
+    if not (train.root_dir / "test").is_dir():
+        raise UserError(
+            f"{train.root_dir}: has no train/ and test/, so that unseen identities can't be told from others"
         )
-    with np.load(path) as truth:  # of plain arrays: pickles are refused by default
-        if "openness" not in truth:
-            raise DatasetError(f"{path}: tells no expressions; make the clips anew with data/make_puppets.py")
-        landmarks, names, openness = truth["xy"], tuple(truth["names"].tolist()), truth["openness"]
-    chosen = np.unique(np.linspace(0, len(clip) - 1, frames or len(clip)).round().astype(int))
-    pictures = torch.stack([frame for i, frame in enumerate(clip) if i in chosen])
-    return Sample(pictures, landmarks[chosen].astype(float), names, openness[chosen].astype(float))
+    return train, test
+
+
+def read_samples(dataset: FramesDataset, frames: int | None = None) -> list[Sample]:
+    """The first clip of each identity; with `frames`, only so many of each, spread evenly over it."""
+    numbers = {identity(name): number for number, name in reversed([*enumerate(dataset.clips)])}
+    samples = []
+    with Progress(len(numbers), "reading puppets", "clips") as progress:
+        for number in sorted(numbers.values()):
+            clip = dataset.clip(number)
+            truth = read_truth(dataset.folder / clip.name, "expressions", "xy", "names", "openness")
+            chosen = np.unique(np.linspace(0, len(clip) - 1, frames or len(clip)).round().astype(int))
+            pictures = torch.stack([frame for i, frame in enumerate(clip) if i in chosen])
+            landmarks, openness = (truth[i][chosen].astype(float) for i in (0, 2))
+            samples.append(Sample(pictures, landmarks, tuple(truth[1].tolist()), openness))
+            progress.advance(1, clip.name)
+    return samples
 
 
 @torch.inference_mode()
@@ -158,13 +164,9 @@ def reconstruction_figures(found: Reconstruction) -> dict[str, Any]:
 class ExpressionRegression:
     """Openness of lids and mouth, (T, 2), as linear functions of the pixels around eyes and mouth."""
 
-    def __init__(self, samples: Iterable[Sample]) -> None:
-        patches: list[tuple[np.ndarray, ...]] = []
-        truth = []
-        for sample in samples:
-            patches.append(face_patches(sample.frames, sample.landmarks, sample.names))
-            truth.append(sample.openness)
-        openness = np.concatenate(truth)
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        patches = [face_patches(sample.frames, sample.landmarks, sample.names) for sample in samples]
+        openness = np.concatenate([sample.openness for sample in samples])
         self.fits = [
             ridge_regression(np.concatenate(inputs), openness[:, part])
             for part, inputs in enumerate(zip(*patches, strict=True))
@@ -239,19 +241,13 @@ def motion_correlation(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     )
 
 
-class Transfer(NamedTuple):
-    """Figures of relative transfer to another identity."""
-
-    motion: np.ndarray  # (L,) correlations of the landmarks
-    expression: dict[str, float]  # correlations of lids and mouth
-
-
 def transfer_scores(
     samples: list[Sample],
     networks: InferenceNetworks,
     regress: LandmarkRegression,
     express: ExpressionRegression,
-) -> Transfer:
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Animate by another identity: correlations (L,) of the landmarks, and those of lids and mouth."""
     found, true = [], []
     openness, true_openness = [], []
     for driving, source in zip(samples, samples[1:] + samples[:1], strict=True):
@@ -264,10 +260,8 @@ def transfer_scores(
         openness.append(opened - opened[0])
         moved = np.clip(source.openness[0] + driving.openness - driving.openness[0], 0, 1)
         true_openness.append(moved - moved[0])
-    return Transfer(
-        motion_correlation(np.concatenate(found), np.concatenate(true)),
-        expression_correlation(np.concatenate(openness), np.concatenate(true_openness)),
-    )
+    motion = motion_correlation(np.concatenate(found), np.concatenate(true))
+    return motion, expression_correlation(np.concatenate(openness), np.concatenate(true_openness))
 
 
 # ---- Command line ------------------------------------------------------------
@@ -281,31 +275,6 @@ class QualityOptions:
     checkpoint: Path = option(SAMPLE["checkpoint"], "default: the model that ships")
     data: Path | None = option(None, "folder of the puppets (default: the config's root_dir)")
     json: Path | None = option(None, "also write the figures to this file")
-
-
-def read_datasets(config: dict, data: Path | None) -> tuple[FramesDataset, FramesDataset]:
-    """The train and the test clips of `data`, or of the config's dataset, which must have a split on disk."""
-    params = config["dataset_params"]
-    root = data or params["root_dir"]
-    train, test = (
-        FramesDataset(root, frame_shape=params["frame_shape"], is_train=is_train)
-        for is_train in (True, False)
-    )
-    if not (train.root_dir / "test").is_dir():
-        raise UserError(
-            f"{train.root_dir}: has no train/ and test/, so that unseen identities can't be told from others"
-        )
-    return train, test
-
-
-def read_samples(dataset: FramesDataset, frames: int | None = None) -> list[Sample]:
-    """A clip of each identity; with `frames`, only so many of each."""
-    numbers, samples = one_clip_each(dataset), []
-    with Progress(len(numbers), "reading puppets", "clips") as progress:
-        for number in numbers:
-            samples.append(read_sample(dataset, number, frames))
-            progress.advance(1, dataset.clips[number])
-    return samples
 
 
 def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> dict[str, Any]:
@@ -325,7 +294,7 @@ def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> di
         [landmark_errors(regress(keypoints(networks[1], s.frames)), s.landmarks, names) for s in samples]
     )
     rebuilt = reconstruct(samples, networks, express)
-    transfer = transfer_scores(samples, networks, regress, express)
+    motion, transfer = transfer_scores(samples, networks, regress, express)
     openness = np.concatenate([sample.openness for sample in samples])
     drawn = np.concatenate([express(sample.frames, sample.landmarks, names) for sample in samples])
     return {
@@ -334,11 +303,11 @@ def measure(config_path: Path, checkpoint: Path, data: Path | None = None) -> di
         **reconstruction_figures(rebuilt),
         "landmark_error": with_mean(names, errors.mean(axis=0)),
         "landmark_error_without_ears": mean_without_ears(names, errors.mean(axis=0)),
-        "motion_correlation": with_mean(names, transfer.motion),
+        "motion_correlation": with_mean(names, motion),
         "expression": {
             "drawn": expression_correlation(drawn, openness),
             "reconstruction": expression_correlation(rebuilt.openness, openness),
-            "transfer": transfer.expression,
+            "transfer": transfer,
         },
     }
 
@@ -357,9 +326,9 @@ def print_figures(figures: dict[str, Any]) -> None:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-    parser = OptionParser(__doc__)
-    add_options(parser, QualityOptions)
-    options = typed(QualityOptions, parser.parse_args(argv))
+    options = read_options(QualityOptions, argv, __doc__)
+    if options.json is not None:
+        check_writable(options.json)
     figures = measure(options.config, options.checkpoint, options.data)
     print_figures(figures)
     if options.json is not None:

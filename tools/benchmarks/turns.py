@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,11 @@ Turn = Callable[[], float]  # makes a turn and returns what it measured, such as
 
 ANSWER = "answer: "  # begins a worker's lines; libraries print others
 LIMIT = 3600.0  # seconds
+
+
+# Of the samples that are drawn, as in config/vox-256.yaml.
+JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
+AUGMENTATION = {"flip_param": {"horizontal_flip": True, "time_flip": True}, "jitter_param": JITTER}
 
 
 class Command(NamedTuple):
@@ -39,6 +45,22 @@ class Timing(NamedTuple):
     least: float
     most: float
     peak: float
+
+
+def timed(work: Callable[[], object], items: int) -> Turn:
+    """Return a turn that does `work` once, on so many items: milliseconds an item."""
+
+    def turn() -> float:
+        start = time.perf_counter()
+        work()
+        return 1000 * (time.perf_counter() - start) / items
+
+    return turn
+
+
+def exhaust(items: Iterable[object]) -> None:
+    """Take all items, and keep none."""
+    deque(items, maxlen=0)
 
 
 def serve_turns(prepare: Callable[[], Turn], peak: Turn | None = None) -> None:
