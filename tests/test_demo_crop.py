@@ -16,12 +16,14 @@ from faces.cuts import cuts_of_source
 from faces.options import CropOptions
 from faces.regions import Region, cut_out
 from faces.yunet import FaceDetector
+from inference.jobs import find_places, make_job
 from media.clips import open_clip
 from media.pictures import read_image, write_image
 from media.writer import VideoWriter
 from tests.demo_files import assert_refused, write_model
 from tests.media_files import encode_lossless
 from tests.small import pixels, small_config, write_config
+from utils.progress import no_bar
 
 FRAMES = 4
 MODEL = ["--config", "small.yaml", "--checkpoint", "small.pth.tar", "--cpu"]
@@ -110,6 +112,19 @@ def test_boxes_by_hand_are_what_the_model_gets() -> None:
 def test_a_wide_box_reaches_over_the_edge_for_the_shape_of_the_model() -> None:
     row = run("--crop_source 0,0,520,100 --side_by_side")
     assert (row[0, :, :32] == cut_out(people(), Region.of_box((0, -210, 520, 310)), (32, 32))).all()
+
+
+def test_a_photo_is_searched_once_and_the_model_for_faces_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    searched, search = [], FaceDetector.__call__
+    monkeypatch.setattr(
+        FaceDetector, "__call__", lambda self, x: (searched.append(x.shape), search(self, x))[1]
+    )
+    for options in ("--crop", "--crop_source 20,30,220,230 --fit crop"):
+        find_places([Path("people.png")], make_job(demo.parse(options.split()), (32, 32)), no_bar)
+        assert "people.png shows a real face" in capsys.readouterr().err
+    assert searched.count(people().shape) == 2
 
 
 # ---- Paste back ----------------------------------------------------------------
