@@ -16,6 +16,7 @@ import utils.openmp  # noqa: F401 - sets how torch's threads wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from utils.files import check_folder
 from utils.options import option, read_options
 from utils.program import command_line, say
 
@@ -60,6 +61,7 @@ def parse(argv: list[str] | None) -> EvaluationOptions:
 @command_line
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
+    check_folder(options.out, "the results can't be written there; choose another --out")
 
     from evaluation import comparisons, detectors, matching, measuring, report  # seconds, with PyTorch
 

@@ -23,7 +23,7 @@ from evaluation import metrics
 from evaluation.comparisons import COMPARISONS
 from evaluation.matching import Match
 from evaluation.measuring import ByRole
-from utils.errors import DatasetError, UserError
+from utils.errors import DatasetError
 from utils.files import atomic_write
 
 # By column of the table: (role of the instrument, function from its results for a pair to scores, title).
@@ -134,15 +134,10 @@ def write_report(folder: Path, rows: list[dict], summary: Summary) -> None:
     writer.writeheader()
     writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
     contents = {"csv": text.getvalue(), "json": json.dumps(_finite(asdict(summary)), indent=2) + "\n"}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for suffix, content in contents.items():
-            with atomic_write(folder / f"evaluation.{suffix}") as temporary:
-                temporary.write_text(content, encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(
-            f"{folder}: the results can't be written there ({error.strerror}); choose another --out"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, content in contents.items():
+        with atomic_write(folder / f"evaluation.{suffix}") as temporary:
+            temporary.write_text(content, encoding="utf-8", errors="surrogateescape")
 
 
 def _finite(content: Any) -> Any:

@@ -296,6 +296,15 @@ def test_mistakes_are_one_line_with_names(name: str, tmp_path: Path, capsys: pyt
     assert not (tmp_path / "out").exists()
 
 
+def test_where_the_results_go_is_looked_at_first(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_pairs(tmp_path, clips=1)
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(SystemExit):
+        run(tmp_path, *DOTS)
+    assert "out: the results can't be written there; choose another --out" in capsys.readouterr().err
+    assert DotLandmarks.frames == 0
+
+
 def test_damaged_weights_are_one_line_that_says_what_goes_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,7 +63,10 @@ def read_clips(dataset: FramesDataset, rng: np.random.Generator) -> tuple[Tensor
 
 
 def draw_pairs(frames: Tensor, places: Tensor, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Draw two frames of each of some clips; yield the first (B, 3, H, W), the places in them (B, 3, 2), …"""
+    """Draw two frames of each of some clips: yield the first ones with their places, then the others.
+
+    Frames are (B, 3, H, W), places (B, 3, 2).
+    """
     clips = rng.integers(len(frames), size=BATCH_SIZE)
     count = frames.shape[1]
     first = rng.integers(count, size=BATCH_SIZE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from logger import Logger, open_curves, rewind
 from training.record import read_record, write_record
 from utils.distributed import rank
 from utils.errors import UserError, one_line
-from utils.files import atomic_write
+from utils.files import atomic_write, check_folder
 from utils.yaml_loader import dump_yaml
 
 SECONDS_OF_DEAD_LOCKS = 120  # a file server may keep the lock of a machine that died for 90
@@ -137,9 +136,7 @@ def run_of(checkpoint: Path, config_path: Path) -> Path | None:
 
 def new_run(log_dir: Path, name: str | None, config_path: Path) -> Path:
     """Return the folder for a new run, which isn't made yet. Raises `UserError` where it can't be."""
-    existing = next(folder for folder in (log_dir, *log_dir.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{existing}: the run's folder can't be made in it; choose another --log_dir")
+    check_folder(log_dir, "the run's folder can't be made in it; choose another --log_dir")
     path = log_dir / (name or f"{config_path.stem}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
     if name is not None and path.exists():
         raise UserError(f"{path}: is there already; choose another --name, or go on with it by --resume")

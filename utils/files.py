@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import os
 import re
 import shutil
 import stat
@@ -76,6 +77,13 @@ def read_csv(
 
 
 # ---- Writing -----------------------------------------------------------------
+
+
+def check_folder(path: Path, what: str) -> None:
+    """Raise `UserError`, which ends with `what`, if a folder can't be made or written to."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{existing}: {what}")
 
 
 def check_writable(path: Path) -> None:
