@@ -1,11 +1,9 @@
 // How far a video is: a line, which ends with three dots as long as it is being made. A screen reader hears what
 // is done and what came out, but not each step.
 const bar = element.querySelector("progress"), find = (name) => element.querySelector(`.progress${name}`);
-let busy = false;
 
 watch("value", () => {
-  const line = props.value || "", [, done, total] = line.match(/(\d+)\/(\d+)/) ?? [];
-  busy = line.endsWith("…");
+  const line = props.value || "", [, done, total] = line.match(/(\d+)\/(\d+)/) ?? [], busy = line.endsWith("…");
   find("").hidden = !line;
   bar.hidden = !busy;
   if (total) Object.assign(bar, { max: total, value: done });
@@ -14,4 +12,3 @@ watch("value", () => {
   if (find("-what").textContent !== what) find("-what").textContent = what;
   find("-line").textContent = line;
 });
-window.addEventListener("beforeunload", (event) => { if (busy) event.preventDefault(); });

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio.route_utils import FnIndexInferError
+from gradio.routes import templates
+from jinja2 import FunctionLoader
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
@@ -25,6 +27,18 @@ from utils.hosts import guarded
 TITLE = "First Order Motion Model"
 OF_GRADIO = ("request", "progress")  # parameters that no field of the page fills
 HERE = Path(__file__).parent
+
+
+def first_script() -> None:
+    """Let the page begin with `first.js`, before Gradio's own scripts."""
+    loader, script = templates.env.loader, (HERE / "first.js").read_text(encoding="utf-8")
+    assert loader is not None
+
+    def source(name: str) -> str:
+        html, *_ = loader.get_source(templates.env, name)
+        return html.replace("<head>", f"<head><script>{script}</script>", 1)
+
+    templates.env.loader = FunctionLoader(source)
 
 
 class Page(gr.Blocks):
@@ -89,6 +103,7 @@ def serve(
 
     `hosts`: the names that browsers may know it by.
     """
+    first_script()
     page.queue(default_concurrency_limit=4, max_size=64)
     with contextlib.redirect_stdout(io.StringIO()):  # Gradio prints pages of advice where sharing fails
         _, local, public = page.launch(
