@@ -73,18 +73,33 @@ HAIRS: dict[str, Hair | None] = {
     "ponytail": Hair(SWEPT, 1.08, extra="ponytail", hat=False),
     "braids": Hair(SHORT, 1.08, extra="braids"),
 }
-
-
-def weights(text: str) -> dict[str, float]:
-    """Read cuts with how often each is drawn behind it."""
-    words = text.split()
-    return dict(zip(words[::2], map(float, words[1::2]), strict=True))
-
-
-MASCULINE = weights(
-    "bald 1 buzz 2 short 3 side 3 crop 3 bowl 1 spikes 2 quiff 3 curly 2 afro 1.5 curtain 1 long 0.5"
-)
-FEMININE = weights(
-    "bob 3 curtain 2 long 3 waves 3 fringe 3 tucked 2 bun 2 buns 2 ponytail 3 braids 2 curly 1.5 afro 2 "
-    "side 1 crop 0.6"
-)
+MASCULINE: dict[str, float] = {
+    "bald": 1,
+    "buzz": 2,
+    "short": 3,
+    "side": 3,
+    "crop": 3,
+    "bowl": 1,
+    "spikes": 2,
+    "quiff": 3,
+    "curly": 2,
+    "afro": 1.5,
+    "curtain": 1,
+    "long": 0.5,
+}
+FEMININE: dict[str, float] = {
+    "bob": 3,
+    "curtain": 2,
+    "long": 3,
+    "waves": 3,
+    "fringe": 3,
+    "tucked": 2,
+    "bun": 2,
+    "buns": 2,
+    "ponytail": 3,
+    "braids": 2,
+    "curly": 1.5,
+    "afro": 2,
+    "side": 1,
+    "crop": 0.6,
+}
