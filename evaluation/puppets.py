@@ -87,9 +87,10 @@ class PuppetLandmarks:
         values, landmarks = [], []
         with Progress(len(self._clips), "fitting landmarks", "clips") as progress:
             for clip in self._clips:
-                (xy,) = read_truth(clip, "landmarks", "xy")
+                pictures = open_clip(clip)
+                (xy,) = read_truth(clip, len(pictures), "landmarks", "xy")
                 chosen = np.unique(np.linspace(0, len(xy) - 1, FRAMES).round().astype(int))
-                values.append(self._keypoints(open_clip(clip).read(chosen)))
+                values.append(self._keypoints(pictures.read(chosen)))
                 landmarks.append(xy[chosen])
                 progress.advance(1)
         self._regress = LandmarkRegression(np.concatenate(values), np.concatenate(landmarks))
@@ -129,11 +130,20 @@ def truth_of(clip: Path) -> Path:
     return clip.with_name(f"{clip_stem(clip.name)}.npz")
 
 
-def read_truth(clip: Path, what: str, *names: str) -> list[np.ndarray]:
-    """Read the arrays of these names from beside a clip; raise `DatasetError`, which calls them `what`."""
+def read_truth(clip: Path, frames: int, what: str, *names: str) -> list[np.ndarray]:
+    """Read the arrays of these names from beside a clip; raise `DatasetError`, which calls them `what`.
+
+    Numbers must be there for each of its `frames`.
+    """
     path = truth_of(clip)
     try:
         with np.load(regular_file(path, DatasetError), allow_pickle=False) as truth:
-            return [truth[name] for name in names]
-    except (OSError, KeyError):
-        raise DatasetError(f"{path}: has no {what}; draw the clips with data/make_puppets.py") from None
+            arrays = [truth[name] for name in names]
+        fits = all(array.dtype.kind == "U" or len(array) == frames for array in arrays)
+    except (DatasetError, MemoryError):
+        raise
+    except Exception:  # NumPy raises whatever the damage brings about
+        fits = False
+    if not fits:
+        raise DatasetError(f"{path}: has no {what}; draw the clips with data/make_puppets.py")
+    return arrays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 import evaluate
 from data.puppets.dataset import make_dataset
 from evaluation import metrics
-from evaluation.puppets import PuppetLandmarks
+from evaluation.puppets import PuppetLandmarks, read_truth
 from media.clips import open_clip
 from media.pictures import write_image
+from utils.errors import DatasetError
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +75,18 @@ def test_metrics_of_puppets_that_are_right_and_of_nothing(puppets: Path, tmp_pat
         means = json.loads((tmp_path / "made" / "evaluation.json").read_text())["metrics"]
         assert means["akd"]["mean_over_frames"] == 0
         assert means["mkr"]["mean_over_frames"] == 0.5
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", lambda whole: whole[:-40], None])
+def test_damaged_truth_and_that_of_another_clip_is_told(
+    puppets: Path, tmp_path: Path, damage: bytes | Callable[[bytes], bytes] | None
+) -> None:
+    whole = next((puppets / "test").glob("*.npz")).read_bytes()
+    clip, path = tmp_path / "clip", tmp_path / "clip.npz"
+    path.write_bytes(whole)
+    (xy,) = read_truth(clip, 2, "landmarks", "xy")
+    assert len(xy) == 2
+    if damage is not None:
+        path.write_bytes(damage if isinstance(damage, bytes) else damage(whole))
+    with pytest.raises(DatasetError, match=r"clip\.npz: has no landmarks; draw the clips"):
+        read_truth(clip, 2 if damage is not None else 3, "landmarks", "xy")

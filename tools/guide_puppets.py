@@ -54,7 +54,7 @@ def read_clips(dataset: FramesDataset, rng: np.random.Generator) -> tuple[Tensor
     frames, places = [], []
     for number in rng.permutation(len(dataset.clips))[:CLIPS]:
         clip = dataset.clip(number)
-        (moving,) = read_truth(dataset.folder / clip.name, "places of lids", "moving")
+        (moving,) = read_truth(dataset.folder / clip.name, len(clip), "places of lids", "moving")
         chosen = rng.permutation(len(clip))[:FRAMES]
         pictures = list(clip)
         frames.append(torch.stack([pictures[i] for i in chosen]))

@@ -94,11 +94,13 @@ def read_samples(dataset: FramesDataset, frames: int | None = None) -> list[Samp
     with Progress(len(numbers), "reading puppets", "clips") as progress:
         for number in sorted(numbers.values()):
             clip = dataset.clip(number)
-            truth = read_truth(dataset.folder / clip.name, "expressions", "xy", "names", "openness")
+            xy, names, openness = read_truth(
+                dataset.folder / clip.name, len(clip), "expressions", "xy", "names", "openness"
+            )
             chosen = np.unique(np.linspace(0, len(clip) - 1, frames or len(clip)).round().astype(int))
             pictures = torch.stack([frame for i, frame in enumerate(clip) if i in chosen])
-            landmarks, openness = (truth[i][chosen].astype(float) for i in (0, 2))
-            samples.append(Sample(pictures, landmarks, tuple(truth[1].tolist()), openness))
+            landmarks, openness = (array[chosen].astype(float) for array in (xy, openness))
+            samples.append(Sample(pictures, landmarks, tuple(names.tolist()), openness))
             progress.advance(1, clip.name)
     return samples
 
