@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,14 @@ def result_line(page: Page) -> str:
     return status.inner_text()
 
 
+def result_video(page: Page) -> dict[str, Any]:
+    """What the browser knows of the result, once it has read its beginning: size in pixels, seconds."""
+    page.wait_for_function("() => document.querySelector('#result video')?.readyState > 0")
+    return page.locator("#result video").evaluate(
+        "video => ({size: [video.videoWidth, video.videoHeight], seconds: video.duration})"
+    )
+
+
 def upload(page: Page, source: Path, driving: Path) -> None:
     page.locator("#source input[type=file]").set_input_files(source)
     page.locator("#driving input[type=file]").set_input_files(driving)
@@ -63,10 +72,8 @@ def test_two_clicks_from_sample_to_playing_result(browser: Browser, address: str
     with opened(browser, address) as page:
         choose_sample(page)
         page.get_by_role("button", name="Animate", exact=True).click()
-        video = page.locator("#result video")
         page.wait_for_function("() => document.querySelector('#result video')?.currentTime > 0")
-        size = video.evaluate("video => [video.videoWidth, video.videoHeight]")
-        assert size == [128, 128] and abs(video.evaluate("video => video.duration") - 72 / 25) < 0.05
+        assert result_video(page) == {"size": [128, 128], "seconds": pytest.approx(72 / 25, abs=0.05)}
         assert result_line(page).startswith("72 frames in ")
         command = page.locator("#command textarea").input_value()
         assert command.startswith(
@@ -107,8 +114,7 @@ def test_progress_and_cancel_keep_what_is_done(
     line = result_line(page)
     kept = int(line.split()[2])
     assert line.startswith(f"stopped after {kept} of 600 frames; {kept} frames in ") and 0 < kept < 600
-    page.wait_for_function("() => document.querySelector('#result video')?.duration > 0")
-    assert abs(page.locator("#result video").evaluate("video => video.duration") - kept / 30) < 0.05
+    assert result_video(page)["seconds"] == pytest.approx(kept / 30, abs=0.05)
 
 
 def test_the_browser_asks_before_a_video_is_left_and_whoever_stays_gets_it(page: Page) -> None:
@@ -211,7 +217,7 @@ def test_a_photo_takes_a_preset_and_a_click(
         for word in ("--crop", "--paste_back", "--relative", "--find_best_frame", "--smooth 1"):
             assert word in command
         expect(page.locator("#result video")).to_be_in_viewport()
-        assert page.locator("#result video").evaluate("video => video.videoWidth") == people().shape[1]
+        assert result_video(page)["size"][0] == people().shape[1]
 
 
 def test_settings_stay_over_a_reload(page: Page) -> None:
