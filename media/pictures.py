@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
-from media.png import decode_plain_png, read_plain_png
 from utils.errors import MediaError
 from utils.files import atomic_write, regular_file
 
@@ -130,10 +129,6 @@ def read_image(path: str | Path, any_size: bool = False) -> np.ndarray:
     path = Path(path)
     with _picture_errors(path):
         regular_file(path, MediaError, MAX_FILE_BYTES)
-        plain = read_plain_png(path)
-        pixels = None if plain is None else decode_plain_png(plain)
-        if pixels is not None:
-            return pixels
         with _open_with_pillow(path, any_size) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
@@ -154,9 +149,6 @@ def read_image_size(path: str | Path) -> Size:
     path = Path(path)
     with _picture_errors(path):
         regular_file(path, MediaError, MAX_FILE_BYTES)
-        plain = read_plain_png(path)
-        if plain is not None:
-            return plain.size
         with _open_with_pillow(path, any_size=False) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return image.height, image.width

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import struct
 import subprocess
@@ -11,7 +10,6 @@ import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +26,6 @@ from media.pictures import (
     read_image_size,
     write_image,
 )
-from media.png import decode_plain_png, read_plain_png
 from media.tensors import to_pixels, to_tensor
 from tests.media_files import (
     RIGHT,
@@ -100,47 +97,10 @@ def test_damaged_pictures_are_one_line(build: Callable[[Path], Path], tmp_path: 
     assert "\n" not in str(told.value)
 
 
-# ---- Plain pngs ------------------------------------------------------------------
-
-
-def png_bytes(pixels: np.ndarray, **options) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png", **options)
-    return file.getvalue()
-
-
-def plain_pictures() -> list[np.ndarray]:
-    """Flat, smooth and random pictures of several sizes, so that pngs of every row filter are among them.
-
-    The last two are one stored block, and two.
-    """
-    rng, pictures = np.random.default_rng(0), []
-    for height, width in ((1, 1), (7, 3), (8, 8), (33, 130), (15, 1456), (15, 1457)):
-        slopes = rng.integers(0, 9, (4, 2, 3))
-        pictures += [
-            np.uint8(np.arange(height)[:, None, None] * a + np.arange(width)[:, None] * b) for a, b in slopes
-        ]
-        pictures += [np.full((height, width, 3), level, np.uint8) for level in (1, 2, 255)]
-        pictures.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-    return pictures
-
-
-def test_plain_pngs_come_out_exactly_one_after_the_other_and_in_threads(tmp_path):
-    pictures = plain_pictures()
-    paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]
-    for path, pixels in zip(paths, pictures, strict=True):
-        path.write_bytes(png_bytes(pixels))
-        assert decode_plain_png(read_plain_png(path)) is not None  # so it is not Pillow that is tested
-        np.testing.assert_array_equal(read_image(path), pixels)
-        assert read_image_size(path) == pixels.shape[:2]
-    with ThreadPoolExecutor(4) as pool:
-        for pixels, found in zip(pictures * 5, pool.map(read_image, paths * 5), strict=True):
-            np.testing.assert_array_equal(found, pixels)
-
-
 def test_a_damaged_png_is_an_error_or_has_all_its_pixels(tmp_path):
-    pixels = moving(1)[0]
-    whole, path, refused = png_bytes(pixels, compress_level=1), tmp_path / "a.png", 0
+    pixels, path, refused = moving(1)[0], tmp_path / "a.png", 0
+    Image.fromarray(pixels).save(path, compress_level=1)
+    whole = path.read_bytes()
     places = [*range(64), *range(64, len(whole), 97)]  # all of the header, some of the pixels
     flipped = [whole[:n] + bytes([whole[n] ^ 4]) + whole[n + 1 :] for n in places]
     for data in [whole[:n] for n in places] + flipped:
