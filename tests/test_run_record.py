@@ -180,6 +180,14 @@ def test_the_table_of_runs_has_a_row_for_each_config(root: Path, capsys: pytest.
     assert f" {best.mean():.4f} ± {best.std(ddof=1):.4f} |" in first
     assert second.startswith(f"| train_params.lr_generator=0.1 | 1 | 2 | {scores[2][-1]:.4f} |")
 
+    for damaged in (
+        '{"validation": {"l1": "a", "ssim": 1}}',
+        f'{{"validation": {{"l1": 1{400 * "0"}}}}}',
+        9**6 * "[",
+    ):
+        (folders[0] / "log.jsonl").write_text(f"{damaged}\n")
+        assert "log.jsonl: can't be read" in error_of(capsys, lambda: table.main([str(folders[0])]))
+
     unvalidated = start(root, config_file(root, train_params__num_epochs=1))
     assert "has no validation" in error_of(capsys, lambda: table.main([str(unvalidated)]))
     (unvalidated / "run.json").unlink()

@@ -41,7 +41,7 @@ def read_run(folder: Path) -> RunResult:
     try:
         epochs = [entry for entry in map(json.loads, whole_lines(log)) if "step" not in entry]
         scores = [
-            [entry["validation"][name] for name in ("l1", "ssim")]
+            [float(entry["validation"][name]) for name in ("l1", "ssim")]
             for entry in epochs
             if "validation" in entry
         ]
@@ -49,7 +49,7 @@ def read_run(folder: Path) -> RunResult:
         return RunResult(entries[-1]["config"], entries[-1]["seed"], len(epochs), [*last, *best])
     except IndexError:
         raise UserError(f"{log}: has no validation; train with train_params.eval_freq") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(f"{log}: can't be read ({error}); leave the folder out") from error
 
 
