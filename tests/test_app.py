@@ -144,9 +144,10 @@ def test_a_broken_file_is_told_and_the_server_goes_on(
     broken.write_bytes(content)
     choose_sample(page)
     where = "#source" if name.endswith("png") else "#driving"
-    page.locator(where).get_by_label("Clear").or_(page.locator(where).get_by_label("Remove")).first.click()
+    remove = page.locator(where).get_by_label("Clear").or_(page.locator(where).get_by_label("Remove")).first
+    remove.click()
     page.locator(f"{where} input[type=file]").set_input_files(broken)
-    page.wait_for_timeout(500)
+    expect(remove).to_be_visible()  # now it is with the server
     page.get_by_role("button", name="Animate", exact=True).click()
     toast = page.locator(".toast-body").filter(has_text=told).first
     expect(toast).to_be_visible()
@@ -208,7 +209,8 @@ def test_a_photo_takes_a_preset_and_a_click(
     with opened(browser, address, viewport={"width": width, "height": 844}) as page:
         upload(page, *photo)
         page.get_by_label("Faces in a photo").check()
-        page.wait_for_timeout(1000)
+        page.get_by_role("button", name="Crop").first.click()
+        expect(page.get_by_label("Paste back").first).to_be_checked()
         page.get_by_role("button", name="Animate", exact=True).click()
         toast = page.locator(".toast-body").filter(has_text="real face").first
         expect(toast).to_contain_text("the model 'Faces, 695 MiB, downloaded once'")
@@ -227,6 +229,7 @@ def test_settings_stay_over_a_reload(page: Page) -> None:
     page.get_by_label("Faces in a photo").check()
     page.get_by_role("button", name="Crop").first.click()
     page.get_by_label("Box in the picture").fill("0,0,100,100")
+    expect(page.get_by_label("Paste back").first).to_be_checked()
     page.wait_for_timeout(1000)
     page.reload()
     expect(page.get_by_label("Faces, 695 MiB").first).to_be_checked()

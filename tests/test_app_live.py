@@ -328,8 +328,9 @@ def test_a_portrait_keeps_its_head(browser: Browser, address: str, tmp_path: Pat
         assert np.abs(cut_picture(page) - fit(tall[:300], (128, 128), "stretch").astype(int)).mean() < 6
 
         # Around the face alone, and by hand.
+        before = page.evaluate(f"() => {SOURCE}")
         page.get_by_label("Find faces").check()
-        page.wait_for_function(f"before => {SOURCE} !== before", arg=page.evaluate(f"() => {SOURCE}"))
+        page.wait_for_function(f"before => {SOURCE} !== before", arg=before)
         assert len(FaceDetector()(cut_picture(page)).boxes) == 1
         before = page.evaluate(f"() => {SOURCE}")
         page.get_by_role("button", name="Crop").click()
