@@ -50,8 +50,8 @@ def check_target(path: Path, fps: float, frames: int | None = None) -> None:
     check_replaceable(path)
     if suffix and path.is_dir():
         raise MediaError(f"{path}: is a folder; choose another name")
-    frames = path.is_dir() and all(re.fullmatch(r"\d{7}\.png", entry.name) for entry in path.iterdir())
-    if not suffix and path.exists() and not frames:
+    is_ours = path.is_dir() and all(re.fullmatch(r"\d{7}\.png", entry.name) for entry in path.iterdir())
+    if not suffix and path.exists() and not is_ours:
         raise MediaError(f"{path}: exists and is not a folder of numbered pngs; choose another name")
     probe = temporary_name(path)
     with media_errors(path, "check that its folder exists and is writable"):
