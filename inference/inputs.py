@@ -15,8 +15,8 @@ from checkpoints.files import find_checkpoint
 from checkpoints.table import DEFAULT_MODEL
 from inference.options import DemoOptions
 from inference.samples import ROOT, SAMPLE
-from media.clips import Clip, clip_stem, has_suffix, natural_key, open_clip, rate_refused
-from media.pictures import IMAGE_SUFFIXES, Size
+from media.clips import VIDEO_SUFFIXES, Clip, clip_stem, has_suffix, natural_key, open_clip, rate_refused
+from media.pictures import IMAGE_SUFFIXES, Size, is_picture
 from media.rates import part_of, steady
 from media.writer import WRITTEN_SUFFIXES
 from utils.errors import UserError
@@ -102,6 +102,9 @@ def make_pairs(options: DemoOptions) -> list[DemoPair]:
     A single pair has the result that is named. Several go into a folder of that name, DRIVING-SOURCE.mp4.
     """
     given, drivings = options.source_image or (), driving_paths(options)
+    for path in given:
+        if path.suffix.lower() in VIDEO_SUFFIXES - {".gif"} and path.is_file() and not is_picture(path):
+            raise UserError(f"--source_image {path}: is a video; --source_video animates the face inside it")
     if not in_folder(options):
         source = options.source_video or given[0]
         return [DemoPair(source, drivings[0], options.result_video or Path("result.mp4"))]

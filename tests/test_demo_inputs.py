@@ -55,6 +55,7 @@ def test_distortion_is_hinted_at(place: Path, capsys: pytest.CaptureFixture) -> 
         ("--source_image absent.png", "absent.png: does not exist"),
         ("--source_image text.png", "text.png: can't be read as a picture"),
         ("--source_image empty", "--source_image empty: holds no pictures; looked for .avif"),
+        ("--source_image text.mp4", "--source_image text.mp4: is a video; --source_video animates the face"),
         ("--source_image driving", "several results go into a folder; give a name without suffix"),
         ("--driving_video absent.mp4", "absent.mp4: does not exist"),
         ("--driving_video text.mp4", "text.mp4: "),

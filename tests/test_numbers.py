@@ -107,6 +107,21 @@ def test_options_are_never_abbreviated(main: Callable, words: list[str], capsys)
     assert "unrecognized arguments" in err or "required: --" in err
 
 
+@pytest.mark.parametrize(
+    ("main", "words", "name"),
+    [
+        (run.main, ["x.yaml", "--checkpoint", ""], "--checkpoint"),
+        (demo.main, ["--source_image", "", "--relative"], "--source_image"),
+        (demo.main, ["--result_video="], "--result_video"),
+        (prepare.main, ["in", ""], "OUT"),
+    ],
+)
+def test_an_empty_value_is_neither_the_folder_nor_none(
+    main: Callable, words: list[str], name: str, capsys
+) -> None:
+    assert f"argument {name}: its value is empty" in error_of(capsys, lambda: main(words))
+
+
 def test_numbers_of_a_config_have_bounds(tmp_path: Path) -> None:
     text = write_config(tmp_path / "a.yaml", small_config()).read_text()
     for value in ("0x" + 5000 * "f", LONG, "-0x" + 5000 * "f"):

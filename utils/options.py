@@ -36,6 +36,12 @@ class OptionParser(argparse.ArgumentParser):
         text = "show the traceback of an error, too"
         self.add_argument(DEBUG, action=_Nothing, nargs=0, default=argparse.SUPPRESS, help=text)
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Refuse an empty text: `Path` takes it for the current folder, others for no value."""
+        if not arg_string:
+            raise argparse.ArgumentError(action, "its value is empty; is a variable of the shell unset?")
+        return super()._get_value(action, arg_string)
+
     def error(self, message: str) -> NoReturn:
         """Print one line; a wrong value, which argparse repeats, can hold line breaks."""
         self.exit(2, f"{self.prog}: error: {one_line(message)}; --help lists all options\n")
