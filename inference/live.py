@@ -147,8 +147,8 @@ def pose_difference(wanted: np.ndarray, seen: np.ndarray) -> dict[str, float]:
     The keypoints lie on half a ball that faces us: what is near its middle moves most where it turns.
     """
     middle = wanted.mean(axis=0)
-    (x, y), radii = (wanted - middle).T, np.linalg.norm(wanted - middle, axis=1)  # (K,) each
-    depth = np.sqrt(radii.max() ** 2 - radii**2)
+    (x, y), squares = (wanted - middle).T, np.square(wanted - middle).sum(axis=1)  # (K,) each
+    depth = np.sqrt(squares.max() - squares)
     depth, none, one = depth - depth.mean(), np.zeros(len(x)), np.ones(len(x))
     # Columns: both shifts, cosine and sine of the roll times the scale, yaw and pitch.
     across = np.stack([one, none, x, -y, depth, none], axis=1)

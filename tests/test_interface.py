@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data.puppets.identity import Puppet
 from data.puppets.motion import Pose
 from data.puppets.render import render
 from inference.interface import animate_stream, load_checkpoints, make_animation, sample_networks
-from inference.live import LiveAnimation
+from inference.live import LiveAnimation, pose_hint
 from inference.networks import InferenceNetworks
 from media.clips import open_clip
 from media.pictures import as_pixels, fit
@@ -216,6 +217,12 @@ def test_hints_undo_how_a_pose_differs(part: str, amount: float, hints: tuple[st
     for sign, hint in zip((1, -1), hints, strict=True):
         live.animate(render(puppet, replace(Pose(), **{part: getattr(Pose(), part) + sign * amount}), 128))
         assert live.hint == hint
+
+
+def test_the_outermost_keypoint_has_no_depth() -> None:
+    """The squares of its radius, computed in two ways, can differ in their last bit; here they would."""
+    keypoints = torch.from_numpy(np.random.default_rng(1956).random((1, 15, 2)))
+    assert pose_hint(keypoints, keypoints) == ""
 
 
 def test_live_smoothing_can_be_changed(networks: InferenceNetworks) -> None:
