@@ -22,7 +22,7 @@ def preview(
     On its right stand the `crops`, each (h, w, 3), one below the other. Returns (., ., 3) uint8.
     """
     scale = min(1, MAX_SIDE / max(picture.shape[:2]))
-    size = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     drawn = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
     pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(max(12, max(size) // 40))
     for region in regions:

@@ -42,6 +42,11 @@ class Region(NamedTuple):
         return (*box, degrees) if degrees else box
 
     @property
+    def pixels(self) -> Size:
+        """Height and width in whole pixels, at least one each."""
+        return max(1, round(self.height)), max(1, round(self.width))
+
+    @property
     def axes(self) -> np.ndarray:
         """The directions across and down the region, as rows: (2, 2), xy."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
@@ -97,7 +102,7 @@ def cut_out(picture: np.ndarray, region: Region, size: Size) -> np.ndarray:
     beyond = (max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0)
     around = np.pad(inside, beyond, mode="edge")
     if region.angle:
-        height, width = own = round(region.height), round(region.width)
+        height, width = own = region.pixels
         corner = region._replace(x=region.x - left, y=region.y - top).point(-np.array([width, height]) / 2)
         around = sample(around, region.axes.T, corner, own)
     return fit(around, size, "stretch")
@@ -108,7 +113,7 @@ def put_back(piece: np.ndarray, region: Region, box: tuple[int, int, int, int]) 
     left, top, right, bottom = box
     if not region.angle:
         return fit(piece, (bottom - top, right - left), "stretch")
-    height, width = own = round(region.height), round(region.width)
+    height, width = own = region.pixels
     corner = region._replace(width=width, height=height).places_of(np.array([left, top]))
     # Beyond the piece its edge is repeated: the border is soft, but bicubic weights reach over it.
     padded = np.pad(fit(piece, own, "stretch"), ((2, 2), (2, 2), (0, 0)), mode="edge")

@@ -59,6 +59,15 @@ def test_what_was_cut_goes_back_to_its_place() -> None:
         assert np.array_equal(paster([box]).paste(original, [piece]), original)
 
 
+@pytest.mark.parametrize("angle", [0.0, 0.5])
+def test_a_region_smaller_than_a_pixel_changes_that_pixel_at_most(angle: float) -> None:
+    """As of a small face in a large photo, of which `--max_side` makes a small one."""
+    picture = np.full((16, 16, 3), 100, np.uint8)
+    paster = Paster((16, 16), [Region(8.4, 8.4, 0.2, 0.2, angle)])
+    result = paster.paste(picture, [np.full((32, 32, 3), 200, np.uint8)])
+    assert {tuple(place) for place in np.argwhere((result != picture).any(axis=2))} <= {(8, 8)}
+
+
 def test_the_border_is_soft_within_the_picture_and_solid_at_its_edge() -> None:
     pasted = paster([(-20, 20, 80, 120)]).paste(np.zeros((*SIZE, 3), np.uint8), [plain(200)])
     row, column = pasted[70, :, 0].astype(int), pasted[:, 40, 0].astype(int)
