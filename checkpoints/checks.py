@@ -56,7 +56,7 @@ def check_content(content: Any, path: str | Path) -> None:
         if name in content:
             _check_optimizer(content[name], f"{path}: its '{name}'")
     require("epoch" not in content or _is_count(content["epoch"]), f"{path}: its 'epoch'", "a whole number")
-    if content.get("resume") is not None:
+    if "resume" in content:
         _check_resume(content["resume"], f"{path}: its 'resume'")
     elif "epoch" not in content and not content.keys().isdisjoint(OPTIMIZERS):
         raise CheckpointError(f"{path}: has optimisers but no 'epoch'; training can't go on from it")

@@ -135,6 +135,10 @@ def test_fields_of_a_wrong_kind(change: dict, words: str, content: dict, tmp_pat
     refused(saved(content, tmp_path), words)
 
 
+def test_a_position_is_never_none(content: dict, tmp_path: Path) -> None:
+    refused(saved(content | {"resume": None}, tmp_path), "'resume' is not a dictionary but NoneType")
+
+
 def test_a_state_without_its_epoch(content: dict, tmp_path: Path) -> None:
     del content["resume"], content["epoch"]
     refused(saved(content, tmp_path), "has optimisers but no 'epoch'")
