@@ -38,6 +38,7 @@ from utils.values import (
 
 DEFAULT_FRAME_SHAPE = (256, 256, 3)  # that of the published configs
 
+PER_SIDE = COUNT._replace(bounds=(2, 100))  # points of a grid that reaches from -1 to 1
 HOURGLASS = {"block_expansion": FEATURES, "max_features": FEATURES, "num_blocks": BLOCKS}
 
 AUGMENTATION = {
@@ -115,7 +116,7 @@ SCHEMA = {
         "eval_freq?": COUNT,
         "channels_last?": FLAG,
         "compile?": FLAG,
-        "transform_params": {"sigma_affine": NUMBER, "sigma_tps?": NUMBER, "points_tps?": COUNT.at_most(100)},
+        "transform_params": {"sigma_affine": NUMBER, "sigma_tps?": NUMBER, "points_tps?": PER_SIDE},
         "loss_weights": LOSS_WEIGHTS,
     },
     "reconstruction_params?": {"num_videos?": COUNT, "format?": FORMAT},

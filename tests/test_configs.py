@@ -117,6 +117,7 @@ NO_LOSS = {"generator_gan": 0, "perceptual": [0], "equivariance_value": 0, "equi
         (f"{TRAIN}.num_epochs", 2**64, "must be at most 1,000,000,000"),
         (f"{TRAIN}.lr_generator", float("inf"), "must be at most 1,000,000; it is inf"),
         (f"{TRAIN}.lr_generator", float("nan"), "must be a number of at least 0"),
+        (f"{TRAIN}.transform_params.points_tps", 1, "must be at least 2"),
         (f"{TRAIN}.loss_weights.equivariance_value", 1e30, "must be at most 1,000,000"),
         (f"{TRAIN}.loss_weights.perceptual", [float("inf")], "must be at most 1,000,000"),
         (f"{TRAIN}.transform_params.points_tps", 10**6, "must be at most 100"),
