@@ -134,9 +134,9 @@ class OcclusionAwareGenerator(nn.Module):
         """Compute the half that is done for each driving frame; return what `forward` returns.
 
         A source of batch size 1 serves a batch of driving frames. Its image may have more channels than the
-        network, which are warped along. `deformed=False` leaves out "deformed"
-        where the prediction does not need it, which saves warping an image that nobody looks at. `movement`
-        (1, 1, ., .) in [0, 1] is how much of the motion is kept at each place: it can be less near a border.
+        network, which are warped along. `deformed=False` leaves out "deformed" where the prediction does not
+        need it, which saves warping an image that nobody looks at. `movement` (1, 1, ., .) in [0, 1] is how
+        much of the motion is kept at each place: it can be less near a border.
         """
         features, out = source.features, {}
         # Warp the source's features, and hide what it doesn't show.
