@@ -96,8 +96,9 @@ def serve_from(folder: Path, options: PageOptions) -> None:
         ) from error
 
     # Each thread's own heap takes 64 MiB of addresses, which count where those are limited (ulimit -v).
-    with contextlib.suppress(AttributeError):  # of the C library of Linux
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # not every C library has it
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
     # Who can use the page?
     if options.host not in LOOPBACK:
