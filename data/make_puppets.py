@@ -14,13 +14,16 @@ picture when the puppet faces us; `openness`, float32 (frames, 2), of lids and m
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:
+ROOT, PATHS = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")
+if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pathsep):
     # Python looks for imports beside the script that it is given; ours lie in the repository root.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
 from data.puppets.dataset import make_dataset
 from utils.options import MAX_SEED, option, read_options

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-if __name__ == "__main__" and not __package__:
+ROOT, PATHS = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")
+if __name__ == "__main__" and not __package__ and ROOT not in PATHS.split(os.pathsep):
     # Python looks for imports beside the script that it is given; ours lie in the repository root.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    paths = os.pathsep.join(filter(None, [ROOT, PATHS]))
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": paths})
 
 from data import cutting
 from media.clips import VIDEO_SUFFIXES, has_suffix, identity, natural_key
